@@ -1,0 +1,33 @@
+"""Cross-modal retrieval in JAX: HMGR and its peers, trained, evaluated and served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hmgr_jax.retrieval.retriever import Retriever
+
+__version__ = "0.1.0"
+__all__ = ["list_models", "load"]
+
+
+def load(workdir: str | Path) -> Retriever:
+    """The dev-best model of a finished (or running) run.
+
+        retriever = hmgr_jax.load("runs/worlds-hmgr")
+        codes = retriever.encode("text", ["a red ball left of a blue cube"])
+
+    Raises:
+        hmgr_jax.errors.UserError: ``workdir`` holds no whole checkpoint.
+    """
+    from hmgr_jax.retrieval.retriever import Retriever
+
+    return Retriever.load(workdir)
+
+
+def list_models() -> tuple[str, ...]:
+    """Names of the systems that can be trained."""
+    from hmgr_jax import models
+
+    return models.list_models()

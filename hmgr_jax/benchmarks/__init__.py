@@ -1,0 +1,1 @@
+"""What `python -m hmgr_jax.bench` measures, one file a benchmark."""

@@ -1,0 +1,1 @@
+"""Where examples come from: sources, text, generated worlds, the Grain pipeline."""

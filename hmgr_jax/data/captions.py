@@ -1,0 +1,89 @@
+"""Captions in memory as token ids, gathered into padded batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from hmgr_jax.data.split import Items
+from hmgr_jax.data.vocabulary import PAD, Vocabulary
+from hmgr_jax.errors import UserError
+
+MAX_WORDS = 94
+"""Words kept of a caption by default: with ``<start>`` and ``<end>`` it fits a length of 96."""
+
+
+class CaptionSource:
+    """Token ids of captions; ``lengths`` (int32 [n]) count ``<start>`` and ``<end>``.
+
+    A caption of more than ``max_words`` words is cut, and keeps its ``<end>``. ``captions`` are
+    the sentences as written, for people.
+    """
+
+    def __init__(
+        self,
+        token_lists: Iterable[Sequence[str]],
+        vocabulary: Vocabulary,
+        *,
+        max_words: int = MAX_WORDS,
+        captions: Sequence[str] = (),
+    ) -> None:
+        if max_words < 1:
+            raise UserError(f"max_words must be at least 1, it is {max_words}.")
+        encoded = [vocabulary.encode(tokens[:max_words]) for tokens in token_lists]
+        self.captions = tuple(captions)
+        self._lengths = np.asarray([len(ids) for ids in encoded], np.int32)
+        self.lengths: np.ndarray | None = self._lengths
+        self._starts = np.cumsum(self._lengths, dtype=np.int64) - self._lengths
+        self._flat = np.fromiter(chain.from_iterable(encoded), np.int32)
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def gather(self, items: np.ndarray, length: int | None = None) -> Items:
+        """``{"tokens": int32 [k, L] padded with 0, "lengths": int32 [k]}``.
+
+        L is ``length``, or the longest of ``items``. Raises ``ValueError`` where one is longer.
+        """
+        items = np.asarray(items, np.int64).reshape(-1)
+        lengths = self._lengths[items]
+        longest = int(lengths.max(initial=1))
+        if length is None:
+            length = longest
+        if longest > length:
+            raise ValueError(f"a caption of {longest} tokens does not fit a length of {length}")
+        position = np.arange(length)
+        inside = position < lengths[:, None]
+        where = np.where(inside, self._starts[items][:, None] + position, 0)
+        return {"tokens": np.where(inside, self._flat[where], np.int32(PAD)), "lengths": lengths}
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 file, stripped; ``UserError`` with file and line for a bad or empty one.
+
+    Only line feeds end a line: a caption may hold other separators of Unicode.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}).") from None
+    rows = raw.split(b"\n")
+    if not rows[-1].strip():
+        rows.pop()
+    return [_line(row, path, number) for number, row in enumerate(rows, start=1)]
+
+
+def _line(row: bytes, path: Path, number: int) -> str:
+    try:
+        line = row.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}:{number} is not UTF-8 (byte {error.start + 1} of the line): save the file "
+            "as UTF-8."
+        ) from None
+    if not line:
+        raise UserError(f"{path}:{number} is empty: every line must hold something, so fill it in.")
+    return line

@@ -1,0 +1,124 @@
+"""Rows of a large ``.npy`` file, read on demand without a memory map."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hmgr_jax.errors import UserError
+
+_MOST_BYTES = 1 << 30  # the kernel moves at most 2 GiB in one call
+
+
+class NpyRows:
+    """An array on disk whose rows (first axis) are gathered with ``os.preadv``.
+
+    A memory map would be as fast, but its pages count as the process's memory. The file is opened
+    once a process and read at explicit offsets, so threads share one handle; a pickle holds only
+    the path. Raises ``UserError`` for a file that is missing, truncated, in Fortran order, or
+    holds objects.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._lock = threading.Lock()
+        self._fd: int | None = None
+        self.shape, self.dtype, self._offset = _read_header(self.path)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all rows."""
+        return self.shape[0] * self.row_bytes
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"])  # type: ignore[misc]
+
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        """Read ``rows`` (int [k], any order, repeats allowed) into a fresh array [k, ...].
+
+        Runs of consecutive rows are read in one call. Raises ``IndexError`` for a row outside the
+        array, ``UserError`` where the file has become shorter since it was opened.
+        """
+        rows = np.asarray(rows, dtype=np.int64).reshape(-1)
+        out = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        if not out.size:
+            return out
+        if rows.min() < 0 or rows.max() >= len(self):
+            raise IndexError(f"rows of {self.path} go from 0 to {len(self) - 1}")
+        starts = np.flatnonzero(np.diff(rows, prepend=rows[0] - 2) != 1)
+        ends = np.append(starts[1:], len(rows))
+        view = out.reshape(-1).view(np.uint8).data
+        size = self.row_bytes
+        for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+            self._read(view[start * size : end * size], self._offset + int(rows[start]) * size)
+        return out
+
+    def _read(self, buffer: memoryview, offset: int) -> None:
+        """Fill ``buffer`` from byte ``offset`` of the file."""
+        done = 0
+        while done < len(buffer):
+            got = os.preadv(self._handle(), [buffer[done : done + _MOST_BYTES]], offset + done)
+            if got == 0:
+                raise UserError(
+                    f"{self.path} ended at byte {offset + done} while it was read: it was "
+                    "shortened after it was opened, so put it back whole."
+                )
+            done += got
+
+    def _handle(self) -> int:
+        with self._lock:
+            if self._fd is None:
+                self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+                weakref.finalize(self, os.close, self._fd)
+            return self._fd
+
+
+def _read_header(path: Path) -> tuple[tuple[int, ...], np.dtype, int]:
+    """Shape, dtype and the offset of the first row, checked against the size of the file."""
+    try:
+        with path.open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            readers = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }
+            shape, fortran, dtype = readers[version](file)
+            offset = file.tell()
+        found = path.stat().st_size
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): give a .npy file.") from None
+    except (ValueError, KeyError, EOFError) as error:
+        raise UserError(
+            f"{path} does not begin with a .npy header ({error}): write it with numpy.save."
+        ) from None
+    if dtype.hasobject:
+        raise UserError(f"{path} holds pickled objects: save it as an array of plain numbers.")
+    if fortran:
+        raise UserError(
+            f"{path} is in Fortran order: save numpy.ascontiguousarray of it with numpy.save."
+        )
+    if not shape:
+        raise UserError(f"{path} holds a single number where rows were expected.")
+    wanted = offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if found < wanted:
+        raise UserError(
+            f"{path} is truncated: its header promises {wanted} bytes for shape {tuple(shape)}, "
+            f"the file has {found}, so copy or extract it again."
+        )
+    return tuple(shape), dtype, offset

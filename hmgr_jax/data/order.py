@@ -1,0 +1,126 @@
+"""Which rows make up the batch of a step: a pure function of the seed and the step."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Literal, Protocol
+
+import numpy as np
+
+from hmgr_jax.data.split import Split
+from hmgr_jax.errors import UserError
+
+Batching = Literal["rows", "groups"]
+_SHUFFLE, _CHOOSE = 0, 1  # purposes of random numbers
+
+
+class Order(Protocol):
+    """Rows of the split in the global batch of every step."""
+
+    steps_per_epoch: int
+
+    def rows(self, step: int) -> np.ndarray:
+        """Rows of the global batch of ``step``, int [B]: the same in every process."""
+        ...
+
+
+def make_order(split: Split, batch_size: int, seed: int, batching: Batching = "rows") -> Order:
+    """The order of ``split``: by rows (every caption once an epoch) or by groups (families)."""
+    if batch_size < 1:
+        raise UserError(f"the batch size must be at least 1, it is {batch_size}.")
+    if batching == "rows":
+        return RowOrder(len(split), batch_size, seed, split.name)
+    if batching == "groups":
+        return FamilyOrder(split, batch_size, seed)
+    raise UserError(f'batching must be "rows" or "groups", it is {batching!r}.')
+
+
+def steps_per_epoch(split: Split, batch_size: int, batching: Batching = "rows") -> int:
+    """Steps of one pass over the rows (``"rows"``) or images (``"groups"``), a rest dropped."""
+    return make_order(split, batch_size, 0, batching).steps_per_epoch
+
+
+class RowOrder:
+    """Every row once an epoch, shuffled anew each epoch; an epoch's incomplete batch is dropped."""
+
+    def __init__(self, count: int, batch_size: int, seed: int, name: str = "split") -> None:
+        if batch_size > count:
+            raise UserError(
+                f"a batch of {batch_size} rows was asked for but {name} has only {count}: lower "
+                "the batch size."
+            )
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.steps_per_epoch = count // batch_size
+
+    def rows(self, step: int) -> np.ndarray:
+        """Rows of the global batch of ``step``, int32 [B]."""
+        epoch, batch = divmod(step, self.steps_per_epoch)
+        start = batch * self.batch_size
+        return _shuffled(self.seed, epoch, self.count)[start : start + self.batch_size]
+
+
+class FamilyOrder:
+    """Every image once an epoch with one of its captions, whole families in a batch.
+
+    The image side is ``"image"``, or the first modality; without families every image is its own.
+    The caption is chosen by (seed, epoch, image). Families must be of one size that divides the
+    batch, so that the number of steps in an epoch does not hang on the order.
+    """
+
+    def __init__(self, split: Split, batch_size: int, seed: int) -> None:
+        side = "image" if "image" in split.rows else next(iter(split.rows))
+        images = split.rows[side]
+        self._by_image = np.argsort(images, kind="stable").astype(np.int32)
+        self._counts = np.bincount(images, minlength=len(split.sources[side]))
+        self._starts = np.cumsum(self._counts) - self._counts
+        if not self._counts.all():
+            raise UserError(
+                f"{side} {int(np.argmin(self._counts))} of {split.name} has no row, so batches of "
+                'whole groups cannot be made: use batching "rows".'
+            )
+        self._members = _families(split, side, batch_size)
+        self._families = RowOrder(
+            len(self._members),
+            batch_size // self._members.shape[1],
+            seed,
+            f"{split.name}'s list of families (of {self._members.shape[1]})",
+        )
+        self.seed, self.steps_per_epoch = seed, self._families.steps_per_epoch
+
+    def rows(self, step: int) -> np.ndarray:
+        """One row of every image of the step's families, int32 [B], a family's rows together."""
+        images = self._members[self._families.rows(step)].reshape(-1)
+        draws = _uniform(self.seed, step // self.steps_per_epoch, len(self._counts))[images]
+        chosen = np.floor(draws * self._counts[images]).astype(np.int64)
+        return self._by_image[self._starts[images] + chosen]
+
+
+def _families(split: Split, side: str, batch_size: int) -> np.ndarray:
+    """The images of every family, int [families, size]."""
+    family = split.families.get(side, np.arange(len(split.sources[side])))
+    sizes = np.unique(family, return_counts=True)[1]
+    if sizes.min() != sizes.max():
+        raise UserError(
+            f"families of {split.name} have {sizes.min()} to {sizes.max()} members, but batches "
+            'of whole groups need families of one size: use batching "rows".'
+        )
+    if batch_size % sizes[0]:
+        raise UserError(
+            f"a batch of {batch_size} cannot hold whole families of {sizes[0]}: take a multiple "
+            f"of {sizes[0]}."
+        )
+    return np.argsort(family, kind="stable").reshape(-1, sizes[0])
+
+
+@lru_cache(maxsize=4)  # threads that prefetch may be on both sides of an epoch's edge
+def _shuffled(seed: int, epoch: int, count: int) -> np.ndarray:
+    found = np.random.default_rng([seed, _SHUFFLE, epoch]).permutation(count).astype(np.int32)
+    found.flags.writeable = False
+    return found
+
+
+@lru_cache(maxsize=4)
+def _uniform(seed: int, epoch: int, count: int) -> np.ndarray:
+    found = np.random.default_rng([seed, _CHOOSE, epoch]).random(count)
+    found.flags.writeable = False
+    return found

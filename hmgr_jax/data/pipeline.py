@@ -1,0 +1,168 @@
+"""Batches in the order of (seed, step), prefetched by Grain; the data position is the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from hmgr_jax.data.order import Batching, make_order, steps_per_epoch
+from hmgr_jax.data.split import Items, Source, Split
+from hmgr_jax.errors import UserError
+
+__all__ = ["BUCKETS", "Batch", "Batches", "batches", "eval_batches", "steps_per_epoch"]
+
+BUCKETS = (16, 24, 32, 48, 96)
+"""Padded caption lengths: one compilation of the step each."""
+PREFETCH = 6  # batches, each some 20 MB; Grain counts elements after batching
+
+Batch = dict[str, Items]
+
+
+class Batches:
+    """The batch of any step: ``batches_of[step]``, a pure function; picklable.
+
+    A batch holds the items of every modality of the split and ``"row"``: index int32 (position
+    in the global batch), valid bool, group int32 (rows of one group are positives of one another)
+    and item int32 (row of the split). The bucket of captions is taken from the global batch,
+    which is padded to a multiple of ``pad_to`` by repeating its first row with valid False, and
+    only then is the share of ``process`` (index, count) read.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        batch_size: int,
+        seed: int,
+        pad_to: int = 1,
+        process: tuple[int, int] = (0, 1),
+        buckets: Sequence[int] = BUCKETS,
+        batching: Batching = "rows",
+    ) -> None:
+        self.split, self.buckets = split, tuple(sorted(buckets))
+        self.order = make_order(split, batch_size, seed, batching)
+        for name, source in split.sources.items():
+            if source.lengths is not None:
+                _demand_fits(f"{split.name}'s {name}", source.lengths, self.buckets)
+        multiple = math.lcm(pad_to, process[1])
+        self.batch_size = batch_size
+        self.padded_size = -(-batch_size // multiple) * multiple
+        share = self.padded_size // process[1]
+        self._slice = slice(process[0] * share, (process[0] + 1) * share)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one pass over the split."""
+        return self.order.steps_per_epoch
+
+    def __getitem__(self, step: int) -> Batch:
+        chosen = self.order.rows(int(step))
+        padding = np.full(self.padded_size - len(chosen), chosen[0], chosen.dtype)
+        mine = np.concatenate([chosen, padding])[self._slice]
+        index = np.arange(self.padded_size, dtype=np.int32)[self._slice]
+        found: Batch = {}
+        for name, source in self.split.sources.items():
+            of_row = self.split.rows[name]
+            length = None
+            if source.lengths is not None:
+                length = _bucket(int(source.lengths[of_row[chosen]].max()), self.buckets)
+            found[name] = source.gather(of_row[mine], length)
+        first = next(iter(self.split.sources))
+        found["row"] = {
+            "index": index,
+            "valid": index < len(chosen),
+            "group": self.split.groups[first][self.split.rows[first][mine]].astype(np.int32),
+            "item": mine.astype(np.int32),
+        }
+        return found
+
+
+def batches(
+    split: Split,
+    *,
+    batch_size: int,
+    seed: int,
+    steps: int,
+    start: int = 0,
+    pad_to: int = 1,
+    process: tuple[int, int] = (0, 1),
+    buckets: Sequence[int] = BUCKETS,
+    threads: int = 2,
+    batching: Batching = "rows",
+) -> grain.IterDataset[Batch]:
+    """The batches of steps ``start`` to ``steps - 1``, read ahead by ``threads`` threads.
+
+    Iterate over it to get the dicts that `Batches` describes. A run that stopped goes on with
+    ``start`` set to the number of finished steps, on any number of processes: no other state is
+    needed. Raises ``UserError`` where a batch is larger than the split or a caption longer than
+    the last bucket.
+    """
+    of_step = Batches(
+        split,
+        batch_size=batch_size,
+        seed=seed,
+        pad_to=pad_to,
+        process=process,
+        buckets=buckets,
+        batching=batching,
+    )
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, PREFETCH))
+    steps_left = grain.MapDataset.range(steps)[start:]
+    return steps_left.map(of_step.__getitem__).to_iter_dataset(options)
+
+
+def eval_batches(
+    source: Source, batch_size: int, *, buckets: Sequence[int] = BUCKETS, threads: int = 2
+) -> Iterator[tuple[np.ndarray, np.ndarray, Items]]:
+    """Every item of a source once, for encoding: (item indices [B], valid [B], items).
+
+    Items that have lengths come sorted by length, so that each bucket has batches of one fixed
+    shape; others come in order. The last batch of a bucket repeats its first item with valid
+    False.
+    """
+    plan = _plan(source, batch_size, tuple(sorted(buckets)))
+
+    def read(k: int) -> tuple[np.ndarray, np.ndarray, Items]:
+        items, length = plan[k]
+        valid = np.arange(batch_size) < len(items)
+        padded = np.concatenate([items, np.full(batch_size - len(items), items[0], items.dtype)])
+        return padded, valid, source.gather(padded, length)
+
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, PREFETCH))
+    yield from grain.MapDataset.range(len(plan)).map(read).to_iter_dataset(options)
+
+
+def _plan(
+    source: Source, batch_size: int, buckets: tuple[int, ...]
+) -> list[tuple[np.ndarray, Any]]:
+    """(items, padded length) of every evaluation batch."""
+    everything = np.arange(len(source), dtype=np.int32)
+    parts: list[tuple[np.ndarray, int | None]] = [(everything, None)]
+    if source.lengths is not None:
+        _demand_fits("the source", source.lengths, buckets)
+        order = np.argsort(source.lengths, kind="stable").astype(np.int32)
+        edges = np.searchsorted(source.lengths[order], buckets, side="right")
+        parts = list(zip(np.split(order, edges[:-1]), buckets, strict=True))
+    return [
+        (items[i : i + batch_size], length)
+        for items, length in parts
+        for i in range(0, len(items), batch_size)
+    ]
+
+
+def _bucket(longest: int, buckets: Sequence[int]) -> int:
+    """The smallest bucket that holds ``longest``."""
+    return next(bucket for bucket in buckets if bucket >= longest)
+
+
+def _demand_fits(what: str, lengths: np.ndarray, buckets: Sequence[int]) -> None:
+    longest = int(lengths.max(initial=0))
+    if longest > buckets[-1]:
+        raise UserError(
+            f"{what} holds an item of length {longest}, the last bucket is {buckets[-1]}: add a "
+            "bucket or lower max_words."
+        )

@@ -1,0 +1,134 @@
+"""SCAN's "precomp" folders: one feature file, one caption file and one id file a split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from hmgr_jax.data.boxes import read_boxes
+from hmgr_jax.data.captions import MAX_WORDS, CaptionSource
+from hmgr_jax.data.fingerprint import fingerprint
+from hmgr_jax.data.regions import RegionSource
+from hmgr_jax.data.scan_files import ScanFiles, demand_files, find_split, pair_captions
+from hmgr_jax.data.split import DataSet, Split
+from hmgr_jax.data.tokens import tokenize
+from hmgr_jax.data.vocabulary import MARKS, Vocabulary
+from hmgr_jax.errors import UserError
+
+THRESHOLD = 4
+"""A word must occur this often in train and dev to enter the vocabulary (SCAN)."""
+
+
+def open_scan(
+    root: str | Path,
+    *,
+    vocabulary: Vocabulary | None = None,
+    captions_per_image: int | None = None,
+    vocabulary_captions: Sequence[str] | None = None,
+    max_words: int = MAX_WORDS,
+    test_split: str = "test",
+    splits: Mapping[str, str] | None = None,
+) -> DataSet:
+    """Open a folder of region features and captions.
+
+    For every split there are ``{split}_ims.npy`` (or ``_feat.npy``; float16 or float32
+    [rows, R, D]) and ``{split}_caps.txt`` (UTF-8, a caption a line), and there may be
+    ``{split}_ids.txt`` (a name or number a row), ``{split}_boxes.npy`` ([rows, R, 4] xyxy in
+    0..1), or ``{split}_ims_bbx.npy`` in pixels with ``{split}_ims_size.npy`` [rows, 2].
+
+    Images are runs of equal ids: where every image is stored once a caption, as in SCAN's dev and
+    test files, the first row of each run is kept and caption i belongs to the image of row i.
+    Otherwise each row has the same number of captions, in order. Without ids as many rows as
+    captions mean one caption an image, unless ``captions_per_image`` says that rows repeat.
+
+    ``splits`` maps the names train, dev and test to the names in the folder, by default
+    ``{"train": "train", "dev": "dev", "test": test_split}``; leave out what is not wanted. The
+    vocabulary is built from the captions of train and dev (threshold 4, as SCAN does) and
+    ``vocabulary_captions`` (those already in train and dev are not counted again), unless
+    ``vocabulary`` is given; without train it must be given.
+
+    Raises ``UserError`` (one sentence with file and row) for anything missing or malformed.
+    """
+    root = Path(root)
+    if splits is None:
+        splits = {"train": "train", "dev": "dev", "test": test_split}
+    demand_files(root, splits.values())
+    files = {role: find_split(root, name) for role, name in splits.items()}
+    if vocabulary is None:
+        vocabulary = _build_vocabulary(root, files, vocabulary_captions or ())
+    opened = {
+        role: _open_split(role, found, vocabulary, captions_per_image, max_words)
+        for role, found in files.items()
+    }
+    paths = [path for found in files.values() for path in found.paths()]
+    _demand_alike({role: split.sources["image"] for role, split in opened.items()}, files)
+    return DataSet(root.resolve().name, opened, vocabulary, fingerprint(paths, root))
+
+
+def _build_vocabulary(
+    root: Path, files: Mapping[str, ScanFiles], more: Sequence[str]
+) -> Vocabulary:
+    """The vocabulary of train, dev and further captions; those that train and dev hold count once."""
+    if "train" not in files:
+        raise UserError(
+            f"{root} was opened without its train split, so no vocabulary can be built: give the "
+            "one the model was trained with."
+        )
+    ours = [files[role] for role in ("train", "dev") if role in files]
+    counted = {" ".join(sentence.split()) for found in ours for sentence in found.sentences}
+    others = (tokenize(caption) for caption in more if " ".join(caption.split()) not in counted)
+    lists = chain(*(found.tokens for found in ours), others)
+    vocabulary = Vocabulary.build(lists, THRESHOLD)
+    if len(vocabulary) == len(MARKS):
+        raise UserError(
+            f"no word occurs {THRESHOLD} times in the captions of {root}, so its vocabulary "
+            "would be empty: give a vocabulary."
+        )
+    return vocabulary
+
+
+def _open_split(
+    role: str, files: ScanFiles, vocabulary: Vocabulary, per_image: int | None, max_words: int
+) -> Split:
+    """Pair the rows of one split with its captions."""
+    images = RegionSource(files.features)
+    kept, image_of_caption = pair_captions(files, len(images), per_image)
+    boxes = None
+    if files.boxes:
+        boxes = read_boxes(files.boxes, kept, (len(images), images.feature_shape[0]))
+    names = [files.ids[row] if files.ids else str(row) for row in kept.tolist()]
+    texts = CaptionSource(files.tokens, vocabulary, max_words=max_words, captions=files.sentences)
+    first = np.searchsorted(image_of_caption, image_of_caption)  # first caption of the same image
+    number = np.arange(len(texts)) - first
+    return Split(
+        name=role,
+        sources={"image": images.keep(kept, boxes), "text": texts},
+        groups={"image": np.arange(len(kept), dtype=np.int32), "text": image_of_caption},
+        rows={"image": image_of_caption, "text": np.arange(len(texts), dtype=np.int32)},
+        ids={
+            "image": names,
+            "text": [f"{names[i]}#{k}" for i, k in zip(image_of_caption, number, strict=True)],
+        },
+    )
+
+
+def _demand_alike(images: Mapping[str, object], files: Mapping[str, ScanFiles]) -> None:
+    """Refuse splits whose features or boxes differ in kind from those of the first."""
+    sources = {role: found for role, found in images.items() if isinstance(found, RegionSource)}
+    first, *others = sources
+    for role in others:
+        here, there = sources[first], sources[role]
+        if here.feature_shape[1] != there.feature_shape[1]:
+            raise UserError(
+                f"{files[first].features} has {here.feature_shape[1]} features a region but "
+                f"{files[role].features} has {there.feature_shape[1]}: extract both alike."
+            )
+        if (here.boxes is None) != (there.boxes is None):
+            have, lack = (first, role) if there.boxes is None else (role, first)
+            raise UserError(
+                f"{files[have].boxes[0]} has no counterpart for the {lack} split: give boxes for "
+                "all splits or for none."
+            )

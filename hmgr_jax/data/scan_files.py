@@ -1,0 +1,152 @@
+"""The files of a SCAN folder: which are there, and which row of features belongs to which caption.
+
+SCAN stores train images once and dev and test images once a caption; `pair_captions` tells the two
+apart and refuses whatever fits neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hmgr_jax.data.boxes import find_boxes
+from hmgr_jax.data.captions import read_lines
+from hmgr_jax.data.tokens import tokenize
+from hmgr_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class ScanFiles:
+    """The files of one split, with its captions and the ids of its rows as read from them."""
+
+    features: Path
+    captions: Path
+    ids_file: Path
+    boxes: list[Path]
+    sentences: list[str]
+    tokens: list[list[str]]
+    ids: list[str] | None
+
+    def paths(self) -> list[Path]:
+        """Every file of the split that is there."""
+        ids = [] if self.ids is None else [self.ids_file]
+        return [self.features, self.captions, *ids, *self.boxes]
+
+
+def demand_files(root: Path, names: Iterable[str]) -> None:
+    """Raise one ``UserError`` that lists everything that is missing."""
+    missing = []
+    for name in names:
+        if not any((root / f"{name}_{kind}.npy").is_file() for kind in ("ims", "feat")):
+            missing.append(f"{name}_ims.npy (or {name}_feat.npy)")
+        if not (root / f"{name}_caps.txt").is_file():
+            missing.append(f"{name}_caps.txt")
+    if missing:
+        what = "lacks" if root.is_dir() else "is not a folder; it should hold"
+        raise UserError(
+            f"{root} {what} {', '.join(missing)}: put the files of SCAN's layout there, or give "
+            "the folder that holds them."
+        )
+
+
+def find_split(root: Path, name: str) -> ScanFiles:
+    """Locate the files of one split, read its captions and ids."""
+    features = root / f"{name}_ims.npy"
+    if not features.is_file():
+        features = root / f"{name}_feat.npy"
+    ids_file, captions = root / f"{name}_ids.txt", root / f"{name}_caps.txt"
+    sentences = read_lines(captions)
+    return ScanFiles(
+        features=features,
+        captions=captions,
+        ids_file=ids_file,
+        boxes=find_boxes(root, name),
+        sentences=sentences,
+        tokens=[tokenize(sentence) for sentence in sentences],
+        ids=read_lines(ids_file) if ids_file.is_file() else None,
+    )
+
+
+def pair_captions(
+    files: ScanFiles, rows: int, per_image: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the feature file to keep, one an image, and the image of every caption (int32).
+
+    ``rows`` is the number of rows of the feature file, ``per_image`` what the user says of
+    captions an image, or None. Raises ``UserError`` where counts or ids do not fit.
+    """
+    if files.ids is not None and len(files.ids) != rows:
+        raise UserError(
+            f"{files.ids_file} has {len(files.ids)} lines but {files.features} has {rows} rows: "
+            "there must be one id a row."
+        )
+    if per_image is not None and per_image < 1:
+        raise UserError(f"captions_per_image must be at least 1, it is {per_image}.")
+    repeats = _repeats(files, rows, per_image)
+    if repeats is None:
+        each = _captions_per_row(files, rows, per_image)
+        return np.arange(rows), np.repeat(np.arange(rows, dtype=np.int32), each)
+    if len(files.sentences) != rows:
+        raise UserError(
+            f"{files.captions} has {len(files.sentences)} captions but {files.features} stores "
+            f"every image once a caption in {rows} rows: the two counts must be equal."
+        )
+    kept = np.cumsum(repeats) - repeats
+    return kept, np.repeat(np.arange(len(repeats), dtype=np.int32), repeats)
+
+
+def _captions_per_row(files: ScanFiles, rows: int, per_image: int | None) -> int:
+    """Captions an image where every row is another image."""
+    each, rest = divmod(len(files.sentences), rows)
+    if rest or not each:
+        raise UserError(
+            f"{files.captions} has {len(files.sentences)} captions for {rows} rows of "
+            f"{files.features}, which is no whole number of captions a row: one of the two is "
+            "cut short."
+        )
+    if per_image not in (None, each):
+        raise UserError(
+            f"{files.captions} has {each} captions for each row of {files.features}, not the "
+            f"{per_image} of captions_per_image: correct it."
+        )
+    return each
+
+
+def _repeats(files: ScanFiles, rows: int, per_image: int | None) -> np.ndarray | None:
+    """How many rows each image takes where images are stored once a caption, else None."""
+    if files.ids is not None:
+        return _runs(files, files.ids, per_image)
+    if per_image in (None, 1) or rows != len(files.sentences):
+        return None
+    if rows % per_image:
+        raise UserError(
+            f"{files.features} has {rows} rows, no multiple of the {per_image} of "
+            "captions_per_image: one of the two is wrong."
+        )
+    return np.full(rows // per_image, per_image)
+
+
+def _runs(files: ScanFiles, ids: list[str], per_image: int | None) -> np.ndarray | None:
+    """Lengths of the runs of equal ids, None where no id stands twice."""
+    starts = [i for i in range(len(ids)) if i == 0 or ids[i] != ids[i - 1]]
+    seen: dict[str, int] = {}
+    for start in starts:
+        if ids[start] in seen:
+            raise UserError(
+                f"{files.ids_file}:{start + 1} repeats {ids[start]} of line "
+                f"{seen[ids[start]] + 1} after other ids: rows of one image must stand together."
+            )
+        seen[ids[start]] = start
+    repeats = np.diff([*starts, len(ids)])
+    if repeats.max() == 1:
+        return None
+    if per_image is not None and (repeats != per_image).any():
+        wrong = int(np.flatnonzero(repeats != per_image)[0])
+        raise UserError(
+            f"{files.ids_file}:{starts[wrong] + 1} has {ids[starts[wrong]]} {repeats[wrong]} "
+            f"times in a row where captions_per_image says {per_image}: correct one of the two."
+        )
+    return repeats

@@ -1,0 +1,94 @@
+"""Captions to tokens: the conventions of the Penn Treebank, without NLTK and without downloads.
+
+Tokens are those of ``nltk.word_tokenize(caption.lower())``, which SCAN's vocabularies were made
+with; only its trained sentence splitter is replaced by a rule on periods (`_ends_sentence`).
+"""
+
+from __future__ import annotations
+
+import re
+
+from hmgr_jax.errors import UserError
+
+# What ends a word wherever it stands, longest first; everything between is a word.
+_LEX = re.compile(
+    r"""
+    (?P<quote>"|'')
+  | (?P<mark>[«“‘„»”’‒–—―;@\#$%&?!*\[\](){}<>]|`+|--|\.\.+|[:,](?!\d))
+  | (?P<word>(?:[^\W_]+|(?!''|--|\.\.|[:,](?!\d))[^\s"`«“‘„»”’‒–—―;@\#$%&?!*\[\](){}<>])+)
+    """,
+    re.VERBOSE,
+)
+_OPENS_BEFORE = frozenset(" ([{<`«“‘„")
+_CLOSERS_TO_END = re.compile(r"""(?:[\])}>'»”’ ]|(?<![\s(\[{<])")*$""")
+_FINAL_PERIOD = re.compile(r"(.*[^.])\.('*)$")
+_OPENING = re.compile(r"(?<!\w)'(?!(?:re|ve|ll|[mtsdn])\b)(?=\w)")
+_POSSESSIVE = re.compile(r"(.*[^'])('[smd]?)$")
+_CLITIC = re.compile(r"(.*[^'])('ll|'re|'ve|n't)$")
+_FUSED = re.compile(
+    r"\b(?:(can)(not)|(d)('ye)|(gim)(me)|(gon)(na)|(got)(ta)|(lem)(me)|(more)('n)|(wan)(na))\b"
+)
+_FUSED_WORDS = frozenset({"cannot", "gimme", "gonna", "gotta", "lemme", "wanna"})
+# In lower-cased text nothing tells the period of these from that of a sentence but the word itself.
+_ABBREVIATION = re.compile(
+    r"(?:mr|mrs|ms|dr|st|ave|jr|sr|vs|co|corp|inc|ltd|mt|ft|sgt|lt|capt|gen|gov|rev|prof"
+    r"|\w|\d[\d.,]*|\w(?:\.\w)+)$"
+)
+
+
+def tokenize(caption: str) -> list[str]:
+    """Lower-case ``caption`` and split it into Treebank tokens.
+
+    Clitics are tokens (``do n't``, ``dog 's``), double quotes become `` and '', brackets and
+    punctuation stand alone, hyphens stay inside words, and a period is a token at the end of a
+    sentence but not after an abbreviation or an initial.
+
+    Raises ``UserError`` for bytes: their ``str`` would give tokens such as ``b'a``.
+    """
+    if not isinstance(caption, str):
+        raise UserError(
+            f"a caption must be text, this one is {type(caption).__name__}: decode it as UTF-8."
+        )
+    text = " ".join(caption.lower().split())
+    tokens: list[str] = []
+    for match in _LEX.finditer(text):
+        token = match.group()
+        if match.lastgroup == "mark" or (token.isalpha() and token not in _FUSED_WORDS):
+            tokens.append(token)
+        elif match.lastgroup == "quote":
+            tokens.append("``" if _opens(text, match.start(), token) else "''")
+        else:
+            tokens += _split_word(token, text, match.end())
+    return tokens
+
+
+def _opens(text: str, start: int, quote: str) -> bool:
+    """Whether the quote at ``start`` opens: at the beginning, after a space or a bracket."""
+    return text[start - 1] in _OPENS_BEFORE if start else quote == '"'
+
+
+def _ends_sentence(word: str, text: str, end: int) -> bool:
+    """Whether the last period of a word (given without it) that ends at ``end`` is a full stop."""
+    if _CLOSERS_TO_END.match(text, end):
+        return True
+    return text[end] in " )\";}]*:@'({[‘’“”«»!?" and not _ABBREVIATION.match(word)
+
+
+def _split_word(word: str, text: str, end: int) -> list[str]:
+    """Tokens of one word: full stop, quotes about it, clitics and fused words taken apart."""
+    after: list[str] = []
+    if (match := _FINAL_PERIOD.match(word)) and _ends_sentence(match[1], text, end):
+        word, after = match[1], [".", *([match[2]] if match[2] else [])]
+    tokens: list[str] = []
+    for part in _OPENING.sub("' ", word).split():
+        tail: list[str] = []
+        for ending in (_POSSESSIVE, _CLITIC):
+            if match := ending.match(part):
+                part, tail = match[1], [match[2], *tail]
+        tokens += _FUSED.sub(_apart, part).split() + tail
+    return tokens + after
+
+
+def _apart(match: re.Match[str]) -> str:
+    """The two halves of a fused word such as "cannot", with spaces about them."""
+    return " " + " ".join(half for half in match.groups() if half) + " "

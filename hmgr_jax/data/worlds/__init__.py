@@ -1,0 +1,75 @@
+"""Generated worlds: scenes of coloured shapes with captions, a function of seed and index.
+
+The data set that is always there. Its scenes come in families of four that share their objects and
+differ only in who stands where; each caption is true of its scene and false of the other three.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from hmgr_jax.data.captions import CaptionSource
+from hmgr_jax.data.split import DataSet, Split
+from hmgr_jax.data.tokens import tokenize
+from hmgr_jax.data.vocabulary import Vocabulary
+from hmgr_jax.data.worlds.captions import PER_SCENE
+from hmgr_jax.data.worlds.family import Family, make_family
+from hmgr_jax.data.worlds.lexicon import grammar
+from hmgr_jax.data.worlds.regions import make_regions
+from hmgr_jax.data.worlds.scene import SIBLINGS
+from hmgr_jax.errors import UserError
+
+__all__ = ["VERSION", "Family", "make_family", "open_worlds"]
+
+VERSION = 1
+"""Raise it with any change that changes a scene, a caption or a feature."""
+
+
+def open_worlds(seed: int = 0, train: int = 2000, dev: int = 200, test: int = 400) -> DataSet:
+    """Generate the scenes of three splits with region features and five captions each.
+
+    Sizes count scenes, in multiples of 4 (whole families). Scene i of a split belongs to family
+    i // 4 and does not depend on the sizes. Images give "regions" float16 [n, 6, 198],
+    "n_regions" int32 [n], "boxes" float32 [n, 6, 4] and "labels" int16 [n, 6] (-1: none).
+
+    Raises ``UserError`` for a size that is no positive multiple of 4, or a negative seed.
+    """
+    sizes = {"train": train, "dev": dev, "test": test}
+    if seed < 0:
+        raise UserError(f"the seed of the generated worlds is {seed}: give 0 or a larger number.")
+    for name, size in sizes.items():
+        if size < SIBLINGS or size % SIBLINGS:
+            raise UserError(
+                f"the {name} split is to have {size} scenes, but they come in families of "
+                f"{SIBLINGS}: give a positive multiple of {SIBLINGS}."
+            )
+    # The words of the grammar, not of the captions drawn: a model knows those of any seed and size.
+    vocabulary = Vocabulary.build(grammar(), threshold=1)
+    splits = {name: _make_split(seed, name, size, vocabulary) for name, size in sizes.items()}
+    made = f"worlds {VERSION} seed {seed} sizes {sorted(sizes.items())}"
+    return DataSet("worlds", splits, vocabulary, hashlib.sha256(made.encode()).hexdigest())
+
+
+def _make_split(seed: int, name: str, size: int, vocabulary: Vocabulary) -> Split:
+    families = [make_family(seed, name, number) for number in range(size // SIBLINGS)]
+    scenes = [scene for family in families for scene in family.scenes]
+    captions = [c.text for family in families for five in family.captions for c in five]
+    image = np.repeat(np.arange(size, dtype=np.int32), PER_SCENE)
+    names = [f"{name}/{number:06d}" for number in range(size)]
+    tokens = [tokenize(caption) for caption in captions]
+    return Split(
+        name=name,
+        sources={
+            "image": make_regions(scenes),
+            "text": CaptionSource(tokens, vocabulary, captions=captions),
+        },
+        groups={"image": np.arange(size, dtype=np.int32), "text": image},
+        rows={"image": image, "text": np.arange(len(image), dtype=np.int32)},
+        ids={
+            "image": names,
+            "text": [f"{names[i]}#{k % PER_SCENE}" for k, i in enumerate(image)],
+        },
+        families={"image": np.arange(size, dtype=np.int32) // SIBLINGS, "text": image // SIBLINGS},
+    )

@@ -1,0 +1,107 @@
+"""Region features as a detector would give them: each object's own look and its own box.
+
+A region holds nothing of its neighbours: its crop is drawn without them, and its noise is drawn
+for the object, not for its place among the regions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hmgr_jax.data.split import Items
+from hmgr_jax.data.worlds.render import background, inks
+from hmgr_jax.data.worlds.scene import MOST, Scene
+from hmgr_jax.data.worlds.shapes import coverage, extents
+
+CROP = 8
+"""Side of a region's crop in pixels."""
+FINE = 12
+"""A crop is drawn this many times too large in both directions, then averaged."""
+WIDTH = 3 * CROP * CROP + 6
+"""Length of a feature: the crop (row by row, RGB in 0..1), then x1, y1, x2, y2, width, height."""
+BOX_NOISE = 0.006
+"""Spread of the edges of a box, as a fraction of the picture; cut off at twice that."""
+FEATURE_NOISE = 0.02
+
+
+@dataclass
+class SceneRegions:
+    """The regions of all scenes of a split, in memory."""
+
+    regions: np.ndarray
+    """float16 [n, R, D], zero where there is no region."""
+    n_regions: np.ndarray
+    """int32 [n]."""
+    boxes: np.ndarray
+    """float32 [n, R, 4]: x1, y1, x2, y2 in 0..1."""
+    labels: np.ndarray
+    """int16 [n, R]: shape * colours + colour, or -1 where there is no region."""
+    lengths: np.ndarray | None = None
+    """None: every scene is padded to MOST regions."""
+
+    def __len__(self) -> int:
+        return len(self.regions)
+
+    def gather(self, items: np.ndarray, length: int | None = None) -> Items:
+        """Read scenes as {"regions", "n_regions", "boxes", "labels"}; `length` is not used."""
+        del length
+        return {
+            "regions": self.regions[items],
+            "n_regions": self.n_regions[items],
+            "boxes": self.boxes[items],
+            "labels": self.labels[items],
+        }
+
+
+def make_regions(scenes: Sequence[Scene]) -> SceneRegions:
+    """Features, boxes and labels of the objects of every scene, in an order that tells nothing."""
+    count = len(scenes)
+    regions = np.zeros((count, MOST, WIDTH), np.float16)
+    boxes = np.zeros((count, MOST, 4), np.float32)
+    labels = np.full((count, MOST), -1, np.int16)
+    for row, scene in enumerate(scenes):
+        number = len(scene.things)
+        order = scene.generator("order").permutation(number)
+        windows = detect(scene)
+        regions[row, :number] = describe_regions(scene, windows)[order]
+        boxes[row, :number] = windows[order]
+        labels[row, :number] = np.array([thing.label for thing in scene.things])[order]
+    n_regions = np.array([len(scene.things) for scene in scenes], np.int32)
+    return SceneRegions(regions, n_regions, boxes, labels)
+
+
+def detect(scene: Scene) -> np.ndarray:
+    """Boxes of the objects in the order of `scene.things`, a little off, float64 [N, 4]."""
+    reach = extents()[[thing.shape for thing in scene.things]]
+    radii = np.array([thing.radius for thing in scene.things])
+    exact = np.tile(scene.places, 2) + radii[:, None] * reach
+    off = scene.generator("boxes").standard_normal((MOST, 4))[: len(exact)]
+    return np.clip(exact + BOX_NOISE * np.clip(off, -2, 2), 0, 1)
+
+
+def describe_regions(scene: Scene, windows: np.ndarray) -> np.ndarray:
+    """Features of the objects in the order of `scene.things`, float64 [N, WIDTH]."""
+    share = np.stack(
+        [
+            coverage(thing, tuple(window), CROP, FINE)
+            for thing, window in zip(scene.things, windows.tolist(), strict=True)
+        ]
+    )[..., None]
+    corner, size = windows[:, :2], windows[:, 2:] - windows[:, :2]
+    middles = (np.arange(CROP) + 0.5) / CROP
+    x, y = (corner[:, :, None] + size[:, :, None] * middles).transpose(1, 0, 2)
+    shape = (len(windows), CROP, CROP)
+    behind = background(
+        scene.backdrop,
+        np.broadcast_to(x[:, None, :], shape),
+        np.broadcast_to(y[:, :, None], shape),
+    )
+    crops = behind + share * (inks(scene)[:, None, None] - behind)
+    pixels = crops.reshape(len(windows), -1) / 255
+    noise = scene.generator("features").standard_normal((MOST, 3 * CROP * CROP))
+    pixels += FEATURE_NOISE * noise[: len(windows)]
+    # The box is noisy already.
+    return np.concatenate([np.clip(pixels, 0, 1), windows, size], axis=1)

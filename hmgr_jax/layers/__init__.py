@@ -1,0 +1,1 @@
+"""Reusable Flax modules: graph convolution, memory, attention, recurrent encoders, pooling."""

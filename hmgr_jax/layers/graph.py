@@ -1,0 +1,107 @@
+"""Graph reasoning over the fragments of one item (HMGR spec 3.2, after VSRN's region reasoning)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from hmgr_jax.layers.linear import Linear, einsum
+from hmgr_jax.layers.masking import masked_softmax
+from hmgr_jax.shapes import Array, Bool, Float
+
+
+def window_support(mask: Bool[Array, "B N"], window: int) -> Bool[Array, "B N N"]:
+    """Edges between valid nodes at most ``window`` apart, self loops included."""
+    place = jnp.arange(mask.shape[1])
+    near = jnp.abs(place[:, None] - place[None, :]) <= window
+    return near[None] & mask[:, :, None] & mask[:, None, :]
+
+
+def full_support(mask: Bool[Array, "B N"]) -> Bool[Array, "B N N"]:
+    """Edges between all valid nodes, self loops included."""
+    return mask[:, :, None] & mask[:, None, :]
+
+
+def box_geometry(boxes: Float[Array, "B N 4"]) -> Float[Array, "B N N 6"]:
+    """Relative place and size of every pair of boxes (spec 5.2).
+
+    Args:
+        boxes: x1, y1, x2, y2 in 0..1.
+
+    Returns:
+        distance of centres over the picture's diagonal, cos and sin of its direction, logarithms
+        of the ratios of widths and heights (clamped to [-4, 4]), intersection over union.
+    """
+    low, high = boxes[..., :2], boxes[..., 2:]
+    size = jnp.maximum(high - low, 1e-4)
+    centre = (low + high) / 2
+    offset = centre[:, None, :, :] - centre[:, :, None, :]
+    distance = jnp.sqrt(jnp.sum(offset**2, axis=-1, keepdims=True) + 1e-12)
+    ratio = jnp.clip(jnp.log(size[:, None, :, :] / size[:, :, None, :]), -4.0, 4.0)
+    shared = jnp.minimum(high[:, None], high[:, :, None]) - jnp.maximum(low[:, None], low[:, :, None])
+    overlap = jnp.prod(jnp.maximum(shared, 0.0), axis=-1)
+    area = jnp.prod(size, axis=-1)
+    union = area[:, None, :] + area[:, :, None] - overlap
+    iou = (overlap / jnp.maximum(union, 1e-8))[..., None]
+    return jnp.concatenate([distance / 2**0.5, offset / distance, ratio, iou], axis=-1)
+
+
+class BoxAffinity(nn.Module):
+    """A learned affinity of two boxes, starting at 0 (switch ``boxes`` of HMGR)."""
+
+    hidden: int = 32
+
+    @nn.compact
+    def __call__(self, boxes: Float[Array, "B N 4"]) -> Float[Array, "B N N"]:
+        """Affinity of every ordered pair of boxes."""
+        hidden = jax.nn.relu(Linear(self.hidden, name="hidden")(box_geometry(boxes)))
+        out = Linear(1, kernel_init=nn.initializers.zeros_init(), name="out")(hidden)
+        return out[..., 0]
+
+
+class GraphReasoning(nn.Module):
+    """One layer: messages over pairwise affinities, added to the nodes.
+
+    ``affinity="dot"`` divides the sum of messages by the number of valid neighbours (VSRN);
+    ``"softmax"`` normalises the affinities instead. The layer norm starts with gain 0, so a new
+    layer is the identity. Affinities are float32: they grow with the square of the features.
+    """
+
+    features: int
+    affinity: str = "dot"
+    boxes: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B N D"],
+        support: Bool[Array, "B N N"],
+        boxes: Float[Array, "B N 4"] | None = None,
+    ) -> Float[Array, "B N D"]:
+        """Reason over ``x`` along the edges of ``support`` (padding has none)."""
+
+        def project(name: str) -> Array:
+            return Linear(self.features, dtype=self.dtype, name=name)(x)
+
+        affinity = einsum("bid,bjd->bij", project("theta"), project("phi"))
+        if self.affinity == "softmax":
+            affinity = affinity / self.features**0.5
+        if self.boxes:
+            if boxes is None:
+                raise ValueError("GraphReasoning(boxes=True) needs boxes")
+            affinity = affinity + BoxAffinity(name="box_affinity")(boxes)
+        if self.affinity == "softmax":
+            weights = masked_softmax(affinity, support)
+        else:
+            degree = jnp.maximum(jnp.sum(support, axis=-1, keepdims=True), 1).astype(jnp.float32)
+            weights = jnp.where(support, affinity, 0.0) / degree
+        message = einsum("bij,bjd->bid", weights, project("message"), dtype=self.dtype)
+        update = Linear(self.features, dtype=self.dtype, name="out")(message)
+        norm = nn.LayerNorm(
+            epsilon=1e-6, scale_init=nn.initializers.zeros_init(), dtype=jnp.float32, name="norm"
+        )
+        return x + norm(update)

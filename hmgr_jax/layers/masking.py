@@ -1,0 +1,47 @@
+"""Norms, softmax and means in float32 that padding never reaches."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from hmgr_jax.shapes import Array, Bool, Float, Int
+
+
+def l2n(x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
+    """Unit vectors on the last axis: ``x / (|x| + 1e-8)``, as the SCAN family writes it.
+
+    The 1e-12 under the root keeps the gradient of an all-zero (padding) row finite.
+    """
+    x = x.astype(jnp.float32)
+    return x / (jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-12) + 1e-8)
+
+
+def length_mask(lengths: Int[Array, " B"], size: int) -> Bool[Array, "B size"]:
+    """True at the first ``lengths[i]`` positions of row i."""
+    return jnp.arange(size)[None, :] < lengths[:, None]
+
+
+def masked_softmax(
+    logits: Float[Array, "*batch N"], mask: Bool[Array, "*batch N"]
+) -> Float[Array, "*batch N"]:
+    """Softmax over the last axis among the entries of ``mask``; exactly 0 elsewhere."""
+    weights = jax.nn.softmax(jnp.where(mask, logits.astype(jnp.float32), -1e9), axis=-1)
+    return jnp.where(mask, weights, 0.0)
+
+
+def masked_mean(
+    x: Float[Array, "B N D"], mask: Bool[Array, "B N"]
+) -> Float[Array, "B D"]:
+    """Mean over the valid nodes; 0 where a row has none."""
+    total = jnp.sum(jnp.where(mask[:, :, None], x, 0.0), axis=1)
+    count = jnp.sum(mask, axis=1).astype(jnp.float32)
+    return total / jnp.maximum(count, 1.0)[:, None]
+
+
+def masked_max(
+    x: Float[Array, "B N D"], mask: Bool[Array, "B N"]
+) -> Float[Array, "B D"]:
+    """Maximum over the valid nodes; 0 where a row has none."""
+    top = jnp.max(jnp.where(mask[:, :, None], x, -jnp.inf), axis=1)
+    return jnp.where(jnp.isfinite(top), top, 0.0)

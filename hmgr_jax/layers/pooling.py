@@ -1,0 +1,56 @@
+"""From the nodes of an item to one unit vector (HMGR spec 3.3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from hmgr_jax.layers.dropout import Keys, dropout
+from hmgr_jax.layers.linear import Linear, einsum
+from hmgr_jax.layers.masking import l2n, masked_max, masked_mean, masked_softmax
+from hmgr_jax.layers.recurrent import GRU
+from hmgr_jax.shapes import Array, Bool, Float
+
+POOLS = ("attention", "mean", "max", "gru")
+
+
+class GlobalPool(nn.Module):
+    """Attention guided by the mean node (default), or mean, maximum, or a GRU's last state (VSRN).
+
+    ``attention``: e_i = w·(tanh(x_i W_1) ⊙ tanh(mean(x) W_2)), a softmax over valid nodes, dropout
+    on both tanh branches (CVSE, SGRAF).
+    """
+
+    kind: str = "attention"
+    dropout: float = 0.4
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B N D"], mask: Bool[Array, "B N"], keys: Keys | None
+    ) -> Float[Array, "B D"]:
+        """Pool the valid nodes of ``x`` to unit vectors; ``keys`` is None at evaluation."""
+        if self.kind == "attention":
+            return l2n(self._attend(x, mask, keys))
+        if self.kind == "mean":
+            return l2n(masked_mean(x, mask))
+        if self.kind == "max":
+            return l2n(masked_max(x, mask))
+        if self.kind == "gru":
+            states = GRU(x.shape[-1], dtype=self.dtype, name="gru")(jnp.where(mask[:, :, None], x, 0.0))
+            last = jnp.max(jnp.where(mask, jnp.arange(mask.shape[1])[None, :], 0), axis=1)
+            return l2n(jnp.take_along_axis(states, last[:, None, None], axis=1)[:, 0])
+        raise ValueError(f"pool is one of {', '.join(POOLS)}, not {self.kind!r}")
+
+    def _attend(self, x: Array, mask: Array, keys: Keys | None) -> Array:
+        local = jnp.tanh(Linear(x.shape[-1], dtype=self.dtype, name="local")(x))
+        guide = jnp.tanh(
+            Linear(x.shape[-1], dtype=self.dtype, name="guide")(masked_mean(x, mask))
+        )
+        local = dropout(local, self.dropout, keys, f"{self.name}/local")
+        guide = dropout(guide, self.dropout, keys, f"{self.name}/guide")
+        logits = Linear(1, name="weight")(local * guide[:, None, :])[..., 0]
+        return einsum("bn,bnd->bd", masked_softmax(logits, mask), x)

@@ -1,0 +1,71 @@
+"""Recurrent encoders in PyTorch's form of the GRU, with the semantics of packed sequences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from hmgr_jax.layers.linear import Linear, einsum, uniform
+from hmgr_jax.layers.masking import length_mask
+from hmgr_jax.shapes import Array, Float, Int
+
+
+def flip(x: Float[Array, "B L D"], lengths: Int[Array, " B"]) -> Float[Array, "B L D"]:
+    """Reverse the valid part of every sequence; padding stays where it is."""
+    place = jnp.arange(x.shape[1])[None, :]
+    source = jnp.where(place < lengths[:, None], lengths[:, None] - 1 - place, place)
+    return jnp.take_along_axis(x, source[:, :, None], axis=1)
+
+
+class GRU(nn.Module):
+    """One direction: the reset gate acts after the hidden product, as in PyTorch.
+
+    The redundant hidden biases of the reset and update gates are left out (a PyTorch checkpoint's
+    are added to the input biases). All parameters start as U(±1/sqrt(features)).
+    """
+
+    features: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L H"]:
+        """Hidden states of every position, starting from zeros."""
+        size = self.features
+        init = uniform(size**-0.5)
+        gates = Linear(3 * size, dtype=self.dtype, kernel_init=init, bias_init=init, name="inputs")
+        kernel = self.param("hidden_kernel", init, (size, 3 * size), jnp.float32)
+        bias = self.param("hidden_bias", init, (size,), jnp.float32)
+
+        def advance(h: Array, xs: Array) -> tuple[Array, Array]:
+            hidden = einsum("bi,io->bo", h, kernel, dtype=self.dtype)
+            x_r, x_z, x_n = jnp.split(xs, 3, axis=-1)
+            h_r, h_z, h_n = jnp.split(hidden, 3, axis=-1)
+            reset = jax.nn.sigmoid(x_r + h_r)
+            update = jax.nn.sigmoid(x_z + h_z)
+            new = jnp.tanh(x_n + reset * (h_n + bias[None, :]))
+            h = (1.0 - update) * new + update * h
+            return h, h
+
+        start = jnp.zeros((x.shape[0], size), jnp.float32)
+        _, states = jax.lax.scan(advance, start, jnp.swapaxes(gates(x), 0, 1))
+        return jnp.swapaxes(states, 0, 1)
+
+
+class BiGRU(nn.Module):
+    """Both directions, averaged (SCAN family); the backward one starts at the last valid word."""
+
+    features: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B L D"], lengths: Int[Array, " B"]
+    ) -> Float[Array, "B L H"]:
+        """States [B, L, features], exactly 0 at padding."""
+        forward = GRU(self.features, dtype=self.dtype, name="forward")(x)
+        backward = GRU(self.features, dtype=self.dtype, name="backward")(flip(x, lengths))
+        states = (forward + flip(backward, lengths)) / 2
+        return jnp.where(length_mask(lengths, x.shape[1])[:, :, None], states, 0.0)

@@ -1,0 +1,49 @@
+"""Recall of both directions of a score matrix, under the field's names.
+
+A metric is named ``DIRECTION/MEASURE``: ``i2t/R@1``, ``t2v/medR``, ``image2point/meanR``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hmgr_jax.metrics.ranks import ranks, recalls
+
+KS = (1, 5, 10)
+LETTERS = {"image": "i", "video": "v", "text": "t"}
+
+
+def direction(query: str, gallery: str) -> str:
+    """``i2t``, ``t2i``, ``v2t``, ``t2v`` where one side is text, else ``image2point`` and so on."""
+    if "text" in (query, gallery) and {query, gallery} <= LETTERS.keys():
+        query, gallery = LETTERS[query], LETTERS[gallery]
+    return f"{query}2{gallery}"
+
+
+def both_directions(
+    scores: np.ndarray,
+    groups_a: np.ndarray,
+    groups_b: np.ndarray,
+    *,
+    modalities: tuple[str, str] = ("image", "text"),
+) -> dict[str, float]:
+    """R@1, R@5, R@10, medR and meanR of both directions, and ``rsum``, the sum of the six R@K.
+
+    Args:
+        scores: float [n_a, n_b], higher is better.
+        groups_a: int [n_a].
+        groups_b: int [n_b]; pairs of equal group are positives.
+        modalities: what the two sides are; they name the directions.
+
+    Raises:
+        FoundNonFinite: a score is NaN or infinite.
+        UserError: sizes disagree, or a query has no positive.
+    """
+    a, b = modalities
+    metrics: dict[str, float] = {}
+    for name, found in (
+        (direction(a, b), ranks(scores, groups_a, groups_b)),
+        (direction(b, a), ranks(scores.T, groups_b, groups_a)),
+    ):
+        metrics |= {f"{name}/{measure}": value for measure, value in recalls(found, KS).items()}
+    return metrics | {"rsum": sum(v for name, v in metrics.items() if "/R@" in name)}

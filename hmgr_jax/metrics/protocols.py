@@ -1,0 +1,246 @@
+"""The field's retrieval protocols as named objects: which matrix is ranked, and what is reported.
+
+    metrics = evaluate_all(("coco5k", "coco1k"), scores, image_groups, caption_groups)
+    metrics["coco1k/t2i/R@1"]
+
+Metrics are named as in `hmgr_jax.metrics.directions`; those of folds and families have the name
+of their protocol in front.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hmgr_jax.errors import UserError
+from hmgr_jax.metrics.directions import both_directions, direction
+from hmgr_jax.metrics.ranks import ranks, require_finite, require_pairs
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The two sides of a score matrix, and which of their items belong together."""
+
+    groups_a: np.ndarray
+    """int [n_a]; pairs of equal group are positives, any number on either side."""
+    groups_b: np.ndarray
+    """int [n_b]."""
+    modalities: tuple[str, str] = ("image", "text")
+    """What the sides are, in the order of the matrix."""
+    families: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """{modality: int [n]}, as in `hmgr_jax.data.split.Split`; empty where the data has none."""
+
+    @property
+    def text_first(self) -> bool:
+        """Whether the text is the first side, so that the images are the second."""
+        return self.modalities[0] == "text"
+
+    def turned(self) -> Sides:
+        """The sides of the transposed matrix."""
+        return Sides(self.groups_b, self.groups_a, self.modalities[::-1], self.families)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """All against all in one matrix: every item of a side is a query for the other side."""
+
+    name: str
+    description: str
+    """One line, printed with every number."""
+    items: int | None = None
+    """Images (or whatever is not text) that the protocol is defined on; None: any number."""
+
+    def check(self, sides: Sides) -> None:
+        """Raise `UserError` if the protocol does not fit; it can be asked before training."""
+        found = len(sides.groups_b if sides.text_first else sides.groups_a)
+        if self.items is not None and found != self.items:
+            raise UserError(
+                f"protocol {self.name} is defined on {self.items} distinct images, found {found}: "
+                "evaluate the full test split or use the protocol plain"
+            )
+
+    def evaluate(
+        self,
+        scores: np.ndarray,
+        groups_a: np.ndarray,
+        groups_b: np.ndarray,
+        *,
+        modalities: tuple[str, str] = ("image", "text"),
+        families: Mapping[str, np.ndarray] | None = None,
+    ) -> Metrics:
+        """Metrics of a score matrix, percentages as numbers in 0..100.
+
+        Args:
+            scores: float [n_a, n_b], higher is better.
+            groups_a: int [n_a].
+            groups_b: int [n_b].
+            modalities: what the two sides are.
+            families: {modality: int [n]}, for protocols that compare siblings.
+
+        Raises:
+            FoundNonFinite: a score is NaN or infinite.
+            UserError: sizes do not fit the protocol or each other, or a query has no positive.
+        """
+        scores, groups_a, groups_b = map(np.asarray, (scores, groups_a, groups_b))
+        require_pairs(scores, groups_a, groups_b)
+        sides = Sides(groups_a, groups_b, modalities, families or {})
+        self.check(sides)
+        return self._metrics(scores, sides)
+
+    def _metrics(self, scores: np.ndarray, sides: Sides) -> Metrics:
+        return both_directions(scores, sides.groups_a, sides.groups_b, modalities=sides.modalities)
+
+
+@dataclass(frozen=True)
+class Folds(Protocol):
+    """Consecutive folds of the images with their captions; every metric is the mean of the folds.
+
+    The folds are cut in the order of the images; captions follow by group, however many an image
+    has. The protocol's name is the prefix of its metrics. COCO 1K is the mean over five folds of
+    the 5K test split since Karpathy and Fei-Fei (CVPR 2015), not the first fold or the best one.
+    """
+
+    folds: int = 5
+
+    def check(self, sides: Sides) -> None:
+        """Raise `UserError` unless all images are there, once each, and every caption is of one."""
+        super().check(sides)
+        sides = sides.turned() if sides.text_first else sides
+        distinct = len(np.unique(sides.groups_a))
+        if distinct != len(sides.groups_a):
+            raise UserError(
+                f"protocol {self.name} needs every image once, found {distinct} distinct among "
+                f"{len(sides.groups_a)}: drop the repeated ones"
+            )
+        if not np.isin(sides.groups_b, sides.groups_a).all():
+            raise UserError(
+                f"protocol {self.name} deals every caption to the fold of its image, found "
+                "captions without an image: evaluate a split that holds both sides"
+            )
+
+    def _metrics(self, scores: np.ndarray, sides: Sides) -> Metrics:
+        require_finite(scores)  # here, where rows and columns still are those of the split
+        if sides.text_first:
+            scores, sides = scores.T, sides.turned()
+        size = len(sides.groups_a) // self.folds
+        found = [
+            self._fold(scores, sides, slice(f * size, (f + 1) * size)) for f in range(self.folds)
+        ]
+        return {f"{self.name}/{m}": float(np.mean([fold[m] for fold in found])) for m in found[0]}
+
+    def _fold(self, scores: np.ndarray, sides: Sides, images: slice) -> Metrics:
+        groups_a = sides.groups_a[images]
+        captions = np.flatnonzero(np.isin(sides.groups_b, groups_a))
+        return both_directions(
+            scores[images][:, captions],
+            groups_a,
+            sides.groups_b[captions],
+            modalities=sides.modalities,
+        )
+
+
+@dataclass(frozen=True)
+class Family(Protocol):
+    """Is the right one found among siblings that differ only in who stands where?
+
+    ``family/accuracy`` is the percentage of text queries whose own image scores strictly above
+    the images of all siblings (same family, another group); a tie is a miss, and of several own
+    images the best one counts. ``family/i2t`` is the same for image queries: the best own caption
+    scores strictly above every caption of every sibling. Without text, the second side asks for
+    ``family/accuracy``. Queries without a sibling are left out. With s scenes in every family,
+    chance is 100 / s.
+    """
+
+    def check(self, sides: Sides) -> None:
+        """Raise `UserError` unless every item of both sides has a family."""
+        for modality, groups in zip(
+            sides.modalities, (sides.groups_a, sides.groups_b), strict=True
+        ):
+            found = len(sides.families.get(modality, ()))
+            if found != len(groups):
+                raise UserError(
+                    f"protocol {self.name} needs the family of all {len(groups)} items of modality "
+                    f"{modality}, found {found}: use it on data with families, as generated worlds"
+                )
+
+    def _metrics(self, scores: np.ndarray, sides: Sides) -> Metrics:
+        require_finite(scores)
+        if sides.text_first:
+            scores, sides = scores.T, sides.turned()
+        return {
+            f"{self.name}/accuracy": _sibling_accuracy(scores.T, sides.turned()),
+            f"{self.name}/{direction(*sides.modalities)}": _sibling_accuracy(scores, sides),
+        }
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    p.name: p
+    for p in (
+        Protocol("plain", "all items of the split against all, one matrix"),
+        Protocol("f8k", "Flickr8K: all images of the split against all captions, one matrix"),
+        Protocol("f30k", "Flickr30K: all images of the split against all captions, one matrix"),
+        Protocol("coco5k", "COCO 5K: all 5,000 test images against all captions, one matrix", 5000),
+        Folds("coco1k", "COCO 1K: mean of five consecutive folds of 1,000 test images", 5000),
+        Protocol("worlds", "generated worlds: all scenes of the split against all, one matrix"),
+        Family("family", "family: own scene strictly above its siblings with the same objects"),
+    )
+}
+
+
+def get_protocol(name: str) -> Protocol:
+    """The protocol of that name; `UserError` lists the known ones."""
+    if name not in PROTOCOLS:
+        raise UserError(f"no protocol is named {name!r}: choose from {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]
+
+
+def evaluate_all(
+    names: Sequence[str],
+    scores: np.ndarray,
+    groups_a: np.ndarray,
+    groups_b: np.ndarray,
+    *,
+    modalities: tuple[str, str] = ("image", "text"),
+    families: Mapping[str, np.ndarray] | None = None,
+) -> Metrics:
+    """Metrics of several protocols over one score matrix, in one dict.
+
+    Arguments and errors are those of `Protocol.evaluate`; all names and sizes are checked before
+    the first number is computed.
+    """
+    protocols = [get_protocol(name) for name in names]
+    sides = Sides(np.asarray(groups_a), np.asarray(groups_b), modalities, families or {})
+    for protocol in protocols:
+        protocol.check(sides)
+    metrics: Metrics = {}
+    for protocol in protocols:
+        metrics |= protocol.evaluate(
+            scores, groups_a, groups_b, modalities=modalities, families=families
+        )
+    return metrics
+
+
+def _sibling_accuracy(scores: np.ndarray, sides: Sides) -> float:
+    """Percent of queries (side a) with rank 0 in their own family, if there are siblings in it."""
+    families_a, families_b = (np.asarray(sides.families[m]) for m in sides.modalities)
+    right = asked = 0
+    for family in np.unique(families_a):
+        queries, gallery = (
+            np.flatnonzero(families_a == family),
+            np.flatnonzero(families_b == family),
+        )
+        groups_a, groups_b = sides.groups_a[queries], sides.groups_b[gallery]
+        if len(np.unique(groups_b)) < 2:
+            continue
+        own = ranks(scores[np.ix_(queries, gallery)], groups_a, groups_b)
+        right, asked = right + int(np.count_nonzero(own == 0)), asked + len(own)
+    if not asked:
+        raise UserError(
+            "family accuracy needs families of at least two scenes, found none: generate worlds "
+            "with siblings or leave the protocol family out"
+        )
+    return 100.0 * right / asked

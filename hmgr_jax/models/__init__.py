@@ -1,0 +1,62 @@
+"""The registry: the one place that imports a model by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from hmgr_jax.errors import UserError
+from hmgr_jax.models.base import Model
+
+# name -> (module, class, hyper-parameters that make it this system)
+_REGISTRY: dict[str, tuple[str, str, Mapping[str, Any]]] = {
+    "hmgr": ("hmgr", "HMGR", {}),
+    "vse": ("hmgr", "HMGR", {"visual_graph": False, "text_graph": False, "memory": "none"}),
+}
+
+
+def list_models() -> tuple[str, ...]:
+    """Names of the registered systems."""
+    return tuple(_REGISTRY)
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """Hyper-parameters of a registered system, with its preset applied.
+
+    Raises:
+        UserError: no such system.
+    """
+    model_class, preset = _look_up(name)
+    fields = {f.name: f.default for f in dataclasses.fields(model_class)}
+    return {**fields, **preset}
+
+
+def get_model(name: str, **hyperparameters: Any) -> Model:
+    """The system ``name`` with its defaults replaced by ``hyperparameters``.
+
+    Raises:
+        UserError: no such system, or no such hyper-parameter.
+    """
+    model_class, preset = _look_up(name)
+    known = [f.name for f in dataclasses.fields(model_class)]
+    for key in hyperparameters:
+        if key not in known:
+            raise UserError(unknown_name(f"hyper-parameter of {name}", key, known))
+    return model_class(**{**preset, **hyperparameters})
+
+
+def _look_up(name: str) -> tuple[type[Model], Mapping[str, Any]]:
+    if name not in _REGISTRY:
+        raise UserError(unknown_name("model", name, list(_REGISTRY)))
+    module, class_name, preset = _REGISTRY[name]
+    return getattr(importlib.import_module(f"hmgr_jax.models.{module}"), class_name), preset
+
+
+def unknown_name(what: str, name: str, known: list[str]) -> str:
+    """The sentence for a name that does not exist, with the closest one that does."""
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}."
+    return f"There is no {what} {name!r}; {hint}"

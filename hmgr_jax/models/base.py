@@ -1,0 +1,153 @@
+"""The contract that every system keeps.
+
+The loop, evaluation, checkpoints, search and the contract tests know a system only through
+``Model``. A new system is one file here, one line in the registry and one branch of a recipe.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from flax import struct
+
+from hmgr_jax.layers.dropout import Keys
+from hmgr_jax.shapes import Array, Float, Int, Tree
+
+Items = Mapping[str, Array]
+Codes = Tree
+Terms = dict[str, Array]
+Parts = Mapping[str, tuple[str, ...]]
+
+
+@struct.dataclass
+class Variables:
+    """Everything a model computes with."""
+
+    params: Tree
+    """Trained by the optimiser."""
+    stats: Tree
+    """Batch-norm moments, moving centres."""
+    memory: Tree
+    """State that training writes and inference only reads; None where a model has none."""
+    tables: Tree
+    """Constants: word graphs, standardisation. Never trained, saved or fingerprinted; swapping one
+    for another of the same shape does not recompile."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One input array of an item, without the leading item axis."""
+
+    shape: tuple[int | None, ...]
+    """None is an axis whose length the batch decides (words)."""
+    dtype: str
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the data and the schedule decide about a model, for ``Model.fit_to``."""
+
+    steps: int
+    steps_per_epoch: int
+    vocabulary_size: int
+    features: Mapping[str, Mapping[str, tuple[int, ...]]]
+    """{modality: {input name: shape of one item}} of the data set at hand."""
+
+
+class Axis(Protocol):
+    """The devices as a model sees them; the identity on one device (training/parallel.py)."""
+
+    @property
+    def size(self) -> int:
+        """How many devices."""
+        ...
+
+    def index(self) -> Int[Array, ""]:
+        """This device's number."""
+        ...
+
+    def gather(self, tree: Tree) -> Tree:
+        """Every leaf [b, ...] to [B, ...], in global row order."""
+        ...
+
+    def mean(self, x: Array) -> Array:
+        """Mean over devices."""
+        ...
+
+    def sum(self, x: Array) -> Array:
+        """Sum over devices."""
+        ...
+
+    def pair_rows(self, score: Callable[[Tree, Tree], Array], a: Tree, b: Tree) -> Array:
+        """Score matrix [B, B], each device computing the rows of its own ``a``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Model:
+    """A system: frozen hyper-parameters and the functions below, all pure."""
+
+    modalities: ClassVar[tuple[str, ...]]
+    coarse_exact: ClassVar[bool] = False
+    """True where the inner product of ``coarse`` codes is the score itself."""
+
+    def fit_to(self, plan: Plan) -> Model:
+        """This model with what ``plan`` decides (sizes, lengths of warm-ups) filled in."""
+        return self
+
+    def inputs(self) -> Mapping[str, Mapping[str, Feature]]:
+        """{modality: {name: Feature}}; rows always have ``index``, ``valid``, ``group``, ``item``."""
+        raise NotImplementedError
+
+    def init(self, key: Array, tables: Tree = None) -> Variables:
+        """Fresh variables."""
+        raise NotImplementedError
+
+    def encode(
+        self, variables: Variables, modality: str, items: Items, *, train: bool, keys: Keys | None
+    ) -> tuple[Codes, Tree]:
+        """Everything that depends on one item alone: (codes with a leading item axis, stats)."""
+        raise NotImplementedError
+
+    def loss(
+        self,
+        variables: Variables,
+        codes: Mapping[str, Codes],
+        row: Items,
+        *,
+        step: Int[Array, ""],
+        keys: Keys,
+        axis: Axis,
+    ) -> tuple[Float[Array, ""], Terms, Tree, Tree]:
+        """(total, terms, stats, memory) from the LOCAL codes of a training batch.
+
+        ``total`` is the same number on every device, computed from gathered values: a term of
+        local rows goes through ``axis.mean`` or ``axis.sum`` first.
+        """
+        raise NotImplementedError
+
+    def score(
+        self, variables: Variables, a: tuple[str, Codes], b: tuple[str, Codes]
+    ) -> Float[Array, "A B"]:
+        """Scores of all pairs of inference codes, higher is better: only what needs the pair."""
+        raise NotImplementedError
+
+    def coarse(self, variables: Variables, modality: str, codes: Codes) -> Float[Array, "n E"]:
+        """Vectors for inner-product search."""
+        raise NotImplementedError
+
+    def finalize(self, variables: Variables, train_codes: Mapping[str, Codes]) -> Variables:
+        """Variables for evaluation, from the codes of the training items; by default unchanged."""
+        return variables
+
+    def parts(self) -> Parts:
+        """{part name: paths of parameters}, to freeze, to train apart or to start from a file."""
+        raise NotImplementedError
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """The fields, for configs and checkpoints."""
+        return dataclasses.asdict(self)

@@ -1,0 +1,348 @@
+"""HMGR: heterogeneous memory enhanced graph reasoning (SCIS 65, 2022), and VSE as its preset.
+
+Each item alone: fragments (regions or words) are embedded, reason over a graph, and are pooled to
+a unit vector. Then, over instances: the vector consults a memory of the pairs seen before, in a few
+hops. The score of a pair is the inner product of the two results. Only the paper's abstract could
+be read; what it leaves open follows the specification's section 3, and BUILD_NOTES.md says where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from hmgr_jax.layers.dropout import Keys, drop_nodes, dropout
+from hmgr_jax.layers.graph import GraphReasoning, full_support, window_support
+from hmgr_jax.layers.masking import length_mask
+from hmgr_jax.layers.memory import (
+    MemoryAccess,
+    MemoryState,
+    initial_slots,
+    write,
+    write_shares,
+)
+from hmgr_jax.layers.pooling import GlobalPool
+from hmgr_jax.layers.regions import RegionEmbedding, scale_features
+from hmgr_jax.layers.words import WordEncoder
+from hmgr_jax.losses.triplet import negatives, triplet
+from hmgr_jax.models.base import Axis, Feature, Items, Model, Parts, Plan, Terms, Variables
+from hmgr_jax.shapes import Array, Float, Int, Tree
+
+MEMORIES = (
+    "joint",  # one memory, written and read by both modalities
+    "none",
+    "separate",  # one memory a modality
+    "visual_only_write",
+    "text_only_write",
+    "learned",  # slots are ordinary parameters and never written
+    "episodic",  # written within a step, reset after it
+)
+
+
+@dataclass(frozen=True)
+class HMGR(Model):
+    """Hyper-parameters of HMGR; sizes of 0 come from the data, warm-ups of -1 from the schedule."""
+
+    modalities: ClassVar[tuple[str, ...]] = ("image", "text")
+    coarse_exact: ClassVar[bool] = True
+
+    dim: int = 1024
+    word_dim: int = 300
+    vocabulary_size: int = 0
+    regions: int = 0
+    region_dim: int = 0
+    dtype: str = "float32"
+    # fragments
+    region_scale: str = "none"
+    region_embedding: str = "linear"
+    region_hidden: int = 0
+    feature_dropout: float = 0.0
+    region_dropout: float = 0.0
+    word_dropout: float = 0.0
+    vector_dropout: float = 0.0
+    # graphs
+    visual_graph: bool = True
+    text_graph: bool = True
+    graph_layers: int = 2
+    affinity: str = "dot"
+    text_window: int = 0
+    boxes: bool = False
+    pool: str = "attention"
+    pool_dropout: float = 0.4
+    # memory
+    memory: str = "joint"
+    slots: int = 128
+    key_dim: int = 256
+    hops: int = 2
+    write_rate: float = 0.1
+    write_rule: str = "slotwise"
+    write_address: str = "learned"
+    memory_groups: int = 8
+    memory_warmup_steps: int = -1
+    # loss
+    margin: float = 0.2
+    pre_memory_loss: float = 1.0
+    sum_warmup_steps: int = -1
+    mask_same_image: bool = True
+
+    def __post_init__(self) -> None:
+        if self.memory not in MEMORIES:
+            raise ValueError(f"memory is one of {', '.join(MEMORIES)}, not {self.memory!r}")
+
+    def fit_to(self, plan: Plan) -> HMGR:
+        """Sizes from the data; the memory is read after max(1 epoch, 10% of the steps)."""
+        regions, region_dim = plan.features["image"]["regions"]
+        warmup = max(plan.steps_per_epoch, plan.steps // 10)
+        return replace(
+            self,
+            vocabulary_size=self.vocabulary_size or plan.vocabulary_size,
+            regions=self.regions or regions,
+            region_dim=self.region_dim or region_dim,
+            memory_warmup_steps=warmup if self.memory_warmup_steps < 0 else self.memory_warmup_steps,
+            sum_warmup_steps=plan.steps_per_epoch
+            if self.sum_warmup_steps < 0
+            else self.sum_warmup_steps,
+        )
+
+    def inputs(self) -> Mapping[str, Mapping[str, Feature]]:
+        """Regions (and their boxes where the switch is on) and tokens."""
+        image = {
+            "regions": Feature((self.regions, self.region_dim), "float16"),
+            "n_regions": Feature((), "int32"),
+        }
+        if self.boxes:
+            image["boxes"] = Feature((self.regions, 4), "float32")
+        text = {"tokens": Feature((None,), "int32"), "lengths": Feature((), "int32")}
+        return {"image": image, "text": text}
+
+    def parts(self) -> Parts:
+        """Encoders, the word vectors within the text encoder, and the access to the memory."""
+        return {
+            "image": ("image",),
+            "text": ("text",),
+            "words": ("text/words/vectors",),
+            "memory": ("memory",),
+        }
+
+    # --- towers -------------------------------------------------------------------------------
+
+    def _tower(self, modality: str) -> nn.Module:
+        return ImageTower(self) if modality == "image" else TextTower(self)
+
+    def _access(self) -> MemoryAccess:
+        return MemoryAccess(
+            features=self.dim,
+            slots=self.slots,
+            modalities=("image", "text"),
+            key_features=self.key_dim,
+            hops=self.hops,
+            write_address=self.write_address,
+            dtype=jnp.dtype(self.dtype),
+        )
+
+    def init(self, key: Array, tables: Tree = None) -> Variables:
+        """Fresh parameters, and a memory of random unit rows."""
+        k_image, k_text, k_memory, k_slots = jax.random.split(key, 4)
+        items = {m: _example(features) for m, features in self.inputs().items()}
+        params = {
+            "image": self._tower("image").init(k_image, items["image"], None)["params"],
+            "text": self._tower("text").init(k_text, items["text"], None)["params"],
+        }
+        if self.memory == "none":
+            return Variables(params, None, None, tables)
+        slots = initial_slots(k_slots, 2 if self.memory == "separate" else 1, self.slots, self.dim)
+        params["memory"] = self._access().init(k_memory, slots[0], method="touch")["params"]
+        if self.memory == "learned":
+            params["slots"] = slots
+            slots = jnp.zeros((0, self.slots, self.dim), jnp.float32)
+        state = MemoryState(slots, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
+        return Variables(params, None, state, tables)
+
+    def encode(
+        self, variables: Variables, modality: str, items: Items, *, train: bool, keys: Keys | None
+    ) -> tuple[Float[Array, "B D"], Tree]:
+        """Unit vectors: before the memory in training, after it (frozen) at inference."""
+        keys = keys.named(modality) if train and keys is not None else None
+        x = self._tower(modality).apply({"params": variables.params[modality]}, items, keys)
+        if not train and self.memory != "none":
+            slots = self._slots(variables)[self._which(modality)]
+            hopped, _, _ = self._memory(variables, "read", slots, x, modality)
+            x = jnp.where(variables.memory.active, hopped, x)
+        return x, variables.stats
+
+    def score(
+        self, variables: Variables, a: tuple[str, Array], b: tuple[str, Array]
+    ) -> Float[Array, "A B"]:
+        """Inner products."""
+        return jnp.einsum("ad,bd->ab", a[1], b[1], preferred_element_type=jnp.float32)
+
+    def coarse(self, variables: Variables, modality: str, codes: Array) -> Float[Array, "n D"]:
+        """The codes themselves: their inner product is the score."""
+        return codes
+
+    # --- memory -------------------------------------------------------------------------------
+
+    def _slots(self, variables: Variables) -> Float[Array, "M S D"]:
+        return variables.params["slots"] if self.memory == "learned" else variables.memory.slots
+
+    def _which(self, modality: str) -> int:
+        return int(self.memory == "separate" and modality == "text")
+
+    def _memory(self, variables: Variables, method: str, *arguments: Any) -> Any:
+        params = {"params": variables.params["memory"]}
+        return self._access().apply(params, *arguments, method=method)
+
+    def _read_then_write(
+        self, variables: Variables, codes: Mapping[str, Array], row: Items, axis: Axis
+    ) -> tuple[dict[str, Array], Array, Terms]:
+        """Grouped read-then-write (spec 3.5): group κ reads what groups before it have left.
+
+        A row's group is its global number modulo ``memory_groups``. Each device reads for its own
+        rows; contents, addresses and gates are gathered, so that the slots stay bit-identical.
+        """
+        groups, rows = self.memory_groups, codes["image"].shape[0]
+        first = axis.index() * rows
+        spread = jnp.arange(-(-rows // groups)) * groups
+        streams = (self.memory != "text_only_write", self.memory != "visual_only_write")
+
+        def visit(slots: Array, group: Array) -> tuple[Array, tuple[dict[str, Array], Array]]:
+            place = (group - first) % groups + spread
+            here = place < rows
+            picked = {m: x[jnp.minimum(place, rows - 1)] for m, x in codes.items()}
+            valid = here & row["valid"][jnp.minimum(place, rows - 1)]
+            hats, reads, written, addresses = {}, {}, [], []
+            for m, x in picked.items():
+                own = slots[self._which(m)]
+                hats[m], reads[m], at = self._memory(variables, "read", own, x, m)
+                content, address = self._memory(variables, "content", x, reads[m], at, m)
+                written.append(content)
+                addresses.append(address)
+            if self.memory == "learned":
+                return slots, (hats, at)
+            read = (reads["image"] + reads["text"]) / 2
+            gate = self._memory(variables, "gate", picked["image"], picked["text"], read)
+            gathered = axis.gather((tuple(written), tuple(addresses), gate, valid))
+            return self._write(slots, *gathered, streams), (hats, at)
+
+        slots = jax.lax.stop_gradient(self._slots(variables))
+        if self.memory == "learned":
+            slots = self._slots(variables)
+        slots, (hats, at) = jax.lax.scan(visit, slots, jnp.arange(groups))
+        # Row i was visited in group (first + i) mod groups, as number i // groups of its device.
+        i = jnp.arange(rows)
+        order = ((first + i) % groups, i // groups)
+        use = axis.mean(jnp.mean(at, axis=(0, 1)))
+        terms = {
+            "memory/usage_entropy": -jnp.sum(use * jnp.log(use + 1e-12)),
+            "memory/norm": jnp.sqrt(jnp.mean(jnp.sum(slots**2, axis=-1))),
+        }
+        return {m: x[order] for m, x in hats.items()}, jax.lax.stop_gradient(slots), terms
+
+    def _write(
+        self,
+        slots: Array,
+        contents: tuple[Array, Array],
+        addresses: tuple[Array, Array],
+        gate: Array,
+        valid: Array,
+        streams: tuple[bool, bool],
+    ) -> Array:
+        """The slots after one group has written to all of its memories."""
+        each = [streams] if self.memory != "separate" else [(True, False), (False, True)]
+        out = []
+        for memory, allowed in zip(slots, each, strict=True):
+            keep, weights = write_shares(
+                gate, addresses, valid, self.write_rate, self.write_rule, allowed
+            )
+            out.append(write(memory, keep, weights, contents))
+        return jnp.stack(out)
+
+    # --- loss ---------------------------------------------------------------------------------
+
+    def loss(
+        self,
+        variables: Variables,
+        codes: Mapping[str, Array],
+        row: Items,
+        *,
+        step: Int[Array, ""],
+        keys: Keys,
+        axis: Axis,
+    ) -> tuple[Float[Array, ""], Terms, Tree, Tree]:
+        """Triplet loss after the memory, and λ_pre times the same before it (spec 3.7)."""
+        valid, group = axis.gather((row["valid"], row["group"]))
+        is_negative = negatives(valid, group if self.mask_same_image else None)
+
+        def rank(vectors: Mapping[str, Array]) -> Array:
+            image, text = axis.gather((vectors["image"], vectors["text"]))
+            scores = jnp.einsum("ad,bd->ab", image, text)
+            return triplet(
+                scores, is_negative, margin=self.margin, hard=step >= self.sum_warmup_steps
+            )
+
+        before = rank(codes)
+        if self.memory == "none":
+            return before, {"triplet": before}, variables.stats, None
+        hats, slots, terms = self._read_then_write(variables, codes, row, axis)
+        active = step >= self.memory_warmup_steps
+        after = rank({m: jnp.where(active, hats[m], codes[m]) for m in codes})
+        total = after + self.pre_memory_loss * before
+        if self.memory in ("learned", "episodic"):
+            slots = variables.memory.slots
+        memory = MemoryState(
+            slots, variables.memory.written + jnp.sum(valid).astype(jnp.int32), active
+        )
+        return total, {"triplet": after, "triplet_pre": before, **terms}, variables.stats, memory
+
+
+class ImageTower(nn.Module):
+    """Regions to a unit vector."""
+
+    model: HMGR
+
+    @nn.compact
+    def __call__(self, items: Items, keys: Keys | None) -> Float[Array, "B D"]:
+        """Embed, reason, pool."""
+        m, dtype = self.model, jnp.dtype(self.model.dtype)
+        x = scale_features(items["regions"], m.region_scale)
+        mask = length_mask(items["n_regions"], x.shape[1])
+        mask = drop_nodes(mask, m.region_dropout, keys, "regions")
+        x = dropout(x, m.feature_dropout, keys, "features")
+        x = RegionEmbedding(m.dim, m.region_embedding, m.region_hidden, dtype, name="regions")(x)
+        if m.visual_graph:
+            for layer in range(m.graph_layers):
+                graph = GraphReasoning(m.dim, m.affinity, m.boxes, dtype, name=f"graph{layer}")
+                x = graph(x, full_support(mask), items["boxes"] if m.boxes else None)
+        return GlobalPool(m.pool, m.pool_dropout, dtype, name="pool")(x, mask, keys)
+
+
+class TextTower(nn.Module):
+    """Words to a unit vector."""
+
+    model: HMGR
+
+    @nn.compact
+    def __call__(self, items: Items, keys: Keys | None) -> Float[Array, "B D"]:
+        """Encode, reason, pool."""
+        m, dtype = self.model, jnp.dtype(self.model.dtype)
+        words = WordEncoder(
+            m.vocabulary_size, m.word_dim, m.dim, m.word_dropout, m.vector_dropout, dtype, name="words"
+        )
+        x, mask = words(items["tokens"], items["lengths"], keys)
+        if m.text_graph:
+            support = window_support(mask, m.text_window) if m.text_window else full_support(mask)
+            for layer in range(m.graph_layers):
+                x = GraphReasoning(m.dim, m.affinity, False, dtype, name=f"graph{layer}")(x, support)
+        return GlobalPool(m.pool, m.pool_dropout, dtype, name="pool")(x, mask, keys)
+
+
+def _example(features: Mapping[str, Feature]) -> dict[str, Array]:
+    """One all-ones item, for initialisation."""
+    shape = {name: tuple(4 if n is None else n for n in f.shape) for name, f in features.items()}
+    return {name: jnp.ones((1, *shape[name]), f.dtype) for name, f in features.items()}
+

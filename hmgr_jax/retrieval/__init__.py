@@ -1,0 +1,1 @@
+"""Scoring all pairs, and search."""

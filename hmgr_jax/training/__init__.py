@@ -1,0 +1,1 @@
+"""Config, state, step, many devices, checkpoints, the loop and evaluation."""

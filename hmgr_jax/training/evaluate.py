@@ -1,0 +1,149 @@
+"""Evaluation: encode every item once, score all pairs in tiles, rank by counting."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jax.tree_util import Partial
+
+from hmgr_jax.data.pipeline import BUCKETS, eval_batches
+from hmgr_jax.data.split import Source, Split
+from hmgr_jax.layers.dropout import Keys
+from hmgr_jax.metrics.protocols import evaluate_all
+from hmgr_jax.models.base import Model, Variables
+from hmgr_jax.retrieval.all_pairs import Bucket, score_matrix
+from hmgr_jax.shapes import Tree
+from hmgr_jax.training.parallel import shard
+
+Codes = Any
+
+
+class Evaluator:
+    """The compiled encoders of a model, kept over the evaluations of a run."""
+
+    def __init__(
+        self,
+        model: Model,
+        mesh: Mesh,
+        *,
+        batch_size: int = 256,
+        tile: int = 4096,
+        buckets: Sequence[int] = BUCKETS,
+    ) -> None:
+        devices = mesh.devices.size
+        self.model, self.mesh, self.tile, self.buckets = model, mesh, tile, tuple(buckets)
+        self.batch_size = -(-batch_size // devices) * devices
+        self._encoders = {m: jax.jit(self._encoder(m)) for m in model.modalities}
+
+    def _encoder(self, modality: str) -> Callable[[Variables, Tree, Any], Codes]:
+        def encode(variables: Variables, items: Tree, numbers: Any) -> Codes:
+            zero = jnp.zeros((), jnp.int32)
+            keys = Keys.at(zero, zero, numbers)
+            return self.model.encode(variables, modality, items, train=False, keys=keys)[0]
+
+        return encode
+
+    def encode_batch(
+        self, variables: Variables, modality: str, items: Tree, numbers: np.ndarray
+    ) -> Codes:
+        """Codes (on the host) of one batch, whose size the number of devices divides."""
+        wanted = self.model.inputs()[modality]
+        items = shard(self.mesh, {name: items[name] for name in wanted if name in items})
+        return jax.device_get(self._encoders[modality](variables, items, numbers))
+
+    def encode(self, variables: Variables, modality: str, source: Source) -> Codes | list[Bucket]:
+        """Codes of all items of ``source`` in order, or buckets where their shapes differ."""
+        found: dict[Any, list[tuple[np.ndarray, Codes]]] = {}
+        for numbers, valid, items in eval_batches(source, self.batch_size, buckets=self.buckets):
+            codes = self.encode_batch(variables, modality, items, numbers)
+            codes = jax.tree.map(lambda x, keep=valid: x[keep], codes)
+            shape = str(jax.tree.map(lambda x: x.shape[1:], codes))
+            found.setdefault(shape, []).append((numbers[valid], codes))
+        buckets = [_bucket(parts) for parts in found.values()]
+        if len(buckets) > 1:
+            return buckets
+        order = np.argsort(buckets[0].items)
+        return jax.tree.map(lambda x: x[order], buckets[0].codes)
+
+    def encode_split(self, variables: Variables, split: Split) -> dict[str, Codes]:
+        """Codes of every modality of a split."""
+        return {m: self.encode(variables, m, split.sources[m]) for m in self.model.modalities}
+
+    def scores(
+        self, variables: Variables, a: str, codes_a: Codes, b: str, codes_b: Codes
+    ) -> np.ndarray:
+        """Score matrix float32 [items of a, items of b]."""
+        score = Partial(_ScoreTile(self.model, a, b), variables)
+        devices = list(self.mesh.devices.flat)
+        return score_matrix(
+            score, codes_a, codes_b, tile=(self.tile, self.tile), devices=devices
+        )
+
+    def metrics(
+        self, variables: Variables, split: Split, protocols: Sequence[str]
+    ) -> dict[str, float]:
+        """Metrics of ``protocols`` for every pair of modalities of a split.
+
+        Raises:
+            FoundNonFinite: a score is NaN or infinite.
+            UserError: a protocol does not fit the split.
+        """
+        codes = self.encode_split(variables, split)
+        metrics: dict[str, float] = {}
+        for a, b in itertools.combinations(self.model.modalities, 2):
+            metrics |= evaluate_all(
+                protocols,
+                self.scores(variables, a, codes[a], b, codes[b]),
+                split.groups[a],
+                split.groups[b],
+                modalities=(a, b),
+                families=split.families,
+            )
+        return metrics
+
+    def finalized(self, variables: Variables, train: Split) -> Variables:
+        """Variables for evaluation; encodes the training items only for models that ask."""
+        if type(self.model).finalize is Model.finalize:
+            return variables
+        return self.model.finalize(variables, self.encode_split(variables, train))
+
+
+class _ScoreTile:
+    """``model.score`` as a function of weights and codes; equal for equal models.
+
+    Equality lets a new evaluation reuse the compiled tile of the last one.
+    """
+
+    def __init__(self, model: Model, a: str, b: str) -> None:
+        self._key = (model, a, b)
+
+    def __call__(self, variables: Variables, codes_a: Codes, codes_b: Codes) -> jax.Array:
+        model, a, b = self._key
+        return model.score(variables, (a, codes_a), (b, codes_b))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ScoreTile) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+def _bucket(parts: list[tuple[np.ndarray, Codes]]) -> Bucket:
+    items = np.concatenate([numbers for numbers, _ in parts])
+    codes = jax.tree.map(lambda *leaves: np.concatenate(leaves), *[codes for _, codes in parts])
+    return Bucket(items, codes)
+
+
+def recall_table(metrics: Mapping[str, float]) -> list[dict[str, float | str]]:
+    """Metrics as rows for a table, one a direction and protocol."""
+    rows: dict[str, dict[str, float | str]] = {}
+    for name, value in metrics.items():
+        direction, _, measure = name.rpartition("/")
+        rows.setdefault(direction, {"": direction or "sum"})[measure] = value
+    return list(rows.values())

@@ -1,0 +1,153 @@
+"""From a configuration to everything a run needs: data, model, schedule, devices, first state."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from hmgr_jax.data.open import open_data, word_vectors
+from hmgr_jax.data.pipeline import steps_per_epoch
+from hmgr_jax.data.split import DataSet, Split
+from hmgr_jax.data.vocabulary import Vocabulary
+from hmgr_jax.errors import UserError
+from hmgr_jax.models import get_model
+from hmgr_jax.models.base import Model, Plan
+from hmgr_jax.training.optimizer import Optimizer, Schedule, Stage
+from hmgr_jax.training.parallel import MAPPERS, MappedAxis, make_mesh, map_step
+from hmgr_jax.training.state import State
+from hmgr_jax.training.step import device_step, init_state
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A run before its first step."""
+
+    config: ConfigDict
+    data: DataSet
+    model: Model
+    plan: Plan
+    mesh: Mesh
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The stretches of training; one of all steps unless the recipe says otherwise."""
+        train = self.config.train
+        common = {"frozen": tuple(train.frozen), "lr_factors": dict(train.lr_factors)}
+        given = tuple(Stage(**{**common, **dict(stage)}) for stage in train.stages)
+        return given or (Stage(train.steps, **common),)
+
+    def optimizer(self, stage: Stage) -> Optimizer:
+        """The optimiser of a stage."""
+        t = self.config.train
+        schedule = Schedule(t.lr, t.steps, t.warmup_steps, t.decay, t.decay_at)
+        return Optimizer(schedule, self.model.parts(), t.optimizer, t.clip, t.weight_decay, stage)
+
+    def step_function(self, stage: Stage) -> Any:
+        """The mapped, compiled step of a stage."""
+        step = device_step(self.model, self.optimizer(stage), MappedAxis())
+        return map_step(step, self.mesh, self.config.parallel.mapper)
+
+    def first_state(self) -> State:
+        """The state at step 0: random parameters, word vectors and parts from files put in."""
+        state = init_state(self.model, self.optimizer(self.stages()[0]), self.config.seed)
+        params = state.params
+        if "words" in self.model.parts():
+            (path,) = self.model.parts()["words"]
+            shape = _leaf(params, path).shape
+            vectors = word_vectors(self.config.data, self.data, shape[1])
+            if vectors is not None:
+                params = _with_leaf(params, path, jnp.asarray(vectors))
+        return state.replace(params=params)  # type: ignore[attr-defined]
+
+    def abstract_state(self) -> State:
+        """Shapes and dtypes of the state, without computing anything."""
+        optimizer = self.optimizer(self.stages()[0])
+        return jax.eval_shape(lambda: init_state(self.model, optimizer, self.config.seed))
+
+    def for_model(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """What the step takes of a batch: the model's inputs and the row."""
+        wanted = self.model.inputs()
+        found = {m: {k: batch[m][k] for k in wanted[m] if k in batch[m]} for m in wanted}
+        return {**found, "row": batch["row"]}
+
+
+def build(config: ConfigDict, vocabulary: Vocabulary | None = None) -> Experiment:
+    """Open the data of ``config`` and fit the model to it.
+
+    Raises:
+        UserError: data missing or malformed, a hyper-parameter out of range, more devices asked
+            for than there are.
+    """
+    check(config)
+    mesh = make_mesh(config.parallel.devices)
+    data = open_data(config.data, vocabulary)
+    train, t = data.splits["train"], config.train
+    plan = Plan(
+        steps=t.steps,
+        steps_per_epoch=steps_per_epoch(train, t.batch_size, config.data.batching),
+        vocabulary_size=len(data.vocabulary),
+        features=item_shapes(train),
+    )
+    return Experiment(config, data, make_model(config, plan), plan, mesh)
+
+
+def make_model(config: ConfigDict, plan: Plan) -> Model:
+    """The system of ``config.model``, fitted to the data.
+
+    Raises:
+        UserError: it needs an input that the data does not have.
+    """
+    fields = {k: v for k, v in config.model.items() if k != "name"}
+    model = get_model(config.model.name, **fields, dtype=config.dtype).fit_to(plan)
+    for modality, wanted in model.inputs().items():
+        found = plan.features.get(modality, {})
+        lacking = [n for n, feature in wanted.items() if n not in found and not feature.optional]
+        if lacking:
+            raise UserError(
+                f"{config.model.name} needs {', '.join(lacking)} of each {modality}, but the data "
+                f"has only {', '.join(found) or 'none'}: prepare them or switch off what needs them."
+            )
+    return model
+
+
+def item_shapes(split: Split) -> dict[str, dict[str, tuple[int, ...]]]:
+    """{modality: {input: shape of one item}} of a split."""
+    first = {m: source.gather(np.zeros(1, np.int64)) for m, source in split.sources.items()}
+    return {m: {k: v.shape[1:] for k, v in items.items()} for m, items in first.items()}
+
+
+def check(config: ConfigDict) -> None:
+    """Refuse values that no run can have; one sentence each."""
+    t = config.train
+    for name in ("steps", "batch_size", "log_steps"):
+        if t[name] < 1:
+            raise UserError(f"train.{name} must be at least 1, it is {t[name]}.")
+    if t.lr <= 0:
+        raise UserError(f"train.lr must be positive, it is {t.lr}.")
+    if config.parallel.mapper not in MAPPERS:
+        known = " or ".join(MAPPERS)
+        raise UserError(f"parallel.mapper is {known}, not {config.parallel.mapper!r}.")
+    if config.dtype not in ("float32", "bfloat16"):
+        raise UserError(f"dtype is float32 or bfloat16, not {config.dtype!r}.")
+    fields = {f.name for f in dataclasses.fields(Stage)}
+    for stage in t.stages:
+        if not set(stage) <= fields:
+            raise UserError(f"a stage has {', '.join(sorted(fields))}, not {', '.join(stage)}.")
+
+
+def _leaf(tree: Any, path: str) -> Any:
+    for key in path.split("/"):
+        tree = tree[key]
+    return tree
+
+
+def _with_leaf(tree: Any, path: str, leaf: Any) -> Any:
+    key, _, rest = path.partition("/")
+    return {**tree, key: _with_leaf(tree[key], rest, leaf) if rest else leaf}

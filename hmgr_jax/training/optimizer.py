@@ -1,0 +1,117 @@
+"""Optimisers, learning-rate schedules, and stages that freeze parts or train them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hmgr_jax.models.base import Parts
+from hmgr_jax.shapes import Array, Float, Int, Tree
+
+KINDS = ("adam", "adamw", "sgd")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate as a function of the step: linear warm-up, then steps down or a cosine."""
+
+    lr: float
+    steps: int
+    warmup: int = 0
+    decay: str = "step"
+    decay_at: float = 0.5
+    """Share of the steps after which the rate is a tenth (``decay="step"``)."""
+
+    def __call__(self, step: Int[Array, ""]) -> Float[Array, ""]:
+        """The rate of ``step`` (0-based)."""
+        at = step.astype(jnp.float32)
+        rate = jnp.float32(self.lr) * jnp.minimum((at + 1.0) / max(self.warmup, 1), 1.0)
+        if self.decay == "step":
+            return jnp.where(at >= self.decay_at * self.steps, rate * 0.1, rate)
+        if self.decay == "cosine":
+            past = jnp.clip((at - self.warmup) / max(self.steps - self.warmup, 1), 0.0, 1.0)
+            return rate * 0.5 * (1.0 + jnp.cos(jnp.pi * past))
+        if self.decay == "none":
+            return rate
+        raise ValueError(f"train.decay is step, cosine or none, not {self.decay!r}")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What differs in a stretch of training: parts that rest and parts with a rate of their own."""
+
+    steps: int
+    frozen: tuple[str, ...] = ()
+    lr_factors: Mapping[str, float] = field(default_factory=dict)
+    fresh_optimizer: bool = False
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """Clipping by the global norm, an optax transformation, and a rate read from the step itself.
+
+    The rate follows ``state.step``, not a count inside the optimiser, so a skipped step does not
+    shift the schedule. Gradients of frozen parts are dropped before the norm is taken.
+    """
+
+    schedule: Schedule
+    parts: Parts
+    kind: str = "adam"
+    clip: float = 2.0
+    weight_decay: float = 0.0
+    stage: Stage = Stage(0)
+
+    def _transform(self) -> optax.GradientTransformation:
+        if self.kind == "sgd":
+            return optax.trace(decay=0.9)
+        if self.kind == "adamw":
+            return optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(self.weight_decay))
+        if self.kind == "adam":
+            return optax.scale_by_adam()
+        raise ValueError(f"train.optimizer is one of {', '.join(KINDS)}, not {self.kind!r}")
+
+    def init(self, params: Tree) -> Tree:
+        """Fresh optimiser state."""
+        return self._transform().init(params)
+
+    def factors(self, params: Tree) -> Tree:
+        """For every parameter the factor on its learning rate, 0 where frozen."""
+        chosen = {**dict(self.stage.lr_factors), **{part: 0.0 for part in self.stage.frozen}}
+        for part in chosen:
+            if part not in self.parts:
+                raise ValueError(f"There is no part {part!r}; known: {', '.join(self.parts)}")
+        # The longest path wins, so that "words" within "text" can differ from it.
+        paths = sorted(
+            ((path, factor) for part, factor in chosen.items() for path in self.parts[part]),
+            key=lambda item: len(item[0]),
+        )
+
+        def factor(key_path: tuple, _: Array) -> float:
+            name = "/".join(str(entry.key) for entry in key_path)
+            found = 1.0
+            for path, value in paths:
+                if name == path or name.startswith(path + "/"):
+                    found = value
+            return found
+
+        return jax.tree_util.tree_map_with_path(factor, params)
+
+    def update(
+        self, gradient: Tree, state: Tree, params: Tree, step: Int[Array, ""]
+    ) -> tuple[Tree, Tree, Float[Array, ""], Float[Array, ""]]:
+        """(params, optimiser state, norm before clipping, rate) after one step."""
+        factors = self.factors(params)
+        gradient = jax.tree.map(lambda g, f: g if f else jnp.zeros_like(g), gradient, factors)
+        rate = self.schedule(step)
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes Python and array types
+            norm = optax.global_norm(gradient)
+            if self.clip:
+                scale = jnp.minimum(1.0, self.clip / jnp.maximum(norm, 1e-12))
+                gradient = jax.tree.map(lambda g: g * scale, gradient)
+            updates, state = self._transform().update(gradient, state, params)
+        params = jax.tree.map(lambda p, u, f: p - rate * f * u, params, updates, factors)
+        return params, state, norm, rate

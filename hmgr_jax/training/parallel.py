@@ -1,0 +1,134 @@
+"""The devices: a mesh of one axis, what a model sees of it, and the two mappers of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from hmgr_jax.shapes import Array, Float, Int, Tree
+
+DATA = "data"
+MAPPERS = ("shard_map", "pmap")
+
+
+class MappedAxis:
+    """The devices of a mapped step. See ``models.base.Axis``."""
+
+    @property
+    def size(self) -> int:
+        """How many devices."""
+        return jax.lax.axis_size(DATA)
+
+    def index(self) -> Int[Array, ""]:
+        """This device's number."""
+        return jax.lax.axis_index(DATA)
+
+    def gather(self, tree: Tree) -> Tree:
+        """Every leaf [b, ...] to [B, ...], in global row order."""
+        return jax.tree.map(lambda x: jax.lax.all_gather(x, DATA, tiled=True), tree)
+
+    def mean(self, x: Array) -> Array:
+        """Mean over devices."""
+        return jax.lax.pmean(x, DATA)
+
+    def sum(self, x: Array) -> Array:
+        """Sum over devices."""
+        return jax.lax.psum(x, DATA)
+
+    def pair_rows(self, score: Callable[[Tree, Tree], Array], a: Tree, b: Tree) -> Array:
+        """Score matrix [B, B]: own rows of ``a`` with all of ``b``, then the rows gathered."""
+        return self.gather(score(a, self.gather(b)))
+
+
+class LocalAxis:
+    """One device without any mapping: everything is the identity."""
+
+    size = 1
+
+    def index(self) -> Int[Array, ""]:
+        """Device 0."""
+        return jnp.zeros((), jnp.int32)
+
+    def gather(self, tree: Tree) -> Tree:
+        """The tree itself."""
+        return tree
+
+    def mean(self, x: Array) -> Array:
+        """``x`` itself."""
+        return x
+
+    def sum(self, x: Array) -> Array:
+        """``x`` itself."""
+        return x
+
+    def pair_rows(
+        self, score: Callable[[Tree, Tree], Array], a: Tree, b: Tree
+    ) -> Float[Array, "B B"]:
+        """The score matrix."""
+        return score(a, b)
+
+
+def make_mesh(devices: int = 0) -> Mesh:
+    """A mesh over the first ``devices`` devices (0: all).
+
+    Raises:
+        ValueError: more devices than there are.
+    """
+    found = jax.devices()
+    if devices > len(found):
+        raise ValueError(f"parallel.devices is {devices}, but this machine has {len(found)}")
+    chosen = np.asarray(found[: devices or len(found)])
+    # Explicit axes, the default of jax.make_mesh, break scans and products of sharded arrays.
+    return Mesh(chosen, (DATA,), axis_types=(AxisType.Auto,))
+
+
+def replicate(mesh: Mesh, tree: Tree) -> Tree:
+    """The tree on every device of the mesh."""
+    return jax.device_put(tree, NamedSharding(mesh, P()))
+
+
+def shard(mesh: Mesh, batch: Tree) -> Tree:
+    """A batch of host arrays, its leading axis split over the devices."""
+    sharding = NamedSharding(mesh, P(DATA))
+    return jax.tree.map(lambda x: jax.device_put(x, sharding), batch)
+
+
+def map_step(step: Callable[..., Any], mesh: Mesh, mapper: str = "shard_map") -> Callable[..., Any]:
+    """Map ``step(state, tables, batch) -> (state, report)`` over the devices of ``mesh``.
+
+    State, tables and report are equal on all devices, the batch is split on its leading axis. The
+    state is donated. Both mappers run the same function and give the same numbers. Nothing checks
+    that the outputs really are equal everywhere (``check_vma=False``; with the check, ordinary
+    code such as a scan with a constant carry does not trace), which is why the tests do.
+
+    Raises:
+        ValueError: unknown mapper.
+    """
+    if mapper == "shard_map":
+        mapped = jax.shard_map(
+            step, mesh=mesh, in_specs=(P(), P(), P(DATA)), out_specs=P(), check_vma=False
+        )
+        return jax.jit(mapped, donate_argnums=0)
+    if mapper != "pmap":
+        raise ValueError(f"parallel.mapper is one of {', '.join(MAPPERS)}, not {mapper!r}")
+    size = mesh.devices.size
+    pmapped = jax.pmap(
+        step,
+        axis_name=DATA,
+        in_axes=(None, None, 0),
+        out_axes=None,
+        devices=list(mesh.devices.flat),
+        donate_argnums=0,
+    )
+
+    def run(state: Tree, tables: Tree, batch: Tree) -> Any:
+        split = jax.tree.map(lambda x: x.reshape(size, x.shape[0] // size, *x.shape[1:]), batch)
+        return pmapped(state, tables, split)
+
+    return run

@@ -1,0 +1,115 @@
+"""The numbers of a run: ``metrics.jsonl`` that two equal runs write equally, and TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+from hmgr_jax.errors import FoundNonFinite
+from hmgr_jax.training.workdir import write_text_atomic
+
+Row = dict[str, float]
+
+
+class MetricLog:
+    """Appends rows to the files of ``workdir``; for process 0 of a run.
+
+    ``metrics.jsonl`` has a row ``{"step": 10, "loss": 0.5, ...}`` a logging step and one a dev
+    evaluation (names ``dev/...``), with the values of that very step and nothing that depends on
+    the clock, so that equal runs have equal files. ``timing.jsonl`` has the throughput. TensorBoard
+    events of both lie in ``tensorboard/``.
+    """
+
+    def __init__(self, workdir: Path) -> None:
+        self._workdir = workdir
+        self._events: SummaryWriter | None = None
+        self._purge_step: int | None = None
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Append a row to ``metrics.jsonl``; ``values`` are numbers or arrays of one number.
+
+        Raises FoundNonFinite for NaN or infinity; nothing of the row is written then.
+        """
+        self._append("metrics.jsonl", step, values)
+
+    def write_timing(self, step: int, values: Mapping[str, Any]) -> None:
+        """Append a row to ``timing.jsonl``, such as the throughput; otherwise as ``write``."""
+        self._append("timing.jsonl", step, values)
+
+    def cut_after(self, step: int) -> None:
+        """Drop what an interrupted run wrote after ``step`` (-1: everything), and half lines.
+
+        To be called on every start, before the first row: without it rows would come twice.
+        """
+        self.close()
+        for name in ("metrics.jsonl", "timing.jsonl"):
+            _cut(self._workdir / name, step)
+        self._purge_step = step + 1
+
+    def close(self) -> None:
+        """Write out the TensorBoard events; rows are on disk already."""
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+
+    def _append(self, name: str, step: int, values: Mapping[str, Any]) -> None:
+        row = _row(step, values)
+        self._workdir.mkdir(parents=True, exist_ok=True)
+        with (self._workdir / name).open("a", encoding="utf-8") as file:  # closing flushes
+            file.write(json.dumps(row) + "\n")
+        events = self._events = self._events or self._open_events()
+        for key, value in row.items():
+            if key != "step":
+                events.add_scalar(re.sub(r"[^-/\w.]", "_", key), value, step)
+
+    def _open_events(self) -> SummaryWriter:
+        folder = self._workdir / "tensorboard"
+        # Names hold the second of the start: a run resumed at once would overwrite the old file.
+        number = len(list(folder.glob("*"))) if folder.exists() else 0
+        return SummaryWriter(
+            str(folder), purge_step=self._purge_step, filename_suffix=f".{number:04}"
+        )
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Rows of a ``.jsonl`` file in their order; half lines are passed over, no file is no rows."""
+    return [row for row, _ in _whole_lines(path)]
+
+
+def _row(step: int, values: Mapping[str, Any]) -> Row:
+    if "step" in values:
+        raise ValueError("a row has its step already: 'step' cannot be the name of a value")
+    row: Row = {"step": int(step)} | {name: float(value) for name, value in values.items()}
+    for name, value in row.items():
+        if not math.isfinite(value):
+            raise FoundNonFinite(
+                f"expected finite numbers to record, found {name} = {value} at step {step}: "
+                "lower the learning rate or look at the data of that step"
+            )
+    return row
+
+
+def _whole_lines(path: Path) -> list[tuple[Row, str]]:
+    """Rows that are whole, each with its line as it stands in the file (without the end)."""
+    found = []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            found.append((row, line))
+    return found
+
+
+def _cut(path: Path, step: int) -> None:
+    if path.exists():
+        kept = [line + "\n" for row, line in _whole_lines(path) if row["step"] <= step]
+        write_text_atomic(path, "".join(kept))

@@ -1,0 +1,99 @@
+"""One training step, as a program for one device of many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from hmgr_jax.layers.dropout import Keys
+from hmgr_jax.models.base import Axis, Model, Variables
+from hmgr_jax.shapes import Array, Tree
+from hmgr_jax.training.optimizer import Optimizer
+from hmgr_jax.training.state import State
+
+Report = dict[str, Array]
+
+
+def init_state(model: Model, optimizer: Optimizer, seed: int, tables: Tree = None) -> State:
+    """A fresh state at step 0; parameters depend on ``seed`` alone."""
+    variables = model.init(jax.random.key(seed), tables)
+
+    def zero() -> Array:
+        return jnp.zeros((), jnp.int32)
+
+    return State(
+        step=zero(),
+        seed=jnp.asarray(seed, jnp.int32),
+        params=variables.params,
+        stats=variables.stats,
+        memory=variables.memory,
+        optimizer=optimizer.init(variables.params),
+        bad_in_a_row=zero(),
+        bad_total=zero(),
+    )
+
+
+def device_step(
+    model: Model, optimizer: Optimizer, axis: Axis
+) -> Callable[[State, Tree, Mapping[str, Any]], tuple[State, Report]]:
+    """The step ``(state, tables, local batch) -> (state, report)`` of one device.
+
+    The loss is the same number on every device, so the mean over devices of the gradients is the
+    gradient. A loss or gradient that is not finite leaves everything but step and counters as it
+    was.
+    """
+
+    def step(state: State, tables: Tree, batch: Mapping[str, Any]) -> tuple[State, Report]:
+        row = batch["row"]
+        keys = Keys.at(state.seed, state.step, row["index"])
+
+        def total_loss(params: Tree) -> tuple[Array, tuple[Any, Tree, Tree]]:
+            variables = Variables(params, state.stats, state.memory, tables)
+            codes, stats = {}, state.stats
+            for modality in model.modalities:
+                variables = Variables(params, stats, state.memory, tables)
+                codes[modality], stats = model.encode(
+                    variables, modality, batch[modality], train=True, keys=keys
+                )
+            total, terms, stats, memory = model.loss(
+                Variables(params, stats, state.memory, tables),
+                codes,
+                row,
+                step=state.step,
+                keys=keys,
+                axis=axis,
+            )
+            return total, (terms, stats, memory)
+
+        (total, (terms, stats, memory)), gradient = jax.value_and_grad(total_loss, has_aux=True)(
+            state.params
+        )
+        gradient = jax.tree.map(axis.mean, gradient)
+        params, opt_state, norm, rate = optimizer.update(
+            gradient, state.optimizer, state.params, state.step
+        )
+        good = jnp.isfinite(total) & jnp.isfinite(norm)
+
+        def keep(new: Tree, old: Tree) -> Tree:
+            return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
+
+        bad = 1 - good.astype(jnp.int32)
+        new_state = State(
+            step=state.step + 1,
+            seed=state.seed,
+            params=keep(params, state.params),
+            stats=keep(stats, state.stats),
+            memory=keep(memory, state.memory),
+            optimizer=keep(opt_state, state.optimizer),
+            bad_in_a_row=(state.bad_in_a_row + bad) * bad,
+            bad_total=state.bad_total + bad,
+        )
+        report = {"loss": total, **terms, "grad_norm": norm, "lr": rate}
+        report["bad_in_a_row"] = new_state.bad_in_a_row
+        report["bad_total"] = new_state.bad_total
+        return new_state, report
+
+    return step

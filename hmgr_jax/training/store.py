@@ -1,0 +1,121 @@
+"""The dealings with Orbax: what is kept, how a step is written and how its parts are read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.sharding import SingleDeviceSharding
+
+from hmgr_jax.training.named_leaves import arrange_like, by_name
+
+
+class NewestAndBest:
+    """Orbax preservation policy: the newest ``keep`` steps and the one with the best metric.
+
+    ``metrics`` maps a step to its metric, None where it was not evaluated; more is better, and of
+    equals the earliest is best, so that a later equal does not move the choice.
+    """
+
+    def __init__(self, keep: int) -> None:
+        self.keep = keep
+        self.metrics: dict[int, float | None] = {}
+
+    def best(self, steps: Sequence[int]) -> int | None:
+        """The best of ``steps``; None where none was evaluated."""
+        known = [(value, -step) for step in steps if (value := self.metrics.get(step)) is not None]
+        return -max(known)[1] if known else None
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Which of ``checkpoints`` (oldest first) stay."""
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = {*steps[-self.keep :], self.best(steps)}
+        return [step in kept for step in steps]
+
+
+def open_manager(
+    directory: Path, policy: NewestAndBest, *, read_only: bool
+) -> ocp.CheckpointManager:
+    """Open ``directory`` and read the metrics of its steps into ``policy``."""
+    registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
+    meta = ocp.JsonCheckpointHandler()
+    registry.add("state", ocp.args.StandardSave, ocp.StandardCheckpointHandler())
+    registry.add("state", ocp.args.PyTreeRestore, ocp.PyTreeCheckpointHandler())
+    registry.add("meta", ocp.args.JsonSave, meta)
+    registry.add("meta", ocp.args.JsonRestore, meta)
+    options = ocp.CheckpointManagerOptions(
+        create=not read_only,
+        cleanup_tmp_directories=not read_only,
+        preservation_policy=policy,
+        best_fn=lambda metrics: metrics["rsum"],  # never called, but without it none are written
+        # The policy reads the metrics itself: in Orbax one damaged file would end the run here.
+        lightweight_initialize=True,
+    )
+    manager = ocp.CheckpointManager(directory, options=options, handler_registry=registry)
+    for step in manager.all_steps():
+        policy.metrics[step] = _read_metric(directory / str(step) / "metrics" / "metrics")
+    return manager
+
+
+def save(
+    manager: ocp.CheckpointManager, step: int, state: Any, meta: dict, metric: float | None
+) -> bool:
+    """Start to write a step; False if Orbax declined, as it does for a step that is not newer."""
+    items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+    return manager.save(step, args=items, metrics={"rsum": metric})
+
+
+def read_meta(manager: ocp.CheckpointManager, step: int) -> dict:
+    """Read the JSON object of a step."""
+    return manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+
+
+def saved_tree(manager: ocp.CheckpointManager, step: int) -> Any:
+    """Names, shapes and dtypes of the saved state: a tree of dicts and lists."""
+    return manager.item_metadata(step).state.tree
+
+
+def read_state(manager: ocp.CheckpointManager, step: int, target: Any) -> Any:
+    """Read the leaves of ``target``, whose names, shapes and dtypes must be among those saved.
+
+    Orbax would cast another dtype and fill another shape without a word. Leaves are matched by
+    name alone: an empty tuple here and None there hold the same, namely nothing.
+    """
+    wanted = by_name(target)
+    form = arrange_like(saved_tree(manager, step), wanted, ocp.PLACEHOLDER)
+    restore = ocp.args.PyTreeRestore(
+        form, restore_args=ocp.checkpoint_utils.construct_restore_args(form)
+    )
+    found = by_name(manager.restore(step, args=ocp.args.Composite(state=restore)).state)
+    return jax.tree.unflatten(jax.tree.structure(target), [found[name] for name in wanted])
+
+
+def legible(manager: ocp.CheckpointManager, step: int) -> bool:
+    """Whether all of a step can be read at all, on the host and without anybody's template."""
+    try:
+        read_meta(manager, step)
+        tree = saved_tree(manager, step)
+        read_state(manager, step, jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree))
+    except Exception:
+        return False
+    return True
+
+
+def placed(leaf: Any) -> Any:
+    """Abstract form of a template's leaf, on the first device where it does not say its own."""
+    if isinstance(leaf, np.ndarray):
+        return leaf
+    sharding = leaf.sharding or SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _read_metric(path: Path) -> float | None:
+    try:
+        return json.loads(path.read_bytes())["rsum"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # a damaged file is told when the step is restored
