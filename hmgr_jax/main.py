@@ -11,65 +11,74 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
+from ml_collections import ConfigDict
 
 from hmgr_jax.errors import UserError
 from hmgr_jax.training import config as configs
 
-FLAGS = flags.FLAGS
 MODES = ("train", "evaluate", "encode", "show")
 
 
-def define_flags() -> None:
-    """Declare the command line."""
-    configs.define_flag()
-    flags.DEFINE_enum("mode", "train", MODES, "What to do.")
-    flags.DEFINE_string("workdir", None, "Folder of the run; default runs/RECIPE-MODEL.")
-    flags.DEFINE_list("seeds", None, "Train once for each seed and report mean and spread.")
-    flags.DEFINE_enum("split", "test", ("train", "dev", "test"), "For evaluate and encode.")
+def define_flags(argv: Sequence[str]) -> flags.FlagValues:
+    """The command line; values of its own, so that a program may call ``main`` repeatedly."""
+    values = flags.FlagValues()
+    configs.define_flag(values, argv)
+    own = {"flag_values": values}
+    flags.DEFINE_enum("mode", "train", MODES, "What to do.", **own)
+    flags.DEFINE_string(
+        "workdir", None, "Folder of the run; default runs/RECIPE-MODEL.", **own
+    )
+    flags.DEFINE_list("seeds", None, "Train once for each and report mean and spread.", **own)
+    flags.DEFINE_enum("split", "test", ("train", "dev", "test"), "For evaluate, encode.", **own)
+    flags.DEFINE_boolean("help", False, "Print this.", **own)
+    return values
 
 
-def run() -> int:
+def run(values: flags.FlagValues) -> int:
     """Do what the command line says; the exit code."""
-    from hmgr_jax.training import commands  # imports jax: after the flags are known to be right
+    if values.help:
+        print(f"{__doc__}\n{values.get_help()}")
+        return 0
+    from hmgr_jax.training import commands  # slow to import: after the flags are known to be right
 
-    if FLAGS.mode == "train":
-        seeds = [_integer(seed) for seed in FLAGS.seeds or ()]
-        return commands.train(_recipe(), _workdir(), seeds)
-    if FLAGS.mode == "show":
-        return commands.show(_recipe())
-    if FLAGS.mode == "evaluate":
-        return commands.evaluate(_workdir(), FLAGS.split, FLAGS.config)
-    return commands.encode(_workdir(), FLAGS.split, FLAGS.config)
+    if values.mode == "train":
+        seeds = [_integer(seed) for seed in values.seeds or ()]
+        return commands.train(_recipe(values), _workdir(values), seeds)
+    if values.mode == "show":
+        return commands.show(_recipe(values))
+    if values.mode == "evaluate":
+        return commands.evaluate(_workdir(values), values.split, values.config)
+    return commands.encode(_workdir(values), values.split, values.config)
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Parse, run, and turn a user's mistake into one sentence and exit code 2."""
-    warnings.showwarning = _show_warning
-    try:
-        if "config" not in FLAGS:
-            define_flags()
-        rest = configs.parse_flags(argv or sys.argv)
-        if len(rest) > 1:
-            raise UserError(f"Only flags are expected, but {rest[1]!r} is none: see --help.")
-        return run()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            argv = sys.argv if argv is None else argv
+            values = define_flags(argv)
+            configs.parse_flags(values, argv)
+            return run(values)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
 
 
-def _recipe() -> configs.ConfigDict:
-    if FLAGS.config is None:
+def _recipe(values: flags.FlagValues) -> ConfigDict:
+    if values.config is None:
         raise UserError("A recipe is expected: give one, as --config configs/worlds.py.")
-    return FLAGS.config
+    return values.config
 
 
-def _workdir() -> Path:
-    if FLAGS.workdir:
-        return Path(FLAGS.workdir)
-    config = _recipe()
+def _workdir(values: flags.FlagValues) -> Path:
+    if values.workdir:
+        return Path(values.workdir)
+    config = _recipe(values)
     return Path("runs") / f"{config.name}-{config.model.name}"
 
 

@@ -71,7 +71,7 @@ def open_scan(
 def _build_vocabulary(
     root: Path, files: Mapping[str, ScanFiles], more: Sequence[str]
 ) -> Vocabulary:
-    """The vocabulary of train, dev and further captions; those that train and dev hold count once."""
+    """The vocabulary of train and dev, and of those of ``more`` that they do not hold already."""
     if "train" not in files:
         raise UserError(
             f"{root} was opened without its train split, so no vocabulary can be built: give the "

@@ -13,6 +13,9 @@ from hmgr_jax.layers.masking import masked_softmax
 from hmgr_jax.shapes import Array, Bool, Float
 
 
+AFFINITIES = ("dot", "softmax")
+
+
 def window_support(mask: Bool[Array, "B N"], window: int) -> Bool[Array, "B N N"]:
     """Edges between valid nodes at most ``window`` apart, self loops included."""
     place = jnp.arange(mask.shape[1])

@@ -18,6 +18,10 @@ from hmgr_jax.layers.masking import l2n
 from hmgr_jax.shapes import Array, Bool, Float, Int
 
 
+WRITE_RULES = ("slotwise", "hme")
+WRITE_ADDRESSES = ("learned", "content")
+
+
 @struct.dataclass
 class MemoryState:
     """Contents of the memory, float32 whatever the compute type."""
@@ -65,8 +69,6 @@ class MemoryAccess(nn.Module):
         self.write_content = {m: linear(self.features) for m in self.modalities}
         if self.write_address == "learned":
             self.write_place = {m: linear(self.slots) for m in self.modalities}
-        elif self.write_address != "content":
-            raise ValueError(f"write_address is learned or content, not {self.write_address!r}")
         self.write_gate = linear(3)
 
     def read(
@@ -148,8 +150,6 @@ def write_shares(
     contents; ``"hme"`` is the literal rule of HME, which decays every slot at every instance.
     ``streams`` says which modalities may write; an invalid row keeps everything and writes nothing.
     """
-    if rule not in ("slotwise", "hme"):
-        raise ValueError(f"write_rule is slotwise or hme, not {rule!r}")
     strength = rate if rule == "slotwise" else 1.0
     first, second = (
         jnp.where(valid[:, None], strength * gate[:, m + 1, None] * addresses[m], 0.0)

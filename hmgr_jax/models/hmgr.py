@@ -16,18 +16,21 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from hmgr_jax.errors import UserError
 from hmgr_jax.layers.dropout import Keys, drop_nodes, dropout
-from hmgr_jax.layers.graph import GraphReasoning, full_support, window_support
+from hmgr_jax.layers.graph import AFFINITIES, GraphReasoning, full_support, window_support
 from hmgr_jax.layers.masking import length_mask
 from hmgr_jax.layers.memory import (
+    WRITE_ADDRESSES,
+    WRITE_RULES,
     MemoryAccess,
     MemoryState,
     initial_slots,
     write,
     write_shares,
 )
-from hmgr_jax.layers.pooling import GlobalPool
-from hmgr_jax.layers.regions import RegionEmbedding, scale_features
+from hmgr_jax.layers.pooling import POOLS, GlobalPool
+from hmgr_jax.layers.regions import EMBEDDINGS, SCALES, RegionEmbedding, scale_features
 from hmgr_jax.layers.words import WordEncoder
 from hmgr_jax.losses.triplet import negatives, triplet
 from hmgr_jax.models.base import Axis, Feature, Items, Model, Parts, Plan, Terms, Variables
@@ -42,6 +45,17 @@ MEMORIES = (
     "learned",  # slots are ordinary parameters and never written
     "episodic",  # written within a step, reset after it
 )
+
+
+CHOICES = {
+    "memory": MEMORIES,
+    "write_rule": WRITE_RULES,
+    "write_address": WRITE_ADDRESSES,
+    "affinity": AFFINITIES,
+    "pool": POOLS,
+    "region_scale": SCALES,
+    "region_embedding": EMBEDDINGS,
+}
 
 
 @dataclass(frozen=True)
@@ -91,8 +105,11 @@ class HMGR(Model):
     mask_same_image: bool = True
 
     def __post_init__(self) -> None:
-        if self.memory not in MEMORIES:
-            raise ValueError(f"memory is one of {', '.join(MEMORIES)}, not {self.memory!r}")
+        for field, choices in CHOICES.items():
+            if getattr(self, field) not in choices:
+                raise UserError(
+                    f"model.{field} is one of {', '.join(choices)}, not {getattr(self, field)!r}."
+                )
 
     def fit_to(self, plan: Plan) -> HMGR:
         """Sizes from the data; the memory is read after max(1 epoch, 10% of the steps)."""

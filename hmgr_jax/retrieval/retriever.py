@@ -59,8 +59,7 @@ class Retriever:
         workdir = Path(workdir)
         if not (workdir / "checkpoints").is_dir():
             raise UserError(f"{workdir} holds no checkpoints: give the --workdir of a trained run.")
-        checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
-        try:
+        with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
             newest = checkpoints.newest()
             if newest is None:
                 raise UserError(f"{workdir} holds no whole checkpoint: train there first.")
@@ -71,8 +70,6 @@ class Retriever:
             parts = {"params": abstract.params, "stats": abstract.stats, "memory": abstract.memory}
             best = checkpoints.best_step()
             state, _, step = checkpoints.restore(parts, best, partial=True)
-        finally:
-            checkpoints.close()
         if config is not None:
             if config.model.name != saved.model.name:
                 raise UserError(

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from hmgr_jax.errors import UserError
@@ -143,14 +144,13 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Block until the save under way is on disk with its digests; its errors appear here."""
+        sealing, self._sealing = self._sealing, None
         try:
             self._manager.wait_until_finished()
-        except (OSError, ValueError) as error:
-            raise self._not_written(error) from error
-        finally:
-            sealing, self._sealing = self._sealing, None
             if sealing is not None:
                 sealing.result()
+        except (OSError, ValueError) as error:
+            raise self._not_written(error) from error
 
     def close(self) -> None:
         """Wait, then give threads and memory back; nothing else may be called after it."""
@@ -160,7 +160,7 @@ class Checkpoints:
             self._pool.shutdown()
             self._manager.close()
 
-    def _open(self):
+    def _open(self) -> ocp.CheckpointManager:
         return store.open_manager(self.directory, self._policy, read_only=self._read_only)
 
     def _load(self, step: int, template: Any, partial: bool) -> tuple[Any, dict]:

@@ -93,21 +93,29 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
     )
 
 
-def define_flag() -> None:
-    """Declare ``--config``."""
+def define_flag(values: flags.FlagValues, argv: Sequence[str]) -> None:
+    """Declare ``--config`` for the command line ``argv``, whose overrides become flags too."""
     config_flags.DEFINE_config_file(
-        CONFIG_FLAG, None, "A recipe, configs/NAME.py or configs/NAME.py:MODEL.", lock_config=True
+        CONFIG_FLAG,
+        None,
+        "A recipe, configs/NAME.py or configs/NAME.py:MODEL.",
+        flag_values=values,
+        lock_config=True,
+        sys_argv=_config_first(argv),
     )
 
 
-def parse_flags(argv: Sequence[str]) -> list[str]:
+def parse_flags(values: flags.FlagValues, argv: Sequence[str]) -> None:
     """Parse the command line; a mistake in it becomes one sentence.
 
     Raises:
         UserError: unknown key (with a spelling hint), wrong type, missing or broken recipe.
     """
     try:
-        return flags.FLAGS(_config_first(argv))
+        rest = values(_config_first(argv))
+        if len(rest) > 1:
+            raise UserError(f"Only flags are expected, but {rest[1]!r} is none: see --help.")
+        _ = values[CONFIG_FLAG].value and values.config.name  # a recipe loads when it is asked for
     except UserError:
         raise
     except flags.UnrecognizedFlagError as error:
@@ -115,10 +123,10 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
             error, "suggestions", None
         ) else "; --help lists the flags."
         raise UserError(f"There is no flag --{error.flagname}{hint}") from None
-    except FileNotFoundError as error:
+    except OSError as error:
         raise UserError(
-            f"There is no recipe {error.filename}: give a file with get_config(), such as "
-            "configs/worlds.py."
+            "The recipe cannot be read: give a file with get_config(), such as configs/worlds.py "
+            f"({_one_sentence(str(error)).rpartition(']')[2].strip()})."
         ) from None
     except (AttributeError, KeyError) as error:
         raise UserError(_key_sentence(argv, error)) from None

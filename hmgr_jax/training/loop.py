@@ -43,30 +43,36 @@ def train(config: ConfigDict, workdir: Path) -> Results | None:
             stays non-finite.
     """
     with lock(workdir), StopSignal() as stop:
-        finished = results.finished(workdir, config)
-        if finished:
-            return finished
-        checkpoints = Checkpoints(workdir / "checkpoints")
-        try:
-            run = _Run(config, workdir, checkpoints, stop)
-            return results.finish(run.experiment, run.evaluator, checkpoints, workdir) if (
-                run.to_the_end()
-            ) else None
-        finally:
-            checkpoints.close()
+        done = results.finished(workdir, config)
+        if done:
+            return done
+        folder = workdir / "checkpoints"
+        # Bad data of a new run is found before anything is written.
+        fresh = None if folder.is_dir() else build(config)
+        with Checkpoints(folder) as checkpoints:
+            run = _Run(config, workdir, checkpoints, stop, fresh)
+            if not run.to_the_end():
+                return None
+            return results.finish(run.experiment, run.evaluator, checkpoints, workdir)
 
 
 class _Run:
     """One run of the loop, from the newest checkpoint (or the beginning) to its end."""
 
     def __init__(
-        self, config: ConfigDict, workdir: Path, checkpoints: Checkpoints, stop: StopSignal
+        self,
+        config: ConfigDict,
+        workdir: Path,
+        checkpoints: Checkpoints,
+        stop: StopSignal,
+        fresh: Experiment | None,
     ) -> None:
         self.config, self.workdir, self.stop = config, workdir, stop
         self.checkpoints = checkpoints
         newest = checkpoints.newest()
         saved = checkpoints.meta(newest) if newest is not None else None
-        self.experiment = build(config, Vocabulary(tuple(saved["vocabulary"])) if saved else None)
+        words = Vocabulary(tuple(saved["vocabulary"])) if saved else None
+        self.experiment = fresh or build(config, words)
         self.evaluator = Evaluator(
             self.experiment.model,
             self.experiment.mesh,

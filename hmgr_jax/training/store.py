@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ def open_manager(
     directory: Path, policy: NewestAndBest, *, read_only: bool
 ) -> ocp.CheckpointManager:
     """Open ``directory`` and read the metrics of its steps into ``policy``."""
+    logging.getLogger("absl").addFilter(_without_trace)
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
     meta = ocp.JsonCheckpointHandler()
     registry.add("state", ocp.args.StandardSave, ocp.StandardCheckpointHandler())
@@ -112,6 +114,13 @@ def placed(leaf: Any) -> Any:
         return leaf
     sharding = leaf.sharding or SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _without_trace(record: logging.LogRecord) -> bool:
+    """Log filter: Orbax prints the trace of every error that it raises a moment later as well."""
+    if "orbax" in record.pathname:
+        record.exc_info = None
+    return True
 
 
 def _read_metric(path: Path) -> float | None:

@@ -12,6 +12,7 @@ from jax.sharding import AxisType, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from hmgr_jax.errors import UserError
+from hmgr_jax.training import store
 from hmgr_jax.training.checkpoint import Checkpoints
 
 
@@ -154,6 +155,12 @@ def test_a_step_that_is_not_newer_is_an_error_and_changes_nothing(opened):
             checkpoints.save(step, make_state(8), META, 99.0)
     assert checkpoints.best_step() == 2
     assert_same(checkpoints.restore(make_state(0))[0], make_state(2))
+
+
+def test_a_save_that_orbax_declines_is_an_error(opened, monkeypatch):
+    monkeypatch.setattr(store, "save", lambda *_: False)
+    with pytest.raises(RuntimeError, match="step 1 was not saved"):
+        opened().save(1, make_state(1), META, None)
 
 
 def test_another_model_is_named_by_its_first_three_differences(opened):

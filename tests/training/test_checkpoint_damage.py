@@ -8,6 +8,7 @@ import pytest
 from checkpoint_cases import META, assert_same, fill, flip, largest_file, make_state, truncate
 
 from hmgr_jax.errors import UserError
+from hmgr_jax.training import digests
 
 
 @pytest.mark.parametrize("harm", [flip, truncate, os.remove])
@@ -102,6 +103,30 @@ def test_without_digests_a_step_is_unverified_not_damaged(opened, folder):
     state, _, step = opened().restore(make_state(0))
     assert step == 2
     assert_same(state, make_state(2))
+
+
+def test_digests_of_a_lost_step_do_not_condemn_the_next_of_its_number(opened, folder, monkeypatch):
+    fill(opened(), [1.0])
+    shutil.rmtree(folder / "1")
+    monkeypatch.setattr(digests, "write", lambda *_: None)  # killed before the new ones
+    checkpoints = opened()
+    checkpoints.save(1, make_state(11), META, 1.0)
+    assert_same(checkpoints.restore(make_state(0))[0], make_state(11))
+
+
+def test_digests_that_cannot_be_written_are_an_error_not_lost(opened, folder, monkeypatch):
+    checkpoints = opened()
+    fill(checkpoints, [1.0])
+
+    def fail(*_):
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(digests, "write", fail)
+        checkpoints.save(2, make_state(2), META, 1.0)
+        with pytest.raises(UserError, match=r"found OSError: no space left.* steps \[1, 2\]"):
+            checkpoints.wait()
+    assert checkpoints.restore(make_state(0))[2] == 2
 
 
 def test_an_unverified_step_that_cannot_be_read_is_damaged(opened, folder):
