@@ -1,0 +1,34 @@
+"""MS-COCO, bottom-up attention features in SCAN's layout, at the paper's sizes.
+
+    python -m hmgr_jax.main --config configs/coco.py --config.data.root=DATA/coco_precomp
+    python -m hmgr_jax.main --config configs/coco.py:vse --config.data.root=DATA/coco_precomp
+
+Files expected in ``data.root``: ``{train,dev,testall}_ims.npy`` [rows, 36, 2048] (float32 or
+float16, 33.4 GB for train), ``_caps.txt``, and ``_ids.txt`` where images are repeated, once a
+caption. Features are read as they are needed: the training process itself stays below 3 GB.
+
+Results are reported by two protocols, named with every number: COCO 5K (all 5,000 test images) and
+COCO 1K (the mean of five consecutive folds of 1,000).
+
+Hardware: one accelerator with 16 GB, or several (the batch of 128 is split over them). Time and
+numbers: unknown, never measured by us: the features are not ours to ship and no run was made.
+
+Schedule: 30 epochs of 4,425 steps, the rate a tenth after half of them (BUILD_NOTES.md, "HMGR").
+"""
+
+from ml_collections import ConfigDict
+
+from hmgr_jax.training.config import recipe
+
+
+def get_config(model: str = "hmgr") -> ConfigDict:
+    """The recipe of one system on MS-COCO."""
+    config = recipe("coco", model, dim=1024)
+    config.data.splits.test = "testall"
+    config.train.steps = 30 * 4425
+    config.train.lr = 2e-4
+    config.train.decay = "step"
+    config.train.decay_at = 0.5
+    config.train.log_steps = 100
+    config.eval.protocols = ("coco5k", "coco1k")
+    return config

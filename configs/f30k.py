@@ -1,0 +1,31 @@
+"""Flickr30K, bottom-up attention features in SCAN's layout, at the paper's sizes.
+
+    python -m hmgr_jax.main --config configs/f30k.py --config.data.root=DATA/f30k_precomp
+    python -m hmgr_jax.main --config configs/f30k.py:vse --config.data.root=DATA/f30k_precomp
+
+Files expected in ``data.root``: ``{train,dev,test}_ims.npy`` [rows, 36, 2048] (float32 or float16,
+8.6 GB for train), ``_caps.txt``, and ``_ids.txt`` where images are repeated, once a caption.
+
+Hardware: one accelerator with 16 GB, or several (the batch of 128 is split over them). Time and
+numbers: unknown, never measured by us: the features are not ours to ship and no run was made. HMGR's
+paper gives no numbers that we could read.
+
+Schedule: 30 epochs of 1,132 steps, the rate a tenth after half of them; sum-loss warm-up of one
+epoch; memory read after 10% of the steps (BUILD_NOTES.md, "HMGR").
+"""
+
+from ml_collections import ConfigDict
+
+from hmgr_jax.training.config import recipe
+
+
+def get_config(model: str = "hmgr") -> ConfigDict:
+    """The recipe of one system on Flickr30K."""
+    config = recipe("f30k", model, dim=1024)
+    config.train.steps = 30 * 1132
+    config.train.lr = 2e-4
+    config.train.decay = "step"
+    config.train.decay_at = 0.5
+    config.train.log_steps = 50
+    config.eval.protocols = ("f30k",)
+    return config
