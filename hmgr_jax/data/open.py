@@ -45,7 +45,7 @@ def open_data(
         )
     if vocabulary is None and data.vocabulary:
         vocabulary = Vocabulary.load(data.vocabulary)
-    more = [c for captions in more_captions(data).values() for c in captions] if not vocabulary else []
+    more = [] if vocabulary else [c for five in more_captions(data).values() for c in five]
     return open_scan(
         data.root,
         vocabulary=vocabulary,
@@ -92,8 +92,7 @@ def word_vectors(data: Any, opened: DataSet, dim: int) -> np.ndarray | None:
     if data.vectors == "none":
         return None
     if data.vectors != "captions":
-        found = read_vectors(data.vectors, opened.vocabulary)
-        vectors = found[0] if isinstance(found, tuple) else found
+        vectors, _ = read_vectors(data.vectors, opened.vocabulary)
         if vectors.shape[1] != dim:
             raise UserError(
                 f"{data.vectors} holds vectors of {vectors.shape[1]} dimensions but model.word_dim "
@@ -105,9 +104,9 @@ def word_vectors(data: Any, opened: DataSet, dim: int) -> np.ndarray | None:
     images = train.groups["text"]
     for image, caption in zip(images, train.sources["text"].captions, strict=True):  # type: ignore[attr-defined]
         by_image.setdefault(train.ids["image"][image], []).append(caption)
-    held_out = {i for role in ("dev", "test") if role in opened.splits for i in opened.splits[role].ids["image"]}
+    held_out = {i for name, s in opened.splits.items() if name != "train" for i in s.ids["image"]}
     for image, captions in more_captions(data).items():
         if image not in held_out:
             by_image[image] = captions
-    lists = [[t for caption in captions for t in tokenize(caption)] for captions in by_image.values()]
+    lists = [[w for c in captions for w in tokenize(c)] for captions in by_image.values()]
     return learn_vectors(lists, opened.vocabulary, dim)

@@ -13,7 +13,15 @@ from hmgr_jax.data.order import Batching, make_order, steps_per_epoch
 from hmgr_jax.data.split import Items, Source, Split
 from hmgr_jax.errors import UserError
 
-__all__ = ["BUCKETS", "Batch", "Batches", "batches", "eval_batches", "steps_per_epoch"]
+__all__ = [
+    "BUCKETS",
+    "Batch",
+    "Batches",
+    "batches",
+    "demand_fits",
+    "eval_batches",
+    "steps_per_epoch",
+]
 
 BUCKETS = (16, 24, 32, 48, 96)
 """Padded caption lengths: one compilation of the step each."""
@@ -45,9 +53,7 @@ class Batches:
     ) -> None:
         self.split, self.buckets = split, tuple(sorted(buckets))
         self.order = make_order(split, batch_size, seed, batching)
-        for name, source in split.sources.items():
-            if source.lengths is not None:
-                _demand_fits(f"{split.name}'s {name}", source.lengths, self.buckets)
+        demand_fits(split, self.buckets)
         multiple = math.lcm(pad_to, process[1])
         self.batch_size = batch_size
         self.padded_size = -(-batch_size // multiple) * multiple
@@ -113,6 +119,17 @@ def batches(
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, PREFETCH))
     steps_left = grain.MapDataset.range(steps)[start:]
     return steps_left.map(of_step.__getitem__).to_iter_dataset(options)
+
+
+def demand_fits(split: Split, buckets: Sequence[int]) -> None:
+    """Refuse a split that holds an item longer than the last bucket.
+
+    Raises:
+        UserError: names the split and the longest item.
+    """
+    for name, source in split.sources.items():
+        if source.lengths is not None:
+            _demand_fits(f"{split.name}'s {name}", source.lengths, tuple(sorted(buckets)))
 
 
 def eval_batches(

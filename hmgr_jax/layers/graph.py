@@ -71,11 +71,15 @@ class GraphReasoning(nn.Module):
     ``affinity="dot"`` divides the sum of messages by the number of valid neighbours (VSRN);
     ``"softmax"`` normalises the affinities instead. The layer norm starts with gain 0, so a new
     layer is the identity. Affinities are float32: they grow with the square of the features.
+    ``gated`` multiplies the message to a node by tanh of a map of the node itself, so that the sum
+    over nodes still tells which neighbour goes with which node; without it that sum is the same for
+    other pairings of the same nodes and neighbours (our addition).
     """
 
     features: int
     affinity: str = "dot"
     boxes: bool = False
+    gated: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -103,6 +107,8 @@ class GraphReasoning(nn.Module):
             degree = jnp.maximum(jnp.sum(support, axis=-1, keepdims=True), 1).astype(jnp.float32)
             weights = jnp.where(support, affinity, 0.0) / degree
         message = einsum("bij,bjd->bid", weights, project("message"), dtype=self.dtype)
+        if self.gated:
+            message = message * jnp.tanh(project("gate"))
         update = Linear(self.features, dtype=self.dtype, name="out")(message)
         norm = nn.LayerNorm(
             epsilon=1e-6, scale_init=nn.initializers.zeros_init(), dtype=jnp.float32, name="norm"

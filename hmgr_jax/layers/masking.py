@@ -44,4 +44,4 @@ def masked_max(
 ) -> Float[Array, "B D"]:
     """Maximum over the valid nodes; 0 where a row has none."""
     top = jnp.max(jnp.where(mask[:, :, None], x, -jnp.inf), axis=1)
-    return jnp.where(jnp.isfinite(top), top, 0.0)
+    return jnp.where(jnp.any(mask, axis=1)[:, None], top, 0.0)

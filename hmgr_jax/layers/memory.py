@@ -125,12 +125,12 @@ def write(
     """Write n instances one after another, in closed form.
 
     Equal to ``for i: M_s <- keep[i, s] M_s + Σ_m weights[m][i, s] contents[m][i]``, since what an
-    instance wrote is later multiplied by the keeps of those after it (spec 3.5). ``keep`` > 0.
+    instance wrote is later multiplied by the keeps of those after it (spec 3.5).
     """
-    log_keep = jnp.log(keep)
-    total = jnp.sum(log_keep, axis=0)
-    later = jnp.exp(total[None, :] - jnp.cumsum(log_keep, axis=0))
-    out = jnp.exp(total)[:, None] * slots
+    # A keep that rounds to 0 (or below) must not become inf - inf.
+    log_keep = jnp.log(jnp.maximum(keep, 1e-30))
+    later = jnp.exp(jax.lax.cumsum(log_keep, axis=0, reverse=True) - log_keep)
+    out = jnp.exp(jnp.sum(log_keep, axis=0))[:, None] * slots
     for w, c in zip(weights, contents, strict=True):
         out = out + einsum("ns,nd->sd", later * w, c)
     return out

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from flax import struct
 
@@ -58,6 +58,7 @@ class Plan:
     """{modality: {input name: shape of one item}} of the data set at hand."""
 
 
+@runtime_checkable
 class Axis(Protocol):
     """The devices as a model sees them; the identity on one device (training/parallel.py)."""
 

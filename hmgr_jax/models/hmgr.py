@@ -33,7 +33,7 @@ from hmgr_jax.layers.pooling import POOLS, GlobalPool
 from hmgr_jax.layers.regions import EMBEDDINGS, SCALES, RegionEmbedding, scale_features
 from hmgr_jax.layers.words import WordEncoder
 from hmgr_jax.losses.triplet import negatives, triplet
-from hmgr_jax.models.base import Axis, Feature, Items, Model, Parts, Plan, Terms, Variables
+from hmgr_jax.models.base import Axis, Codes, Feature, Items, Model, Parts, Plan, Terms, Variables
 from hmgr_jax.shapes import Array, Float, Int, Tree
 
 MEMORIES = (
@@ -56,6 +56,17 @@ CHOICES = {
     "region_scale": SCALES,
     "region_embedding": EMBEDDINGS,
 }
+AT_LEAST = {
+    "dim": 1,
+    "word_dim": 1,
+    "graph_layers": 0,
+    "text_window": 0,
+    "slots": 1,
+    "key_dim": 1,
+    "hops": 1,
+    "memory_groups": 1,
+}
+DROPOUTS = ("feature", "region", "word", "vector", "pool")
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,7 @@ class HMGR(Model):
     text_graph: bool = True
     graph_layers: int = 2
     affinity: str = "dot"
+    graph_gate: bool = False
     text_window: int = 0
     boxes: bool = False
     pool: str = "attention"
@@ -110,6 +122,16 @@ class HMGR(Model):
                 raise UserError(
                     f"model.{field} is one of {', '.join(choices)}, not {getattr(self, field)!r}."
                 )
+        for field, least in AT_LEAST.items():
+            if getattr(self, field) < least:
+                raise UserError(
+                    f"model.{field} must be at least {least}, not {getattr(self, field)}: raise it."
+                )
+        for field in (f"{part}_dropout" for part in DROPOUTS):
+            if not 0.0 <= getattr(self, field) < 1.0:
+                raise UserError(f"model.{field} is from 0 to below 1, not {getattr(self, field)}.")
+        if not 0.0 <= self.write_rate <= 1.0:
+            raise UserError(f"model.write_rate is from 0 to 1, not {self.write_rate}.")
 
     def fit_to(self, plan: Plan) -> HMGR:
         """Sizes from the data; the memory is read after max(1 epoch, 10% of the steps)."""
@@ -139,12 +161,14 @@ class HMGR(Model):
 
     def parts(self) -> Parts:
         """Encoders, the word vectors within the text encoder, and the access to the memory."""
-        return {
+        parts: dict[str, tuple[str, ...]] = {
             "image": ("image",),
             "text": ("text",),
             "words": ("text/words/vectors",),
-            "memory": ("memory",),
         }
+        if self.memory != "none":
+            parts["memory"] = ("memory", "slots") if self.memory == "learned" else ("memory",)
+        return parts
 
     # --- towers -------------------------------------------------------------------------------
 
@@ -193,14 +217,14 @@ class HMGR(Model):
         return x, variables.stats
 
     def score(
-        self, variables: Variables, a: tuple[str, Array], b: tuple[str, Array]
+        self, variables: Variables, a: tuple[str, Codes], b: tuple[str, Codes]
     ) -> Float[Array, "A B"]:
         """Inner products."""
         return jnp.einsum("ad,bd->ab", a[1], b[1], preferred_element_type=jnp.float32)
 
-    def coarse(self, variables: Variables, modality: str, codes: Array) -> Float[Array, "n D"]:
+    def coarse(self, variables: Variables, modality: str, codes: Codes) -> Float[Array, "n D"]:
         """The codes themselves: their inner product is the score."""
-        return codes
+        return jnp.asarray(codes)
 
     # --- memory -------------------------------------------------------------------------------
 
@@ -232,30 +256,32 @@ class HMGR(Model):
             here = place < rows
             picked = {m: x[jnp.minimum(place, rows - 1)] for m, x in codes.items()}
             valid = here & row["valid"][jnp.minimum(place, rows - 1)]
-            hats, reads, written, addresses = {}, {}, [], []
+            hats, reads, written, addresses, used = {}, {}, [], [], []
             for m, x in picked.items():
                 own = slots[self._which(m)]
                 hats[m], reads[m], at = self._memory(variables, "read", own, x, m)
+                used.append(jnp.sum(jnp.where(valid[:, None], at, 0.0), axis=0))
                 content, address = self._memory(variables, "content", x, reads[m], at, m)
                 written.append(content)
                 addresses.append(address)
             if self.memory == "learned":
-                return slots, (hats, at)
+                return slots, (hats, jnp.stack(used))
             read = (reads["image"] + reads["text"]) / 2
             gate = self._memory(variables, "gate", picked["image"], picked["text"], read)
             gathered = axis.gather((tuple(written), tuple(addresses), gate, valid))
-            return self._write(slots, *gathered, streams), (hats, at)
+            return self._write(slots, *gathered, streams), (hats, jnp.stack(used))
 
         slots = jax.lax.stop_gradient(self._slots(variables))
         if self.memory == "learned":
             slots = self._slots(variables)
-        slots, (hats, at) = jax.lax.scan(visit, slots, jnp.arange(groups))
+        slots, (hats, used) = jax.lax.scan(visit, slots, jnp.arange(groups))
         # Row i was visited in group (first + i) mod groups, as number i // groups of its device.
         i = jnp.arange(rows)
         order = ((first + i) % groups, i // groups)
-        use = axis.mean(jnp.mean(at, axis=(0, 1)))
+        use = axis.sum(jnp.sum(used, axis=0))  # of every slot, by modality
+        use = use / jnp.maximum(jnp.sum(use, axis=1, keepdims=True), 1e-12)
         terms = {
-            "memory/usage_entropy": -jnp.sum(use * jnp.log(use + 1e-12)),
+            "memory/usage_entropy": -jnp.sum(use * jnp.log(use + 1e-12)) / len(codes),
             "memory/norm": jnp.sqrt(jnp.mean(jnp.sum(slots**2, axis=-1))),
         }
         return {m: x[order] for m, x in hats.items()}, jax.lax.stop_gradient(slots), terms
@@ -309,11 +335,9 @@ class HMGR(Model):
         active = step >= self.memory_warmup_steps
         after = rank({m: jnp.where(active, hats[m], codes[m]) for m in codes})
         total = after + self.pre_memory_loss * before
-        if self.memory in ("learned", "episodic"):
-            slots = variables.memory.slots
-        memory = MemoryState(
-            slots, variables.memory.written + jnp.sum(valid).astype(jnp.int32), active
-        )
+        memory = variables.memory.replace(active=active)
+        if self.memory not in ("learned", "episodic"):
+            memory = memory.replace(slots=slots, written=memory.written + jnp.sum(valid))
         return total, {"triplet": after, "triplet_pre": before, **terms}, variables.stats, memory
 
 
@@ -333,7 +357,9 @@ class ImageTower(nn.Module):
         x = RegionEmbedding(m.dim, m.region_embedding, m.region_hidden, dtype, name="regions")(x)
         if m.visual_graph:
             for layer in range(m.graph_layers):
-                graph = GraphReasoning(m.dim, m.affinity, m.boxes, dtype, name=f"graph{layer}")
+                graph = GraphReasoning(
+                    m.dim, m.affinity, m.boxes, m.graph_gate, dtype, name=f"graph{layer}"
+                )
                 x = graph(x, full_support(mask), items["boxes"] if m.boxes else None)
         return GlobalPool(m.pool, m.pool_dropout, dtype, name="pool")(x, mask, keys)
 
@@ -354,7 +380,10 @@ class TextTower(nn.Module):
         if m.text_graph:
             support = window_support(mask, m.text_window) if m.text_window else full_support(mask)
             for layer in range(m.graph_layers):
-                x = GraphReasoning(m.dim, m.affinity, False, dtype, name=f"graph{layer}")(x, support)
+                graph = GraphReasoning(
+                    m.dim, m.affinity, False, m.graph_gate, dtype, name=f"graph{layer}"
+                )
+                x = graph(x, support)
         return GlobalPool(m.pool, m.pool_dropout, dtype, name="pool")(x, mask, keys)
 
 

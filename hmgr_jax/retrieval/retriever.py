@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,14 @@ from ml_collections import ConfigDict
 
 from hmgr_jax.data.captions import CaptionSource
 from hmgr_jax.data.open import open_data
-from hmgr_jax.data.split import DataSet
+from hmgr_jax.data.split import DataSet, Split
 from hmgr_jax.data.tokens import tokenize
 from hmgr_jax.data.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 from hmgr_jax.models.base import Model, Plan, Variables
+from hmgr_jax.retrieval.arrays import Arrays
+from hmgr_jax.training import config as configs
+from hmgr_jax.training.check import check
 from hmgr_jax.training.checkpoint import Checkpoints
 from hmgr_jax.training.evaluate import Evaluator
 from hmgr_jax.training.experiment import make_model
@@ -29,32 +32,36 @@ class Retriever:
 
     def __init__(
         self,
+        workdir: Path,
         config: ConfigDict,
         model: Model,
         variables: Variables,
         vocabulary: Vocabulary,
         step: int,
     ) -> None:
-        self.config, self.model, self.vocabulary, self.step = config, model, vocabulary, step
+        self.workdir, self.config, self.step = workdir, config, step
+        self.model, self.vocabulary = model, vocabulary
         mesh = make_mesh(config.parallel.devices)
+        self.evaluator = Evaluator.of(config, model, mesh)
         self.variables = replicate(mesh, variables)
-        self.evaluator = Evaluator(
-            model,
-            mesh,
-            batch_size=config.eval.batch_size,
-            tile=config.eval.tile,
-            buckets=config.data.buckets,
-        )
+        if self.evaluator.needs_train:
+            train = self.open(("train",)).splits["train"]
+            self.variables = self.evaluator.finalized(self.variables, train)
 
     @classmethod
-    def load(cls, workdir: str | Path, config: ConfigDict | None = None) -> Retriever:
+    def load(
+        cls,
+        workdir: str | Path,
+        config: ConfigDict | None = None,
+        change: Callable[[ConfigDict], ConfigDict] | None = None,
+    ) -> Retriever:
         """The dev-best step of the run in ``workdir`` (its newest where none was evaluated).
 
-        ``config`` replaces where the data lies and how it is evaluated; the model stays the one
-        that was trained.
+        ``config`` replaces where the data lies and how it is evaluated, and ``change`` edits what
+        was saved of it; the model stays the one that was trained.
 
         Raises:
-            UserError: there is no checkpoint, or it is damaged.
+            UserError: there is no checkpoint, it is damaged, or ``config`` is of another system.
         """
         workdir = Path(workdir)
         if not (workdir / "checkpoints").is_dir():
@@ -70,25 +77,21 @@ class Retriever:
             parts = {"params": abstract.params, "stats": abstract.stats, "memory": abstract.memory}
             best = checkpoints.best_step()
             state, _, step = checkpoints.restore(parts, best, partial=True)
-        if config is not None:
-            if config.model.name != saved.model.name:
-                raise UserError(
-                    f"{workdir} holds a {saved.model.name}, not a {config.model.name}: give its own "
-                    "recipe or another --workdir."
-                )
-            saved.data, saved.eval, saved.parallel = config.data, config.eval, config.parallel
+        # Any machine can use what was trained on many devices.
+        saved.parallel.devices = min(saved.parallel.devices, len(jax.devices()))
+        saved = _replaced(saved, config, workdir) if config is not None else saved
+        saved = change(saved) if change is not None else saved
+        check(saved)
         variables = Variables(**state, tables=None)
-        return cls(saved, model, variables, Vocabulary(tuple(meta["vocabulary"])), step)
+        return cls(workdir, saved, model, variables, Vocabulary(tuple(meta["vocabulary"])), step)
 
     def open(self, roles: Sequence[str]) -> DataSet:
         """The run's data set, with the vocabulary of the checkpoint."""
         return open_data(self.config.data, self.vocabulary, roles)
 
-    def evaluate(self, split: str, protocols: Sequence[str]) -> dict[str, float]:
-        """Metrics of a split of the run's data."""
-        return self.evaluator.metrics(
-            self.variables, self.open((split,)).splits[split], protocols
-        )
+    def evaluate(self, split: Split, protocols: Sequence[str]) -> dict[str, float]:
+        """Metrics of a split."""
+        return self.evaluator.metrics(self.variables, split, protocols)
 
     def encode(self, modality: str, items: Sequence[str] | Mapping[str, np.ndarray]) -> Any:
         """Codes of items, one for each, in order.
@@ -102,15 +105,25 @@ class Retriever:
             UserError: another modality, or inputs that do not fit the model.
         """
         if modality not in self.model.modalities:
-            raise UserError(
-                f"{self.config.model.name} knows {', '.join(self.model.modalities)}, not {modality}."
-            )
+            known = ", ".join(self.model.modalities)
+            raise UserError(f"{self.config.model.name} knows {known}, not {modality}.")
         if isinstance(items, Mapping):
-            source: Any = _Arrays(self._complete(modality, items))
+            source: Any = Arrays(items, modality, self.model.inputs()[modality])
         else:
-            limit = self.config.data.max_words
-            source = CaptionSource(map(tokenize, items), self.vocabulary, max_words=limit)
+            source = self._sentences(modality, items)
         return self.evaluator.encode(self.variables, modality, source)
+
+    def _sentences(self, modality: str, items: Sequence[str]) -> CaptionSource:
+        if modality != "text" or isinstance(items, str) or not len(items):
+            raise UserError(
+                f"{modality} items are "
+                + ("a list of at least one sentence." if modality == "text" else "arrays by name.")
+            )
+        for place, sentence in enumerate(items):
+            if not sentence.strip():
+                raise UserError(f"Sentence {place} is empty: leave it out.")
+        limit = self.config.data.max_words
+        return CaptionSource(map(tokenize, items), self.vocabulary, max_words=limit)
 
     def score(self, a: tuple[str, Any], b: tuple[str, Any]) -> np.ndarray:
         """Score matrix of (modality, codes) with (modality, codes), higher is better."""
@@ -127,39 +140,23 @@ class Retriever:
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return order, np.take_along_axis(scores, order, axis=1)
 
-    @cached_property
-    def _shapes(self) -> dict[str, dict[str, tuple]]:
-        return {m: {n: f.shape for n, f in fs.items()} for m, fs in self.model.inputs().items()}
 
-    def _complete(self, modality: str, items: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        found = {name: np.asarray(value) for name, value in items.items()}
-        count = len(next(iter(found.values())))
-        if "n_regions" in self._shapes[modality] and "n_regions" not in found:
-            found["n_regions"] = np.full(count, found["regions"].shape[1], np.int32)
-        for name, shape in self._shapes[modality].items():
-            if name not in found or found[name].shape[1:] != shape or len(found[name]) != count:
-                got = list(found[name].shape) if name in found else "nothing"
-                raise UserError(
-                    f"{modality} items need {name} of shape {[count, *shape]}, found {got}."
-                )
-            if found[name].dtype.kind == "f" and not np.isfinite(found[name]).all():
-                raise UserError(f"{name} of the {modality} items holds NaN or infinity.")
-        return found
-
-
-class _Arrays:
-    """Items that are in memory already."""
-
-    lengths = None
-
-    def __init__(self, items: dict[str, np.ndarray]) -> None:
-        self._items = items
-
-    def __len__(self) -> int:
-        return len(next(iter(self._items.values())))
-
-    def gather(self, items: np.ndarray, length: int | None = None) -> dict[str, np.ndarray]:
-        return {name: value[items] for name, value in self._items.items()}
+def _replaced(saved: ConfigDict, config: ConfigDict, workdir: Path) -> ConfigDict:
+    """``saved`` with the data and the evaluation of ``config``; says what that changes."""
+    if config.model.name != saved.model.name:
+        raise UserError(
+            f"{workdir} holds a {saved.model.name}, not a {config.model.name}: give its own "
+            "recipe or another --workdir."
+        )
+    before = configs.plain(saved)
+    saved.data, saved.eval, saved.parallel = config.data, config.eval, config.parallel
+    changed = configs.differences(before, configs.plain(saved))
+    if changed:
+        warnings.warn(
+            f"the recipe changes what the run was trained with: {configs.spell(changed)}",
+            stacklevel=3,
+        )
+    return saved
 
 
 def _plan(meta: Mapping[str, Any], config: ConfigDict) -> Plan:
@@ -167,9 +164,7 @@ def _plan(meta: Mapping[str, Any], config: ConfigDict) -> Plan:
         m: {name: tuple(shape) for name, shape in inputs.items()}
         for m, inputs in meta["features"].items()
     }
-    return Plan(
-        config.train.steps, meta["steps_per_epoch"], len(meta["vocabulary"]), features
-    )
+    return Plan(config.train.steps, meta["steps_per_epoch"], len(meta["vocabulary"]), features)
 
 
 def _with_tuples(tree: Any) -> Any:
@@ -177,4 +172,3 @@ def _with_tuples(tree: Any) -> Any:
     if isinstance(tree, Mapping):
         return {k: _with_tuples(v) for k, v in tree.items()}
     return tuple(_with_tuples(v) for v in tree) if isinstance(tree, list) else tree
-

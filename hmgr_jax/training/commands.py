@@ -2,85 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from hmgr_jax.data.pipeline import batches
 from hmgr_jax.errors import UserError
-from hmgr_jax.metrics.protocols import get_protocol
 from hmgr_jax.retrieval.retriever import Retriever
 from hmgr_jax.training import config as configs
-from hmgr_jax.training import loop, results
-from hmgr_jax.training.evaluate import recall_table
+from hmgr_jax.training import loop, recipe_file, results
 from hmgr_jax.training.experiment import Experiment, build
-from hmgr_jax.training.parallel import MappedAxis, map_step, shard
+from hmgr_jax.training.flops import matmul_flops
+from hmgr_jax.training.named_leaves import by_name
 from hmgr_jax.training.progress import table
-from hmgr_jax.training.step import device_step
-from hmgr_jax.training.workdir import write_json_atomic
+from hmgr_jax.training.workdir import write_json_atomic, write_text_atomic
+
+CHANGEABLE = ("data.", "eval.", "parallel.")
+"""What may differ between training and a later evaluation."""
 
 
 def train(config: ConfigDict, workdir: Path, seeds: Sequence[int] = ()) -> int:
     """Train one run, or one for each seed and tabulate them."""
-    if len(set(seeds)) != len(seeds):
-        raise UserError(f"--seeds names a seed twice: {', '.join(map(str, seeds))}.")
     if not seeds:
         found = loop.train(config, workdir)
         if found:
-            results.show(found, workdir)
+            results.show(found, config.name)
+            results.show_files(found, workdir)
         return 0
-    runs = []
+    runs = {}
     for seed in seeds:
         one = ConfigDict({**config.to_dict(), "seed": seed}).lock()
         found = loop.train(one, workdir / f"seed{seed}")
         if found is None:
             return 0
-        runs.append(found)
-    results.spread(runs, workdir)
+        runs[seed] = found
+    results.spread(runs, config.name, workdir)
     print(f"results:    {workdir / 'seeds.json'}")
     return 0
 
 
-def evaluate(workdir: Path, split: str, config: ConfigDict | None) -> int:
-    """Evaluate the dev-best step of a run, by default as its configuration says."""
-    retriever = Retriever.load(workdir, config)
-    names = retriever.config.eval.protocols if split == "test" else retriever.config.eval.dev_protocols
-    metrics = retriever.evaluate(split, names)
-    for name in names:
-        print(f"{name}: {get_protocol(name).description}")
-    title = f"{retriever.config.model.name} on {retriever.config.name}, {split}, step {retriever.step}"
-    table(title, recall_table(metrics))
-    record = {
-        "model": retriever.config.model.name,
-        "protocol": ",".join(names),
-        "split": split,
-        "metrics": metrics,
-        "step": retriever.step,
-        "config_hash": configs.config_hash(retriever.config),
-        "data_fingerprint": retriever.open((split,)).fingerprint,
-    }
-    path = workdir / f"evaluation-{split}.json"
-    write_json_atomic(path, record)
+def load(
+    workdir: Path, config: ConfigDict | None, overrides: Mapping[str, str | None]
+) -> Retriever:
+    """The run in ``workdir``, with data and evaluation as ``config`` or ``overrides`` say."""
+    if not overrides:
+        return Retriever.load(workdir, config)
+    for key in overrides:
+        if not key.startswith(CHANGEABLE):
+            raise UserError(
+                f"--config.{key} was settled when {workdir} was trained: only "
+                f"{', '.join(name + '*' for name in CHANGEABLE)} can be changed now."
+            )
+
+    def change(saved: ConfigDict) -> ConfigDict:
+        for key, text in overrides.items():
+            recipe_file.override(saved, key, text)
+        return saved
+
+    return Retriever.load(workdir, change=change)
+
+
+def evaluate(retriever: Retriever, split: str) -> int:
+    """Evaluate the dev-best step of a run: ``evaluation-SPLIT.json`` and a table."""
+    config = retriever.config
+    names = config.eval.protocols if split == "test" else config.eval.dev_protocols
+    data = retriever.open((split,))
+    found = results.record(
+        config,
+        protocols=names,
+        split=split,
+        metrics=retriever.evaluate(data.splits[split], names),
+        step=retriever.step,
+        fingerprint=data.fingerprint,
+    )
+    path = retriever.workdir / f"evaluation-{split}.json"
+    write_json_atomic(path, found)
+    results.show(found, config.name)
     print(f"results:    {path}")
     return 0
 
 
-def encode(workdir: Path, split: str, config: ConfigDict | None) -> int:
+def encode(retriever: Retriever, split: str) -> int:
     """Write the codes of a split as ``codes/SPLIT_MODALITY.npy``, with their ids beside."""
-    retriever = Retriever.load(workdir, config)
-    folder = workdir / "codes"
+    folder = retriever.workdir / "codes"
     folder.mkdir(exist_ok=True)
     data = retriever.open((split,)).splits[split]
-    for modality, codes in retriever.evaluator.encode_split(retriever.variables, data).items():
-        vectors = retriever.model.coarse(retriever.variables, modality, codes)
+    evaluator, variables = retriever.evaluator, retriever.variables
+    for modality, codes in evaluator.encode_split(variables, data).items():
+        vectors = evaluator.vectors(variables, modality, codes)
         path = folder / f"{split}_{modality}.npy"
-        np.save(path, np.asarray(vectors))
+        np.save(path, vectors)
         ids = folder / f"{split}_{modality}_ids.txt"
-        ids.write_text("".join(f"{name}\n" for name in data.ids[modality]))
+        write_text_atomic(ids, "".join(f"{name}\n" for name in data.ids[modality]))
         print(f"{modality}: {vectors.shape[0]} x {vectors.shape[1]} in {path}, ids in {ids}")
     return 0
 
@@ -102,14 +118,18 @@ def _show_config(config: ConfigDict) -> None:
 
 
 def _show_model(experiment: Experiment) -> None:
-    state = experiment.abstract_state()
-    rows: list[dict[str, Any]] = [
-        {"part": name, "parameters": f"{sum(x.size for x in jax.tree.leaves(part)):,}"}
-        for name, part in state.params.items()
-    ]
-    total = sum(x.size for x in jax.tree.leaves(state.params))
-    rows.append({"part": "total", "parameters": f"{total:,}"})
+    """Parameters by part; a part may lie within another."""
+    sizes = {name: x.size for name, x in by_name(experiment.abstract_state().params).items()}
+    rows: list[dict[str, Any]] = []
+    for part, paths in experiment.model.parts().items():
+        inside = [s for name, s in sizes.items() if f"{name}/".startswith(_folders(paths))]
+        rows.append({"part": part, "parameters": f"{sum(inside):,}", "within": ", ".join(paths)})
+    rows.append({"part": "total", "parameters": f"{sum(sizes.values()):,}", "within": ""})
     table(f"Model {experiment.config.model.name}", rows)
+
+
+def _folders(paths: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"{path}/" for path in paths)
 
 
 def _show_data(experiment: Experiment) -> None:
@@ -142,18 +162,16 @@ def _show_plan(experiment: Experiment) -> None:
         pad_to=mesh.devices.size,
         buckets=experiment.config.data.buckets,
     )
-    batch = shard(mesh, experiment.for_model(next(iter(stream))))
-    stage = experiment.stages()[0]
-    flops = _flops(experiment, stage, experiment.abstract_state(), batch)
+    batch = experiment.for_model(next(iter(stream)))
+    flops = step_flops(experiment, batch)
     print(
         f"Plan: {t.steps} steps of {t.batch_size} rows, {plan.steps_per_epoch} steps an epoch, "
-        f"{t.steps / plan.steps_per_epoch:.1f} epochs, on {mesh.devices.size} device(s); a step "
-        f"costs {flops / 1e9:.1f} GFLOP a device by XLA's count."
+        f"{t.steps / plan.steps_per_epoch:.1f} epochs, on {mesh.devices.size} device(s); the "
+        f"matrix products of a step cost {flops / 1e9:.1f} GFLOP a device."
     )
 
 
-def _flops(experiment: Experiment, stage: Any, state: Any, batch: Any) -> float:
-    step = device_step(experiment.model, experiment.optimizer(stage), MappedAxis())
-    compiled = map_step(step, experiment.mesh).lower(state, None, batch).compile()
-    return float(compiled.cost_analysis().get("flops", 0.0))
-
+def step_flops(experiment: Experiment, batch: Any) -> int:
+    """FLOPs of the matrix products of the first stage's step, on each device."""
+    step = experiment.step_function(experiment.stages()[0])
+    return matmul_flops(step, experiment.abstract_state(), None, batch)

@@ -9,19 +9,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from hmgr_jax.errors import UserError
 from hmgr_jax.models import defaults, unknown_name
 
-CONFIG_FLAG = "config"
-# What a result does not depend on: where things lie and what is printed.
-_NOT_HASHED = ("data.root", "data.captions_from", "data.threads", "train.log_steps", "eval.tile")
+OPEN_GROUPS: Mapping[str, Any] = {"train.lr_factors": 1.0, "init": ""}
+"""Groups whose keys are parts of the model, with a value of the type that theirs have."""
+# What a result does not depend on: where the data lies (its fingerprint tells), what is printed,
+# how it is read and computed.
+_NOT_HASHED = (
+    "data.root",
+    "data.threads",
+    "train.log_steps",
+    "train.save_steps",
+    "eval.tile",
+)
+# Files that a result does depend on count by their last name, wherever they lie.
+_BY_NAME = ("data.captions_from", "data.vectors", "data.vocabulary", "init.")
 
 
 def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
@@ -40,7 +49,7 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
     for field in model_fields:
         if field not in known:
             raise UserError(unknown_name(f"hyper-parameter of {model}", field, list(known)))
-    return ConfigDict(
+    config = ConfigDict(
         {
             "name": name,
             "seed": 0,
@@ -76,7 +85,7 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                 "stages": (),  # stretches of training, see training/optimizer.py
                 "log_steps": 10,
                 "eval_steps": 0,  # 0: once an epoch
-                "save_steps": 0,  # 0: with every evaluation
+                "save_steps": 0,  # so often, besides every evaluation
                 "max_bad_steps": 10,
             },
             "eval": {
@@ -86,81 +95,14 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                 "batch_size": 256,
                 "tile": 4096,
             },
-            "init": {},  # {part: file of parameters to start from}
+            "init": {},  # {part: workdir of a run whose best step this part starts from}
             "parallel": {"mapper": "shard_map", "devices": 0},  # 0 devices: all
         },
         convert_dict=True,
-    )
-
-
-def define_flag(values: flags.FlagValues, argv: Sequence[str]) -> None:
-    """Declare ``--config`` for the command line ``argv``, whose overrides become flags too."""
-    config_flags.DEFINE_config_file(
-        CONFIG_FLAG,
-        None,
-        "A recipe, configs/NAME.py or configs/NAME.py:MODEL.",
-        flag_values=values,
-        lock_config=True,
-        sys_argv=_config_first(argv),
-    )
-
-
-def parse_flags(values: flags.FlagValues, argv: Sequence[str]) -> None:
-    """Parse the command line; a mistake in it becomes one sentence.
-
-    Raises:
-        UserError: unknown key (with a spelling hint), wrong type, missing or broken recipe.
-    """
-    try:
-        rest = values(_config_first(argv))
-        if len(rest) > 1:
-            raise UserError(f"Only flags are expected, but {rest[1]!r} is none: see --help.")
-        _ = values[CONFIG_FLAG].value and values.config.name  # a recipe loads when it is asked for
-    except UserError:
-        raise
-    except flags.UnrecognizedFlagError as error:
-        hint = f"; did you mean --{error.suggestions[0]}?" if getattr(
-            error, "suggestions", None
-        ) else "; --help lists the flags."
-        raise UserError(f"There is no flag --{error.flagname}{hint}") from None
-    except OSError as error:
-        raise UserError(
-            "The recipe cannot be read: give a file with get_config(), such as configs/worlds.py "
-            f"({_one_sentence(str(error)).rpartition(']')[2].strip()})."
-        ) from None
-    except (AttributeError, KeyError) as error:
-        raise UserError(_key_sentence(argv, error)) from None
-    except (flags.Error, TypeError, ValueError) as error:
-        raise UserError(_one_sentence(str(error))) from None
-
-
-def _config_first(argv: Sequence[str]) -> list[str]:
-    """The recipe before its overrides, in whatever order they were given."""
-    head, rest, takes = [], [], False
-    for argument in argv[1:]:
-        plain = argument.lstrip("-")
-        if takes or plain == CONFIG_FLAG or plain.startswith(f"{CONFIG_FLAG}="):
-            head.append(argument)
-            takes = plain == CONFIG_FLAG and not takes
-        else:
-            rest.append(argument)
-    return [argv[0], *head, *rest]
-
-
-def _key_sentence(argv: Sequence[str], error: Exception) -> str:
-    """Name the override that does not exist, and what was probably meant."""
-    text = _one_sentence(str(error))
-    meant = re.search(r"[Dd]id you mean [\"']?([\w.]+)", text)
-    key = re.search(r"[\"']([\w.]+)[\"']", text)
-    given = [a for a in argv if key and f".{key.group(1)}" in a.split("=")[0]]
-    if not given:
-        return f"The recipe could not be read: {text}"
-    hint = f"did you mean {meant.group(1)!r}?" if meant else "--mode=show prints every key."
-    return f"There is no configuration key {given[0].split('=')[0].lstrip('-')}; {hint}"
-
-
-def _one_sentence(text: str) -> str:
-    return " ".join(text.split())
+    ).lock()  # a misspelt key in a recipe is an error too
+    for group in (config.train.lr_factors, config.init):
+        group.unlock()
+    return config
 
 
 def plain(config: Any) -> Any:
@@ -173,19 +115,26 @@ def plain(config: Any) -> Any:
 
 
 def config_hash(config: ConfigDict | Mapping[str, Any]) -> str:
-    """16 hex digits of everything a result depends on: not of paths or logging."""
-    kept = {k: v for k, v in flatten(plain(config)).items() if k not in _NOT_HASHED}
+    """16 hex digits of everything a result depends on: not of places or logging."""
+    kept = _hashed(plain(config))
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """{key: (old, new)} of two plain configurations, without what is not hashed."""
-    a, b = flatten(old), flatten(new)
-    return {
-        key: (a.get(key), b.get(key))
-        for key in sorted({*a, *b} - set(_NOT_HASHED))
-        if a.get(key) != b.get(key)
-    }
+    a, b = _hashed(old), _hashed(new)
+    return {key: (a.get(key), b.get(key)) for key in sorted({*a, *b}) if a.get(key) != b.get(key)}
+
+
+def spell(changed: Mapping[str, tuple[Any, Any]]) -> str:
+    """Differences for people: ``train.lr: 0.001 -> 0.0005; ...``."""
+    return "; ".join(f"{key}: {old!r} -> {new!r}" for key, (old, new) in changed.items())
+
+
+def _hashed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The flat values that a result depends on."""
+    values = {k: v for k, v in flatten(config).items() if k not in _NOT_HASHED}
+    return {k: PurePath(v).name if k.startswith(_BY_NAME) and v else v for k, v in values.items()}
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jax.tree_util import Partial
+from ml_collections import ConfigDict
 
 from hmgr_jax.data.pipeline import BUCKETS, eval_batches
 from hmgr_jax.data.split import Source, Split
@@ -40,6 +41,17 @@ class Evaluator:
         self.model, self.mesh, self.tile, self.buckets = model, mesh, tile, tuple(buckets)
         self.batch_size = -(-batch_size // devices) * devices
         self._encoders = {m: jax.jit(self._encoder(m)) for m in model.modalities}
+
+    @classmethod
+    def of(cls, config: ConfigDict, model: Model, mesh: Mesh) -> Evaluator:
+        """With the sizes that a configuration asks for."""
+        return cls(
+            model,
+            mesh,
+            batch_size=config.eval.batch_size,
+            tile=config.eval.tile,
+            buckets=config.data.buckets,
+        )
 
     def _encoder(self, modality: str) -> Callable[[Variables, Tree, Any], Codes]:
         def encode(variables: Variables, items: Tree, numbers: Any) -> Codes:
@@ -75,15 +87,23 @@ class Evaluator:
         """Codes of every modality of a split."""
         return {m: self.encode(variables, m, split.sources[m]) for m in self.model.modalities}
 
+    def vectors(
+        self, variables: Variables, modality: str, codes: Codes | list[Bucket]
+    ) -> np.ndarray:
+        """``model.coarse`` of what ``encode`` returned: float32 [n, E], in the order of items."""
+        if not isinstance(codes, list):
+            return np.asarray(self.model.coarse(variables, modality, codes))
+        order = np.argsort(np.concatenate([bucket.items for bucket in codes]))
+        parts = [self.vectors(variables, modality, bucket.codes) for bucket in codes]
+        return np.concatenate(parts)[order]
+
     def scores(
         self, variables: Variables, a: str, codes_a: Codes, b: str, codes_b: Codes
     ) -> np.ndarray:
         """Score matrix float32 [items of a, items of b]."""
         score = Partial(_ScoreTile(self.model, a, b), variables)
         devices = list(self.mesh.devices.flat)
-        return score_matrix(
-            score, codes_a, codes_b, tile=(self.tile, self.tile), devices=devices
-        )
+        return score_matrix(score, codes_a, codes_b, tile=(self.tile, self.tile), devices=devices)
 
     def metrics(
         self, variables: Variables, split: Split, protocols: Sequence[str]
@@ -107,9 +127,14 @@ class Evaluator:
             )
         return metrics
 
+    @property
+    def needs_train(self) -> bool:
+        """Whether the model makes something of the training items before evaluation."""
+        return type(self.model).finalize is not Model.finalize
+
     def finalized(self, variables: Variables, train: Split) -> Variables:
         """Variables for evaluation; encodes the training items only for models that ask."""
-        if type(self.model).finalize is Model.finalize:
+        if not self.needs_train:
             return variables
         return self.model.finalize(variables, self.encode_split(variables, train))
 

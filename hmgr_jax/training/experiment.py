@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,16 +13,18 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from hmgr_jax.data.open import open_data, word_vectors
-from hmgr_jax.data.pipeline import steps_per_epoch
+from hmgr_jax.data.pipeline import demand_fits, steps_per_epoch
 from hmgr_jax.data.split import DataSet, Split
 from hmgr_jax.data.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 from hmgr_jax.models import get_model
 from hmgr_jax.models.base import Model, Plan
+from hmgr_jax.training.check import check, check_parts
 from hmgr_jax.training.optimizer import Optimizer, Schedule, Stage
-from hmgr_jax.training.parallel import MAPPERS, MappedAxis, make_mesh, map_step
+from hmgr_jax.training.parallel import MappedAxis, make_mesh, map_step
 from hmgr_jax.training.state import State
 from hmgr_jax.training.step import device_step, init_state
+from hmgr_jax.training.warm_start import warm_start
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,10 @@ class Experiment:
     def stages(self) -> tuple[Stage, ...]:
         """The stretches of training; one of all steps unless the recipe says otherwise."""
         train = self.config.train
-        common = {"frozen": tuple(train.frozen), "lr_factors": dict(train.lr_factors)}
+        common: dict[str, Any] = {
+            "frozen": tuple(train.frozen),
+            "lr_factors": dict(train.lr_factors),
+        }
         given = tuple(Stage(**{**common, **dict(stage)}) for stage in train.stages)
         return given or (Stage(train.steps, **common),)
 
@@ -55,8 +59,10 @@ class Experiment:
         return map_step(step, self.mesh, self.config.parallel.mapper)
 
     def first_state(self) -> State:
-        """The state at step 0: random parameters, word vectors and parts from files put in."""
-        state = init_state(self.model, self.optimizer(self.stages()[0]), self.config.seed)
+        """The state at step 0: random parameters, word vectors and parts of other runs put in."""
+        optimizer = self.optimizer(self.stages()[0])
+        # One program: op by op the same numbers take ten times as long.
+        state = jax.jit(lambda: init_state(self.model, optimizer, self.config.seed))()
         params = state.params
         if "words" in self.model.parts():
             (path,) = self.model.parts()["words"]
@@ -64,6 +70,7 @@ class Experiment:
             vectors = word_vectors(self.config.data, self.data, shape[1])
             if vectors is not None:
                 params = _with_leaf(params, path, jnp.asarray(vectors))
+        params = warm_start(params, self.model.parts(), self.config.init, self.data.vocabulary)
         return state.replace(params=params)  # type: ignore[attr-defined]
 
     def abstract_state(self) -> State:
@@ -88,6 +95,8 @@ def build(config: ConfigDict, vocabulary: Vocabulary | None = None) -> Experimen
     check(config)
     mesh = make_mesh(config.parallel.devices)
     data = open_data(config.data, vocabulary)
+    for split in data.splits.values():  # dev too, which training would open hours later
+        demand_fits(split, config.data.buckets)
     train, t = data.splits["train"], config.train
     plan = Plan(
         steps=t.steps,
@@ -95,7 +104,9 @@ def build(config: ConfigDict, vocabulary: Vocabulary | None = None) -> Experimen
         vocabulary_size=len(data.vocabulary),
         features=item_shapes(train),
     )
-    return Experiment(config, data, make_model(config, plan), plan, mesh)
+    experiment = Experiment(config, data, make_model(config, plan), plan, mesh)
+    check_parts(config, experiment.model.parts())
+    return experiment
 
 
 def make_model(config: ConfigDict, plan: Plan) -> Model:
@@ -112,7 +123,8 @@ def make_model(config: ConfigDict, plan: Plan) -> Model:
         if lacking:
             raise UserError(
                 f"{config.model.name} needs {', '.join(lacking)} of each {modality}, but the data "
-                f"has only {', '.join(found) or 'none'}: prepare them or switch off what needs them."
+                f"has only {', '.join(found) or 'none'}: prepare them, or switch off what needs "
+                "them."
             )
     return model
 
@@ -121,25 +133,6 @@ def item_shapes(split: Split) -> dict[str, dict[str, tuple[int, ...]]]:
     """{modality: {input: shape of one item}} of a split."""
     first = {m: source.gather(np.zeros(1, np.int64)) for m, source in split.sources.items()}
     return {m: {k: v.shape[1:] for k, v in items.items()} for m, items in first.items()}
-
-
-def check(config: ConfigDict) -> None:
-    """Refuse values that no run can have; one sentence each."""
-    t = config.train
-    for name in ("steps", "batch_size", "log_steps"):
-        if t[name] < 1:
-            raise UserError(f"train.{name} must be at least 1, it is {t[name]}.")
-    if t.lr <= 0:
-        raise UserError(f"train.lr must be positive, it is {t.lr}.")
-    if config.parallel.mapper not in MAPPERS:
-        known = " or ".join(MAPPERS)
-        raise UserError(f"parallel.mapper is {known}, not {config.parallel.mapper!r}.")
-    if config.dtype not in ("float32", "bfloat16"):
-        raise UserError(f"dtype is float32 or bfloat16, not {config.dtype!r}.")
-    fields = {f.name for f in dataclasses.fields(Stage)}
-    for stage in t.stages:
-        if not set(stage) <= fields:
-            raise UserError(f"a stage has {', '.join(sorted(fields))}, not {', '.join(stage)}.")
 
 
 def _leaf(tree: Any, path: str) -> Any:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from hmgr_jax.data.pipeline import batches
 from hmgr_jax.data.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 from hmgr_jax.training import config as configs
-from hmgr_jax.training import results
+from hmgr_jax.training import results, resume
 from hmgr_jax.training.checkpoint import Checkpoints
 from hmgr_jax.training.evaluate import Evaluator
 from hmgr_jax.training.experiment import Experiment, build
@@ -39,21 +39,29 @@ def train(config: ConfigDict, workdir: Path) -> Results | None:
         SIGTERM or Ctrl-C stopped it after saving.
 
     Raises:
-        UserError: bad data or configuration, a workdir in use or of another model, or a loss that
+        UserError: bad data or configuration, a workdir in use or of another run, or a loss that
             stays non-finite.
     """
+    done = results.finished(workdir, config)
+    if done:
+        return done
     with lock(workdir), StopSignal() as stop:
-        done = results.finished(workdir, config)
-        if done:
-            return done
         folder = workdir / "checkpoints"
         # Bad data of a new run is found before anything is written.
-        fresh = None if folder.is_dir() else build(config)
+        new = None if folder.is_dir() else _build(config)
         with Checkpoints(folder) as checkpoints:
-            run = _Run(config, workdir, checkpoints, stop, fresh)
+            saved = resume.find(checkpoints, config, workdir)
+            experiment = new or _build(config, saved.vocabulary if saved else None)
+            run = _Run(experiment, workdir, checkpoints, stop, saved)
             if not run.to_the_end():
                 return None
-            return results.finish(run.experiment, run.evaluator, checkpoints, workdir)
+            return results.finish(experiment, run.evaluator, checkpoints, workdir)
+
+
+def _build(config: ConfigDict, vocabulary: Vocabulary | None = None) -> Experiment:
+    experiment = build(config, vocabulary)
+    results.check_protocols(experiment)
+    return experiment
 
 
 class _Run:
@@ -61,82 +69,72 @@ class _Run:
 
     def __init__(
         self,
-        config: ConfigDict,
+        experiment: Experiment,
         workdir: Path,
         checkpoints: Checkpoints,
         stop: StopSignal,
-        fresh: Experiment | None,
+        saved: resume.Saved | None,
     ) -> None:
-        self.config, self.workdir, self.stop = config, workdir, stop
-        self.checkpoints = checkpoints
-        newest = checkpoints.newest()
-        saved = checkpoints.meta(newest) if newest is not None else None
-        words = Vocabulary(tuple(saved["vocabulary"])) if saved else None
-        self.experiment = fresh or build(config, words)
-        self.evaluator = Evaluator(
-            self.experiment.model,
-            self.experiment.mesh,
-            batch_size=config.eval.batch_size,
-            tile=config.eval.tile,
-            buckets=config.data.buckets,
-        )
-        results.check_protocols(self.experiment)
+        self.experiment, self.workdir, self.stop = experiment, workdir, stop
+        self.checkpoints, self.config = checkpoints, experiment.config
+        self.evaluator = Evaluator.of(self.config, experiment.model, experiment.mesh)
         if saved:
-            _compare(saved, self.experiment)
-            state, _, self.start = checkpoints.restore(self.experiment.abstract_state())
+            resume.demand_same_data(saved, experiment)
+            state, _, self.start = checkpoints.restore(experiment.abstract_state(), saved.step)
         else:
-            state, self.start = self.experiment.first_state(), 0
-            write_json_atomic(workdir / "config.json", configs.plain(config))
-        self.state: State = replicate(self.experiment.mesh, state)
+            state, self.start = experiment.first_state(), 0
+        self.state: State = replicate(experiment.mesh, state)
+        write_json_atomic(workdir / "config.json", configs.plain(self.config))
         self.log = MetricLog(workdir)
         self.log.cut_after(self.start if saved else -1)
 
     def to_the_end(self) -> bool:
         """Train until the last step (True) or until asked to stop (False)."""
-        t, plan = self.config.train, self.experiment.plan
+        t, epoch = self.config.train, self.experiment.plan.steps_per_epoch
         self._describe()
-        stream = iter(
-            batches(
-                self.experiment.data.splits["train"],
-                batch_size=t.batch_size,
-                seed=self.config.seed,
-                steps=t.steps,
-                start=self.start,
-                pad_to=self.experiment.mesh.devices.size,
-                buckets=self.config.data.buckets,
-                threads=self.config.data.threads,
-                batching=self.config.data.batching,
-            )
-        )
-        epoch = plan.steps_per_epoch
-        with Progress(
+        stream = self._batches()
+        self.progress = Progress(
             t.steps, items=t.batch_size, steps_per_epoch=epoch, first_step=self.start
-        ) as self.progress:
+        )
+        with self.progress, contextlib.closing(self.log):
             for step, stage, entered in _schedule(self.experiment.stages(), self.start, t.steps):
                 if entered:
                     advance = self.experiment.step_function(stage)
                     self._enter(stage, step)
-                batch = self.experiment.for_model(next(stream))
-                self.state, report = advance(
-                    self.state, None, shard(self.experiment.mesh, batch)
-                )
+                self.state, report = advance(self.state, None, next(stream))
                 done = step + 1
-                if done % t.log_steps == 0 or done == t.steps:
+                last = done == t.steps
+                if last or done % t.log_steps == 0:
                     self._log(done, report)
-                due = done % (t.eval_steps or epoch) == 0 or done == t.steps
+                due = last or done % (t.eval_steps or epoch) == 0
                 metric = self._evaluate(done) if due else None
-                if due or self.stop.requested or (t.save_steps and done % t.save_steps == 0):
+                stopping = self.stop.requested and not last  # read once: a signal may come any time
+                if due or stopping or (t.save_steps and done % t.save_steps == 0):
                     self._save(done, metric)
-                if self.stop.requested and done < t.steps:
+                if stopping:
                     self.checkpoints.wait()
                     self.progress.say(
                         f"Stopped by {self.stop.name} after step {done}, which is saved: the same "
                         "command goes on from there."
                     )
-                    self.log.close()
                     return False
-        self.log.close()
         return True
+
+    def _batches(self) -> Iterator[dict[str, Any]]:
+        """The batches from ``start`` on, on the devices."""
+        config, experiment = self.config, self.experiment
+        stream = batches(
+            experiment.data.splits["train"],
+            batch_size=config.train.batch_size,
+            seed=config.seed,
+            steps=config.train.steps,
+            start=self.start,
+            pad_to=experiment.mesh.devices.size,
+            buckets=config.data.buckets,
+            threads=config.data.threads,
+            batching=config.data.batching,
+        )
+        return (shard(experiment.mesh, experiment.for_model(batch)) for batch in stream)
 
     def _enter(self, stage: Stage, step: int) -> None:
         """Begin a stage; only its very first step may start the optimiser afresh."""
@@ -160,27 +158,24 @@ class _Run:
         if in_a_row >= self.config.train.max_bad_steps:
             raise UserError(
                 f"The loss or its gradient was not finite for {in_a_row} steps in a row up to step "
-                f"{step}; nothing of them was kept. Lower train.lr, or look for extreme features "
-                "with --mode=show."
+                f"{step}; nothing of them was kept: lower train.lr, or look for extreme values in "
+                "the features."
             )
 
     def _evaluate(self, step: int) -> float:
         """A row of dev metrics; returns the one by which the best step is chosen."""
-        splits = self.experiment.data.splits
+        splits, evaluation = self.experiment.data.splits, self.config.eval
         variables = self.evaluator.finalized(self.state.variables(None), splits["train"])
-        metrics = self.evaluator.metrics(variables, splits["dev"], self.config.eval.dev_protocols)
-        select = self.config.eval.select
-        if select not in metrics:
-            raise UserError(f"eval.select is {select!r}, but dev has only {', '.join(metrics)}.")
+        metrics = self.evaluator.metrics(variables, splits["dev"], evaluation.dev_protocols)
         self.log.write(step, {f"dev/{name}": value for name, value in metrics.items()})
-        shown = "  ".join(f"{k} {v:.1f}" for k, v in metrics.items() if "mea" not in k and "med" not in k)
-        self.progress.say(f"dev after step {step}: {shown}")
+        shown = {k: v for k, v in metrics.items() if not k.endswith(("meanR", "medR"))}
+        self.progress.say(
+            f"dev after step {step}: " + "  ".join(f"{k} {v:.1f}" for k, v in shown.items())
+        )
         self.progress.restart_clock()
-        return metrics[select]
+        return metrics[evaluation.select]
 
     def _save(self, step: int, metric: float | None) -> None:
-        if step == self.start:
-            return
         meta = {
             "config": configs.plain(self.config),
             "vocabulary": list(self.experiment.data.vocabulary.words),
@@ -195,9 +190,10 @@ class _Run:
         e, t = self.experiment, self.config.train
         sizes = ", ".join(f"{len(s)} {name} rows" for name, s in e.data.splits.items())
         parameters = sum(x.size for x in jax.tree.leaves(self.state.params))
+        epochs = t.steps / e.plan.steps_per_epoch
         print(
             f"{self.config.model.name} on {self.config.name}: {parameters:,} parameters; {sizes}; "
-            f"{t.steps} steps of {t.batch_size} rows ({t.steps / e.plan.steps_per_epoch:.1f} epochs) "
+            f"{t.steps} steps of {t.batch_size} rows, {epochs:.1f} epochs, "
             f"on {e.mesh.devices.size} {jax.devices()[0].device_kind} device(s)",
             flush=True,
         )
@@ -213,7 +209,9 @@ def _starts(stages: tuple[Stage, ...]) -> list[int]:
     return starts
 
 
-def _schedule(stages: tuple[Stage, ...], start: int, steps: int) -> Any:
+def _schedule(
+    stages: tuple[Stage, ...], start: int, steps: int
+) -> Iterator[tuple[int, Stage, bool]]:
     """(step, its stage, whether a step function must be made) from ``start``; the last extends."""
     starts = _starts(stages)
     current = None
@@ -221,16 +219,3 @@ def _schedule(stages: tuple[Stage, ...], start: int, steps: int) -> Any:
         index = max(i for i, first in enumerate(starts) if first <= step)
         yield step, stages[index], index != current
         current = index
-
-
-def _compare(saved: Mapping[str, Any], experiment: Experiment) -> None:
-    """Refuse other data; say what else differs from the run that is resumed."""
-    if saved["fingerprint"] != experiment.data.fingerprint:
-        raise UserError(
-            "The data is not the data that this run was trained on (its fingerprint differs): put "
-            "the same files at data.root, or give another --workdir."
-        )
-    changed = configs.differences(saved["config"], configs.plain(experiment.config))
-    if changed:
-        listed = "; ".join(f"{key}: {old!r} -> {new!r}" for key, (old, new) in changed.items())
-        warnings.warn(f"the configuration differs from the saved one: {listed}", stacklevel=2)

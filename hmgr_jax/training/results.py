@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import json
 import platform
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from hmgr_jax.errors import UserError
 from hmgr_jax.metrics.protocols import Sides, get_protocol
 from hmgr_jax.training import config as configs
 from hmgr_jax.training import plots
@@ -26,47 +28,78 @@ FILE = "results.json"
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "hmgr-jax")
 
 
+def record(
+    config: ConfigDict,
+    *,
+    protocols: Sequence[str],
+    split: str,
+    metrics: Mapping[str, float],
+    step: int,
+    fingerprint: str,
+) -> dict[str, Any]:
+    """What is written of an evaluation: the numbers and all that they depend on."""
+    return {
+        "model": config.model.name,
+        "protocol": ",".join(protocols),
+        "split": split,
+        "metrics": dict(metrics),
+        "step": step,
+        "config_hash": configs.config_hash(config),
+        "data_fingerprint": fingerprint,
+    }
+
+
 def finished(workdir: Path, config: ConfigDict) -> dict[str, Any] | None:
-    """Results of the same run if it has finished in ``workdir``."""
+    """Results of the same run if it has finished in ``workdir``.
+
+    Raises:
+        UserError: there are results that cannot be read.
+    """
     path = workdir / FILE
     if not path.is_file():
         return None
-    found = json.loads(path.read_text())
-    return found if found["config_hash"] == configs.config_hash(config) else None
+    try:
+        found = json.loads(path.read_bytes())
+        return found if found["config_hash"] == configs.config_hash(config) else None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{path} is not what a run writes: move it away, or give another --workdir."
+        ) from None
 
 
 def finish(
     experiment: Experiment, evaluator: Evaluator, checkpoints: Checkpoints, workdir: Path
 ) -> dict[str, Any]:
-    """Evaluate the dev-best step on test and write ``results.json`` and the plots."""
+    """Evaluate the dev-best step on test and write the plots and, last, ``results.json``."""
     config, splits = experiment.config, experiment.data.splits
     state, _, step = checkpoints.restore(experiment.abstract_state(), checkpoints.best_step())
     variables = replicate(experiment.mesh, state).variables(None)
     variables = evaluator.finalized(variables, splits["train"])
     metrics = evaluator.metrics(variables, splits["test"], config.eval.protocols)
-    results = {
-        "model": config.model.name,
-        "data": config.name,
-        "protocol": ",".join(config.eval.protocols),
-        "split": "test",
-        "metrics": metrics,
-        "step": step,
-        "seed": config.seed,
-        "config_hash": configs.config_hash(config),
-        "data_fingerprint": experiment.data.fingerprint,
-    }
-    write_json_atomic(workdir / FILE, results)
     plots.curves(workdir, step)
     plots.recalls(workdir, metrics, f"{config.model.name} on {config.name}, test")
-    return results
+    found = record(
+        config,
+        protocols=config.eval.protocols,
+        split="test",
+        metrics=metrics,
+        step=step,
+        fingerprint=experiment.data.fingerprint,
+    )
+    write_json_atomic(workdir / FILE, found)  # last: whoever finds it finds everything else
+    return found
 
 
-def show(results: Mapping[str, Any], workdir: Path) -> None:
-    """Print a run's results: protocol, table, and where its files lie."""
-    title = f"{results['model']} on {results['data']}, {results['split']}, step {results['step']}"
+def show(results: Mapping[str, Any], data: str) -> None:
+    """Print an evaluation on the data set named ``data``: its protocols and a table."""
     for name in results["protocol"].split(","):
         print(f"{name}: {get_protocol(name).description}")
+    title = f"{results['model']} on {data}, {results['split']}, step {results['step']}"
     table(title, recall_table(results["metrics"]))
+
+
+def show_files(results: Mapping[str, Any], workdir: Path) -> None:
+    """Print where the files of a finished run lie."""
     for what, path in (
         ("results", FILE),
         ("curves", "curves.png"),
@@ -76,36 +109,63 @@ def show(results: Mapping[str, Any], workdir: Path) -> None:
         print(f"{what + ':':12s}{workdir / path}")
 
 
-def spread(runs: Sequence[Mapping[str, Any]], workdir: Path) -> dict[str, Any]:
-    """Mean and standard deviation over seeds, printed as a table and written as ``seeds.json``."""
-    names = list(runs[0]["metrics"])
-    values = {name: [run["metrics"][name] for run in runs] for name in names}
+def spread(runs: Mapping[int, Mapping[str, Any]], data: str, workdir: Path) -> dict[str, Any]:
+    """Mean and standard deviation over seeds, printed as a table and written as ``seeds.json``.
+
+    Args:
+        runs: {seed: results}.
+        data: the name of the data set.
+        workdir: where the file goes.
+    """
+    first = next(iter(runs.values()))
+    values = {name: [run["metrics"][name] for run in runs.values()] for name in first["metrics"]}
     summary = {
         name: {"mean": float(np.mean(v)), "std": float(np.std(v, ddof=1)) if len(v) > 1 else 0.0}
         for name, v in values.items()
     }
     rows = [
-        {"": name, "mean": s["mean"], "std": s["std"]}
-        | {f"seed {run['seed']}": run["metrics"][name] for run in runs}
-        for name, s in summary.items()
+        {"": name, **summary[name]}
+        | {f"seed {seed}": value for seed, value in zip(runs, v, strict=True)}
+        for name, v in values.items()
     ]
-    table(f"{runs[0]['model']} on {runs[0]['data']}, {len(runs)} seeds, test", rows)
-    record = {**runs[0], "metrics": summary, "seeds": [run["seed"] for run in runs]}
-    record["step"] = [run["step"] for run in runs]
-    del record["seed"]
-    write_json_atomic(workdir / "seeds.json", record)
-    return record
+    table(f"{first['model']} on {data}, {len(runs)} seeds, {first['split']}", rows)
+    each = {name: [run[name] for run in runs.values()] for name in ("step", "config_hash")}
+    found = {**first, "metrics": summary, "seeds": list(runs), **each}
+    write_json_atomic(workdir / "seeds.json", found)
+    return found
 
 
 def check_protocols(experiment: Experiment) -> None:
-    """Refuse protocols that do not fit the splits, before the first step."""
-    evaluation, modalities = experiment.config.eval, experiment.model.modalities
+    """Refuse, before the first step, protocols that do not fit and a selection that none reports.
+
+    Raises:
+        UserError: one of them.
+    """
+    evaluation, (a, b) = experiment.config.eval, experiment.model.modalities[:2]
     for role, names in (("test", evaluation.protocols), ("dev", evaluation.dev_protocols)):
         split = experiment.data.splits[role]
-        a, b = modalities[:2]
         sides = Sides(split.groups[a], split.groups[b], (a, b), split.families)
         for name in names:
             get_protocol(name).check(sides)
+    known = _metric_names(evaluation.dev_protocols, (a, b))
+    if evaluation.select not in known:
+        raise UserError(
+            f"eval.select is {evaluation.select!r}, which eval.dev_protocols do not report: choose "
+            f"from {', '.join(known)}."
+        )
+
+
+def _metric_names(protocols: Sequence[str], modalities: tuple[str, str]) -> list[str]:
+    """What the protocols report, found on five pairs of one family."""
+    pairs, family = np.arange(5), np.zeros(5, np.int32)
+    found: dict[str, float] = {}
+    for name in protocols:
+        anywhere = dataclasses.replace(get_protocol(name), items=None)
+        families = dict.fromkeys(modalities, family)
+        found |= anywhere.evaluate(
+            np.eye(5, dtype=np.float32), pairs, pairs, modalities=modalities, families=families
+        )
+    return list(found)
 
 
 def versions() -> dict[str, str]:

@@ -42,8 +42,8 @@ def device_step(
     """The step ``(state, tables, local batch) -> (state, report)`` of one device.
 
     The loss is the same number on every device, so the mean over devices of the gradients is the
-    gradient. A loss or gradient that is not finite leaves everything but step and counters as it
-    was.
+    gradient. A loss, gradient, statistic or memory that is not finite leaves everything but step
+    and counters as it was.
     """
 
     def step(state: State, tables: Tree, batch: Mapping[str, Any]) -> tuple[State, Report]:
@@ -75,7 +75,7 @@ def device_step(
         params, opt_state, norm, rate = optimizer.update(
             gradient, state.optimizer, state.params, state.step
         )
-        good = jnp.isfinite(total) & jnp.isfinite(norm)
+        good = jnp.isfinite(total) & jnp.isfinite(norm) & _all_finite((stats, memory))
 
         def keep(new: Tree, old: Tree) -> Tree:
             return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
@@ -97,3 +97,8 @@ def device_step(
         return new_state, report
 
     return step
+
+
+def _all_finite(tree: Tree) -> Array:
+    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in leaves], bool))

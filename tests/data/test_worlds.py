@@ -21,14 +21,11 @@ from hmgr_jax.errors import UserError
 KNOWN_THING = ("heart", "blue", 1)
 KNOWN_PLACE = (0.8222679950018273, 0.4791918189451637)
 KNOWN_CAPTIONS = [
-    "the purple cross is closest of all to the purple circle and farther from the blue heart "
-    "than from the green triangle",
-    "the purple circle is nearer to the blue heart than to the green triangle and nearest of all "
-    "to the purple cross",
-    "the purple cross is closer to the green triangle than to the blue heart and nearest of all "
-    "to the violet disc",
-    "there is a large blue heart right of the large green triangle",
-    "the big purple cross is both left of the purple circle and below the green triangle",
+    "the purple circle, which is nearest of all to the purple cross, is low down in the picture",
+    "the green triangle is both at the top of the picture and closest of all to the blue heart",
+    "you can see a large purple cross on the left of the blue heart",
+    "the green triangle is near the upper edge of the picture and nearer to the blue heart than to the violet circle",
+    "the purple circle is near the lower edge of the picture and also closest of all to the purple cross",
 ]
 DIGEST = """
 import hashlib
@@ -155,7 +152,7 @@ def test_words_are_known_and_captions_fit(worlds):
 def test_regions_are_whole_and_shuffled(worlds):
     image = worlds.splits["train"].sources["image"]
     items = image.gather(np.array([5, 5, 2]))
-    assert items["regions"].shape == (3, 6, 198)
+    assert items["regions"].shape == (3, 6, 212)
     assert items["regions"].dtype == np.float16
     assert items["boxes"].dtype == np.float32
     assert items["labels"].dtype == np.int16
@@ -165,11 +162,12 @@ def test_regions_are_whole_and_shuffled(worlds):
     assert not image.regions[~present].any()
     assert not image.boxes[~present].any()
     pixels = image.regions[present][:, :192]
-    assert pixels.min() >= 0
-    assert pixels.max() <= 1
-    x1, y1, x2, y2 = image.boxes[present].T
-    own = np.stack([x1, y1, x2, y2, x2 - x1, y2 - y1], axis=1)
-    np.testing.assert_allclose(image.regions[present][:, 192:], own, atol=1e-3)
+    assert pixels.min() >= -0.5
+    assert pixels.max() <= 0.5
+    boxes = image.boxes[present]
+    np.testing.assert_allclose(image.regions[present][:, 192:196], boxes, atol=1e-3)
+    centre = (boxes[:, 0] + boxes[:, 2]) / 2
+    np.testing.assert_allclose(image.regions[present][:, 196], np.sin(np.pi * centre), atol=2e-3)
     # The order of the objects within a family is another in every sibling.
     first = image.labels[:, 0].reshape(-1, 4)
     assert (first != first[:, :1]).mean() > 0.4
@@ -192,7 +190,7 @@ def test_regions_show_what_the_picture_shows(families):
     for family in families[:10]:
         scene = family.scenes[1]
         windows = detect(scene)
-        pixels = describe_regions(scene, windows)[:, :-6].reshape(-1, CROP, CROP, 3)
+        pixels = describe_regions(scene, windows)[:, : 3 * CROP**2].reshape(-1, CROP, CROP, 3) + 0.5
         for index, window in enumerate(windows):
             picture = Image.fromarray(render_alone(scene, index, pixels=480))
             crop = picture.resize((CROP, CROP), Image.Resampling.BOX, tuple(480 * window))

@@ -44,6 +44,12 @@ SIZE, COLOUR, SHAPE = (
 )
 NAME = re.compile(rf"\b(?:the|an?) (?:({SIZE}) )?({COLOUR}) ({SHAPE})\b")
 PHRASES = {
+    r"(?:on|at|near) the left (?:side of|edge of|of) the picture": lambda s: ("at left", s),
+    r"(?:on|at|near) the right (?:side of|edge of|of) the picture": lambda s: ("at right", s),
+    r"(?:at the top of|near the upper edge of|high up in) the picture": lambda s: ("at top", s),
+    r"(?:at the bottom of|near the lower edge of|low down in) the picture": lambda s: (
+        ("at bottom", s)
+    ),
     r"(?:closer|nearer) to #(\d) than to #(\d)": lambda s, b, c: ("closer", s, b, c),
     r"farther from #(\d) than from #(\d)": lambda s, b, c: ("closer", s, c, b),
     r"(?:in )?between #(\d) and #(\d)": lambda s, b, c: ("between", s, b, c),
@@ -123,6 +129,9 @@ def _is_true(said, scene):
     """Plain geometry, with one threshold where the generator leaves a gap."""
     name, *objects = said
     p = [(scene.things[k].x, scene.things[k].y) for k in objects]
+    if name.startswith("at "):
+        axis = int(name in ("at top", "at bottom"))
+        return (p[0][axis] < 0.41) if name in ("at left", "at top") else (p[0][axis] > 0.59)
     if name in ("left", "above"):
         axis = ("left", "above").index(name)
         return p[1][axis] - p[0][axis] > 0.08
@@ -183,7 +192,7 @@ def test_most_captions_are_about_distances_of_pairs(families):
     ]
     assert np.mean(["pair" in kind for kind in kinds]) >= 0.6
     assert np.mean(["side" not in kind for kind in kinds]) >= 0.5
-    assert np.mean([kind == {"side"} for kind in kinds]) >= 0.25
+    assert np.mean([kind == {"side"} for kind in kinds]) >= 0.15
     seen = Counter(s.relation for _, _, caption in _told(families) for s in caption.statements)
     assert seen.keys() == RELATIONS.keys()
 

@@ -23,7 +23,7 @@ from hmgr_jax.errors import UserError
 
 __all__ = ["VERSION", "Family", "make_family", "open_worlds"]
 
-VERSION = 1
+VERSION = 2
 """Raise it with any change that changes a scene, a caption or a feature."""
 
 
@@ -31,7 +31,7 @@ def open_worlds(seed: int = 0, train: int = 2000, dev: int = 200, test: int = 40
     """Generate the scenes of three splits with region features and five captions each.
 
     Sizes count scenes, in multiples of 4 (whole families). Scene i of a split belongs to family
-    i // 4 and does not depend on the sizes. Images give "regions" float16 [n, 6, 198],
+    i // 4 and does not depend on the sizes. Images give "regions" float16 [n, 6, 212],
     "n_regions" int32 [n], "boxes" float32 [n, 6, 4] and "labels" int16 [n, 6] (-1: none).
 
     Raises ``UserError`` for a size that is no positive multiple of 4, or a negative seed.

@@ -13,9 +13,9 @@ from hmgr_jax.data.worlds.statements import RELATIONS, Statement, every_statemen
 from hmgr_jax.data.worlds.wording import say, subjects
 
 PER_SCENE = 5
-SLOTS = ("pair", "pair", "pair", "side", "other")
-"""What the five captions are about: distances of pairs; a direction; a direction or alignment."""
-OTHER = ("side", "side", "aligned")
+SLOTS = ("pair", "pair", "side", "place", "other")
+"""What the five captions are about: distances of pairs; a direction; an object's own place."""
+OTHER = ("pair", "pair", "aligned")
 DOUBLE = 0.3
 """Share of the captions that are to join two statements, neither of which would be enough."""
 Choice = tuple[int, ...]
@@ -49,7 +49,7 @@ def _choose(candidates: _Candidates, rng: np.random.Generator) -> list[Choice] |
     for slot in SLOTS:
         kind = OTHER[rng.integers(len(OTHER))] if slot == "other" else slot
         choice = candidates.draw(kind, chosen)
-        if choice is None and kind == "aligned":
+        if choice is None and kind in ("aligned", "place"):
             choice = candidates.draw("side", chosen)
         if choice is None:
             return None

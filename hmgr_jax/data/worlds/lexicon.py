@@ -38,7 +38,18 @@ FAR = ("far from", "far away from", "a long way from", "nowhere near")
 ROW = ("in one row with", "level with", "at the height of")
 COLUMN = ("in one column with", "vertically in line with")
 
+PLACES = {
+    "left": ("on the left side of", "near the left edge of", "at the left of"),
+    "right": ("on the right side of", "near the right edge of", "at the right of"),
+    "top": ("at the top of", "near the upper edge of", "high up in"),
+    "bottom": ("at the bottom of", "near the lower edge of", "low down in"),
+}
+
 PREDICATES: dict[tuple[str, int], tuple[str, ...]] = {
+    **{
+        (f"at the {side}", 0): tuple(f"{words} the picture" for words in phrases)
+        for side, phrases in PLACES.items()
+    },
     ("left of", 0): tuple(f"{words} {{1}}" for words in LEFT),
     ("left of", 1): tuple(f"{words} {{0}}" for words in RIGHT),
     ("above", 0): tuple(f"{words} {{1}}" for words in ABOVE),

@@ -18,6 +18,8 @@ from hmgr_jax.data.worlds.scene import Scene
 Judge = Callable[..., np.ndarray]
 ASIDE = (0.12, 0.04)
 """Left of, above: at least so far apart on that axis; clearly false below the second number."""
+EDGE = (0.36, 0.46)
+"""At the left, at the top: nearer to that edge than this; clearly false beyond the second number."""
 LEVEL = (0.05, 0.12)
 """In the same row or column: at most so far off; clearly false above the second number."""
 NEAR = (0.28, 0.36)
@@ -33,7 +35,8 @@ class Relation:
     """A relation of `arity` objects, in which the last two may change places if `symmetric`.
 
     `kind` is "pair" where distances of pairs decide (so no sum of facts about single objects can),
-    "aligned" for rows and columns, "side" for the directions.
+    "aligned" for rows and columns, "side" for the directions, "place" where one object's own place
+    in the picture decides.
     """
 
     arity: int
@@ -121,6 +124,14 @@ def _aside(axis: int) -> Judge:
     return judge
 
 
+def _at(axis: int, far: bool) -> Judge:
+    def judge(places: np.ndarray, a: np.ndarray) -> np.ndarray:
+        off = 1 - places[:, a, axis] if far else places[:, a, axis]
+        return _verdict(off < EDGE[0], off > EDGE[1])
+
+    return judge
+
+
 def _level(axis: int) -> Judge:
     def judge(places: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         step = np.abs(places[:, b, axis] - places[:, a, axis])
@@ -163,6 +174,10 @@ def _between(places: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray) ->
 
 
 RELATIONS = {
+    "at the left": Relation(1, "place", False, _at(0, far=False)),
+    "at the right": Relation(1, "place", False, _at(0, far=True)),
+    "at the top": Relation(1, "place", False, _at(1, far=False)),
+    "at the bottom": Relation(1, "place", False, _at(1, far=True)),
     "left of": Relation(2, "side", False, _aside(0)),
     "above": Relation(2, "side", False, _aside(1)),
     "same row": Relation(2, "aligned", True, _level(1)),

@@ -1,0 +1,110 @@
+"""Values of a configuration that no run can have, refused before anything is opened or written."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from hmgr_jax.errors import UserError
+from hmgr_jax.models import unknown_name
+from hmgr_jax.models.base import Parts
+from hmgr_jax.training.config import flatten, plain
+from hmgr_jax.training.optimizer import KINDS, Stage
+from hmgr_jax.training.parallel import MAPPERS
+
+CHOICES = {
+    "dtype": ("float32", "bfloat16"),
+    "data.batching": ("rows", "groups"),
+    "train.decay": ("step", "cosine", "none"),
+    "train.optimizer": KINDS,
+    "parallel.mapper": MAPPERS,
+}
+AT_LEAST = {
+    "seed": 0,
+    "data.captions_per_image": 0,
+    "data.max_words": 1,
+    "data.threads": 1,
+    "train.steps": 1,
+    "train.batch_size": 1,
+    "train.warmup_steps": 0,
+    "train.log_steps": 1,
+    "train.eval_steps": 0,
+    "train.save_steps": 0,
+    "train.max_bad_steps": 1,
+    "train.clip": 0.0,
+    "train.weight_decay": 0.0,
+    "eval.batch_size": 1,
+    "eval.tile": 1,
+    "parallel.devices": 0,
+}
+
+
+def check(config: ConfigDict) -> None:
+    """Refuse values out of range.
+
+    Raises:
+        UserError: one sentence for the first of them.
+    """
+    values = flatten(plain(config))
+    for key, choices in CHOICES.items():
+        if values[key] not in choices:
+            raise UserError(f"{key} is one of {', '.join(choices)}, not {values[key]!r}.")
+    for key, least in AT_LEAST.items():
+        if values[key] < least:
+            raise UserError(f"{key} must be at least {least}, it is {values[key]}: raise it.")
+    if values["train.lr"] <= 0:
+        raise UserError(f"train.lr must be positive, it is {values['train.lr']}: raise it.")
+    if config.seed >= 2**31:
+        raise UserError(f"seed must be below 2147483648, it is {config.seed}: lower it.")
+    if not config.eval.protocols or not config.eval.dev_protocols:
+        raise UserError("eval.protocols and eval.dev_protocols must name a protocol each: add one.")
+    found = len(jax.devices())
+    if config.parallel.devices > found:
+        raise UserError(
+            f"parallel.devices is {config.parallel.devices}, but this machine has {found}: lower "
+            "it, or leave it at 0 for all."
+        )
+    _check_stages(config)
+
+
+def check_parts(config: ConfigDict, parts: Parts) -> None:
+    """Refuse names of parts that the model does not have.
+
+    Raises:
+        UserError: with the closest name.
+    """
+    train = config.train
+    named = [("train.frozen", train.frozen), ("train.lr_factors", train.lr_factors)]
+    named += [("init", config.init)]
+    for stage in train.stages:
+        for key in ("frozen", "lr_factors"):
+            named.append((f"{key} of a stage", stage.get(key, ())))
+    for key, names in named:
+        _demand_known(f"part of {config.model.name} in {key}", names, parts)
+
+
+def _check_stages(config: ConfigDict) -> None:
+    fields = [field.name for field in dataclasses.fields(Stage)]
+    for stage in config.train.stages:
+        if not isinstance(stage, Mapping | ConfigDict):
+            raise UserError(f"train.stages holds dicts with {', '.join(fields)}, not {stage!r}.")
+        _demand_known("key of a stage", stage, fields)
+        steps: Any = stage.get("steps")
+        if not isinstance(steps, int) or steps < 1:
+            raise UserError(f"a stage needs steps, an integer from 1, it has {steps!r}: give one.")
+    before_last = sum(stage["steps"] for stage in config.train.stages[:-1])
+    if before_last >= config.train.steps:
+        raise UserError(
+            f"the stages before the last one have {before_last} steps, but train.steps is "
+            f"{config.train.steps}: raise it, or shorten the stages."
+        )
+
+
+def _demand_known(what: str, names: Iterable[str], known: Iterable[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise UserError(unknown_name(what, name, list(known)))

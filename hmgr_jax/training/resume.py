@@ -1,0 +1,96 @@
+"""What a run folder holds already, and whether a configuration may go on from there."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from hmgr_jax.data.vocabulary import Vocabulary
+from hmgr_jax.errors import UserError
+from hmgr_jax.training import config as configs
+from hmgr_jax.training import results
+from hmgr_jax.training.checkpoint import Checkpoints
+from hmgr_jax.training.experiment import Experiment
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The newest whole checkpoint of a run that was interrupted."""
+
+    step: int
+    meta: dict[str, Any]
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The words that the run was begun with."""
+        return Vocabulary(tuple(self.meta["vocabulary"]))
+
+
+def find(checkpoints: Checkpoints, config: ConfigDict, workdir: Path) -> Saved | None:
+    """The checkpoint that ``config`` goes on from in ``workdir``; None begins anew.
+
+    Says what differs from the configuration that was saved.
+
+    Raises:
+        UserError: to begin or go on would lose what is there, or would mix two runs.
+    """
+    step = checkpoints.newest()
+    if step is None:
+        _demand_nothing_to_lose(checkpoints, workdir)
+        return None
+    saved = Saved(step, checkpoints.meta(step))
+    _demand_same_run(saved, config, workdir)
+    return saved
+
+
+def demand_same_data(saved: Saved, experiment: Experiment) -> None:
+    """Refuse to go on with other data than before.
+
+    Raises:
+        UserError: the fingerprints differ.
+    """
+    if saved.meta["fingerprint"] != experiment.data.fingerprint:
+        raise UserError(
+            "The data is not the data that this run was trained on (its fingerprint differs): put "
+            "the same files at data.root, or give another --workdir."
+        )
+
+
+def _demand_nothing_to_lose(checkpoints: Checkpoints, workdir: Path) -> None:
+    damaged = sorted(path.name for path in checkpoints.directory.glob("*.damaged*"))
+    if damaged:
+        raise UserError(
+            f"Every checkpoint in {checkpoints.directory} is damaged ({', '.join(damaged)}), so "
+            "this run cannot go on: restore them from a copy, or give another --workdir to begin "
+            "anew."
+        )
+    if (workdir / results.FILE).is_file():
+        raise UserError(
+            f"{workdir} holds the results of a finished run of another configuration and no "
+            "checkpoint to go on from: give another --workdir."
+        )
+
+
+def _demand_same_run(saved: Saved, config: ConfigDict, workdir: Path) -> None:
+    changed = configs.differences(saved.meta["config"], configs.plain(config))
+    for key, what in (("model.name", "system"), ("seed", "seed")):
+        if key in changed:
+            old, new = changed[key]
+            raise UserError(
+                f"{workdir} holds a run of another {what} ({old!r}, not {new!r}): give another "
+                "--workdir."
+            )
+    if not changed:
+        return
+    listed = configs.spell(changed)
+    if saved.step >= config.train.steps:
+        raise UserError(
+            f"The run in {workdir} has made {saved.step} steps of {config.train.steps}, so nothing "
+            f"is left to train with a changed configuration ({listed}): raise train.steps, use "
+            "--mode=evaluate to evaluate otherwise, or give another --workdir."
+        )
+    warnings.warn(f"the configuration differs from the saved one: {listed}", stacklevel=2)

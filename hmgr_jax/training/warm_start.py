@@ -1,0 +1,81 @@
+"""Parts of a model that start from another run: ``config.init = {"image": "runs/other"}``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+
+from hmgr_jax.data.vocabulary import Vocabulary
+from hmgr_jax.errors import UserError
+from hmgr_jax.models.base import Parts
+from hmgr_jax.shapes import Tree
+from hmgr_jax.training.checkpoint import Checkpoints
+from hmgr_jax.training.named_leaves import arrange_like, by_name
+
+
+def warm_start(params: Tree, parts: Parts, init: Mapping[str, str], vocabulary: Vocabulary) -> Tree:
+    """``params`` with the parts named in ``init`` taken from the best step of other runs.
+
+    Args:
+        params: freshly drawn parameters.
+        parts: ``model.parts()``.
+        init: {part: workdir of a run}; an empty workdir leaves the part as it was drawn.
+        vocabulary: a part that holds word vectors comes only from a run with the same words.
+
+    Raises:
+        UserError: no checkpoint there, other names or shapes, or other words.
+    """
+    for part, workdir in init.items():
+        if workdir:
+            own = {n: x for n, x in by_name(params).items() if _within(n, parts[part])}
+            if not own:
+                raise UserError(f"init.{part} is given, but no parameter belongs to it: drop it.")
+            words = vocabulary if _holds_words(part, parts) else None
+            params = arrange_like(params, by_name(params) | _read(part, workdir, own, words), None)
+    return params
+
+
+def _read(
+    part: str, workdir: str, own: Mapping[str, jax.Array], words: Vocabulary | None
+) -> dict[str, jax.Array]:
+    """The leaves ``own`` of the best step (the newest where none was evaluated) of a run."""
+    folder = Path(workdir) / "checkpoints"
+    if not folder.is_dir():
+        raise UserError(
+            f"init.{part} is {workdir}, which holds no checkpoints: give the --workdir of a "
+            "trained run."
+        )
+    wanted: dict = {}
+    for name, leaf in own.items():
+        node = wanted
+        *groups, last = name.split("/")
+        for group in groups:
+            node = node.setdefault(group, {})
+        node[last] = leaf
+    with Checkpoints(folder, read_only=True) as checkpoints:
+        try:
+            state, meta, _ = checkpoints.restore(
+                {"params": wanted}, checkpoints.best_step(), partial=True
+            )
+        except UserError as error:
+            raise UserError(f"init.{part} cannot start from {workdir}: {error}") from None
+    if words is not None and tuple(meta["vocabulary"]) != words.words:
+        raise UserError(
+            f"init.{part} holds word vectors, but {workdir} was trained with other words: give "
+            "data.vocabulary the same file in both runs, or leave the part out."
+        )
+    return by_name(state["params"])
+
+
+def _within(name: str, paths: tuple[str, ...]) -> bool:
+    return any(name == path or name.startswith(f"{path}/") for path in paths)
+
+
+def _holds_words(part: str, parts: Parts) -> bool:
+    """Whether one of the two parts lies within the other."""
+    words = parts.get("words", ())
+    return any(_within(path, parts[part]) for path in words) or any(
+        _within(path, words) for path in parts[part]
+    )

@@ -1,0 +1,58 @@
+"""Products in bfloat16 still add up in float32."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from layer_cases import as64, linear, normal, random_params
+
+from hmgr_jax.layers.linear import Linear, einsum, uniform
+
+MANY = 4096
+"""Ones added in bfloat16 stop growing at 256."""
+
+
+def test_einsum_accumulates_in_float32():
+    ones = jnp.ones((2, MANY))
+    found = einsum("ik,jk->ij", ones, ones, dtype=jnp.bfloat16)
+    assert found.dtype == jnp.float32
+    np.testing.assert_array_equal(found, MANY + np.zeros((2, 2)))
+    # 4097 is no bfloat16: the result has not been rounded to one either.
+    ones = jnp.ones((1, MANY + 1))
+    assert float(einsum("ik,jk->ij", ones, ones, dtype=jnp.bfloat16)[0, 0]) == MANY + 1
+
+
+def test_operands_are_rounded_to_the_compute_type():
+    x = jnp.asarray([[1.0 + 2**-10]])
+    assert float(einsum("ik,jk->ij", x, x, dtype=jnp.bfloat16)[0, 0]) == 1.0
+    assert float(einsum("ik,jk->ij", x, x)[0, 0]) > 1.0
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("shape", [(3, 4), (2, 3, 4)])
+def test_linear(dtype, shape):
+    module, x = Linear(5, dtype=dtype), normal(*shape)
+    params = random_params(module, x)
+    found = module.apply({"params": params}, x)
+    assert found.dtype == jnp.float32
+    tolerance = 1e-6 if dtype == jnp.float32 else 0.03
+    np.testing.assert_allclose(found, linear(as64(params), as64(x)), rtol=0, atol=tolerance)
+
+
+def test_parameters_and_gradients_stay_float32():
+    module, x = Linear(5, dtype=jnp.bfloat16), normal(3, 4)
+    params = module.init(jax.random.key(0), x)
+    gradient = jax.grad(lambda p: jnp.sum(module.apply(p, x)))(params)
+    for leaf in jax.tree.leaves((params, gradient)):
+        assert leaf.dtype == jnp.float32
+
+
+def test_without_bias():
+    module = Linear(5, use_bias=False)
+    assert list(random_params(module, normal(3, 4))) == ["kernel"]
+
+
+def test_uniform_fills_its_range():
+    found = np.asarray(uniform(0.25)(jax.random.key(0), (1000,)))
+    assert -0.25 <= found.min() < -0.24
+    assert 0.24 < found.max() <= 0.25

@@ -1,0 +1,87 @@
+"""From nodes to one unit vector: every pool against numpy, item by item."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from layer_cases import as64, linear, mask_of, normal, random_params, softmax, unit
+
+from hmgr_jax.layers.dropout import Keys
+from hmgr_jax.layers.pooling import POOLS, GlobalPool
+from hmgr_jax.layers.recurrent import GRU
+
+N, D = 4, 3
+LENGTHS = (4, 2, 1)
+MASK = mask_of(LENGTHS, N)
+X = normal(3, N, D)
+KEYS = Keys.at(jnp.int32(0), jnp.int32(0), jnp.arange(3))
+
+
+def pooled(kind, params, x):
+    """One item's valid nodes [n, D] to a vector, in float64."""
+    if kind == "mean":
+        return x.mean(0)
+    if kind == "max":
+        return x.max(0)
+    if kind == "gru":
+        states = GRU(D).apply({"params": params["gru"]}, jnp.asarray(x[None], jnp.float32))
+        return np.asarray(states)[0, -1]
+    p = as64(params)
+    local, guide = np.tanh(linear(p["local"], x)), np.tanh(linear(p["guide"], x.mean(0)))
+    return softmax(linear(p["weight"], local * guide)[:, 0]) @ x
+
+
+@pytest.fixture(scope="module", params=POOLS)
+def pool(request):
+    module = GlobalPool(request.param)
+    params = random_params(module, X, MASK, None) if request.param in ("attention", "gru") else {}
+    return request.param, module, params
+
+
+def test_values_and_padding(pool):
+    kind, module, params = pool
+    garbage = jnp.where(MASK[:, :, None], X, 1e3)
+    found = module.apply({"params": params}, garbage, MASK, None)
+    x = np.asarray(X, np.float64)
+    expected = [unit(pooled(kind, params, x[i, :n])) for i, n in enumerate(LENGTHS)]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+def test_only_attention_draws_random_numbers(pool):
+    kind, module, params = pool
+    plain = np.asarray(module.apply({"params": params}, X, MASK, None))
+    dropped = np.asarray(module.apply({"params": params}, X, MASK, KEYS))
+    assert np.array_equal(plain, dropped) == (kind != "attention")
+    again = module.apply({"params": params}, X, MASK, KEYS)
+    np.testing.assert_array_equal(dropped, again)
+
+
+def test_attention_drops_both_branches():
+    module = GlobalPool("attention", dropout=0.5)
+    params = random_params(module, X, MASK, None)
+
+    def run(params, keys):
+        return module.apply({"params": params}, X, MASK, keys)
+
+    # With one branch constant, dropout of the other must still show.
+    for branch in ("local", "guide"):
+        constant = {"kernel": jnp.zeros((D, D)), "bias": jnp.full(D, 20.0)}
+        one = {**params, branch: constant}
+        assert not np.array_equal(run(one, None), run(one, KEYS))
+
+
+def test_a_hole_in_the_mask_is_no_node(pool):
+    kind, module, params = pool
+    holed = jnp.asarray([[True, False, True, True]])
+    found = module.apply({"params": params}, X[:1], holed, None)
+    x = np.asarray(X, np.float64)[0]
+    if kind == "gru":  # the hole is a step of zeros: places keep their time
+        expected = pooled(kind, params, np.where(np.asarray(holed)[0][:, None], x, 0.0))
+    else:
+        expected = pooled(kind, params, x[[0, 2, 3]])
+    np.testing.assert_allclose(found[0], unit(expected), rtol=0, atol=1e-6)
+
+
+def test_an_unknown_pool_is_named():
+    with pytest.raises(ValueError, match="median"):
+        jax.eval_shape(lambda: GlobalPool("median").init(jax.random.key(0), X, MASK, None))

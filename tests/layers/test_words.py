@@ -1,0 +1,65 @@
+"""The caption encoder: masks, <unk> in training, and no word beyond the length."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from layer_cases import random_params
+
+from hmgr_jax.layers.dropout import Keys
+from hmgr_jax.layers.recurrent import BiGRU
+from hmgr_jax.layers.words import UNKNOWN, WordEncoder
+
+WORDS, F, D = 20, 5, 4
+LENGTHS = jnp.asarray([6, 4, 2])
+TOKENS = jnp.asarray([[1, 7, 8, 9, 10, 2], [1, 11, 12, 2, 0, 0], [1, 2, 0, 0, 0, 0]])
+KEYS = Keys.at(jnp.int32(0), jnp.int32(0), jnp.arange(3))
+
+
+@pytest.fixture(scope="module")
+def params():
+    return random_params(WordEncoder(WORDS, F, D), TOKENS, LENGTHS, None)
+
+
+def encode(params, tokens, lengths=LENGTHS, keys=None, **rates):
+    module = WordEncoder(WORDS, F, D, **rates)
+    return jax.jit(module.apply)({"params": params}, tokens, lengths, keys)
+
+
+def test_vectors_go_through_the_recurrent_encoder(params):
+    states, mask = encode(params, TOKENS)
+    np.testing.assert_array_equal(mask, np.arange(6)[None] < np.asarray(LENGTHS)[:, None])
+    vectors = params["vectors"][TOKENS]
+    expected = BiGRU(D).apply({"params": params["gru"]}, vectors, LENGTHS)
+    np.testing.assert_allclose(states, expected, rtol=0, atol=1e-6)
+
+
+def test_tokens_beyond_the_length_and_the_bucket_do_not_matter(params):
+    states, mask = encode(params, TOKENS)
+    garbage = jnp.where(mask, TOKENS, 17)
+    np.testing.assert_array_equal(encode(params, garbage)[0], states)
+    longer, _ = encode(params, jnp.pad(TOKENS, ((0, 0), (0, 3))))
+    np.testing.assert_allclose(longer[:, :6], states, rtol=0, atol=1e-6)
+    assert not np.asarray(longer[:, 6:]).any()
+
+
+def test_dropped_words_become_unknown_but_never_start_and_end(params):
+    almost_all = encode(params, TOKENS, keys=KEYS, word_dropout=65535 / 65536)[0]
+    inner = (TOKENS > 2) & (jnp.arange(6)[None] < LENGTHS[:, None])
+    expected = encode(params, jnp.where(inner, UNKNOWN, TOKENS))[0]
+    np.testing.assert_allclose(almost_all, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["word_dropout", "vector_dropout"])
+def test_dropout_is_for_training_only(params, kind):
+    plain = np.asarray(encode(params, TOKENS)[0])
+    np.testing.assert_array_equal(encode(params, TOKENS, **{kind: 0.5})[0], plain)
+    assert not np.array_equal(encode(params, TOKENS, keys=KEYS, **{kind: 0.5})[0], plain)
+
+
+def test_word_vectors_start_small_and_uniform():
+    given = (TOKENS, LENGTHS, None)
+    params = jax.jit(lambda key: WordEncoder(WORDS, 50, D).init(key, *given))(jax.random.key(0))
+    vectors = np.asarray(params["params"]["vectors"])
+    assert vectors.shape == (WORDS, 50)
+    assert 0.095 < np.abs(vectors).max() <= 0.1

@@ -1,0 +1,72 @@
+"""The triplet ranking loss by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hmgr_jax.losses.triplet import negatives, triplet
+
+# Rows are images, columns captions; positives on the diagonal; the margin is 0.2.
+SCORES = jnp.asarray([[0.9, 0.8, 0.1], [0.2, 0.5, 0.35], [0.6, 0.7, 0.6]])
+# Over the rows:    0.1, 0 | 0, 0.05 | 0.2, 0.3     hardest 0.1 + 0.05 + 0.3
+# Over the columns: 0, 0 | 0.5, 0.4 | 0, 0          hardest 0   + 0.5 + 0
+HARDEST, SUM = 0.95, 1.55
+ALL = jnp.ones(3, bool)
+
+
+def test_hardest_and_sum_by_hand():
+    pairs = negatives(ALL)
+    np.testing.assert_allclose(triplet(SCORES, pairs), HARDEST, rtol=1e-6)
+    np.testing.assert_allclose(triplet(SCORES, pairs, hard=False), SUM, rtol=1e-6)
+    # Without a margin only column 1 is violated, by 0.3 and 0.2, and row 2 by 0.1.
+    np.testing.assert_allclose(triplet(SCORES, pairs, margin=0.0), 0.4, rtol=1e-6)
+
+
+def test_hard_may_be_traced():
+    loss = jax.jit(lambda hard: triplet(SCORES, negatives(ALL), hard=hard))
+    np.testing.assert_allclose(loss(jnp.asarray(True)), HARDEST, rtol=1e-6)
+    np.testing.assert_allclose(loss(jnp.asarray(False)), SUM, rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [2, 5, 128])
+def test_collapsed_scores_cost_two_margins_a_row(size):
+    pairs = negatives(jnp.ones(size, bool))
+    found = triplet(jnp.full((size, size), 0.7), pairs)
+    np.testing.assert_allclose(found, 2 * 0.2 * size, rtol=1e-5)
+
+
+def test_pairs_of_the_same_group_are_no_negatives():
+    groups = jnp.asarray([4, 9, 4])
+    np.testing.assert_array_equal(negatives(ALL, groups), [[0, 1, 0], [1, 0, 1], [0, 1, 0]])
+    # Left are rows 0.1 | 0, 0.05 | 0.3 and columns 0 | 0.5, 0.4 | 0.
+    found = triplet(SCORES, negatives(ALL, groups))
+    np.testing.assert_allclose(found, 0.1 + 0.05 + 0.3 + 0.5, rtol=1e-6)
+    found = triplet(SCORES, negatives(ALL, groups), hard=False)
+    np.testing.assert_allclose(found, 0.1 + 0.05 + 0.3 + 0.5 + 0.4, rtol=1e-6)
+
+
+@pytest.mark.parametrize("hard", [True, False])
+@pytest.mark.parametrize("groups", [None, jnp.asarray([0, 1, 2, 0, 1])])
+def test_invalid_rows_count_for_nothing(hard, groups):
+    valid = jnp.asarray([True, True, True, False, False])
+    padded = jnp.full((5, 5), 50.0).at[:3, :3].set(SCORES)
+    found = triplet(padded, negatives(valid, groups), hard=hard)
+    np.testing.assert_allclose(found, HARDEST if hard else SUM, rtol=1e-6)
+
+
+def test_separated_scores_cost_nothing():
+    scores = jnp.eye(4)
+    value, gradient = jax.value_and_grad(triplet)(scores, negatives(jnp.ones(4, bool)))
+    assert value == 0
+    assert not np.asarray(gradient).any()
+
+
+def test_gradient_by_hand():
+    pairs = negatives(ALL)
+    # Every violated pair pushes its score up and its row's (or column's) positive down.
+    hard = np.array([[-1, 1, 0], [0, -1, 1], [0, 1, -1]]) + [[0, 1, 0], [0, -1, 0], [0, 0, 0]]
+    np.testing.assert_array_equal(jax.grad(triplet)(SCORES, pairs), hard)
+    every = [[-1, 1, 0], [0, -1, 1], [1, 1, -2]] + np.array([[0, 1, 0], [0, -2, 0], [0, 1, 0]])
+    found = jax.grad(lambda s: triplet(s, pairs, hard=False))(SCORES)
+    np.testing.assert_array_equal(found, every)

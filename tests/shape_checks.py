@@ -1,0 +1,28 @@
+"""Shape annotations are checked at run time in the tests, where the array mathematics is."""
+
+from typing import Any
+
+from beartype import beartype
+from jaxtyping import install_import_hook
+
+CHECKED = (
+    "hmgr_jax.layers",
+    "hmgr_jax.losses",
+    "hmgr_jax.models",
+    "hmgr_jax.training.optimizer",
+    "hmgr_jax.training.parallel",
+    "hmgr_jax.training.state",
+)
+
+
+def check(function: Any) -> Any:
+    """Check arguments and result, but not the fields of a dataclass.
+
+    ``jax.tree.map`` builds trees of anything: shapes, shardings, numpy arrays.
+    """
+    return function if function.__name__ == "__init__" else beartype(function)
+
+
+def install() -> None:
+    """Check every function that is imported from now on."""
+    install_import_hook(CHECKED, f"{__name__}.check")
