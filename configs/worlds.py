@@ -8,20 +8,37 @@ from ml_collections import ConfigDict
 
 from hmgr_jax.training.config import recipe
 
+STEPS = 1200
+
 
 def get_config(model: str = "hmgr") -> ConfigDict:
     """The recipe of one system on generated worlds."""
-    config = recipe("worlds", model, dim=128, word_dim=64, slots=64, key_dim=64)
+    fields = {
+        "dim": 128,
+        "word_dim": 64,
+        "slots": 64,
+        "key_dim": 64,
+        "region_embedding": "mlp",
+        "region_hidden": 256,
+        "affinity": "softmax",
+        "graph_layers": 1,
+        "graph_gate": True,
+        "boxes": True,
+        # On the hardest negative, always a sibling, training falls back to its plateau.
+        "sum_warmup_steps": STEPS,
+    }
+    config = recipe("worlds", model, **fields)
     config.data.source = "worlds"
     config.data.batching = "groups"
-    config.data.buckets = (16, 24, 32)
-    config.train.steps = 600
-    config.train.batch_size = 64
-    config.train.lr = 1e-3
-    config.train.warmup_steps = 30
+    config.data.buckets = (24,)
+    config.data.worlds.train = 8000
+    config.train.steps = STEPS
+    config.train.batch_size = 128
+    config.train.lr = 4e-3
+    config.train.warmup_steps = 60
     config.train.decay = "cosine"
-    config.train.eval_steps = 100
     config.train.log_steps = 20
+    config.train.eval_steps = 200
     config.eval.protocols = ("worlds", "family")
     config.eval.dev_protocols = ("worlds", "family")
     return config

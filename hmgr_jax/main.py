@@ -2,26 +2,24 @@
 
 ``python -m hmgr_jax.main --config configs/worlds.py`` with
 
---config configs/coco.py:imram       a recipe, and which system
---config.train.lr=1e-3               any value of it
---workdir runs/mine                  where everything of the run lies; default runs/RECIPE-MODEL
---mode train|evaluate|encode|show
---split test|dev|train               for evaluate and encode
---seeds 0,1,2                        a run for each, and their mean and spread
+    --config configs/coco.py:imram       a recipe, and which system
+    --config.train.lr=1e-3               any value of it
+    --workdir runs/mine                  where everything of the run lies; default runs/RECIPE-MODEL
+    --mode train|evaluate|encode|show
+    --split test|dev|train               for evaluate and encode
+    --seeds 0,1,2                        a run for each, and their mean and spread
 """
 
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from ml_collections import ConfigDict
 
+from hmgr_jax.command import Parser, guarded
 from hmgr_jax.errors import UserError
 from hmgr_jax.training import recipe_file
 
@@ -30,29 +28,14 @@ SPLITS = ("train", "dev", "test")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, run, and turn a user's mistake into one sentence on stderr and exit code 2."""
-    arguments = list(sys.argv if argv is None else argv)[1:]
-    with warnings.catch_warnings():
-        warnings.showwarning = _show_warning
-        try:
-            return run(arguments)
-        except UserError as error:
-            return _fail(str(error))
-        except OSError as error:
-            what = error.filename or "something that this needs"
-            return _fail(
-                f"The system refused {what} ({error.strerror or error}): look at the path, its "
-                "permissions and the room on the disk."
-            )
-        except KeyboardInterrupt:
-            _fail("Stopped by Ctrl-C: the same command goes on from the newest checkpoint, if any.")
-            return 130
+    """The command; exit code 2 for a user's mistake."""
+    return guarded(run, argv)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Do what the command line says; the exit code."""
     overrides, others = recipe_file.split_overrides(arguments)
-    flags = _parse(others)
+    flags = _parser().parse(others)
     if flags.help:
         print(__doc__)
         return 0
@@ -72,28 +55,15 @@ def run(arguments: Sequence[str]) -> int:
     return commands.encode(retriever, flags.split)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message[:1].upper()}{message[1:]}; --help shows the command line.")
-
-
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+def _parser() -> Parser:
     """The flags that are no values of a recipe."""
-    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser = Parser()
     parser.add_argument("--config")
     parser.add_argument("--mode", choices=MODES, default="train")
     parser.add_argument("--workdir")
     parser.add_argument("--split", choices=SPLITS, default="test")
     parser.add_argument("--seeds")
-    parser.add_argument("-h", "--help", action="store_true")
-    flags, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        given = unknown[0].partition("=")[0]
-        known = [f"--{name}" for name in vars(flags)]
-        close = difflib.get_close_matches(given, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}."
-        raise UserError(f"There is no flag {given!r}; {hint}")
-    return flags
+    return parser
 
 
 def _demand(config: ConfigDict | None) -> ConfigDict:
@@ -125,15 +95,6 @@ def _seeds(flags: argparse.Namespace) -> list[int]:
     if len(set(seeds)) < len(seeds):
         raise UserError(f"--seeds names a seed twice: {flags.seeds}.")
     return seeds
-
-
-def _fail(sentence: str) -> int:
-    print("error: " + sentence.replace("\n", " "), file=sys.stderr, flush=True)
-    return 2
-
-
-def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from beartype import beartype
+from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
 CHECKED = (
@@ -14,13 +14,15 @@ CHECKED = (
     "hmgr_jax.training.state",
 )
 
+_checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int will do for a float
+
 
 def check(function: Any) -> Any:
     """Check arguments and result, but not the fields of a dataclass.
 
     ``jax.tree.map`` builds trees of anything: shapes, shardings, numpy arrays.
     """
-    return function if function.__name__ == "__init__" else beartype(function)
+    return function if function.__name__ == "__init__" else _checked(function)
 
 
 def install() -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hmgr_jax.benchmarks.memory import peak_memory_bytes
 from hmgr_jax.metrics.protocols import get_protocol
 from hmgr_jax.retrieval.all_pairs import score_matrix
 
@@ -51,17 +49,6 @@ def run(images: int = 5000, captions: int = 25000, dim: int = 1024, repeats: int
         "peak_memory_bytes": peak_memory_bytes(),
         "metrics": metrics,
     }
-
-
-def peak_memory_bytes() -> int:
-    """Largest resident memory this process has had."""
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count the parent's memory at the time of the fork
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _dot(images: jax.Array, captions: jax.Array) -> jax.Array:

@@ -79,6 +79,11 @@ class FamilyOrder:
                 'whole groups cannot be made: use batching "rows".'
             )
         self._members = _families(split, side, batch_size)
+        if batch_size > self._members.size:
+            raise UserError(
+                f"a batch of {batch_size} {side} items was asked for but {split.name} has only "
+                f"{self._members.size}: lower the batch size."
+            )
         self._families = RowOrder(
             len(self._members),
             batch_size // self._members.shape[1],

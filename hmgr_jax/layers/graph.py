@@ -12,7 +12,6 @@ from hmgr_jax.layers.linear import Linear, einsum
 from hmgr_jax.layers.masking import masked_softmax
 from hmgr_jax.shapes import Array, Bool, Float
 
-
 AFFINITIES = ("dot", "softmax")
 
 
@@ -44,7 +43,9 @@ def box_geometry(boxes: Float[Array, "B N 4"]) -> Float[Array, "B N N 6"]:
     offset = centre[:, None, :, :] - centre[:, :, None, :]
     distance = jnp.sqrt(jnp.sum(offset**2, axis=-1, keepdims=True) + 1e-12)
     ratio = jnp.clip(jnp.log(size[:, None, :, :] / size[:, :, None, :]), -4.0, 4.0)
-    shared = jnp.minimum(high[:, None], high[:, :, None]) - jnp.maximum(low[:, None], low[:, :, None])
+    shared = jnp.minimum(high[:, None], high[:, :, None]) - jnp.maximum(
+        low[:, None], low[:, :, None]
+    )
     overlap = jnp.prod(jnp.maximum(shared, 0.0), axis=-1)
     area = jnp.prod(size, axis=-1)
     union = area[:, None, :] + area[:, :, None] - overlap
@@ -69,8 +70,8 @@ class GraphReasoning(nn.Module):
     """One layer: messages over pairwise affinities, added to the nodes.
 
     ``affinity="dot"`` divides the sum of messages by the number of valid neighbours (VSRN);
-    ``"softmax"`` normalises the affinities instead. The layer norm starts with gain 0, so a new
-    layer is the identity. Affinities are float32: they grow with the square of the features.
+    ``"softmax"`` normalises the affinities instead. The layer norm starts with ``gain``, so at 0 a
+    new layer is the identity. Affinities are float32: they grow with the square of the features.
     ``gated`` multiplies the message to a node by tanh of a map of the node itself, so that the sum
     over nodes still tells which neighbour goes with which node; without it that sum is the same for
     other pairings of the same nodes and neighbours (our addition).
@@ -80,6 +81,7 @@ class GraphReasoning(nn.Module):
     affinity: str = "dot"
     boxes: bool = False
     gated: bool = False
+    gain: float = 0.0
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -111,6 +113,9 @@ class GraphReasoning(nn.Module):
             message = message * jnp.tanh(project("gate"))
         update = Linear(self.features, dtype=self.dtype, name="out")(message)
         norm = nn.LayerNorm(
-            epsilon=1e-6, scale_init=nn.initializers.zeros_init(), dtype=jnp.float32, name="norm"
+            epsilon=1e-6,
+            scale_init=nn.initializers.constant(self.gain),
+            dtype=jnp.float32,
+            name="norm",
         )
         return x + norm(update)

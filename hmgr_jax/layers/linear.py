@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -13,11 +14,46 @@ from hmgr_jax.shapes import Array, Float
 Initializer = Any
 
 
-def einsum(formula: str, *operands: Array, dtype: Any = jnp.float32) -> Array:
-    """``jnp.einsum`` of operands cast to ``dtype``, accumulated and returned in float32."""
-    return jnp.einsum(
-        formula, *[x.astype(dtype) for x in operands], preferred_element_type=jnp.float32
+def einsum(formula: str, a: Array, b: Array, *, dtype: Any = jnp.float32) -> Float[Array, "..."]:
+    """``jnp.einsum`` of two operands cast to ``dtype``, accumulated and returned in float32.
+
+    Every index of an operand must stand in the other one or in the result.
+    """
+    if dtype == jnp.float32:
+        return jnp.einsum(formula, a, b, preferred_element_type=jnp.float32)
+    return _narrow(formula, dtype, a, b)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _narrow(formula: str, dtype: Any, a: Array, b: Array) -> Array:
+    """A product in a narrow type whose gradients are products in that type too.
+
+    Left to itself, differentiation multiplies a float32 cotangent with a narrow operand, which
+    hardware does at float32's pace.
+    """
+    return jnp.einsum(formula, a.astype(dtype), b.astype(dtype), preferred_element_type=jnp.float32)
+
+
+def _narrow_forward(
+    formula: str, dtype: Any, a: Array, b: Array
+) -> tuple[Array, tuple[Array, Array]]:
+    a, b = a.astype(dtype), b.astype(dtype)
+    return jnp.einsum(formula, a, b, preferred_element_type=jnp.float32), (a, b)
+
+
+def _narrow_backward(
+    formula: str, dtype: Any, operands: tuple[Array, Array], cotangent: Array
+) -> tuple[Array, Array]:
+    (in_a, in_b), out = formula.split("->")[0].split(","), formula.split("->")[1]
+    a, b = operands
+    g = cotangent.astype(dtype)
+    return (
+        jnp.einsum(f"{out},{in_b}->{in_a}", g, b, preferred_element_type=jnp.float32),
+        jnp.einsum(f"{in_a},{out}->{in_b}", a, g, preferred_element_type=jnp.float32),
     )
+
+
+_narrow.defvjp(_narrow_forward, _narrow_backward)
 
 
 def uniform(bound: float) -> Initializer:
@@ -42,7 +78,9 @@ class Linear(nn.Module):
     def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch features"]:
         """Apply the map."""
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32)
-        y = einsum("...i,io->...o", x, kernel, dtype=self.dtype)
+        flat = x.reshape(-1, x.shape[-1])
+        y = einsum("ni,io->no", flat, kernel, dtype=self.dtype)
+        y = y.reshape(*x.shape[:-1], self.features)
         if self.use_bias:
             bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
             y = y + bias.reshape((1,) * (y.ndim - 1) + (-1,))

@@ -30,18 +30,14 @@ def masked_softmax(
     return jnp.where(mask, weights, 0.0)
 
 
-def masked_mean(
-    x: Float[Array, "B N D"], mask: Bool[Array, "B N"]
-) -> Float[Array, "B D"]:
+def masked_mean(x: Float[Array, "B N D"], mask: Bool[Array, "B N"]) -> Float[Array, "B D"]:
     """Mean over the valid nodes; 0 where a row has none."""
     total = jnp.sum(jnp.where(mask[:, :, None], x, 0.0), axis=1)
     count = jnp.sum(mask, axis=1).astype(jnp.float32)
     return total / jnp.maximum(count, 1.0)[:, None]
 
 
-def masked_max(
-    x: Float[Array, "B N D"], mask: Bool[Array, "B N"]
-) -> Float[Array, "B D"]:
+def masked_max(x: Float[Array, "B N D"], mask: Bool[Array, "B N"]) -> Float[Array, "B D"]:
     """Maximum over the valid nodes; 0 where a row has none."""
     top = jnp.max(jnp.where(mask[:, :, None], x, -jnp.inf), axis=1)
     return jnp.where(jnp.any(mask, axis=1)[:, None], top, 0.0)

@@ -17,7 +17,6 @@ from hmgr_jax.layers.linear import Linear, einsum
 from hmgr_jax.layers.masking import l2n
 from hmgr_jax.shapes import Array, Bool, Float, Int
 
-
 WRITE_RULES = ("slotwise", "hme")
 WRITE_ADDRESSES = ("learned", "content")
 
@@ -26,8 +25,8 @@ WRITE_ADDRESSES = ("learned", "content")
 class MemoryState:
     """Contents of the memory, float32 whatever the compute type."""
 
-    slots: Float[Array, "M S D"]
-    """M is 1 for a memory that both modalities share, 2 for one each."""
+    slots: Float[Array, "M S D"] | None
+    """M is 1 for a memory that both modalities share, 2 for one each; None: they are parameters."""
     written: Int[Array, ""]
     """How many instances have been written."""
     active: Bool[Array, ""]

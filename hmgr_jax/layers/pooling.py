@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from hmgr_jax.layers.dropout import Keys, dropout
@@ -40,16 +39,16 @@ class GlobalPool(nn.Module):
         if self.kind == "max":
             return l2n(masked_max(x, mask))
         if self.kind == "gru":
-            states = GRU(x.shape[-1], dtype=self.dtype, name="gru")(jnp.where(mask[:, :, None], x, 0.0))
+            states = GRU(x.shape[-1], dtype=self.dtype, name="gru")(
+                jnp.where(mask[:, :, None], x, 0.0)
+            )
             last = jnp.max(jnp.where(mask, jnp.arange(mask.shape[1])[None, :], 0), axis=1)
             return l2n(jnp.take_along_axis(states, last[:, None, None], axis=1)[:, 0])
         raise ValueError(f"pool is one of {', '.join(POOLS)}, not {self.kind!r}")
 
     def _attend(self, x: Array, mask: Array, keys: Keys | None) -> Array:
         local = jnp.tanh(Linear(x.shape[-1], dtype=self.dtype, name="local")(x))
-        guide = jnp.tanh(
-            Linear(x.shape[-1], dtype=self.dtype, name="guide")(masked_mean(x, mask))
-        )
+        guide = jnp.tanh(Linear(x.shape[-1], dtype=self.dtype, name="guide")(masked_mean(x, mask)))
         local = dropout(local, self.dropout, keys, f"{self.name}/local")
         guide = dropout(guide, self.dropout, keys, f"{self.name}/guide")
         logits = Linear(1, name="weight")(local * guide[:, None, :])[..., 0]

@@ -34,6 +34,8 @@ class RegionEmbedding(nn.Module):
     kind: str = "linear"
     hidden: int = 0
     """Width of the MLP, 0 for ``features``. 4 · features has the size of two graph layers."""
+    gain: float = 0.0
+    """Of the norm on the MLP's output, at the start."""
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -47,6 +49,9 @@ class RegionEmbedding(nn.Module):
         hidden = Linear(self.hidden or self.features, dtype=self.dtype, name="hidden")(x)
         update = Linear(self.features, dtype=self.dtype, name="out")(jax.nn.relu(hidden))
         norm = nn.LayerNorm(
-            epsilon=1e-6, scale_init=nn.initializers.zeros_init(), dtype=jnp.float32, name="norm"
+            epsilon=1e-6,
+            scale_init=nn.initializers.constant(self.gain),
+            dtype=jnp.float32,
+            name="norm",
         )
         return x + norm(update)

@@ -101,7 +101,7 @@ class Model:
         return self
 
     def inputs(self) -> Mapping[str, Mapping[str, Feature]]:
-        """{modality: {name: Feature}}; rows always have ``index``, ``valid``, ``group``, ``item``."""
+        """{modality: {name: Feature}}; rows have ``index``, ``valid``, ``group`` and ``item``."""
         raise NotImplementedError
 
     def init(self, key: Array, tables: Tree = None) -> Variables:

@@ -16,9 +16,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hmgr_jax.errors import UserError
 from hmgr_jax.layers.dropout import Keys, drop_nodes, dropout
 from hmgr_jax.layers.graph import AFFINITIES, GraphReasoning, full_support, window_support
+from hmgr_jax.layers.grouped_memory import GroupedMemory
 from hmgr_jax.layers.masking import length_mask
 from hmgr_jax.layers.memory import (
     WRITE_ADDRESSES,
@@ -26,14 +26,13 @@ from hmgr_jax.layers.memory import (
     MemoryAccess,
     MemoryState,
     initial_slots,
-    write,
-    write_shares,
 )
 from hmgr_jax.layers.pooling import POOLS, GlobalPool
 from hmgr_jax.layers.regions import EMBEDDINGS, SCALES, RegionEmbedding, scale_features
 from hmgr_jax.layers.words import WordEncoder
 from hmgr_jax.losses.triplet import negatives, triplet
 from hmgr_jax.models.base import Axis, Codes, Feature, Items, Model, Parts, Plan, Terms, Variables
+from hmgr_jax.models.ranges import check_ranges
 from hmgr_jax.shapes import Array, Float, Int, Tree
 
 MEMORIES = (
@@ -66,7 +65,6 @@ AT_LEAST = {
     "hops": 1,
     "memory_groups": 1,
 }
-DROPOUTS = ("feature", "region", "word", "vector", "pool")
 
 
 @dataclass(frozen=True)
@@ -96,6 +94,7 @@ class HMGR(Model):
     graph_layers: int = 2
     affinity: str = "dot"
     graph_gate: bool = False
+    residual_gain: float = 0.0  # of graph layers and region MLP at the start; 0 is the identity
     text_window: int = 0
     boxes: bool = False
     pool: str = "attention"
@@ -117,35 +116,22 @@ class HMGR(Model):
     mask_same_image: bool = True
 
     def __post_init__(self) -> None:
-        for field, choices in CHOICES.items():
-            if getattr(self, field) not in choices:
-                raise UserError(
-                    f"model.{field} is one of {', '.join(choices)}, not {getattr(self, field)!r}."
-                )
-        for field, least in AT_LEAST.items():
-            if getattr(self, field) < least:
-                raise UserError(
-                    f"model.{field} must be at least {least}, not {getattr(self, field)}: raise it."
-                )
-        for field in (f"{part}_dropout" for part in DROPOUTS):
-            if not 0.0 <= getattr(self, field) < 1.0:
-                raise UserError(f"model.{field} is from 0 to below 1, not {getattr(self, field)}.")
-        if not 0.0 <= self.write_rate <= 1.0:
-            raise UserError(f"model.write_rate is from 0 to 1, not {self.write_rate}.")
+        check_ranges(self, choices=CHOICES, at_least=AT_LEAST, shares=("write_rate",))
 
     def fit_to(self, plan: Plan) -> HMGR:
         """Sizes from the data; the memory is read after max(1 epoch, 10% of the steps)."""
         regions, region_dim = plan.features["image"]["regions"]
-        warmup = max(plan.steps_per_epoch, plan.steps // 10)
+        epoch = plan.steps_per_epoch
+        memory = max(epoch, plan.steps // 10)
         return replace(
             self,
             vocabulary_size=self.vocabulary_size or plan.vocabulary_size,
             regions=self.regions or regions,
             region_dim=self.region_dim or region_dim,
-            memory_warmup_steps=warmup if self.memory_warmup_steps < 0 else self.memory_warmup_steps,
-            sum_warmup_steps=plan.steps_per_epoch
-            if self.sum_warmup_steps < 0
-            else self.sum_warmup_steps,
+            memory_warmup_steps=memory
+            if self.memory_warmup_steps < 0
+            else self.memory_warmup_steps,
+            sum_warmup_steps=epoch if self.sum_warmup_steps < 0 else self.sum_warmup_steps,
         )
 
     def inputs(self) -> Mapping[str, Mapping[str, Feature]]:
@@ -200,8 +186,8 @@ class HMGR(Model):
         params["memory"] = self._access().init(k_memory, slots[0], method="touch")["params"]
         if self.memory == "learned":
             params["slots"] = slots
-            slots = jnp.zeros((0, self.slots, self.dim), jnp.float32)
-        state = MemoryState(slots, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
+        kept = None if self.memory == "learned" else slots
+        state = MemoryState(kept, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
         return Variables(params, None, state, tables)
 
     def encode(
@@ -209,10 +195,9 @@ class HMGR(Model):
     ) -> tuple[Float[Array, "B D"], Tree]:
         """Unit vectors: before the memory in training, after it (frozen) at inference."""
         keys = keys.named(modality) if train and keys is not None else None
-        x = self._tower(modality).apply({"params": variables.params[modality]}, items, keys)
+        x: Any = self._tower(modality).apply({"params": variables.params[modality]}, items, keys)
         if not train and self.memory != "none":
-            slots = self._slots(variables)[self._which(modality)]
-            hopped, _, _ = self._memory(variables, "read", slots, x, modality)
+            hopped, _, _ = self._memory(variables).read(self._slots(variables), x, modality)
             x = jnp.where(variables.memory.active, hopped, x)
         return x, variables.stats
 
@@ -229,81 +214,20 @@ class HMGR(Model):
     # --- memory -------------------------------------------------------------------------------
 
     def _slots(self, variables: Variables) -> Float[Array, "M S D"]:
-        return variables.params["slots"] if self.memory == "learned" else variables.memory.slots
-
-    def _which(self, modality: str) -> int:
-        return int(self.memory == "separate" and modality == "text")
-
-    def _memory(self, variables: Variables, method: str, *arguments: Any) -> Any:
-        params = {"params": variables.params["memory"]}
-        return self._access().apply(params, *arguments, method=method)
-
-    def _read_then_write(
-        self, variables: Variables, codes: Mapping[str, Array], row: Items, axis: Axis
-    ) -> tuple[dict[str, Array], Array, Terms]:
-        """Grouped read-then-write (spec 3.5): group κ reads what groups before it have left.
-
-        A row's group is its global number modulo ``memory_groups``. Each device reads for its own
-        rows; contents, addresses and gates are gathered, so that the slots stay bit-identical.
-        """
-        groups, rows = self.memory_groups, codes["image"].shape[0]
-        first = axis.index() * rows
-        spread = jnp.arange(-(-rows // groups)) * groups
-        streams = (self.memory != "text_only_write", self.memory != "visual_only_write")
-
-        def visit(slots: Array, group: Array) -> tuple[Array, tuple[dict[str, Array], Array]]:
-            place = (group - first) % groups + spread
-            here = place < rows
-            picked = {m: x[jnp.minimum(place, rows - 1)] for m, x in codes.items()}
-            valid = here & row["valid"][jnp.minimum(place, rows - 1)]
-            hats, reads, written, addresses, used = {}, {}, [], [], []
-            for m, x in picked.items():
-                own = slots[self._which(m)]
-                hats[m], reads[m], at = self._memory(variables, "read", own, x, m)
-                used.append(jnp.sum(jnp.where(valid[:, None], at, 0.0), axis=0))
-                content, address = self._memory(variables, "content", x, reads[m], at, m)
-                written.append(content)
-                addresses.append(address)
-            if self.memory == "learned":
-                return slots, (hats, jnp.stack(used))
-            read = (reads["image"] + reads["text"]) / 2
-            gate = self._memory(variables, "gate", picked["image"], picked["text"], read)
-            gathered = axis.gather((tuple(written), tuple(addresses), gate, valid))
-            return self._write(slots, *gathered, streams), (hats, jnp.stack(used))
-
-        slots = jax.lax.stop_gradient(self._slots(variables))
         if self.memory == "learned":
-            slots = self._slots(variables)
-        slots, (hats, used) = jax.lax.scan(visit, slots, jnp.arange(groups))
-        # Row i was visited in group (first + i) mod groups, as number i // groups of its device.
-        i = jnp.arange(rows)
-        order = ((first + i) % groups, i // groups)
-        use = axis.sum(jnp.sum(used, axis=0))  # of every slot, by modality
-        use = use / jnp.maximum(jnp.sum(use, axis=1, keepdims=True), 1e-12)
-        terms = {
-            "memory/usage_entropy": -jnp.sum(use * jnp.log(use + 1e-12)) / len(codes),
-            "memory/norm": jnp.sqrt(jnp.mean(jnp.sum(slots**2, axis=-1))),
-        }
-        return {m: x[order] for m, x in hats.items()}, jax.lax.stop_gradient(slots), terms
+            return variables.params["slots"]
+        return jax.lax.stop_gradient(variables.memory.slots)
 
-    def _write(
-        self,
-        slots: Array,
-        contents: tuple[Array, Array],
-        addresses: tuple[Array, Array],
-        gate: Array,
-        valid: Array,
-        streams: tuple[bool, bool],
-    ) -> Array:
-        """The slots after one group has written to all of its memories."""
-        each = [streams] if self.memory != "separate" else [(True, False), (False, True)]
-        out = []
-        for memory, allowed in zip(slots, each, strict=True):
-            keep, weights = write_shares(
-                gate, addresses, valid, self.write_rate, self.write_rule, allowed
-            )
-            out.append(write(memory, keep, weights, contents))
-        return jnp.stack(out)
+    def _memory(self, variables: Variables) -> GroupedMemory:
+        return GroupedMemory(
+            self._access(),
+            variables.params["memory"],
+            groups=self.memory_groups,
+            rate=self.write_rate,
+            rule=self.write_rule,
+            streams=(self.memory != "text_only_write", self.memory != "visual_only_write"),
+            writes=self.memory != "learned",
+        )
 
     # --- loss ---------------------------------------------------------------------------------
 
@@ -331,14 +255,23 @@ class HMGR(Model):
         before = rank(codes)
         if self.memory == "none":
             return before, {"triplet": before}, variables.stats, None
-        hats, slots, terms = self._read_then_write(variables, codes, row, axis)
+        hats, slots, use = self._memory(variables).read_then_write(
+            self._slots(variables), codes, row["valid"], axis
+        )
+        slots = jax.lax.stop_gradient(slots)
         active = step >= self.memory_warmup_steps
         after = rank({m: jnp.where(active, hats[m], codes[m]) for m in codes})
         total = after + self.pre_memory_loss * before
         memory = variables.memory.replace(active=active)
         if self.memory not in ("learned", "episodic"):
             memory = memory.replace(slots=slots, written=memory.written + jnp.sum(valid))
-        return total, {"triplet": after, "triplet_pre": before, **terms}, variables.stats, memory
+        terms = {
+            "triplet": after,
+            "triplet_pre": before,
+            "memory/usage_entropy": -jnp.sum(use * jnp.log(use + 1e-12)) / 2,  # mean of modalities
+            "memory/norm": jnp.sqrt(jnp.mean(jnp.sum(slots**2, axis=-1))),
+        }
+        return total, terms, variables.stats, memory
 
 
 class ImageTower(nn.Module):
@@ -354,13 +287,14 @@ class ImageTower(nn.Module):
         mask = length_mask(items["n_regions"], x.shape[1])
         mask = drop_nodes(mask, m.region_dropout, keys, "regions")
         x = dropout(x, m.feature_dropout, keys, "features")
-        x = RegionEmbedding(m.dim, m.region_embedding, m.region_hidden, dtype, name="regions")(x)
+        regions = RegionEmbedding(
+            m.dim, m.region_embedding, m.region_hidden, m.residual_gain, dtype, name="regions"
+        )
+        x = regions(x)
         if m.visual_graph:
             for layer in range(m.graph_layers):
-                graph = GraphReasoning(
-                    m.dim, m.affinity, m.boxes, m.graph_gate, dtype, name=f"graph{layer}"
-                )
-                x = graph(x, full_support(mask), items["boxes"] if m.boxes else None)
+                boxes = items["boxes"] if m.boxes else None
+                x = _graph(m, layer, m.boxes)(x, full_support(mask), boxes)
         return GlobalPool(m.pool, m.pool_dropout, dtype, name="pool")(x, mask, keys)
 
 
@@ -374,21 +308,29 @@ class TextTower(nn.Module):
         """Encode, reason, pool."""
         m, dtype = self.model, jnp.dtype(self.model.dtype)
         words = WordEncoder(
-            m.vocabulary_size, m.word_dim, m.dim, m.word_dropout, m.vector_dropout, dtype, name="words"
+            m.vocabulary_size,
+            m.word_dim,
+            m.dim,
+            m.word_dropout,
+            m.vector_dropout,
+            dtype,
+            name="words",
         )
         x, mask = words(items["tokens"], items["lengths"], keys)
         if m.text_graph:
             support = window_support(mask, m.text_window) if m.text_window else full_support(mask)
             for layer in range(m.graph_layers):
-                graph = GraphReasoning(
-                    m.dim, m.affinity, False, m.graph_gate, dtype, name=f"graph{layer}"
-                )
-                x = graph(x, support)
+                x = _graph(m, layer)(x, support)
         return GlobalPool(m.pool, m.pool_dropout, dtype, name="pool")(x, mask, keys)
+
+
+def _graph(m: HMGR, layer: int, boxes: bool = False) -> GraphReasoning:
+    dtype = jnp.dtype(m.dtype)
+    name = f"graph{layer}"
+    return GraphReasoning(m.dim, m.affinity, boxes, m.graph_gate, m.residual_gain, dtype, name=name)
 
 
 def _example(features: Mapping[str, Feature]) -> dict[str, Array]:
     """One all-ones item, for initialisation."""
     shape = {name: tuple(4 if n is None else n for n in f.shape) for name, f in features.items()}
     return {name: jnp.ones((1, *shape[name]), f.dtype) for name, f in features.items()}
-

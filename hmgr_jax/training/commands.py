@@ -167,7 +167,7 @@ def _show_plan(experiment: Experiment) -> None:
     print(
         f"Plan: {t.steps} steps of {t.batch_size} rows, {plan.steps_per_epoch} steps an epoch, "
         f"{t.steps / plan.steps_per_epoch:.1f} epochs, on {mesh.devices.size} device(s); the "
-        f"matrix products of a step cost {flops / 1e9:.1f} GFLOP a device."
+        f"matrix products of a step cost {flops / 1e9:.3g} GFLOP a device."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -80,7 +81,7 @@ class Optimizer:
 
     def factors(self, params: Tree) -> Tree:
         """For every parameter the factor on its learning rate, 0 where frozen."""
-        chosen = {**dict(self.stage.lr_factors), **{part: 0.0 for part in self.stage.frozen}}
+        chosen = {**dict(self.stage.lr_factors), **dict.fromkeys(self.stage.frozen, 0.0)}
         for part in chosen:
             if part not in self.parts:
                 raise ValueError(f"There is no part {part!r}; known: {', '.join(self.parts)}")
@@ -90,7 +91,7 @@ class Optimizer:
             key=lambda item: len(item[0]),
         )
 
-        def factor(key_path: tuple, _: Array) -> float:
+        def factor(key_path: tuple, _: Any) -> float:
             name = "/".join(str(entry.key) for entry in key_path)
             found = 1.0
             for path, value in paths:
@@ -108,7 +109,7 @@ class Optimizer:
         gradient = jax.tree.map(lambda g, f: g if f else jnp.zeros_like(g), gradient, factors)
         rate = self.schedule(step)
         with jax.numpy_dtype_promotion("standard"):  # optax mixes Python and array types
-            norm = optax.global_norm(gradient)
+            norm = optax.tree.norm(gradient)
             if self.clip:
                 scale = jnp.minimum(1.0, self.clip / jnp.maximum(norm, 1e-12))
                 gradient = jax.tree.map(lambda g: g * scale, gradient)

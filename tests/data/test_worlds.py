@@ -23,9 +23,9 @@ KNOWN_PLACE = (0.8222679950018273, 0.4791918189451637)
 KNOWN_CAPTIONS = [
     "the purple circle, which is nearest of all to the purple cross, is low down in the picture",
     "the green triangle is both at the top of the picture and closest of all to the blue heart",
-    "you can see a large purple cross on the left of the blue heart",
+    "the large purple cross can be found on the left side of the picture",
     "the green triangle is near the upper edge of the picture and nearer to the blue heart than to the violet circle",
-    "the purple circle is near the lower edge of the picture and also closest of all to the purple cross",
+    "the little purple circle is both somewhere below the blue heart and right of the purple cross",
 ]
 DIGEST = """
 import hashlib

@@ -71,6 +71,8 @@ def test_a_new_layer_is_the_identity():
     given = (X, full_support(MASK), boxes)
     params = jax.jit(module.init)(jax.random.key(0), *given)
     np.testing.assert_array_equal(module.apply(params, *given), X)
+    gain = jax.jit(GraphReasoning(D, gain=0.1).init)(jax.random.key(0), *given[:2])
+    np.testing.assert_allclose(gain["params"]["norm"]["scale"], 0.1)
 
 
 def test_padding_reaches_no_node_and_counts_for_nothing():
@@ -110,6 +112,11 @@ def test_geometry_of_two_boxes_by_hand():
     back = [there[0], *np.negative(there[1:])]
     np.testing.assert_allclose(found[1, 0], [*back, iou], rtol=0, atol=1e-6)
     np.testing.assert_allclose(found[0, 0], [0, 0, 0, 0, 0, 1], rtol=0, atol=1e-5)
+
+
+def test_boxes_apart_on_both_axes_share_nothing():
+    boxes = jnp.asarray([[[0.0, 0.0, 0.2, 0.2], [0.6, 0.6, 0.9, 0.9]]])
+    assert not np.asarray(box_geometry(boxes))[0, [0, 1], [1, 0], 5].any()
 
 
 def test_geometry_of_empty_boxes_is_finite_and_clamped():

@@ -22,6 +22,21 @@ def test_einsum_accumulates_in_float32():
     assert float(einsum("ik,jk->ij", ones, ones, dtype=jnp.bfloat16)[0, 0]) == MANY + 1
 
 
+def test_gradients_are_narrow_products_added_up_in_float32():
+    x, y = normal(3, 4), normal(5, 4, seed=1)
+
+    def value(x, y, dtype):
+        return jnp.sum(jnp.sin(einsum("ik,jk->ij", x, y, dtype=dtype)))
+
+    exact, found = (jax.grad(value, (0, 1))(x, y, t) for t in (jnp.float32, jnp.bfloat16))
+    for a, b in zip(found, exact, strict=True):
+        assert a.dtype == jnp.float32
+        assert 0 < np.abs(a - b).max() < 0.1
+    ones = jnp.ones((MANY + 1, 2))
+    total = jax.grad(lambda w: jnp.sum(einsum("ni,io->no", ones, w, dtype=jnp.bfloat16)))
+    np.testing.assert_array_equal(total(jnp.ones((2, 1))), [[MANY + 1]] * 2)
+
+
 def test_operands_are_rounded_to_the_compute_type():
     x = jnp.asarray([[1.0 + 2**-10]])
     assert float(einsum("ik,jk->ij", x, x, dtype=jnp.bfloat16)[0, 0]) == 1.0

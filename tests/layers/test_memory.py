@@ -91,18 +91,18 @@ def test_initial_slots_are_distinct_unit_rows():
     assert np.abs(rows @ rows.T - np.eye(64)).max() < 0.99
 
 
-@pytest.fixture(scope="module")
-def access():
-    module = MemoryAccess(D, S, ("image", "text"), key_features=3, hops=2)
+def new_access(**options):
+    module = MemoryAccess(D, S, ("image", "text"), key_features=3, **options)
     return module, random_params(module, normal(S, D), method="touch")
 
 
-def test_read_hops_as_specified(access):
-    module, params = access
+@pytest.mark.parametrize("hops", [1, 2, 3])
+def test_read_hops_as_specified(hops):
+    module, params = new_access(hops=hops)
     slots, x = normal(S, D, seed=4), jnp.asarray(unit(normal(7, D, seed=5)))
     found = module.apply({"params": params}, slots, x, "text", method="read")
     p, m, h = as64((params, slots, x))
-    for _ in range(2):
+    for _ in range(hops):
         logits = linear(p["query_text"], h) @ linear(p["key"], m).T / np.sqrt(3)
         address = softmax(logits)
         read = address @ m
@@ -113,8 +113,8 @@ def test_read_hops_as_specified(access):
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
 
 
-def test_writing_as_specified(access):
-    module, params = access
+def test_writing_as_specified():
+    module, params = new_access()
     x, y, read = normal(7, D, seed=6), normal(7, D, seed=7), normal(7, D, seed=8)
     nowhere = jnp.zeros((7, S))
     given = {"params": params}
@@ -130,8 +130,7 @@ def test_writing_as_specified(access):
 
 
 def test_content_addressing_writes_where_it_read():
-    module = MemoryAccess(D, S, ("image", "text"), key_features=3, write_address="content")
-    params = random_params(module, normal(S, D), method="touch")
+    module, params = new_access(write_address="content")
     assert not [name for name in params if name.startswith("write_place")]
     x = normal(4, D)
     _, read, at = module.apply({"params": params}, normal(S, D), x, "image", method="read")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from layer_cases import as64, linear, mask_of, normal, random_params, softmax, unit
 
-from hmgr_jax.layers.dropout import Keys
+from hmgr_jax.layers.dropout import Keys, dropout
 from hmgr_jax.layers.pooling import POOLS, GlobalPool
 from hmgr_jax.layers.recurrent import GRU
 
@@ -57,17 +57,19 @@ def test_only_attention_draws_random_numbers(pool):
 
 
 def test_attention_drops_both_branches():
-    module = GlobalPool("attention", dropout=0.5)
+    module = GlobalPool("attention", dropout=0.5, name="pool")
     params = random_params(module, X, MASK, None)
+    found = module.apply({"params": params}, X, MASK, KEYS)
 
-    def run(params, keys):
-        return module.apply({"params": params}, X, MASK, keys)
-
-    # With one branch constant, dropout of the other must still show.
-    for branch in ("local", "guide"):
-        constant = {"kernel": jnp.zeros((D, D)), "bias": jnp.full(D, 20.0)}
-        one = {**params, branch: constant}
-        assert not np.array_equal(run(one, None), run(one, KEYS))
+    p, x = as64((params, X))
+    local = np.tanh(linear(p["local"], x))
+    mean = np.stack([x[i, :n].mean(0) for i, n in enumerate(LENGTHS)])
+    guide = np.tanh(linear(p["guide"], mean))
+    local = local * np.asarray(dropout(jnp.ones(local.shape), 0.5, KEYS, "pool/local"))
+    guide = guide * np.asarray(dropout(jnp.ones(guide.shape), 0.5, KEYS, "pool/guide"))
+    logits = linear(p["weight"], local * guide[:, None])[..., 0]
+    expected = [softmax(logits[i, :n]) @ x[i, :n] for i, n in enumerate(LENGTHS)]
+    np.testing.assert_allclose(found, [unit(v) for v in expected], rtol=0, atol=1e-6)
 
 
 def test_a_hole_in_the_mask_is_no_node(pool):

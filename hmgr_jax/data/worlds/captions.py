@@ -13,9 +13,9 @@ from hmgr_jax.data.worlds.statements import RELATIONS, Statement, every_statemen
 from hmgr_jax.data.worlds.wording import say, subjects
 
 PER_SCENE = 5
-SLOTS = ("pair", "pair", "side", "place", "other")
-"""What the five captions are about: distances of pairs; a direction; an object's own place."""
-OTHER = ("pair", "pair", "aligned")
+SLOTS = ("pair", "pair", "place", "place", "other")
+"""What the five captions are about: distances of pairs; objects' own places; a direction."""
+OTHER = ("side", "side", "aligned")
 DOUBLE = 0.3
 """Share of the captions that are to join two statements, neither of which would be enough."""
 Choice = tuple[int, ...]

@@ -7,13 +7,9 @@ import numpy as np
 
 def random_params(module, *arguments, seed=0, **options):
     """Normal parameters of a module's shapes: no initialiser is compiled, and none is zero."""
-    shapes = jax.eval_shape(
-        lambda: module.init(jax.random.key(0), *arguments, **options)["params"]
-    )
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), *arguments, **options)["params"])
     rng = np.random.default_rng(seed)
-    return jax.tree.map(
-        lambda s: jnp.asarray(0.5 * rng.standard_normal(s.shape), s.dtype), shapes
-    )
+    return jax.tree.map(lambda s: jnp.asarray(0.5 * rng.standard_normal(s.shape), s.dtype), shapes)
 
 
 def normal(*shape, seed=0):

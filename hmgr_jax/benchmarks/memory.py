@@ -1,0 +1,18 @@
+"""How much memory this process has used."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident memory this process has had."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count the parent's memory at the time of the fork
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

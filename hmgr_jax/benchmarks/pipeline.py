@@ -1,0 +1,84 @@
+"""Batches a second, and memory, of the data pipeline on a feature file of its own."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hmgr_jax.benchmarks.memory import peak_memory_bytes
+from hmgr_jax.data.pipeline import batches
+from hmgr_jax.data.scan import open_scan
+from hmgr_jax.errors import UserError
+
+BLOCK = 500  # rows written at once
+WARM_UP = 10  # batches that are not counted
+
+
+def run(
+    batch: int = 128,
+    threads: int = 2,
+    count: int = 300,
+    images: int = 3000,
+    regions: int = 36,
+    features: int = 2048,
+    sparse_gb: float = 0.0,
+    folder: str = "",
+) -> dict[str, Any]:
+    """Read ``count`` batches from a temporary SCAN folder of float16 [images, regions, features].
+
+    The file has just been written, so it is read from the page cache. With ``sparse_gb`` it is so
+    large, and has no content: what counts then is ``peak_memory_bytes`` of this process.
+    ``folder`` is where the temporary folder goes.
+
+    Returns:
+        a row for JSON.
+    """
+    if min(batch, threads, count, images, regions, features) < 1 or sparse_gb < 0:
+        raise UserError("Every size must be at least 1: raise the one that is not.")
+    if sparse_gb:
+        images = int(sparse_gb * 1e9) // (regions * features * 2)
+    with tempfile.TemporaryDirectory(dir=folder or None) as root:
+        write_folder(Path(root), images, regions, features, sparse=sparse_gb > 0)
+        split = open_scan(root, splits={"train": "train"}).splits["train"]
+        stream = iter(
+            batches(split, batch_size=batch, seed=0, steps=WARM_UP + count, threads=threads)
+        )
+        for _ in range(WARM_UP):
+            next(stream)
+        begin = time.perf_counter()
+        for _ in range(count):
+            next(stream)
+        seconds = time.perf_counter() - begin
+    return {
+        "benchmark": "pipeline",
+        "batch": batch,
+        "threads": threads,
+        "batches": count,
+        "shape": [images, regions, features],
+        "sparse": sparse_gb > 0,
+        "batches_per_second": count / seconds,
+        "bytes_per_second": count / seconds * batch * regions * features * 2,
+        "peak_memory_bytes": peak_memory_bytes(),
+        "load": os.getloadavg()[0],
+    }
+
+
+def write_folder(root: Path, images: int, regions: int, features: int, *, sparse: bool) -> None:
+    """A train split of random (or, sparse, zero) features with one caption an image."""
+    rng = np.random.default_rng(0)
+    header = {"descr": "<f2", "fortran_order": False, "shape": (images, regions, features)}
+    with (root / "train_ims.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        if sparse:
+            file.truncate(file.tell() + images * regions * features * 2)
+        for start in range(0, 0 if sparse else images, BLOCK):
+            rows = min(BLOCK, images - start)
+            block = rng.random((rows, regions, features), np.float32)
+            file.write(block.astype(np.float16).tobytes())
+    lines = (f"a picture of {'very ' * (i % 12)}many words\n" for i in range(images))
+    (root / "train_caps.txt").write_text("".join(lines), "utf-8")

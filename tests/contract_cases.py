@@ -1,0 +1,269 @@
+"""A system as the contract tests see it: small, fed with generated data, compiled once."""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hmgr_jax.data.pipeline import Batches
+from hmgr_jax.data.split import DataSet
+from hmgr_jax.data.worlds import open_worlds
+from hmgr_jax.layers.dropout import Keys
+from hmgr_jax.models import defaults, get_model
+from hmgr_jax.models.base import Model, Plan, Variables
+from hmgr_jax.training.experiment import item_shapes
+from hmgr_jax.training.optimizer import Optimizer, Schedule
+from hmgr_jax.training.parallel import MappedAxis, make_mesh, map_step, replicate, shard
+from hmgr_jax.training.state import State
+from hmgr_jax.training.step import device_step, init_state
+
+# Hyper-parameters of every small system, as far as it has them; all its dropouts are on too.
+SMALL = {
+    "dim": 16,
+    "word_dim": 8,
+    "key_dim": 8,
+    "slots": 8,
+    "graph_layers": 1,
+}
+DROPOUT = 0.2
+# {modalities: a data set that has them}
+DATA = {("image", "text"): lambda: open_worlds(train=32, dev=8, test=8)}
+# Inputs that say how much of an item's other inputs is true; the rest is padding.
+COUNTS = ("n_regions", "lengths")
+STEPS, EPOCH = 20, 5
+LEARNING_RATE = 0.02
+ROWS, DEVICES = 12, 8
+"""Eight devices do not divide twelve rows: they get four more, which are not valid."""
+LENGTH = 32
+BATCH = 8
+"""Items encoded at once at evaluation."""
+
+_compilations: list[str] = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda event, _, **__: _compilations.append(event) if "backend_compile" in event else None
+)
+
+
+def compilations() -> int:
+    """How many programs have been compiled (or read from the cache) so far."""
+    return len(_compilations)
+
+
+@cache
+def data_of(modalities: tuple[str, ...]) -> DataSet:
+    return DATA[modalities]()
+
+
+@cache
+def small(name: str) -> "System":
+    """A registered system with small hyper-parameters."""
+    fields = defaults(name)
+    chosen = {key: value for key, value in SMALL.items() if key in fields}
+    chosen |= {key: DROPOUT for key in fields if key.endswith("dropout")}
+    return System(get_model(name, **chosen))
+
+
+class System:
+    """A model fitted to its data, with everything that tests of it share."""
+
+    def __init__(self, model: Model) -> None:
+        self.data = data_of(model.modalities)
+        train = self.data.splits["train"]
+        plan = Plan(STEPS, EPOCH, len(self.data.vocabulary), item_shapes(train))
+        self.model = watched(model.fit_to(plan))
+        # Not Adam: it makes steps of full size out of the rounding errors of a zero gradient.
+        schedule = Schedule(LEARNING_RATE, STEPS, decay="none")
+        self.optimizer = Optimizer(schedule, self.model.parts(), kind="sgd")
+
+    def start(self, seed: int = 0) -> State:
+        """A fresh state, on the host."""
+        return jax.device_get(self._init(jnp.int32(seed)))
+
+    @cached_property
+    def _init(self) -> Any:
+        return jax.jit(lambda seed: init_state(self.model, self.optimizer, seed))
+
+    @cached_property
+    def tables(self) -> Any:
+        return jax.jit(self.model.init)(jax.random.key(0)).tables
+
+    def batch(self, step: int, devices: int = 1) -> dict[str, Any]:
+        """The batch of a step, ``ROWS`` rows and what fills them up for so many devices."""
+        of_step = Batches(
+            self.data.splits["train"],
+            batch_size=ROWS,
+            seed=0,
+            pad_to=devices,
+            buckets=(LENGTH,),
+        )
+        batch = of_step[step]
+        return {m: self.wanted(m, batch[m]) for m in self.model.modalities} | {"row": batch["row"]}
+
+    def wanted(self, modality: str, items: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: items[name] for name in self.model.inputs()[modality] if name in items}
+
+    def items(self, modality: str, numbers: Any, length: int = LENGTH) -> dict[str, Any]:
+        """Items of the test split by number."""
+        source = self.data.splits["test"].sources[modality]
+        padded = length if source.lengths is not None else None
+        return self.wanted(modality, source.gather(np.asarray(numbers), padded))
+
+    # --- training -----------------------------------------------------------------------------
+
+    @cached_property
+    def one(self) -> "Run":
+        return Run(self, 1, "shard_map")
+
+    @cached_property
+    def eight(self) -> "Run":
+        return Run(self, DEVICES, "shard_map")
+
+    @cached_property
+    def pmapped(self) -> "Run":
+        return Run(self, DEVICES, "pmap")
+
+    # --- evaluation ---------------------------------------------------------------------------
+
+    @cached_property
+    def trained(self) -> Variables:
+        return self.one.end.state.variables(self.tables)
+
+    @cached_property
+    def _encode(self) -> Any:
+        def encode(variables: Variables, modality: str, items: Any, numbers: Any) -> Any:
+            keys = Keys.at(jnp.int32(0), jnp.int32(0), numbers)
+            return self.model.encode(variables, modality, items, train=False, keys=keys)[0]
+
+        return jax.jit(encode, static_argnums=1)
+
+    def encode(self, modality: str, numbers: Any, items: Any = None) -> Any:
+        """Inference codes of the trained system, for the test items of these numbers."""
+        items = self.items(modality, numbers) if items is None else items
+        return self._encode(self.trained, modality, items, jnp.asarray(numbers, jnp.int32))
+
+    @cached_property
+    def _score(self) -> Any:
+        def score(variables: Variables, a: str, b: str, codes_a: Any, codes_b: Any) -> Any:
+            return self.model.score(variables, (a, codes_a), (b, codes_b))
+
+        return jax.jit(score, static_argnums=(1, 2))
+
+    def score(self, a: str, codes_a: Any, b: str, codes_b: Any) -> np.ndarray:
+        return np.asarray(self._score(self.trained, a, b, codes_a, codes_b))
+
+    @cached_property
+    def pairs(self) -> list[tuple[str, str]]:
+        return list(itertools.combinations(self.model.modalities, 2))
+
+
+@dataclass
+class End:
+    """A run's last state and reports, as they lie on the devices."""
+
+    state: State
+    reports: list[dict[str, jax.Array]]
+    compiled_later: int
+    """Programs compiled after the first step."""
+
+    def of_steps(self, name: str) -> np.ndarray:
+        return np.array([float(report[name]) for report in self.reports])
+
+
+class Run:
+    """A compiled step over some devices."""
+
+    def __init__(self, system: System, devices: int, mapper: str) -> None:
+        self.system, self.devices = system, devices
+        self.mesh = make_mesh(devices)
+        step = device_step(system.model, system.optimizer, MappedAxis())
+        self._step = map_step(step, self.mesh, mapper)
+        self._tables = replicate(self.mesh, system.tables)
+
+    def once(self, state: State, batch: Any, tables: Any = None) -> tuple[State, dict[str, Any]]:
+        """One step from a state of the host, which stays as it is."""
+        tables = self._tables if tables is None else replicate(self.mesh, tables)
+        return self._step(replicate(self.mesh, state), tables, shard(self.mesh, batch))
+
+    @cached_property
+    def end(self) -> End:
+        """After ``STEPS`` steps over the training data."""
+        state = replicate(self.mesh, self.system.start())
+        reports, compiled = [], 0
+        for step in range(STEPS):
+            batch = shard(self.mesh, self.system.batch(step, self.devices))
+            state, report = self._step(state, self._tables, batch)
+            reports.append(report)
+            compiled = compiled or compilations()
+        return End(state, reports, compilations() - compiled)
+
+
+def watched(model: Model) -> Model:
+    """``model``, which notes of every trace of its loss the rows that it and its codes have."""
+
+    class Watched(type(model)):  # type: ignore[misc]
+        seen: list[tuple[int, set[int]]] = []  # noqa: RUF012
+
+        def loss(self, variables, codes, row, **others):
+            rows = {x.shape[0] for x in jax.tree.leaves(codes)}
+            self.seen.append((row["index"].shape[0], rows))
+            return super().loss(variables, codes, row, **others)
+
+    return Watched(**{f.name: getattr(model, f.name) for f in dataclasses.fields(model)})
+
+
+def with_garbage(items: Mapping[str, Any]) -> dict[str, Any]:
+    """The items with large values (or other words) in all their padding."""
+    found = dict(items)
+    for count in COUNTS:
+        for name in items.keys() - {count} if count in items else ():
+            x = items[name]
+            place = np.arange(x.shape[1]).reshape(1, -1, *[1] * (x.ndim - 2))
+            true = place < items[count].reshape(-1, *[1] * (x.ndim - 1))
+            assert not true.all(), f"no {name} is padded: choose other items"
+            found[name] = np.where(true, x, np.asarray(7, x.dtype))
+    return found
+
+
+# --- what has to agree ------------------------------------------------------------------------
+
+
+def assert_equal(a: Any, b: Any) -> None:
+    """Two trees are equal in every bit."""
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for (path, x), y in zip(jax.tree.leaves_with_path(a), jax.tree.leaves(b), strict=True):
+        name = jax.tree_util.keystr(path)
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y), err_msg=name)
+
+
+def assert_close(a: Any, b: Any, rtol: float, atol: float) -> None:
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for (path, x), y in zip(jax.tree.leaves_with_path(a), jax.tree.leaves(b), strict=True):
+        name = jax.tree_util.keystr(path)
+        np.testing.assert_allclose(np.asarray(x), np.asarray(y), rtol, atol, err_msg=name)
+
+
+def assert_same_everywhere(tree: Any) -> None:
+    """Every device holds the same bits, which nothing else checks of a mapped step's results."""
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        values = [np.asarray(s.data) for s in leaf.addressable_shards]
+        name = jax.tree_util.keystr(path)
+        for value in values[1:]:
+            np.testing.assert_array_equal(value, values[0], err_msg=f"{name} on another device")
+
+
+def assert_devices_agree(one: Run, many: Run) -> None:
+    """The same losses, parameters, statistics and memory, and the same bits on every device."""
+    assert len(many.mesh.devices.flat) > 1
+    assert_same_everywhere((many.end.state, many.end.reports))
+    for name in one.end.reports[0]:
+        a, b = one.end.of_steps(name), many.end.of_steps(name)
+        np.testing.assert_allclose(b, a, rtol=1e-4 if name == "grad_norm" else 1e-5, atol=1e-6)
+    a, b = one.end.state, many.end.state
+    for name in ("params", "stats", "memory"):
+        assert_close(getattr(b, name), getattr(a, name), rtol=1e-4, atol=1e-5)

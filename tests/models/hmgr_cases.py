@@ -1,0 +1,86 @@
+"""A small HMGR with given inputs, and parameters none of which is zero."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from layer_cases import unit
+
+from hmgr_jax.layers.memory import MemoryState
+from hmgr_jax.models import get_model
+from hmgr_jax.models.base import Variables
+
+B, R, F, L, D, S = 16, 6, 12, 8, 16, 8
+WORDS = 20
+SIZES = {
+    "dim": D,
+    "word_dim": 8,
+    "key_dim": 8,
+    "slots": S,
+    "graph_layers": 1,
+    "vocabulary_size": WORDS,
+    "regions": R,
+    "region_dim": F,
+    "sum_warmup_steps": 3,
+    "memory_warmup_steps": 5,
+}
+BEFORE, AFTER = 4, 5
+"""The last step before the memory is read, and the first one after."""
+
+
+def hmgr(name="hmgr", **overrides):
+    return get_model(name, **(SIZES | overrides))
+
+
+def variables_of(model, base=None, seed=0):
+    """Normal parameters (those of ``base`` where it has them), unit slots, reading switched on."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    rng = np.random.default_rng(seed)
+    known = {} if base is None else dict(jax.tree.leaves_with_path(base.params))
+
+    def fill(path, s):
+        drawn = jnp.asarray(0.5 * rng.standard_normal(s.shape), s.dtype)
+        kept = known.get(path)
+        return kept if kept is not None and kept.shape == s.shape else drawn
+
+    params = jax.tree.map_with_path(fill, shapes.params)
+    memory = None
+    if shapes.memory is not None:
+        drawn = unit(rng.standard_normal((2, model.slots, model.dim))).astype(np.float32)
+        slots = None if shapes.memory.slots is None else drawn[: len(shapes.memory.slots)]
+        memory = MemoryState(jax.tree.map(jnp.asarray, slots), jnp.int32(0), jnp.asarray(True))
+    return Variables(params, None, memory, None)
+
+
+def images():
+    rng = np.random.default_rng(1)
+    corner = rng.uniform(0, 0.5, (B, R, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(0.1, 0.5, (B, R, 2))], axis=-1)
+    return {
+        "regions": jnp.asarray(rng.standard_normal((B, R, F)), jnp.float16),
+        "n_regions": jnp.asarray(rng.integers(2, R + 1, B), jnp.int32),
+        "boxes": jnp.asarray(boxes, jnp.float32),
+    }
+
+
+def captions():
+    rng = np.random.default_rng(2)
+    lengths = rng.integers(3, L + 1, B)
+    tokens = np.where(np.arange(L) < lengths[:, None], rng.integers(4, WORDS, (B, L)), 0)
+    return {"tokens": jnp.asarray(tokens, jnp.int32), "lengths": jnp.asarray(lengths, jnp.int32)}
+
+
+ITEMS = {"image": images(), "text": captions()}
+
+
+def codes():
+    """Unit vectors of pairs that are alike but not the same."""
+    rng = np.random.default_rng(3)
+    image = rng.standard_normal((B, D))
+    text = image + 0.5 * rng.standard_normal((B, D))
+    return {m: jnp.asarray(unit(x), jnp.float32) for m, x in (("image", image), ("text", text))}
+
+
+def row(valid=B):
+    """Rows whose images are all different."""
+    index = jnp.arange(B)
+    return {"index": index, "valid": index < valid, "group": index, "item": index}

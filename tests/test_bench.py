@@ -1,0 +1,56 @@
+"""The bench command: one JSON row, or one sentence."""
+
+import json
+
+import pytest
+
+from hmgr_jax import bench
+
+
+def _row(capsys, line):
+    assert bench.main(["bench", *line.split()]) == 0
+    (row,) = capsys.readouterr().out.splitlines()
+    return json.loads(row)
+
+
+def test_pipeline(capsys):
+    row = _row(capsys, "pipeline --batch 4 --images 40 --regions 2 --features 8 --count 12")
+    assert row["shape"] == [40, 2, 8]
+    assert (row["batches"], row["sparse"]) == (12, False)
+    assert row["batches_per_second"] > 1
+    assert row["bytes_per_second"] == pytest.approx(row["batches_per_second"] * 4 * 2 * 8 * 2)
+
+
+def test_recall(capsys):
+    row = _row(capsys, "recall --images 10 --captions 50 --dim 4 --repeats 1")
+    assert (row["images"], row["captions"], row["dim"]) == (10, 50, 4)
+
+
+def test_help(capsys):
+    assert bench.main(["bench"]) == 0
+    assert "step         a training step" in capsys.readouterr().out
+    assert bench.main(["bench", "pipeline", "--help"]) == 0
+    assert "--sparse-gb 0.0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("stp", "There is no benchmark 'stp': choose from step, pipeline, recall."),
+        ("step --bach 3", "There is no flag '--bach'; did you mean --batch?"),
+        ("step --batch many", "Argument --batch: invalid int value: 'many'"),
+        ("step --batch 0", "Every size must be at least 1"),
+        ("step --batch 3 --devices 2", "--batch is 3, which 2 devices cannot share."),
+        ("step --devices 99", "--devices is 99, but this machine has 8."),
+        ("step --dtype float16", "--dtype is float32 or bfloat16, not 'float16'."),
+        ("step --model hmgrr", "There is no model 'hmgrr'; did you mean 'hmgr'?"),
+        ("pipeline --count 0", "Every size must be at least 1"),
+        ("pipeline --batch 50 --images 20", "a batch of 50 rows was asked for but train has only"),
+        ("pipeline --folder /none", "The system refused /none"),
+    ],
+)
+def test_mistakes(capsys, line, sentence):
+    assert bench.main(["bench", *line.split()]) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: ")
+    assert sentence in error

@@ -1,0 +1,256 @@
+"""What every registered system keeps: the same tests for all, and none is named here."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from contract_cases import (
+    BATCH,
+    DEVICES,
+    LENGTH,
+    ROWS,
+    STEPS,
+    assert_close,
+    assert_devices_agree,
+    assert_equal,
+    assert_same_everywhere,
+    compilations,
+    small,
+    with_garbage,
+)
+
+from hmgr_jax.models import list_models
+from hmgr_jax.training.checkpoint import Checkpoints
+from hmgr_jax.training.evaluate import Evaluator
+from hmgr_jax.training.optimizer import Stage
+from hmgr_jax.training.step import init_state
+
+ITEMS = np.arange(BATCH)
+
+
+@pytest.fixture(scope="module", params=list_models())
+def system(request):
+    return small(request.param)
+
+
+def every_score(system, codes):
+    """{pair of modalities: scores} of codes by modality."""
+    return {(a, b): system.score(a, codes[a], b, codes[b]) for a, b in system.pairs}
+
+
+# --- one device ---------------------------------------------------------------------------------
+
+
+def test_the_loss_is_finite_and_falls(system):
+    run = system.one
+    assert np.isfinite(run.end.of_steps("loss")).all()
+    assert run.end.of_steps("bad_total")[-1] == 0
+
+    def loss_at_the_end(state):
+        # The same batch, step number and random numbers: only what was learned differs.
+        at = state.replace(step=np.int32(STEPS))
+        return float(run.once(at, system.batch(0))[1]["loss"])
+
+    trained = jax.device_get(run.end.state)
+    assert loss_at_the_end(trained) < 0.9 * loss_at_the_end(system.start())
+
+
+def test_steps_of_equal_shape_compile_once(system):
+    assert system.one.end.compiled_later == 0
+    assert system.eight.end.compiled_later == 0
+
+
+def test_the_loss_takes_local_codes(system):
+    assert system.one.end
+    assert system.eight.end
+    padded = -(-ROWS // DEVICES) * DEVICES
+    assert {rows for rows, _ in system.model.seen} == {ROWS, padded // DEVICES}
+    for rows, of_codes in system.model.seen:
+        assert of_codes == {rows}
+
+
+def test_init_depends_on_the_key_alone(system):
+    def program():
+        return jax.jit(system.model.init).lower(jax.random.key(0)).as_text()
+
+    assert program() == program()
+    assert_equal(system.start(0), system.start(0))
+    zero, one = (jax.tree.leaves(system.start(seed).params) for seed in (0, 1))
+    assert any(not np.array_equal(a, b) for a, b in zip(zero, one, strict=True))
+
+
+def test_padding_does_not_reach_a_step(system):
+    batch = system.batch(0)
+    garbage = batch | {m: with_garbage(batch[m]) for m in system.model.modalities}
+    at = jax.device_get(system.one.end.state)  # every switch of the schedule is on
+    for clean, dirty in zip(system.one.once(at, batch), system.one.once(at, garbage), strict=True):
+        assert_close(dirty, clean, rtol=1e-5, atol=1e-6)
+
+
+def test_a_non_finite_batch_changes_nothing_but_counters(system):
+    at = jax.device_get(system.one.end.state)
+    batch = system.batch(0)
+    poisoned = [
+        (m, name, x)
+        for m in system.model.modalities
+        for name, x in batch[m].items()
+        if np.issubdtype(x.dtype, np.floating)
+    ]
+    assert poisoned, "no input can be non-finite: poison a parameter instead"
+    for m, name, x in poisoned:
+        bad = x.copy()
+        bad[3, 0] = np.nan
+        after, report = system.one.once(at, batch | {m: batch[m] | {name: bad}})
+        for part in ("params", "stats", "memory", "optimizer", "seed"):
+            assert_equal(getattr(after, part), getattr(at, part))
+        assert (after.step, after.bad_in_a_row, after.bad_total) == (STEPS + 1, 1, 1)
+        assert report["bad_in_a_row"] == 1
+        after, _ = system.one.once(jax.device_get(after), batch)
+        assert (after.step, after.bad_in_a_row, after.bad_total) == (STEPS + 2, 0, 1)
+        moved = jax.tree.map(lambda a, b: bool((a != b).any()), after.params, at.params)
+        assert any(jax.tree.leaves(moved))
+
+
+def test_tables_are_swapped_without_compiling(system):
+    if system.tables is None:
+        pytest.skip("this system has no tables")
+    at, batch = jax.device_get(system.one.end.state), system.batch(0)
+    _, report = system.one.once(at, batch)
+    before = compilations()
+    _, other = system.one.once(at, batch, jax.tree.map(lambda x: x[::-1], system.tables))
+    assert compilations() == before
+    assert float(report["loss"]) != float(other["loss"])
+
+
+def test_parts_are_paths_that_cover_every_parameter(system):
+    params, parts = system.start().params, system.model.parts()
+    covered = np.zeros(len(jax.tree.leaves(params)), bool)
+    for part, paths in parts.items():
+        optimizer = dataclasses.replace(system.optimizer, stage=Stage(0, frozen=(part,)))
+        frozen = np.array(jax.tree.leaves(optimizer.factors(params))) == 0
+        of_paths = [jax.tree.leaves(_at(params, path)) for path in paths]
+        assert frozen.sum() == sum(map(len, of_paths)) > 0, part
+        covered |= frozen
+    assert covered.all()
+
+
+def _at(tree, path):
+    for key in path.split("/"):
+        tree = tree[key]
+    return tree
+
+
+def test_saved_and_restored_exactly(system, tmp_path):
+    state = system.one.end.state
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        checkpoints.save(STEPS, state, {}, None)
+        template = jax.eval_shape(lambda: init_state(system.model, system.optimizer, 0))
+        restored, _, step = checkpoints.restore(template)
+    assert step == STEPS
+    assert_equal(restored, state)
+    batch = system.batch(STEPS)
+    on, again = (system.one.once(jax.device_get(s), batch) for s in (state, restored))
+    assert_equal(on, again)
+
+
+# --- many devices -------------------------------------------------------------------------------
+
+
+def test_eight_devices_give_the_numbers_of_one(system):
+    """Twelve rows do not divide by eight: the four that fill them up count for nothing."""
+    assert not system.batch(0, DEVICES)["row"]["valid"].all()
+    assert_devices_agree(system.one, system.eight)
+
+
+def test_pmap_gives_the_numbers_of_shard_map(system):
+    assert_devices_agree(system.eight, system.pmapped)
+
+
+def test_a_batch_that_divides_is_the_same_under_both_mappers(system):
+    at = jax.device_get(system.one.end.state)
+    full = system.batch(0, DEVICES)
+    full["row"] = full["row"] | {"valid": np.ones_like(full["row"]["valid"])}
+    ends = [run.once(at, full) for run in (system.eight, system.pmapped)]
+    assert_same_everywhere(ends)
+    assert_close(*ends, rtol=1e-5, atol=1e-6)
+
+
+# --- evaluation ---------------------------------------------------------------------------------
+
+
+def test_padding_does_not_reach_a_score(system):
+    modalities = system.model.modalities
+    clean = every_score(system, {m: system.encode(m, ITEMS) for m in modalities})
+    for m in modalities:
+        dirty = {n: system.encode(n, ITEMS) for n in modalities}
+        dirty[m] = system.encode(m, ITEMS, with_garbage(system.items(m, ITEMS)))
+        assert_close(every_score(system, dirty), clean, rtol=0, atol=1e-6)
+        if system.data.splits["test"].sources[m].lengths is not None:
+            dirty[m] = system.encode(m, ITEMS, system.items(m, ITEMS, LENGTH + 16))
+            assert_close(every_score(system, dirty), clean, rtol=0, atol=1e-6)
+
+
+def test_an_item_alone_has_the_codes_it_has_in_a_batch(system):
+    for m in system.model.modalities:
+        together = system.encode(m, ITEMS)
+        alone = system.encode(m, ITEMS[5:6])
+        assert_close(jax.tree.map(lambda x: x[5:6], together), alone, rtol=0, atol=1e-6)
+        others = system.encode(m, np.where(ITEMS == 5, 5, 0))
+        assert_close(jax.tree.map(lambda x: x[5:6], others), alone, rtol=0, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def matrices(system):
+    """{tile: {pair: scores of the whole test split}}, over eight devices."""
+    found, split = {}, system.data.splits["test"]
+    variables = jax.device_get(system.trained)
+    for tile in (4096, 3):
+        evaluator = Evaluator(
+            system.model, system.eight.mesh, batch_size=BATCH, tile=tile, buckets=(LENGTH,)
+        )
+        variables = evaluator.finalized(variables, system.data.splits["train"])
+        codes = evaluator.encode_split(variables, split)
+        found[tile] = {
+            (a, b): evaluator.scores(variables, a, codes[a], b, codes[b]) for a, b in system.pairs
+        }
+    return found
+
+
+def test_the_size_of_a_tile_does_not_matter(matrices):
+    assert_close(matrices[3], matrices[4096], rtol=0, atol=1e-6)
+
+
+def test_codes_and_scores_in_bulk_are_those_of_a_few_items(system, matrices):
+    for a, b in system.pairs:
+        rows, columns = np.arange(BATCH)[::-1], np.arange(8, 8 + BATCH)
+        direct = system.score(a, system.encode(a, rows), b, system.encode(b, columns))
+        found = matrices[4096][a, b][np.ix_(rows, columns)]
+        np.testing.assert_allclose(found, direct, rtol=0, atol=1e-6)
+
+
+def test_coarse_vectors(system):
+    model, variables = system.model, system.trained
+    codes = {m: system.encode(m, ITEMS) for m in model.modalities}
+    vectors = {m: np.asarray(model.coarse(variables, m, codes[m])) for m in model.modalities}
+    for a, b in system.pairs:
+        product = vectors[a] @ vectors[b].T
+        assert product.shape == (BATCH, BATCH)
+        assert np.isfinite(product).all()
+        if model.coarse_exact:
+            scores = system.score(a, codes[a], b, codes[b])
+            np.testing.assert_allclose(product, scores, rtol=0, atol=1e-6)
+
+
+def test_bfloat16_is_close_to_float32(system):
+    half = dataclasses.replace(system.model, dtype="bfloat16")
+    encode = jax.jit(
+        lambda variables, m, items: half.encode(variables, m, items, train=False, keys=None)[0],
+        static_argnums=1,
+    )
+    codes = {m: encode(system.trained, m, system.items(m, ITEMS)) for m in half.modalities}
+    exact = every_score(system, {m: system.encode(m, ITEMS) for m in half.modalities})
+    for pair, found in every_score(system, codes).items():
+        assert found.dtype == np.float32
+        off = np.abs(found - exact[pair]).max()
+        assert 0 < off < 0.03 * max(1.0, np.abs(exact[pair]).max())

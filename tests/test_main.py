@@ -1,0 +1,289 @@
+"""Every mistake on the command line is one sentence and exit code 2, and nothing is lost by it."""
+
+import shutil
+
+import numpy as np
+import pytest
+from tiny_run import ROOT, WORLDS, arguments, files, finished, interrupted, run, scan_folder
+
+from hmgr_jax.main import main
+from hmgr_jax.training import commands, loop
+from hmgr_jax.training.workdir import lock
+
+F8K = str(ROOT / "configs" / "f8k.py")
+
+
+@pytest.fixture
+def fails(capsys):
+    """Run the command, demand one sentence with ``parts`` and that ``kept`` stays as it was."""
+
+    def check(argv, *parts, kept=None, warned=False):
+        before = files(kept) if kept else None
+        assert main(argv) == 2
+        lines = capsys.readouterr().err.splitlines()
+        errors = [line for line in lines if line.startswith("error: ")]
+        assert len(errors) == 1
+        assert warned or lines == errors
+        for part in parts:
+            assert part in errors[0]
+        if kept:
+            after = files(kept)
+            assert {n: after[n] for n in before if n != ".lock"} == {
+                n: before[n] for n in before if n != ".lock"
+            }
+            assert set(after) - set(before) <= {".lock"}
+        return errors[0]
+
+    return check
+
+
+def _command(text):
+    return ["main", *text.replace("WORLDS", WORLDS).split()]
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("", "A recipe is expected: give one, as --config configs/worlds.py."),
+        ("--config", "expected one argument"),
+        ("--config=", "--config is empty"),
+        ("--config configs/none.py", "There is no recipe 'configs/none.py'"),
+        ("--config WORLDS:hmgrr", "There is no model 'hmgrr'; did you mean 'hmgr'?"),
+        ("--config WORLDS --worddir x", "There is no flag '--worddir'; did you mean --workdir?"),
+        ("--config WORLDS extra", "There is no flag 'extra'; known: --config, --mode,"),
+        ("--config WORLDS --mode=trian", "invalid choice: 'trian' (choose from 'train',"),
+        ("--config WORLDS --split=val", "invalid choice: 'val' (choose from 'train', 'dev',"),
+        (
+            "--config WORLDS --seeds=a,1",
+            "integers from 0 with commas between, such as 0,1,2, not 'a",
+        ),
+        ("--config WORLDS --seeds=0,,1", "not '0,,1'"),
+        ("--config WORLDS --seeds=-1", "not '-1'"),
+        ("--config WORLDS --seeds=3,3", "--seeds names a seed twice: 3,3."),
+        ("--config WORLDS --seeds=1 --mode=show", "--seeds is for training, not for --mode=show"),
+        ("--mode=evaluate", "--mode=evaluate needs a trained run: give its folder as --workdir."),
+        ("--mode=evaluate --workdir /none", "/none holds no checkpoints: give the --workdir of"),
+        ("--mode=encode --workdir /none", "/none holds no checkpoints: give the --workdir of"),
+    ],
+)
+def test_flags(fails, command, sentence):
+    assert sentence in fails(_command(command))
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("train.stpes=3", "no configuration key 'train.stpes'; did you mean --config.train.steps?"),
+        ("steps=3", "no configuration key 'steps'; did you mean --config.train.steps?"),
+        ("quux=3", "no configuration key 'quux'; --mode=show prints every key."),
+        ("train.steps=1.5", "--config.train.steps expects an integer, such as 600, not '1.5'."),
+        ("train.lr=fast", "--config.train.lr expects a finite number, such as 0.001, not 'fast'."),
+        ("train.lr=nan", "expects a finite number"),
+        ("train.lr", "--config.train.lr expects a value: write --config.train.lr=0.001."),
+        ("model.visual_graph=maybe", "expects true or false, such as true, not 'maybe'."),
+        ("data.buckets=16,b", "expects a list, such as 16,24,32, not '16,b'."),
+        ("train=3", "--config.train is a group: set --config.train.NAME for one of batch_size,"),
+        ("train.steps=0", "train.steps must be at least 1, it is 0"),
+        ("train.lr=0", "train.lr must be positive, it is 0.0"),
+        ("train.max_bad_steps=0", "train.max_bad_steps must be at least 1"),
+        ("seed=-1", "seed must be at least 0, it is -1"),
+        ("train.decay=linear", "train.decay is one of step, cosine, none, not 'linear'."),
+        ("train.optimizer=lamb", "train.optimizer is one of adam, adamw, sgd, not 'lamb'."),
+        ("dtype=float16", "dtype is one of float32, bfloat16, not 'float16'."),
+        ("parallel.mapper=vmap", "parallel.mapper is one of shard_map, pmap, not 'vmap'."),
+        ("parallel.devices=99", "parallel.devices is 99, but this machine has 8"),
+        ("train.frozen=imag", "no part of hmgr in train.frozen 'imag'; did you mean 'image'?"),
+        ("train.lr_factors.wrds=0.1", "no part of hmgr in train.lr_factors 'wrds'"),
+        ("init.txt=/none", "There is no part of hmgr in init 'txt'; did you mean 'text'?"),
+        ("init.text=/none", "init.text is /none, which holds no checkpoints"),
+        (
+            "train.batch_size=4000",
+            "a batch of 4000 image items was asked for but train has only 40",
+        ),
+        ("data.worlds.train=30", "the train split is to have 30 scenes"),
+        ("data.buckets=8", "text holds an item of length"),
+        ("eval.protocols=coco5k", "protocol coco5k is defined on 5000 distinct images, found 12"),
+        ("eval.protocols=coco", "no protocol is named 'coco': choose from plain,"),
+        ("eval.select=i2t/R@2", "eval.select is 'i2t/R@2', which eval.dev_protocols do not report"),
+    ],
+)
+def test_values(fails, tmp_path, value, sentence):
+    argv = arguments(tmp_path / "run", f"--config.{value}", model="hmgr")
+    assert sentence in fails(argv)
+    assert not list(tmp_path.rglob("*.json*"))
+
+
+RECIPE = "from hmgr_jax.training.config import recipe\n\n\ndef get_config(model='vse'):\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (f"{RECIPE}    return 1 / 0\n", "line 5 (ZeroDivisionError: division by zero)"),
+        ("def get_config(:\n", "line 1 (SyntaxError: invalid syntax"),
+        ("import no_such_module\n", "line 1 (ModuleNotFoundError: No module named"),
+        ("x = 1\n", "has no attribute 'get_config'"),
+        (f"{RECIPE}    return {{}}\n", "must return a configuration that starts from"),
+        (f"{RECIPE}    return recipe('a', model, dimm=3)\n", "did you mean 'dim'?"),
+        (
+            f"{RECIPE}    c = recipe('a', model)\n    c.train.stps = 3\n    return c\n",
+            'line 6 (AttributeError: \'Key "stps" does not exist',
+        ),
+        (
+            f"{RECIPE}    c = recipe('a', model)\n    c.train.steps = 'b'\n    return c\n",
+            "line 6 (TypeError: Could not override field 'steps'",
+        ),
+        (
+            f"{RECIPE}    c = recipe('a', model)\n    c.train.stages = ({{'stps': 3}},)\n"
+            "    c.data.source = 'worlds'\n    return c\n",
+            "There is no key of a stage 'stps'; did you mean 'steps'?",
+        ),
+        (
+            f"{RECIPE}    c = recipe('a', model)\n    c.train.stages = ({{'steps': 2000}},) * 2\n"
+            "    c.data.source = 'worlds'\n    return c\n",
+            "the stages before the last one have 2000 steps, but train.steps is 1000",
+        ),
+    ],
+)
+def test_recipes(fails, tmp_path, text, sentence):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    line = fails(["main", f"--config={path}", f"--workdir={tmp_path / 'run'}"])
+    assert sentence in line
+    assert len(line) < 500
+
+
+def _scan(root, workdir, *more):
+    sizes = {"train__batch_size": 8, "eval__protocols": "plain", "eval__dev_protocols": "plain"}
+    values = (f"--config.data.root={root}", "--config.data.batching=rows", *more)
+    return arguments(workdir, *values, data__source="scan", **sizes)
+
+
+def _nan(root):
+    features = np.load(root / "train_ims.npy")
+    features[5, 2, 1] = np.nan
+    np.save(root / "train_ims.npy", features)
+
+
+def _edit(name, change):
+    def edit(root):
+        lines = (root / name).read_text().split("\n")
+        change(lines)
+        (root / name).write_text("\n".join(lines))
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("harm", "parts"),
+    [
+        (shutil.rmtree, ["is not a folder", "train_ims.npy", "dev_caps.txt", "test_ims.npy"]),
+        (lambda root: (root / "dev_ims.npy").unlink(), ["lacks dev_ims.npy (or dev_feat.npy)"]),
+        (_edit("train_caps.txt", lambda x: x.pop(0)), ["has 47 captions for 24 rows"]),
+        (_edit("test_ids.txt", lambda x: x.__setitem__(3, x[0])), ["test_ids.txt:4 repeats"]),
+        (_edit("dev_caps.txt", lambda x: x.__setitem__(2, " ")), ["dev_caps.txt:3 is empty"]),
+        (
+            _edit("dev_caps.txt", lambda x: x.__setitem__(2, "very " * 40)),
+            ["dev's text holds an item of length 42, the last bucket is 32"],
+        ),
+        (_nan, ["train_ims.npy holds NaN or infinity in row 5"]),
+    ],
+)
+def test_data(fails, tmp_path, harm, parts):
+    root = scan_folder(tmp_path / "data")
+    harm(root)
+    fails(_scan(root, tmp_path / "run"), *parts)
+    assert not list((tmp_path / "run").glob("[!.]*"))  # nothing but the lock
+
+
+def test_a_folder_that_is_not_named(fails, tmp_path):
+    fails(["main", f"--config={F8K}", f"--workdir={tmp_path}"], "--config.data.root=FOLDER")
+
+
+def test_a_missing_source_split_and_vectors(fails, tmp_path):
+    root = scan_folder(tmp_path / "data")
+    for value, part in {
+        "data.source=hdf5": "data.source is one of scan, worlds, not 'hdf5'.",
+        "data.splits.test=testall": "lacks testall_ims.npy",
+        "data.vectors=/none.txt": "the vectors /none.txt cannot be read",
+        "data.vocabulary=/none.json": "/none.json",
+        "data.captions_from=/none": "/none",
+    }.items():
+        fails(_scan(root, tmp_path / "run", f"--config.{value}"), part)
+        assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ({"model": "hmgr"}, ["holds a run of another system ('vse', not 'hmgr')"]),
+        ({"seed": 7}, ["holds a run of another seed (0, not 7)"]),
+        ({"model__dim": 24}, ["float32[", "16]", "24]", "another --workdir"]),
+        ({"data__worlds__seed": 1}, ["not the data that this run was trained on"]),
+        ({"train__steps": 8, "train__lr": 1.0}, ["nothing is left to train", "train.lr: 0.001"]),
+    ],
+)
+def test_a_workdir_of_another_run(fails, tmp_path, options, parts):
+    workdir = interrupted(tmp_path / "run")
+    fails(arguments(workdir, **options), *parts, kept=workdir, warned=True)
+
+
+def test_a_finished_run_of_another_configuration(fails, tmp_path):
+    workdir = shutil.copytree(finished(), tmp_path / "run")
+    command = arguments(workdir, train__lr=0.5)
+    fails(command, "train.lr: 0.001 -> 0.5", "use --mode=evaluate", kept=workdir)
+    shutil.rmtree(workdir / "checkpoints")
+    fails(command, "holds the results of a finished run", kept=workdir)
+    (workdir / "results.json").write_text("{")
+    fails(command, "results.json is not what a run writes", kept=workdir)
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_run_whose_checkpoints_are_all_damaged(fails, tmp_path):
+    workdir = interrupted(tmp_path / "run")
+    for step in ("4", "8"):
+        (workdir / "checkpoints" / step / "meta" / "metadata").unlink()
+    fails(arguments(workdir), "Every checkpoint", "8.damaged", warned=True)
+    fails(arguments(workdir), "Every checkpoint", "8.damaged", kept=workdir)
+    assert (workdir / "metrics.jsonl").stat().st_size > 0
+
+
+def test_a_workdir_in_use(fails, tmp_path):
+    workdir = interrupted(tmp_path / "run")
+    with lock(workdir):
+        fails(arguments(workdir), "in use by process", "give another --workdir", kept=workdir)
+
+
+def test_a_workdir_that_is_a_file(fails, tmp_path):
+    (tmp_path / "run").write_text("mine")
+    fails(arguments(tmp_path / "run"), f"The system refused {tmp_path / 'run'}")
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_evaluation_of_another_system_or_a_settled_value(fails):
+    fails(arguments(finished(), "--mode=evaluate", model="hmgr"), "holds a vse, not a hmgr")
+    workdir = ["main", f"--workdir={finished()}", "--mode=evaluate"]
+    fails([*workdir, "--config.model.dim=3"], "--config.model.dim was settled when")
+    fails([*workdir, "--config.data.rot=x"], "did you mean --config.data.root?")
+    fails([*workdir, "--config.eval.protocols=f30k,coco5k"], "defined on 5000 distinct images")
+
+
+def test_ctrl_c_outside_of_training_is_no_traceback(tmp_path, capsys, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "train", interrupt)
+    assert run(tmp_path / "run") == 130
+    assert capsys.readouterr().err.startswith("error: Stopped by Ctrl-C")
+
+
+def test_a_mistake_of_ours_is_a_traceback(tmp_path, monkeypatch):
+    monkeypatch.setattr(commands, "show", lambda config: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(tmp_path / "run", "--mode=show")
+
+
+def test_help(capsys):
+    assert main(["main", "--help"]) == 0
+    assert "--mode train|evaluate|encode|show" in capsys.readouterr().out

@@ -1,0 +1,123 @@
+"""Runs of the command on a few generated scenes, in this process or in one of its own."""
+
+import atexit
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from hmgr_jax.main import main
+from hmgr_jax.training import recipe_file
+
+ROOT = Path(__file__).parents[1]
+WORLDS = str(ROOT / "configs" / "worlds.py")
+TINY = {
+    "model.dim": 16,
+    "model.word_dim": 8,
+    "model.key_dim": 8,
+    "model.slots": 8,
+    "model.graph_layers": 1,
+    "model.region_dropout": 0.2,
+    "model.word_dropout": 0.2,
+    "data.worlds.train": 40,  # 5 steps an epoch, so that nothing else falls on its edge
+    "data.worlds.dev": 8,
+    "data.worlds.test": 12,
+    "data.buckets": "32",
+    "train.steps": 12,
+    "train.batch_size": 8,
+    "train.warmup_steps": 2,
+    "train.log_steps": 1,
+    "train.eval_steps": 4,
+    "eval.batch_size": 16,
+    "parallel.devices": 1,
+}
+# The memory without the graphs: a tenth of the compilation.
+MEMORY = {"model.visual_graph": False, "model.text_graph": False, "model.memory_warmup_steps": 3}
+
+
+def arguments(workdir, *more, model="vse", recipe=WORLDS, **overrides):
+    """The command line of a tiny run; ``train__lr=1`` stands for ``--config.train.lr=1``."""
+    values = TINY | (MEMORY if model == "hmgr" else {})
+    values = values | {key.replace("__", "."): value for key, value in overrides.items()}
+    flags = [f"--config.{key}={value}" for key, value in values.items()]
+    return ["main", f"--config={recipe}:{model}", f"--workdir={workdir}", *flags, *more]
+
+
+def config(**options):
+    """The configuration of a tiny run."""
+    _, *rest = arguments("unused", **options)
+    overrides, others = recipe_file.split_overrides(rest)
+    return recipe_file.load(others[0].removeprefix("--config="), overrides)
+
+
+def run(workdir, *more, **options):
+    """The exit code of a tiny run in this process."""
+    return main(arguments(workdir, *more, **options))
+
+
+def start(workdir, *more, **options):
+    """A tiny run in a process of its own, on one device."""
+    command = [sys.executable, "-m", "hmgr_jax.main", *arguments(workdir, *more, **options)[1:]]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"},
+    )
+
+
+@functools.cache
+def finished(model="vse"):
+    """The folder of a finished run, made once a process: to be read or copied."""
+    folder = Path(tempfile.mkdtemp(prefix="hmgr-jax-test-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    assert run(folder / "run", model=model) == 0
+    return folder / "run"
+
+
+def interrupted(workdir, model="vse"):
+    """A copy of a run as a kill leaves it: rows up to the last step, whose save was lost."""
+    shutil.copytree(finished(model), workdir)
+    (workdir / "results.json").unlink()
+    shutil.rmtree(workdir / "checkpoints" / "12")
+    (workdir / "digests" / "12.json").unlink()
+    return workdir
+
+
+def scan_folder(root, images=(24, 8, 8), captions=2, regions=4, features=6):
+    """A folder in SCAN's layout: train, dev and test of so many images."""
+    root.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    for name, count in zip(("train", "dev", "test"), images, strict=True):
+        values = rng.standard_normal((count, regions, features)).astype(np.float16)
+        np.save(root / f"{name}_ims.npy", values)
+        lines = [f"picture {i % 5} of {c} words" for i in range(count) for c in range(captions)]
+        (root / f"{name}_caps.txt").write_text("\n".join(lines) + "\n")
+        (root / f"{name}_ids.txt").write_text("".join(f"{name}{i}.jpg\n" for i in range(count)))
+    return root
+
+
+def results(workdir):
+    return json.loads((workdir / "results.json").read_text())
+
+
+def rows(workdir):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def files(folder):
+    """{path: (bytes, time of the last change)} of everything in a folder."""
+    return {
+        path.relative_to(folder).as_posix(): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

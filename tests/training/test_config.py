@@ -1,0 +1,137 @@
+"""What a configuration's hash and differences see, and how values are put in."""
+
+import json
+
+import pytest
+from tiny_run import ROOT, config
+
+from hmgr_jax.errors import UserError
+from hmgr_jax.models import list_models
+from hmgr_jax.training import config as configs
+from hmgr_jax.training import recipe_file
+from hmgr_jax.training.check import check
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"data__root": "/elsewhere"},
+        {"data__threads": 4},
+        {"train__log_steps": 7},
+        {"train__save_steps": 7},
+        {"eval__tile": 7},
+    ],
+)
+def test_the_hash_leaves_out_places_and_logging(options):
+    assert configs.config_hash(config(**options)) == configs.config_hash(config())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"seed": 1},
+        {"model__margin": 0.3},
+        {"model": "hmgr"},
+        {"data__worlds__seed": 1},
+        {"data__vectors": "captions"},
+        {"train__lr": 0.1},
+        {"train__lr_factors__words": 0.1},
+        {"init__image": "runs/a"},
+        {"eval__protocols": "plain"},
+        {"dtype": "bfloat16"},
+    ],
+)
+def test_the_hash_sees_what_results_depend_on(options):
+    assert configs.config_hash(config(**options)) != configs.config_hash(config())
+
+
+def test_files_count_by_their_name():
+    def hash_of(**options):
+        return configs.config_hash(config(**options))
+
+    assert hash_of(data__vectors="/a/glove.txt") == hash_of(data__vectors="/b/glove.txt")
+    assert hash_of(data__vectors="/a/glove.txt") != hash_of(data__vectors="/a/w2v.txt")
+    assert hash_of(init__image="/a/one") == hash_of(init__image="/b/one")
+
+
+def test_the_hash_survives_json():
+    """A checkpoint holds lists where the recipe had tuples."""
+    saved = json.loads(json.dumps(configs.plain(config())))
+    assert configs.config_hash(saved) == configs.config_hash(config())
+    assert configs.differences(saved, configs.plain(config())) == {}
+
+
+def test_differences():
+    old, new = (configs.plain(config(**o)) for o in ({}, {"train__lr": 0.5, "data__root": "x"}))
+    assert configs.differences(old, new) == {"train.lr": (0.001, 0.5)}
+    assert configs.spell({"train.lr": (0.001, 0.5), "a": (1, None)}) == (
+        "train.lr: 0.001 -> 0.5; a: 1 -> None"
+    )
+
+
+def test_values_keep_their_types():
+    found = recipe_file.load(
+        str(ROOT / "configs" / "worlds.py"),
+        {
+            "train.lr": "1",
+            "train.steps": "1_000",
+            "deterministic": None,
+            "model.visual_graph": "False",
+            "data.buckets": "(16, 40)",
+            "eval.protocols": "plain, family",
+            "train.frozen": "words",
+            "train.lr_factors.words": "0.5",
+            "init.text": "runs/a:b",
+            "data.root": "",
+            "model.memory_warmup_steps": "-1",
+            "name": "my=worlds",
+        },
+    )
+    assert (found.train.lr, type(found.train.lr)) == (1.0, float)
+    assert (found.train.steps, found.deterministic, found.model.visual_graph) == (1000, True, False)
+    assert (found.data.buckets, found.eval.protocols) == ((16, 40), ("plain", "family"))
+    assert (found.train.frozen, dict(found.train.lr_factors)) == (("words",), {"words": 0.5})
+    assert (dict(found.init), found.name) == ({"text": "runs/a:b"}, "my=worlds")
+    assert found.model.memory_warmup_steps == -1
+
+
+def test_arguments_are_told_apart():
+    overrides, others = recipe_file.split_overrides(
+        [
+            "--config.a.b",
+            "1",
+            "--config",
+            "c.py",
+            "--config.d",
+            "--mode=show",
+            "--config.a.b=-2",
+            "--config.e",
+            "-3",
+        ]
+    )
+    assert overrides == {"a.b": "-2", "d": None, "e": "-3"}
+    assert others == ["--config", "c.py", "--mode=show"]
+
+
+def test_the_name_of_the_model_picks_its_preset():
+    worlds = str(ROOT / "configs" / "worlds.py")
+    by_name = recipe_file.load(worlds, {"model.name": "vse"})
+    assert by_name == recipe_file.load(f"{worlds}:vse", {})
+    assert by_name.model.memory == "none"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("model", list_models())
+def test_every_recipe_loads_for_every_model(path, model):
+    found = recipe_file.load(f"{path}:{model}", {})
+    assert (found.model.name, found.is_locked) == (model, True)
+    check(found)
+    with pytest.raises(AttributeError):
+        found.train.stpes = 3
+
+
+def test_no_protocol_is_a_mistake():
+    empty = config()
+    empty.eval.protocols = ()
+    with pytest.raises(UserError, match="must name a protocol each"):
+        check(empty)
