@@ -7,8 +7,8 @@ Files expected in ``data.root``: ``{train,dev,test}_ims.npy`` [rows, 36, 2048] (
 8.6 GB for train), ``_caps.txt``, and ``_ids.txt`` where images are repeated, once a caption.
 
 Hardware: one accelerator with 16 GB, or several (the batch of 128 is split over them). Time and
-numbers: unknown, never measured by us: the features are not ours to ship and no run was made. HMGR's
-paper gives no numbers that we could read.
+numbers: unknown, never measured by us: the features are not ours to ship and no run was made.
+HMGR's paper gives no numbers that we could read.
 
 Schedule: 30 epochs of 1,132 steps, the rate a tenth after half of them; sum-loss warm-up of one
 epoch; memory read after 10% of the steps (BUILD_NOTES.md, "HMGR").

@@ -1,7 +1,7 @@
 """Flickr8k region or grid features in SCAN's layout.
 
-    python -m hmgr_jax.main --config configs/f8k.py --config.data.root=DATA/f8k_precomp
-    python -m hmgr_jax.main --config configs/f8k.py:vse --config.data.root=DATA/f8k_precomp
+python -m hmgr_jax.main --config configs/f8k.py --config.data.root=DATA/f8k_precomp
+python -m hmgr_jax.main --config configs/f8k.py:vse --config.data.root=DATA/f8k_precomp
 """
 
 from ml_collections import ConfigDict

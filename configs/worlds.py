@@ -1,7 +1,7 @@
 """Generated worlds: scenes of coloured shapes with captions, made on the spot, no files needed.
 
-    python -m hmgr_jax.main --config configs/worlds.py
-    python -m hmgr_jax.main --config configs/worlds.py:vse
+python -m hmgr_jax.main --config configs/worlds.py
+python -m hmgr_jax.main --config configs/worlds.py:vse
 """
 
 from ml_collections import ConfigDict

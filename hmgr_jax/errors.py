@@ -1,4 +1,4 @@
-"""The one exception for mistakes that a person can mend: printed as a sentence, never as a traceback."""
+"""The exception for mistakes that a person can mend: printed as a sentence, not a traceback."""
 
 
 class UserError(Exception):

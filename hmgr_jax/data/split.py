@@ -1,4 +1,4 @@
-"""What a data set looks like to everything else: items of each modality, and rows that pair them."""
+"""What a data set looks like to everything else: items of modalities, and rows that pair them."""
 
 from __future__ import annotations
 

@@ -24,7 +24,8 @@ KNOWN_CAPTIONS = [
     "the purple circle, which is nearest of all to the purple cross, is low down in the picture",
     "the green triangle is both at the top of the picture and closest of all to the blue heart",
     "the large purple cross can be found on the left side of the picture",
-    "the green triangle is near the upper edge of the picture and nearer to the blue heart than to the violet circle",
+    "the green triangle is near the upper edge of the picture and nearer to the blue heart "
+    "than to the violet circle",
     "the little purple circle is both somewhere below the blue heart and right of the purple cross",
 ]
 DIGEST = """

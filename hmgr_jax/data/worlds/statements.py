@@ -19,7 +19,7 @@ Judge = Callable[..., np.ndarray]
 ASIDE = (0.12, 0.04)
 """Left of, above: at least so far apart on that axis; clearly false below the second number."""
 EDGE = (0.36, 0.46)
-"""At the left, at the top: nearer to that edge than this; clearly false beyond the second number."""
+"""At the left, at the top: at most so far from that edge; clearly false beyond the second."""
 LEVEL = (0.05, 0.12)
 """In the same row or column: at most so far off; clearly false above the second number."""
 NEAR = (0.28, 0.36)
