@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from hmgr_jax.training.config import recipe
 
-STEPS = 1200
+STEPS = 800
 
 
 def get_config(model: str = "hmgr") -> ConfigDict:

@@ -10,7 +10,10 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 # Most of the time goes into compiling: these flags make it three times faster, and programs slower.
 # An unknown flag would end the process, so they are given only to versions that know them.
 if importlib.metadata.version("jaxlib").startswith("0.10."):
-    fast = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    fast = (
+        "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
+        "--xla_cpu_parallel_codegen_split_count=1"
+    )
     os.environ["XLA_FLAGS"] = f"{fast} {os.environ.get('XLA_FLAGS', '')}".strip()
 
 import jax

@@ -91,6 +91,9 @@ class System:
 
     @cached_property
     def tables(self) -> Any:
+        """The constants that the model makes for itself; None where it has none."""
+        if not jax.tree.leaves(jax.eval_shape(self.model.init, jax.random.key(0)).tables):
+            return None
         return jax.jit(self.model.init)(jax.random.key(0)).tables
 
     def batch(self, step: int, devices: int = 1) -> dict[str, Any]:

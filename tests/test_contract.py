@@ -203,18 +203,19 @@ def test_an_item_alone_has_the_codes_it_has_in_a_batch(system):
 @pytest.fixture(scope="module")
 def matrices(system):
     """{tile: {pair: scores of the whole test split}}, over eight devices."""
-    found, split = {}, system.data.splits["test"]
-    variables = jax.device_get(system.trained)
-    for tile in (4096, 3):
-        evaluator = Evaluator(
-            system.model, system.eight.mesh, batch_size=BATCH, tile=tile, buckets=(LENGTH,)
-        )
-        variables = evaluator.finalized(variables, system.data.splits["train"])
-        codes = evaluator.encode_split(variables, split)
-        found[tile] = {
+    sizes = {"batch_size": BATCH, "buckets": (LENGTH,)}
+    large, tiny = (
+        Evaluator(system.model, system.eight.mesh, tile=tile, **sizes) for tile in (4096, 3)
+    )
+    splits, variables = system.data.splits, jax.device_get(system.trained)
+    variables = large.finalized(variables, splits["train"])
+    codes = large.encode_split(variables, splits["test"])
+    return {
+        evaluator.tile: {
             (a, b): evaluator.scores(variables, a, codes[a], b, codes[b]) for a, b in system.pairs
         }
-    return found
+        for evaluator in (large, tiny)
+    }
 
 
 def test_the_size_of_a_tile_does_not_matter(matrices):

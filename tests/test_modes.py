@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from tiny_run import arguments, files, finished, results, run, scan_folder
+from tiny_run import arguments, config, files, finished, results, run, scan_folder
 
 import hmgr_jax
 from hmgr_jax.data.worlds import open_worlds
@@ -14,6 +14,9 @@ from hmgr_jax.main import main
 from hmgr_jax.metrics.protocols import evaluate_all
 from hmgr_jax.models import get_model
 from hmgr_jax.models.base import Model
+from hmgr_jax.retrieval.all_pairs import Bucket
+from hmgr_jax.retrieval.retriever import Retriever
+from hmgr_jax.training import loop
 from hmgr_jax.training.evaluate import Evaluator
 
 F = open_worlds(0, 4, 4, 4).splits["test"].sources["image"].gather(np.arange(1))["regions"].shape[2]
@@ -70,13 +73,7 @@ def test_evaluate_otherwise(workdir):
     assert found["protocol"] == "plain"
     assert found["config_hash"] != results(workdir)["config_hash"]
     with pytest.warns(UserWarning, match=r"data\.worlds\.test: 12 -> 24"):
-        hmgr_jax.load(finished()).load(finished(), _recipe(data__worlds__test=24))
-
-
-def _recipe(**options):
-    from tiny_run import config
-
-    return config(**options)
+        Retriever.load(finished(), config(data__worlds__test=24))
 
 
 # --- encode -----------------------------------------------------------------------------------
@@ -193,8 +190,6 @@ def test_models_that_look_at_the_training_items_do_so_everywhere(monkeypatch, wo
 
 def test_codes_of_several_shapes_are_put_in_order(retriever):
     """As IMRAM's captions, which come in a bucket a length."""
-    from hmgr_jax.retrieval.all_pairs import Bucket
-
     buckets = [
         Bucket(np.array([3, 0]), np.full((2, 4), [[3.0], [0.0]], np.float32)),
         Bucket(np.array([2, 1]), np.full((2, 4), [[2.0], [1.0]], np.float32)),
@@ -228,6 +223,12 @@ def test_seeds(tmp_path, capsys):
     before = files(tmp_path / "seed0")
     assert run(tmp_path, "--seeds=0,5", **sizes) == 0
     assert files(tmp_path / "seed0") == before
+
+
+def test_a_stop_between_seeds_is_no_mistake(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "train", lambda config, workdir: None)
+    assert run(tmp_path, "--seeds=0,1") == 0
+    assert not (tmp_path / "seeds.json").exists()
 
 
 def test_show(tmp_path, capsys):

@@ -16,36 +16,12 @@ from hmgr_jax.main import main
 from hmgr_jax.training import recipe_file
 
 ROOT = Path(__file__).parents[1]
-WORLDS = str(ROOT / "configs" / "worlds.py")
-TINY = {
-    "model.dim": 16,
-    "model.word_dim": 8,
-    "model.key_dim": 8,
-    "model.slots": 8,
-    "model.graph_layers": 1,
-    "model.region_dropout": 0.2,
-    "model.word_dropout": 0.2,
-    "data.worlds.train": 40,  # 5 steps an epoch, so that nothing else falls on its edge
-    "data.worlds.dev": 8,
-    "data.worlds.test": 12,
-    "data.buckets": "32",
-    "train.steps": 12,
-    "train.batch_size": 8,
-    "train.warmup_steps": 2,
-    "train.log_steps": 1,
-    "train.eval_steps": 4,
-    "eval.batch_size": 16,
-    "parallel.devices": 1,
-}
-# The memory without the graphs: a tenth of the compilation.
-MEMORY = {"model.visual_graph": False, "model.text_graph": False, "model.memory_warmup_steps": 3}
+WORLDS = str(Path(__file__).with_name("tiny_recipe.py"))
 
 
 def arguments(workdir, *more, model="vse", recipe=WORLDS, **overrides):
     """The command line of a tiny run; ``train__lr=1`` stands for ``--config.train.lr=1``."""
-    values = TINY | (MEMORY if model == "hmgr" else {})
-    values = values | {key.replace("__", "."): value for key, value in overrides.items()}
-    flags = [f"--config.{key}={value}" for key, value in values.items()]
+    flags = [f"--config.{key.replace('__', '.')}={value}" for key, value in overrides.items()]
     return ["main", f"--config={recipe}:{model}", f"--workdir={workdir}", *flags, *more]
 
 

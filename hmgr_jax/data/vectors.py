@@ -59,8 +59,14 @@ def learn_vectors(
 def _cooccurrence(
     token_lists: Iterable[Sequence[str]], vocabulary: Vocabulary, window: int | None
 ) -> scipy.sparse.csr_array:
-    """How often each word [V] stands with each other one [V] in a list, symmetric."""
-    ids = [[vocabulary.id(token) for token in tokens] for tokens in token_lists]
+    """How often each word [V] stands with each other one [V], symmetric.
+
+    Without a window, in how many lists both occur: five captions of one image that all say "dog"
+    tell once that it shows a dog. Unknown words are left out: what they have in common is rarity.
+    """
+    ids = [
+        [vocabulary.id(token) for token in tokens if token in vocabulary] for tokens in token_lists
+    ]
     lengths = np.asarray([len(row) for row in ids], np.int64)
     flat = np.fromiter(chain.from_iterable(ids), np.int64, int(lengths.sum()))
     owner = np.repeat(np.arange(len(ids)), lengths)
@@ -68,6 +74,8 @@ def _cooccurrence(
     if window is None:
         shape = (len(ids), size)
         held = scipy.sparse.csr_array((np.ones(len(flat)), (owner, flat)), shape=shape)
+        held.sum_duplicates()
+        held.data[:] = 1.0
         itself = scipy.sparse.diags_array(held.sum(axis=0), format="csr")
         return scipy.sparse.csr_array(held.T @ held - itself)
     total = scipy.sparse.csr_array((size, size))

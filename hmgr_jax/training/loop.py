@@ -17,6 +17,7 @@ from hmgr_jax.data.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 from hmgr_jax.training import config as configs
 from hmgr_jax.training import results, resume
+from hmgr_jax.training.check import check
 from hmgr_jax.training.checkpoint import Checkpoints
 from hmgr_jax.training.evaluate import Evaluator
 from hmgr_jax.training.experiment import Experiment, build
@@ -42,6 +43,7 @@ def train(config: ConfigDict, workdir: Path) -> Results | None:
         UserError: bad data or configuration, a workdir in use or of another run, or a loss that
             stays non-finite.
     """
+    check(config)
     done = results.finished(workdir, config)
     if done:
         return done

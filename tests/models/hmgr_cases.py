@@ -76,7 +76,7 @@ def codes():
     """Unit vectors of pairs that are alike but not the same."""
     rng = np.random.default_rng(3)
     image = rng.standard_normal((B, D))
-    text = image + 0.5 * rng.standard_normal((B, D))
+    text = image + 1.5 * rng.standard_normal((B, D))
     return {m: jnp.asarray(unit(x), jnp.float32) for m, x in (("image", image), ("text", text))}
 
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tiny_run import ROOT, config
+from tiny_run import ROOT, WORLDS, config
 
 from hmgr_jax.errors import UserError
 from hmgr_jax.models import list_models
@@ -71,7 +71,7 @@ def test_differences():
 
 def test_values_keep_their_types():
     found = recipe_file.load(
-        str(ROOT / "configs" / "worlds.py"),
+        f"{WORLDS}:hmgr",
         {
             "train.lr": "1",
             "train.steps": "1_000",
@@ -114,9 +114,8 @@ def test_arguments_are_told_apart():
 
 
 def test_the_name_of_the_model_picks_its_preset():
-    worlds = str(ROOT / "configs" / "worlds.py")
-    by_name = recipe_file.load(worlds, {"model.name": "vse"})
-    assert by_name == recipe_file.load(f"{worlds}:vse", {})
+    by_name = recipe_file.load(WORLDS, {"model.name": "vse"})
+    assert by_name == recipe_file.load(f"{WORLDS}:vse", {})
     assert by_name.model.memory == "none"
 
 

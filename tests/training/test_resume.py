@@ -1,7 +1,7 @@
 """An interrupted run ends as if nothing had happened: the same bytes, wherever it was interrupted.
 
-The tiny runs have dropout on, 12 steps, 5 of them an epoch (``groups``: 40 scenes by 8), and are
-evaluated and saved after the steps 4, 8 and 12.
+The tiny runs have dropout on and 12 steps, 5 of them an epoch, and are evaluated and saved after
+the steps 4, 8 and 12.
 """
 
 import json
