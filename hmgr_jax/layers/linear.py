@@ -17,10 +17,12 @@ Initializer = Any
 def einsum(formula: str, a: Array, b: Array, *, dtype: Any = jnp.float32) -> Float[Array, "..."]:
     """``jnp.einsum`` of two operands cast to ``dtype``, accumulated and returned in float32.
 
-    Every index of an operand must stand in the other one or in the result.
+    Every index of an operand must stand in the other one or in the result. float32 means float32:
+    left to themselves, TPUs and recent GPUs would round its operands to fewer bits.
     """
     if dtype == jnp.float32:
-        return jnp.einsum(formula, a, b, preferred_element_type=jnp.float32)
+        precision = jax.lax.Precision.HIGHEST
+        return jnp.einsum(formula, a, b, precision=precision, preferred_element_type=jnp.float32)
     return _narrow(formula, dtype, a, b)
 
 

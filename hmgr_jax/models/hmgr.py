@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from hmgr_jax.layers.dropout import Keys, drop_nodes, dropout
 from hmgr_jax.layers.graph import AFFINITIES, GraphReasoning, full_support, window_support
 from hmgr_jax.layers.grouped_memory import GroupedMemory
+from hmgr_jax.layers.linear import einsum
 from hmgr_jax.layers.masking import length_mask
 from hmgr_jax.layers.memory import (
     WRITE_ADDRESSES,
@@ -205,7 +206,7 @@ class HMGR(Model):
         self, variables: Variables, a: tuple[str, Codes], b: tuple[str, Codes]
     ) -> Float[Array, "A B"]:
         """Inner products."""
-        return jnp.einsum("ad,bd->ab", a[1], b[1], preferred_element_type=jnp.float32)
+        return einsum("ad,bd->ab", a[1], b[1])
 
     def coarse(self, variables: Variables, modality: str, codes: Codes) -> Float[Array, "n D"]:
         """The codes themselves: their inner product is the score."""
@@ -247,7 +248,7 @@ class HMGR(Model):
 
         def rank(vectors: Mapping[str, Array]) -> Array:
             image, text = axis.gather((vectors["image"], vectors["text"]))
-            scores = jnp.einsum("ad,bd->ab", image, text)
+            scores = einsum("ad,bd->ab", image, text)
             return triplet(
                 scores, is_negative, margin=self.margin, hard=step >= self.sum_warmup_steps
             )

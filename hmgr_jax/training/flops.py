@@ -14,7 +14,8 @@ def matmul_flops(function: Callable[..., Any], *arguments: Any) -> int:
 
     Unlike XLA's own count this one takes a loop of n turns n times. A ``while`` of unknown length
     counts once, a ``cond`` as its dearest branch; convolutions and everything elementwise are left
-    out. Nothing is computed: the arguments may be ShapeDtypeStructs.
+    out, and a product whose result nobody uses is counted although XLA drops it. Nothing is
+    computed: the arguments may be ShapeDtypeStructs.
     """
     return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
 
