@@ -93,8 +93,13 @@ class FamilyOrder:
         self.seed, self.steps_per_epoch = seed, self._families.steps_per_epoch
 
     def rows(self, step: int) -> np.ndarray:
-        """One row of every image of the step's families, int32 [B], a family's rows together."""
-        images = self._members[self._families.rows(step)].reshape(-1)
+        """One row of every image of the step's families, int32 [B].
+
+        The first members of all families come first, then all second ones: with a multiple of 8
+        families, siblings fall into one memory group of HMGR, where none reads what another has
+        just written.
+        """
+        images = self._members[self._families.rows(step)].T.reshape(-1)
         draws = _uniform(self.seed, step // self.steps_per_epoch, len(self._counts))[images]
         chosen = np.floor(draws * self._counts[images]).astype(np.int64)
         return self._by_image[self._starts[images] + chosen]
