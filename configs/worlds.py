@@ -1,7 +1,12 @@
 """Generated worlds: scenes of coloured shapes with captions, made on the spot, no files needed.
 
-python -m hmgr_jax.main --config configs/worlds.py
-python -m hmgr_jax.main --config configs/worlds.py:vse
+    python -m hmgr_jax.main --config configs/worlds.py
+    python -m hmgr_jax.main --config configs/worlds.py:vse
+
+Hardware: a laptop; hmgr takes 3 minutes on 2 CPU cores, of which making 8,000 scenes takes 15 s.
+Measured on 400 test scenes, seed 0: sum of recalls 342.1 of the 450 that finding every family
+would give, family accuracy 26.9% (chance 25%). A per-region MLP of equal size instead of the graph:
+``--config.model.visual_graph=False --config.model.region_hidden=576``.
 """
 
 from ml_collections import ConfigDict
