@@ -85,6 +85,7 @@ def test_flags(fails, command, sentence):
         ("train=3", "--config.train is a group: set --config.train.NAME for one of batch_size,"),
         ("train.steps=0", "train.steps must be at least 1, it is 0"),
         ("train.lr=0", "train.lr must be positive, it is 0.0"),
+        ("train.weight_decay=0.1", "train.weight_decay is 0.1, but train.optimizer adam has none"),
         ("train.max_bad_steps=0", "train.max_bad_steps must be at least 1"),
         ("seed=-1", "seed must be at least 0, it is -1"),
         ("train.decay=linear", "train.decay is one of step, cosine, none, not 'linear'."),

@@ -14,6 +14,7 @@ import numpy as np
 
 from hmgr_jax.main import main
 from hmgr_jax.training import recipe_file
+from hmgr_jax.training.checkpoint import Checkpoints
 
 ROOT = Path(__file__).parents[1]
 WORLDS = str(Path(__file__).with_name("tiny_recipe.py"))
@@ -48,6 +49,22 @@ def start(workdir, *more, **options):
         text=True,
         env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"},
     )
+
+
+class KilledError(BaseException):
+    """Stands for SIGKILL in this process: nothing catches it."""
+
+
+def kill_at_the_save_of(monkeypatch, step):
+    """Until ``monkeypatch.undo()`` a run dies where it would save ``step``."""
+    real = Checkpoints.save
+
+    def save(self, at, *arguments):
+        if at == step:
+            raise KilledError
+        real(self, at, *arguments)
+
+    monkeypatch.setattr(Checkpoints, "save", save)
 
 
 @functools.cache

@@ -61,8 +61,9 @@ def _cooccurrence(
 ) -> scipy.sparse.csr_array:
     """How often each word [V] stands with each other one [V], symmetric.
 
-    Without a window, in how many lists both occur: five captions of one image that all say "dog"
-    tell once that it shows a dog. Unknown words are left out: what they have in common is rarity.
+    Without a window, every pair of words of a list counts: what all five captions of an image say
+    weighs more than what one of them mentions. Unknown words are left out: what they have in
+    common is rarity.
     """
     ids = [
         [vocabulary.id(token) for token in tokens if token in vocabulary] for tokens in token_lists
@@ -74,8 +75,6 @@ def _cooccurrence(
     if window is None:
         shape = (len(ids), size)
         held = scipy.sparse.csr_array((np.ones(len(flat)), (owner, flat)), shape=shape)
-        held.sum_duplicates()
-        held.data[:] = 1.0
         itself = scipy.sparse.diags_array(held.sum(axis=0), format="csr")
         return scipy.sparse.csr_array(held.T @ held - itself)
     total = scipy.sparse.csr_array((size, size))

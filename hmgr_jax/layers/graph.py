@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hmgr_jax.layers.linear import Linear, einsum
+from hmgr_jax.layers.linear import Linear, einsum, update_norm
 from hmgr_jax.layers.masking import masked_softmax
 from hmgr_jax.shapes import Array, Bool, Float
 
@@ -112,10 +112,4 @@ class GraphReasoning(nn.Module):
         if self.gated:
             message = message * jnp.tanh(project("gate"))
         update = Linear(self.features, dtype=self.dtype, name="out")(message)
-        norm = nn.LayerNorm(
-            epsilon=1e-6,
-            scale_init=nn.initializers.constant(self.gain),
-            dtype=jnp.float32,
-            name="norm",
-        )
-        return x + norm(update)
+        return x + update_norm(self.gain)(update)

@@ -1,4 +1,4 @@
-"""Matrix products with float32 accumulation, whatever the compute type."""
+"""Matrix products with float32 accumulation, whatever the compute type, and what goes with them."""
 
 from __future__ import annotations
 
@@ -87,3 +87,9 @@ class Linear(nn.Module):
             bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
             y = y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
         return y
+
+
+def update_norm(gain: float) -> nn.LayerNorm:
+    """Layer norm for an update that is added to its input; gain 0 starts as the identity."""
+    scale = nn.initializers.constant(gain)
+    return nn.LayerNorm(epsilon=1e-6, scale_init=scale, dtype=jnp.float32, name="norm")

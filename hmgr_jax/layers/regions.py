@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hmgr_jax.layers.linear import Linear
+from hmgr_jax.layers.linear import Linear, update_norm
 from hmgr_jax.layers.masking import l2n
 from hmgr_jax.shapes import Array, Float
 
@@ -48,10 +48,4 @@ class RegionEmbedding(nn.Module):
             return x
         hidden = Linear(self.hidden or self.features, dtype=self.dtype, name="hidden")(x)
         update = Linear(self.features, dtype=self.dtype, name="out")(jax.nn.relu(hidden))
-        norm = nn.LayerNorm(
-            epsilon=1e-6,
-            scale_init=nn.initializers.constant(self.gain),
-            dtype=jnp.float32,
-            name="norm",
-        )
-        return x + norm(update)
+        return x + update_norm(self.gain)(update)

@@ -147,12 +147,16 @@ class HMGR(Model):
         return {"image": image, "text": text}
 
     def parts(self) -> Parts:
-        """Encoders, the word vectors within the text encoder, and the access to the memory."""
+        """Encoders, the word vectors and graphs within them, and the access to the memory."""
         parts: dict[str, tuple[str, ...]] = {
             "image": ("image",),
             "text": ("text",),
             "words": ("text/words/vectors",),
         }
+        graphs = [t for t, on in (("image", self.visual_graph), ("text", self.text_graph)) if on]
+        if graphs and self.graph_layers:
+            layers = range(self.graph_layers)
+            parts["graphs"] = tuple(f"{t}/graph{layer}" for t in graphs for layer in layers)
         if self.memory != "none":
             parts["memory"] = ("memory", "slots") if self.memory == "learned" else ("memory",)
         return parts

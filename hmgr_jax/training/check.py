@@ -58,6 +58,11 @@ def check(config: ConfigDict) -> None:
             raise UserError(f"{key} must be at least {least}, it is {values[key]}: raise it.")
     if values["train.lr"] <= 0:
         raise UserError(f"train.lr must be positive, it is {values['train.lr']}: raise it.")
+    if values["train.weight_decay"] and values["train.optimizer"] != "adamw":
+        raise UserError(
+            f"train.weight_decay is {values['train.weight_decay']}, but train.optimizer "
+            f"{values['train.optimizer']} has none: use adamw, or set it to 0."
+        )
     if config.seed >= 2**31:
         raise UserError(f"seed must be below 2147483648, it is {config.seed}: lower it.")
     if not config.eval.protocols or not config.eval.dev_protocols:

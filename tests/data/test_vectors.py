@@ -79,6 +79,15 @@ def test_pmi_by_hand():
     assert shifted[0, 2] == pytest.approx(max(0.0, found[0, 2] - np.log(2)))
 
 
+def test_what_several_captions_of_an_image_say_counts_more():
+    counts = vectors._cooccurrence([["dog", "ball", "dog", "red"]], VOCABULARY, None)
+    red, ball, dog = (VOCABULARY.id(w) for w in ("red", "ball", "dog"))
+    assert counts[dog, ball] == counts[ball, dog] == 2
+    assert counts[red, ball] == 1
+    assert counts[dog, dog] == 2  # each of the two stands with the other one
+    assert counts[red, red] == 0
+
+
 def test_a_window_ends_with_the_caption():
     counts = vectors._cooccurrence([["red", "ball", "dog"], ["cat"]], VOCABULARY, 1)
     stand = {

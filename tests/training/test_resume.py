@@ -12,7 +12,16 @@ import signal
 import time
 
 import pytest
-from tiny_run import finished, interrupted, results, rows, run, start
+from tiny_run import (
+    KilledError,
+    finished,
+    interrupted,
+    kill_at_the_save_of,
+    results,
+    rows,
+    run,
+    start,
+)
 
 from hmgr_jax.training import loop
 from hmgr_jax.training.checkpoint import Checkpoints
@@ -126,21 +135,10 @@ def test_a_stop_that_is_announced_was_saved(tmp_path, monkeypatch, capsys):
     assert _steps(tmp_path / "run")[-1] == stopped
 
 
-class _KilledError(BaseException):
-    pass
-
-
 @pytest.mark.parametrize("step", [4, 8])
 def test_killed_between_the_dev_row_and_the_checkpoint(tmp_path, monkeypatch, step):
-    real = Checkpoints.save
-
-    def save(self, at, *arguments):
-        if at == step:
-            raise _KilledError
-        real(self, at, *arguments)
-
-    monkeypatch.setattr(Checkpoints, "save", save)
-    with pytest.raises(_KilledError):
+    kill_at_the_save_of(monkeypatch, step)
+    with pytest.raises(KilledError):
         run(tmp_path / "run")
     assert rows(tmp_path / "run")[-1].keys() & {"dev/rsum"}
     monkeypatch.undo()

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from tiny_run import config, rows
+from tiny_run import KilledError, config, kill_at_the_save_of, rows
 
 from hmgr_jax.errors import UserError
 from hmgr_jax.training import loop
@@ -47,10 +47,6 @@ def _equal(a, b):
     return all(map(np.array_equal, jax.tree.leaves(a), jax.tree.leaves(b)))
 
 
-class _KilledError(BaseException):
-    pass
-
-
 def test_stages(tmp_path, monkeypatch):
     states = _keep_all(monkeypatch)
     staged = _staged(FIRST, SECOND)
@@ -62,24 +58,13 @@ def test_stages(tmp_path, monkeypatch):
 
     # To go on from the first step of the second stage, and from inside it: the same rows.
     for step in (9, 12):
-        _kill_at_the_save_of(monkeypatch, step)
-        with pytest.raises(_KilledError):
+        kill_at_the_save_of(monkeypatch, step)
+        with pytest.raises(KilledError):
             loop.train(staged, tmp_path / "killed")
         monkeypatch.undo()
     assert loop.train(staged, tmp_path / "killed") is not None
     whole, killed = ((tmp_path / name / "metrics.jsonl") for name in ("whole", "killed"))
     assert killed.read_bytes() == whole.read_bytes()
-
-
-def _kill_at_the_save_of(monkeypatch, step):
-    real = Checkpoints.save
-
-    def save(self, at, *arguments):
-        if at == step:
-            raise _KilledError
-        real(self, at, *arguments)
-
-    monkeypatch.setattr(Checkpoints, "save", save)
 
 
 def test_without_a_fresh_optimizer_the_moments_go_on(tmp_path, monkeypatch):
