@@ -5,7 +5,8 @@
 
 Files expected in ``data.root``: ``{train,dev,testall}_ims.npy`` [rows, 36, 2048] (float32 or
 float16, 33.4 GB for train), ``_caps.txt``, and ``_ids.txt`` where images are repeated, once a
-caption. Features are read as they are needed: the training process itself stays below 3 GB.
+caption. Features are read as they are needed, never all at once (BUILD_NOTES.md,
+"Speed and memory").
 
 Results are reported by two protocols, named with every number: COCO 5K (all 5,000 test images) and
 COCO 1K (the mean of five consecutive folds of 1,000).

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from hmgr_jax.training.config import recipe
 
 STEPS = 348
+TO_THE_END = 10**9
 
 
 def get_config(model: str = "hmgr") -> ConfigDict:
@@ -31,7 +32,7 @@ def get_config(model: str = "hmgr") -> ConfigDict:
         "affinity": "softmax",
         "graph_layers": 1,
         # The sum over all negatives to the end: 3,810 captions overfit the hardest one.
-        "sum_warmup_steps": STEPS,
+        "sum_warmup_steps": TO_THE_END,
     }
     config = recipe("f8k", model, **fields)
     config.data.vectors = "captions"

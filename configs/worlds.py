@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from hmgr_jax.training.config import recipe
 
 STEPS = 800
+TO_THE_END = 10**9
 
 
 def get_config(model: str = "hmgr") -> ConfigDict:
@@ -31,7 +32,7 @@ def get_config(model: str = "hmgr") -> ConfigDict:
         "graph_gate": True,
         "boxes": True,
         # On the hardest negative, always a sibling, training falls back to its plateau.
-        "sum_warmup_steps": STEPS,
+        "sum_warmup_steps": TO_THE_END,
     }
     config = recipe("worlds", model, **fields)
     config.data.source = "worlds"

@@ -6,6 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 import pytest
+import test_contract
 from contract_cases import System, assert_devices_agree
 
 from hmgr_jax.layers.dropout import dropout
@@ -67,6 +68,29 @@ class WithTerm(Toy):
         return total + axis.sum(of_local_rows(codes, row)), *rest
 
 
+class WithPairRows(Toy):
+    """Every device computes its own rows of the score matrix."""
+
+    def loss(self, variables, codes, row, *, axis, **others):
+        _, *rest = super().loss(variables, codes, row, axis=axis, **others)
+        scores = axis.pair_rows(
+            lambda a, b: jnp.einsum("ad,bd->ab", a, b), codes["image"], codes["text"]
+        )
+        return triplet(scores, negatives(axis.gather(row["valid"])), hard=False), *rest
+
+
+class WithTable(Toy):
+    """A constant that the loss depends on."""
+
+    def init(self, key, tables=None):
+        tables = {"weights": jnp.arange(3.0)} if tables is None else tables
+        return super().init(key, tables)
+
+    def loss(self, variables, codes, row, **others):
+        total, *rest = super().loss(variables, codes, row, **others)
+        return total * (1.0 + variables.tables["weights"][0]), *rest
+
+
 class WithLocalSum(Toy):
     """``axis.sum`` forgotten: wrong by the number of devices, and silent."""
 
@@ -108,10 +132,14 @@ class WithPaddingCounted(Toy):
         return super().loss(variables, codes, row, **others)
 
 
-@pytest.mark.parametrize("sound", [Toy, WithTerm])
+@pytest.mark.parametrize("sound", [Toy, WithTerm, WithPairRows])
 def test_a_sound_system_passes(sound):
     system = System(sound())
     assert_devices_agree(system.one, system.eight)
+
+
+def test_tables_reach_the_loss_and_are_swapped_without_compiling():
+    test_contract.test_tables_are_swapped_without_compiling(System(WithTable()))
 
 
 @pytest.mark.parametrize(

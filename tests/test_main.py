@@ -103,9 +103,14 @@ def test_flags(fails, command, sentence):
         ),
         ("data.worlds.train=30", "the train split is to have 30 scenes"),
         ("data.buckets=8", "text holds an item of length"),
+        ("data.buckets=()", "data.buckets are positive integers such as (16, 24), not ()."),
+        ("model.region_hidden=-1", "model.region_hidden must be at least 0, not -1"),
+        ("model.region_dim=100", "was given sizes for regions of [6, 100], but the data has [6,"),
+        ("model.vocabulary_size=9", "model.vocabulary_size is 9, but the vocabulary has"),
         ("eval.protocols=coco5k", "protocol coco5k is defined on 5000 distinct images, found 12"),
         ("eval.protocols=coco", "no protocol is named 'coco': choose from plain,"),
         ("eval.select=i2t/R@2", "eval.select is 'i2t/R@2', which eval.dev_protocols do not report"),
+        ("eval.select=i2t/medR", "eval.select is 'i2t/medR', which"),
     ],
 )
 def test_values(fails, tmp_path, value, sentence):
@@ -197,8 +202,15 @@ def test_data(fails, tmp_path, harm, parts):
     assert not list((tmp_path / "run").glob("[!.]*"))  # nothing but the lock
 
 
-def test_a_folder_that_is_not_named(fails, tmp_path):
-    fails(["main", f"--config={F8K}", f"--workdir={tmp_path}"], "--config.data.root=FOLDER")
+@pytest.mark.parametrize(
+    ("recipe", "test"), [("f8k", "test"), ("f30k", "test"), ("coco", "testall")]
+)
+def test_a_folder_that_is_not_named(fails, tmp_path, recipe, test):
+    path = F8K.replace("f8k", recipe)
+    files = ["train_ims.npy", "dev_caps.txt", f"{test}_ims.npy", f"{test}_caps.txt"]
+    command = ["main", f"--config={path}", f"--workdir={tmp_path}"]
+    fails(command, *files, "--config.data.root=FOLDER")
+    fails([*command, f"--config.data.root={tmp_path / 'none'}"], *files, "is not a folder")
 
 
 def test_a_missing_source_split_and_vectors(fails, tmp_path):
@@ -220,6 +232,7 @@ def test_a_missing_source_split_and_vectors(fails, tmp_path):
     [
         ({"model": "hmgr"}, ["holds a run of another system ('vse', not 'hmgr')"]),
         ({"seed": 7}, ["holds a run of another seed (0, not 7)"]),
+        ({"eval__select": "i2t/R@1"}, ["holds a run of another eval.select ('rsum', not 'i2t/R"]),
         ({"model__dim": 24}, ["float32[", "16]", "24]", "another --workdir"]),
         ({"data__worlds__seed": 1}, ["not the data that this run was trained on"]),
         ({"train__steps": 8, "train__lr": 1.0}, ["nothing is left to train", "train.lr: 0.001"]),
@@ -238,6 +251,26 @@ def test_a_finished_run_of_another_configuration(fails, tmp_path):
     fails(command, "holds the results of a finished run", kept=workdir)
     (workdir / "results.json").write_text("{")
     fails(command, "results.json is not what a run writes", kept=workdir)
+
+
+def test_a_finished_run_on_other_files(fails, tmp_path, capsys):
+    """Only where the files lie may differ, not what they hold."""
+    root, workdir = scan_folder(tmp_path / "data"), tmp_path / "run"
+    command = [*_scan(root, workdir), "--config.train.steps=1"]
+    assert main(command) == 0
+    moved = root.rename(tmp_path / "moved")
+    elsewhere = [part.replace(str(root), str(moved)) for part in command]
+    assert main(elsewhere) == 0
+    (moved / "train_caps.txt").write_text((moved / "train_caps.txt").read_text().replace("p", "q"))
+    fails(elsewhere, "holds the results of a run on other files (data.root:", kept=workdir)
+
+
+def test_a_run_killed_before_its_first_checkpoint(fails, tmp_path):
+    workdir = interrupted(tmp_path / "run")
+    for folder in ("checkpoints", "digests"):
+        shutil.rmtree(workdir / folder)
+    fails(arguments(workdir, train__lr=0.5), "first steps of a run of another", kept=workdir)
+    assert main(arguments(workdir)) == 0
 
 
 @pytest.mark.filterwarnings("default")

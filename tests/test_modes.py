@@ -74,6 +74,8 @@ def test_evaluate_otherwise(workdir):
     assert found["config_hash"] != results(workdir)["config_hash"]
     with pytest.warns(UserWarning, match=r"data\.worlds\.test: 12 -> 24"):
         Retriever.load(finished(), config(data__worlds__test=24))
+    with pytest.warns(UserWarning, match=r"stays as it was trained.*model\.dim: 24 -> 16"):
+        Retriever.load(finished(), config(model__dim=24))
 
 
 # --- encode -----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hmgr_jax.errors import UserError
+from hmgr_jax.layers.linear import einsum
 from hmgr_jax.models import get_model
 from hmgr_jax.models.base import Feature, Model, Plan
 from hmgr_jax.training.flops import matmul_flops
@@ -133,7 +134,7 @@ def matmul_rate(dtype: str, size: int = 0) -> float:
     """FLOPs a second of a square matrix product of ``dtype`` on the first device."""
     size = size or (2048 if jax.default_backend() == "cpu" else 8192)
     a = jnp.ones((size, size), dtype)
-    product = jax.jit(lambda x, y: jnp.matmul(x, y, preferred_element_type=jnp.float32))
+    product = jax.jit(lambda x, y: einsum("ij,jk->ik", x, y, dtype=jnp.dtype(dtype)))
     return 2 * size**3 / warm_seconds(lambda: product(a, a), 5)
 
 

@@ -35,22 +35,22 @@ def open_data(
         UserError: files are missing or malformed.
     """
     if data.source == "worlds":
-        return open_worlds(**data.worlds.to_dict())
+        return open_worlds(**data.worlds.to_dict(), roles=roles, known=vocabulary)
     if data.source != "scan":
         raise UserError(f"data.source is one of {', '.join(SOURCES)}, not {data.source!r}.")
     if not data.root:
+        files = [f"{data.splits[role]}{end}" for role in roles for end in ("_ims.npy", "_caps.txt")]
         raise UserError(
-            "data.root is empty: give the folder that holds the features and captions, as "
+            f"data.root is empty: give the folder that holds {', '.join(files)}, as "
             "--config.data.root=FOLDER."
         )
     if vocabulary is None and data.vocabulary:
         vocabulary = Vocabulary.load(data.vocabulary)
-    more = [] if vocabulary else [c for five in more_captions(data).values() for c in five]
     return open_scan(
         data.root,
         vocabulary=vocabulary,
         captions_per_image=data.captions_per_image or None,
-        vocabulary_captions=more,
+        vocabulary_captions={} if vocabulary else more_captions(data),
         max_words=data.max_words,
         splits={role: data.splits[role] for role in roles},
     )
@@ -62,7 +62,7 @@ def more_captions(data: Any) -> dict[str, list[str]]:
     A relative folder is looked for beside ``data.root``, and its absence is announced; an
     absolute one must exist.
     """
-    if not data.captions_from:
+    if not data.captions_from or not Path(data.root).is_dir():  # the latter is refused elsewhere
         return {}
     folder = Path(data.root, data.captions_from)
     tokens, images = folder / "Flickr8k.token.txt", folder / "Flickr_8k.trainImages.txt"

@@ -27,7 +27,7 @@ def open_scan(
     *,
     vocabulary: Vocabulary | None = None,
     captions_per_image: int | None = None,
-    vocabulary_captions: Sequence[str] | None = None,
+    vocabulary_captions: Mapping[str, Sequence[str]] | None = None,
     max_words: int = MAX_WORDS,
     test_split: str = "test",
     splits: Mapping[str, str] | None = None,
@@ -47,8 +47,9 @@ def open_scan(
     ``splits`` maps the names train, dev and test to the names in the folder, by default
     ``{"train": "train", "dev": "dev", "test": test_split}``; leave out what is not wanted. The
     vocabulary is built from the captions of train and dev (threshold 4, as SCAN does) and
-    ``vocabulary_captions`` (those already in train and dev are not counted again), unless
-    ``vocabulary`` is given; without train it must be given.
+    ``vocabulary_captions`` ({image: captions}; those already in train and dev are not counted
+    again, those of dev and test images not at all, which takes their ids), unless ``vocabulary``
+    is given; without train it must be given.
 
     Raises ``UserError`` (one sentence with file and row) for anything missing or malformed.
     """
@@ -58,7 +59,7 @@ def open_scan(
     demand_files(root, splits.values())
     files = {role: find_split(root, name) for role, name in splits.items()}
     if vocabulary is None:
-        vocabulary = _build_vocabulary(root, files, vocabulary_captions or ())
+        vocabulary = _build_vocabulary(root, files, vocabulary_captions or {})
     opened = {
         role: _open_split(role, found, vocabulary, captions_per_image, max_words)
         for role, found in files.items()
@@ -69,7 +70,7 @@ def open_scan(
 
 
 def _build_vocabulary(
-    root: Path, files: Mapping[str, ScanFiles], more: Sequence[str]
+    root: Path, files: Mapping[str, ScanFiles], more: Mapping[str, Sequence[str]]
 ) -> Vocabulary:
     """The vocabulary of train and dev, and of those of ``more`` that they do not hold already."""
     if "train" not in files:
@@ -79,7 +80,13 @@ def _build_vocabulary(
         )
     ours = [files[role] for role in ("train", "dev") if role in files]
     counted = {" ".join(sentence.split()) for found in ours for sentence in found.sentences}
-    others = (tokenize(caption) for caption in more if " ".join(caption.split()) not in counted)
+    held_out = _held_out(files) if more else set()
+    others = (
+        tokenize(caption)
+        for image, captions in more.items()
+        for caption in captions
+        if image not in held_out and " ".join(caption.split()) not in counted
+    )
     lists = chain(*(found.tokens for found in ours), others)
     vocabulary = Vocabulary.build(lists, THRESHOLD)
     if len(vocabulary) == len(MARKS):
@@ -88,6 +95,21 @@ def _build_vocabulary(
             "would be empty: give a vocabulary."
         )
     return vocabulary
+
+
+def _held_out(files: Mapping[str, ScanFiles]) -> set[str]:
+    """The images of all splits but train; without ids nobody could tell whose captions to omit."""
+    ids: set[str] = set()
+    for role, found in files.items():
+        if role == "train":
+            continue
+        if found.ids is None:
+            raise UserError(
+                f"{found.ids_file} is missing, so captions from elsewhere cannot be kept apart "
+                f"from those of {role} images: add it, or give no other captions."
+            )
+        ids.update(found.ids)
+    return ids
 
 
 def _open_split(

@@ -50,7 +50,7 @@ def keep_mask(keys: Keys, shape: tuple[int, ...], rate: float) -> Bool[Array, "b
         keys.per_row()
     )
     bits = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(words.shape[0], -1)
-    keep = bits[:, :size] >= jnp.uint16(round(rate * 65536))
+    keep = bits[:, :size] >= jnp.uint16(min(round(rate * 65536), 65535))
     return keep.reshape(words.shape[0], *shape)
 
 

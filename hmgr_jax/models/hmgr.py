@@ -59,6 +59,7 @@ CHOICES = {
 AT_LEAST = {
     "dim": 1,
     "word_dim": 1,
+    "region_hidden": 0,
     "graph_layers": 0,
     "text_window": 0,
     "slots": 1,

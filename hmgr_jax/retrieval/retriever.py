@@ -150,6 +150,12 @@ def _replaced(saved: ConfigDict, config: ConfigDict, workdir: Path) -> ConfigDic
         )
     before = configs.plain(saved)
     saved.data, saved.eval, saved.parallel = config.data, config.eval, config.parallel
+    kept = configs.differences(configs.plain(config), configs.plain(saved))
+    if kept:
+        warnings.warn(
+            f"the run stays as it was trained, whatever the recipe says: {configs.spell(kept)}",
+            stacklevel=3,
+        )
     changed = configs.differences(before, configs.plain(saved))
     if changed:
         warnings.warn(

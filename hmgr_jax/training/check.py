@@ -56,6 +56,9 @@ def check(config: ConfigDict) -> None:
     for key, least in AT_LEAST.items():
         if values[key] < least:
             raise UserError(f"{key} must be at least {least}, it is {values[key]}: raise it.")
+    buckets = config.data.buckets
+    if not buckets or not all(isinstance(size, int) and size > 0 for size in buckets):
+        raise UserError(f"data.buckets are positive integers such as (16, 24), not {buckets}.")
     if values["train.lr"] <= 0:
         raise UserError(f"train.lr must be positive, it is {values['train.lr']}: raise it.")
     if values["train.weight_decay"] and values["train.optimizer"] != "adamw":

@@ -126,6 +126,13 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tup
     return {key: (a.get(key), b.get(key)) for key in sorted({*a, *b}) if a.get(key) != b.get(key)}
 
 
+def moved(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """{key: (old, new)} of the files that two plain configurations name, where they differ."""
+    a, b = flatten(old), flatten(new)
+    named = [k for k in sorted({*a, *b}) if k == "data.root" or k.startswith(_BY_NAME)]
+    return {k: (a.get(k), b.get(k)) for k in named if a.get(k) != b.get(k)}
+
+
 def spell(changed: Mapping[str, tuple[Any, Any]]) -> str:
     """Differences for people: ``train.lr: 0.001 -> 0.0005; ...``."""
     return "; ".join(f"{key}: {old!r} -> {new!r}" for key, (old, new) in changed.items())

@@ -18,7 +18,7 @@ from hmgr_jax.data.split import DataSet, Split
 from hmgr_jax.data.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 from hmgr_jax.models import get_model
-from hmgr_jax.models.base import Model, Plan
+from hmgr_jax.models.base import Feature, Model, Plan
 from hmgr_jax.training.check import check, check_parts
 from hmgr_jax.training.optimizer import Optimizer, Schedule, Stage
 from hmgr_jax.training.parallel import MappedAxis, make_mesh, map_step
@@ -117,6 +117,12 @@ def make_model(config: ConfigDict, plan: Plan) -> Model:
     """
     fields = {k: v for k, v in config.model.items() if k != "name"}
     model = get_model(config.model.name, **fields, dtype=config.dtype).fit_to(plan)
+    words = getattr(model, "vocabulary_size", plan.vocabulary_size)
+    if words < plan.vocabulary_size:
+        raise UserError(
+            f"model.vocabulary_size is {words}, but the vocabulary has {plan.vocabulary_size} "
+            "words: leave it at 0, to be taken from the vocabulary."
+        )
     for modality, wanted in model.inputs().items():
         found = plan.features.get(modality, {})
         lacking = [n for n, feature in wanted.items() if n not in found and not feature.optional]
@@ -126,7 +132,25 @@ def make_model(config: ConfigDict, plan: Plan) -> Model:
                 f"has only {', '.join(found) or 'none'}: prepare them, or switch off what needs "
                 "them."
             )
+        _demand_shapes(config.model.name, modality, wanted, found)
     return model
+
+
+def _demand_shapes(
+    name: str, modality: str, wanted: Mapping[str, Feature], found: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Sizes that the recipe sets must be those of the data."""
+    for key, feature in wanted.items():
+        shape = found.get(key)
+        if shape is None:
+            continue
+        if len(shape) != len(feature.shape) or any(
+            want not in (None, has) for want, has in zip(feature.shape, shape, strict=True)
+        ):
+            raise UserError(
+                f"{name} was given sizes for {key} of {list(feature.shape)}, but the data has "
+                f"{list(shape)}: leave the sizes at 0, to be taken from the data."
+            )
 
 
 def item_shapes(split: Split) -> dict[str, dict[str, tuple[int, ...]]]:

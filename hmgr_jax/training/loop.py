@@ -105,6 +105,7 @@ class _Run:
                     self._enter(stage, step)
                 self.state, report = advance(self.state, None, next(stream))
                 done = step + 1
+                self.progress.update(done)
                 last = done == t.steps
                 if last or done % t.log_steps == 0:
                     self._log(done, report)
@@ -140,8 +141,13 @@ class _Run:
 
     def _enter(self, stage: Stage, step: int) -> None:
         """Begin a stage; only its very first step may start the optimiser afresh."""
-        first = step in _starts(self.experiment.stages())
-        if stage.fresh_optimizer and first and step:
+        stages = self.experiment.stages()
+        starts = _starts(stages)
+        if not step or step not in starts:
+            return
+        # Moments that idled at zero while a part was frozen would throw it off with large steps.
+        thawed = _still(stages[starts.index(step) - 1]) - _still(stage)
+        if stage.fresh_optimizer or thawed:
             fresh = self.experiment.optimizer(stage).init(self.state.params)
             self.state = self.state.replace(  # type: ignore[attr-defined]
                 optimizer=replicate(self.experiment.mesh, fresh)
@@ -201,6 +207,11 @@ class _Run:
         )
         if self.start:
             print(f"Going on after step {self.start} of {self.workdir}.", flush=True)
+
+
+def _still(stage: Stage) -> set[str]:
+    """Parts that do not move in a stage."""
+    return {*stage.frozen, *(part for part, factor in stage.lr_factors.items() if factor == 0)}
 
 
 def _starts(stages: tuple[Stage, ...]) -> list[int]:

@@ -6,6 +6,7 @@ import dataclasses
 import importlib.metadata
 import json
 import platform
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from hmgr_jax.data.open import open_data
 from hmgr_jax.errors import UserError
 from hmgr_jax.metrics.protocols import Sides, get_protocol
 from hmgr_jax.training import config as configs
@@ -22,6 +24,7 @@ from hmgr_jax.training.evaluate import Evaluator, recall_table
 from hmgr_jax.training.experiment import Experiment
 from hmgr_jax.training.parallel import replicate
 from hmgr_jax.training.progress import table
+from hmgr_jax.training.records import read_rows
 from hmgr_jax.training.workdir import write_json_atomic
 
 FILE = "results.json"
@@ -53,18 +56,32 @@ def finished(workdir: Path, config: ConfigDict) -> dict[str, Any] | None:
     """Results of the same run if it has finished in ``workdir``.
 
     Raises:
-        UserError: there are results that cannot be read.
+        UserError: there are results that cannot be read, or of other files of the same names.
     """
     path = workdir / FILE
     if not path.is_file():
         return None
     try:
         found = json.loads(path.read_bytes())
-        return found if found["config_hash"] == configs.config_hash(config) else None
-    except (ValueError, KeyError, TypeError):
+        same = found["config_hash"] == configs.config_hash(config)
+        begun = json.loads((workdir / "config.json").read_bytes()) if same else {}
+    except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
             f"{path} is not what a run writes: move it away, or give another --workdir."
         ) from None
+    if not same:
+        return None
+    moved = configs.moved(begun, configs.plain(config))
+    if set(moved) == {"data.root"}:  # the same files may lie elsewhere by now
+        opened = open_data(config.data)
+        if opened.fingerprint == found["data_fingerprint"]:
+            return found
+    if moved:
+        raise UserError(
+            f"{workdir} holds the results of a run on other files ({configs.spell(moved)}): give "
+            "another --workdir."
+        )
+    return found
 
 
 def finish(
@@ -73,6 +90,7 @@ def finish(
     """Evaluate the dev-best step on test and write the plots and, last, ``results.json``."""
     config, splits = experiment.config, experiment.data.splits
     state, _, step = checkpoints.restore(experiment.abstract_state(), checkpoints.best_step())
+    _say_if_better_was_lost(workdir, config.eval.select, step)
     variables = replicate(experiment.mesh, state).variables(None)
     variables = evaluator.finalized(variables, splits["train"])
     metrics = evaluator.metrics(variables, splits["test"], config.eval.protocols)
@@ -90,12 +108,33 @@ def finish(
     return found
 
 
+def _say_if_better_was_lost(workdir: Path, select: str, step: int) -> None:
+    """A damaged checkpoint may have been the best one."""
+    dev = {row["step"]: row[f"dev/{select}"] for row in _dev_rows(workdir, select)}
+    best = max(dev, key=lambda at: (dev[at], -at), default=step)
+    if dev.get(best) != dev.get(step):
+        warnings.warn(
+            f"step {best} was the best on dev ({select} {dev[best]:.1f}), but its checkpoint is "
+            f"damaged or gone: step {step} ({dev.get(step, float('nan')):.1f}) is reported",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
+def _dev_rows(workdir: Path, select: str) -> list[dict[str, float]]:
+    return [row for row in read_rows(workdir / "metrics.jsonl") if f"dev/{select}" in row]
+
+
 def show(results: Mapping[str, Any], data: str) -> None:
     """Print an evaluation on the data set named ``data``: its protocols and a table."""
-    for name in results["protocol"].split(","):
-        print(f"{name}: {get_protocol(name).description}")
+    _show_protocols(results)
     title = f"{results['model']} on {data}, {results['split']}, step {results['step']}"
     table(title, recall_table(results["metrics"]))
+
+
+def _show_protocols(results: Mapping[str, Any]) -> None:
+    for name in results["protocol"].split(","):
+        print(f"{name}: {get_protocol(name).description}")
 
 
 def show_files(results: Mapping[str, Any], workdir: Path) -> None:
@@ -128,6 +167,7 @@ def spread(runs: Mapping[int, Mapping[str, Any]], data: str, workdir: Path) -> d
         | {f"seed {seed}": value for seed, value in zip(runs, v, strict=True)}
         for name, v in values.items()
     ]
+    _show_protocols(first)
     table(f"{first['model']} on {data}, {len(runs)} seeds, {first['split']}", rows)
     each = {name: [run[name] for run in runs.values()] for name in ("step", "config_hash")}
     found = {**first, "metrics": summary, "seeds": list(runs), **each}
@@ -165,7 +205,7 @@ def _metric_names(protocols: Sequence[str], modalities: tuple[str, str]) -> list
         found |= anywhere.evaluate(
             np.eye(5, dtype=np.float32), pairs, pairs, modalities=modalities, families=families
         )
-    return list(found)
+    return [name for name in found if not name.endswith(("medR", "meanR"))]  # less is better there
 
 
 def versions() -> dict[str, str]:

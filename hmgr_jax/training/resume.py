@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ def find(checkpoints: Checkpoints, config: ConfigDict, workdir: Path) -> Saved |
     """
     step = checkpoints.newest()
     if step is None:
-        _demand_nothing_to_lose(checkpoints, workdir)
+        _demand_nothing_to_lose(checkpoints, config, workdir)
         return None
     saved = Saved(step, checkpoints.meta(step))
     _demand_same_run(saved, config, workdir)
@@ -60,7 +61,7 @@ def demand_same_data(saved: Saved, experiment: Experiment) -> None:
         )
 
 
-def _demand_nothing_to_lose(checkpoints: Checkpoints, workdir: Path) -> None:
+def _demand_nothing_to_lose(checkpoints: Checkpoints, config: ConfigDict, workdir: Path) -> None:
     damaged = sorted(path.name for path in checkpoints.directory.glob("*.damaged*"))
     if damaged:
         raise UserError(
@@ -73,11 +74,24 @@ def _demand_nothing_to_lose(checkpoints: Checkpoints, workdir: Path) -> None:
             f"{workdir} holds the results of a finished run of another configuration and no "
             "checkpoint to go on from: give another --workdir."
         )
+    begun, rows = workdir / "config.json", workdir / "metrics.jsonl"
+    if not begun.is_file() or not rows.is_file() or not rows.stat().st_size:
+        return
+    changed = configs.differences(json.loads(begun.read_bytes()), configs.plain(config))
+    if changed:
+        raise UserError(
+            f"{workdir} holds the first steps of a run of another configuration "
+            f"({configs.spell(changed)}): give another --workdir, or remove the folder."
+        )
 
 
 def _demand_same_run(saved: Saved, config: ConfigDict, workdir: Path) -> None:
     changed = configs.differences(saved.meta["config"], configs.plain(config))
-    for key, what in (("model.name", "system"), ("seed", "seed")):
+    for key, what in (
+        ("model.name", "system"),
+        ("seed", "seed"),
+        ("eval.select", "eval.select"),
+    ):
         if key in changed:
             old, new = changed[key]
             raise UserError(

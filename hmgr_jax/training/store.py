@@ -54,7 +54,8 @@ def open_manager(
         create=not read_only,
         cleanup_tmp_directories=not read_only,
         preservation_policy=policy,
-        best_fn=lambda metrics: metrics["rsum"],  # never called, but without it none are written
+        # Never called, but without it no metrics are written.
+        best_fn=lambda metrics: metrics["selected"],
         # The policy reads the metrics itself: in Orbax one damaged file would end the run here.
         lightweight_initialize=True,
     )
@@ -69,7 +70,7 @@ def save(
 ) -> bool:
     """Start to write a step; False if Orbax declined, as it does for a step that is not newer."""
     items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
-    return manager.save(step, args=items, metrics={"rsum": metric})
+    return manager.save(step, args=items, metrics={"selected": metric})
 
 
 def read_meta(manager: ocp.CheckpointManager, step: int) -> dict:
@@ -125,6 +126,6 @@ def _without_trace(record: logging.LogRecord) -> bool:
 
 def _read_metric(path: Path) -> float | None:
     try:
-        return json.loads(path.read_bytes())["rsum"]
+        return json.loads(path.read_bytes())["selected"]
     except (OSError, ValueError, KeyError, TypeError):
         return None  # a damaged file is told when the step is restored

@@ -127,13 +127,14 @@ def test_a_file_of_20_gb_does_not_enter_memory(tmp_path):
         np.lib.format.write_array_header_1_0(file, header)
         file.truncate(file.tell() + rows * 36 * 2048 * 2)
     program = f"""
-import resource, numpy as np
+import numpy as np
+from hmgr_jax.benchmarks.memory import peak_memory_bytes
 from hmgr_jax.data.regions import RegionSource
 source = RegionSource({str(tmp_path / "big.npy")!r})
 random = np.random.default_rng(0)
 for _ in range(30):
     source.gather(random.integers(0, {rows}, 128))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(peak_memory_bytes() // 2**20)
 """
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -86,9 +86,21 @@ def test_further_captions_count_towards_the_vocabulary_once(tmp_path):
     (tmp_path / "train_caps.txt").write_text(
         "\n".join(["a zebra ."] * 3 + [c for i in range(9) for c in rare]) + "\n"
     )
-    known = open_scan(tmp_path, vocabulary_captions=["a zebra .", "an okapi"] * 4).vocabulary
+    more = {str(image): ["a zebra .", "an okapi"] for image in range(4)}
+    known = open_scan(tmp_path, vocabulary_captions=more).vocabulary
     assert "okapi" in known
     assert "zebra" not in known
+
+
+def test_further_captions_of_held_out_images_do_not_count(tmp_path):
+    write_folder(tmp_path)
+    more = {"100": ["a quagga"] * 4, "200": ["an okapi"] * 4}  # 100 is an image of dev and test
+    known = open_scan(tmp_path, vocabulary_captions=more).vocabulary
+    assert "okapi" in known
+    assert "quagga" not in known
+    (tmp_path / "test_ids.txt").unlink()
+    with pytest.raises(UserError, match=r"test_ids\.txt is missing, so captions from elsewhere"):
+        open_scan(tmp_path, vocabulary_captions=more, captions_per_image=5)
 
 
 def test_evaluation_alone_with_the_test_file_of_another_name(tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+import re
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hmgr_jax.data.vocabulary import UNKNOWN
+from hmgr_jax.data.vocabulary import UNKNOWN, Vocabulary
 from hmgr_jax.data.worlds import make_family, open_worlds
 from hmgr_jax.data.worlds.__main__ import main
 from hmgr_jax.data.worlds.regions import CROP, describe_regions, detect, make_regions
@@ -236,14 +237,29 @@ def test_bad_sizes_are_refused():
         open_worlds(seed=-1)
 
 
-def test_sheet(tmp_path):
+def test_splits_can_be_made_alone_and_a_foreign_vocabulary_is_refused():
+    sizes = {"train": 8, "dev": 8, "test": 8}
+    whole, alone = open_worlds(**sizes), open_worlds(**sizes, roles=("test",))
+    assert list(alone.splits) == ["test"]
+    assert alone.fingerprint == whole.fingerprint
+    assert (
+        alone.splits["test"].sources["text"].captions
+        == whole.splits["test"].sources["text"].captions
+    )
+    open_worlds(**sizes, known=whole.vocabulary)
+    fewer = Vocabulary(whole.vocabulary.words[:-1])
+    with pytest.raises(UserError, match="other words than these"):
+        open_worlds(**sizes, known=fewer)
+
+
+def test_sheet(tmp_path, capsys):
     out = tmp_path / "sheet.png"
-    main(["--out", str(out), "--families", "1"])
+    assert main(["worlds", "--out", str(out), "--families", "1"]) == 0
     assert out.read_bytes()[:4] == b"\x89PNG"
     for path, reason in (
         (out, "exists already"),
         (tmp_path / "sheet.pdf", r"\.png"),
         (tmp_path / "absent" / "sheet.png", "not a folder"),
     ):
-        with pytest.raises(UserError, match=reason):
-            main(["--out", str(path)])
+        assert main(["worlds", "--out", str(path)]) == 2
+        assert re.search(reason, capsys.readouterr().err)

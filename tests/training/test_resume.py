@@ -165,6 +165,21 @@ def test_a_damaged_newest_checkpoint_costs_only_its_steps(tmp_path, capsys):
         assert (workdir / name).read_bytes() == (finished() / name).read_bytes()
 
 
+@pytest.mark.filterwarnings("default")
+def test_a_damaged_best_checkpoint_is_missed(tmp_path, capsys):
+    """Nothing is left to train: the second best is reported, and said to be that."""
+    workdir = shutil.copytree(finished(), tmp_path / "run")
+    best = results(workdir)["step"]
+    (workdir / "results.json").unlink()
+    shutil.rmtree(workdir / "checkpoints" / str(best))
+    assert best != 12, "the newest step would be trained again: choose another recipe"
+    found = [row | ({"dev/rsum": 999.0} if row["step"] == best else {}) for row in rows(workdir)]
+    (workdir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found))
+    assert run(workdir) == 0
+    assert f"warning: step {best} was the best on dev (rsum 999.0)" in capsys.readouterr().err
+    assert results(workdir)["step"] != best
+
+
 def test_killed_after_the_last_checkpoint(tmp_path, capsys):
     """Nothing is left to train: only the results are made."""
     workdir = shutil.copytree(finished(), tmp_path / "run")

@@ -78,6 +78,14 @@ def test_without_a_fresh_optimizer_the_moments_go_on(tmp_path, monkeypatch):
     assert _changed(states[1].params, states[3].params) == {"words", "gru"}
 
 
+def test_a_part_that_thaws_begins_with_fresh_moments(tmp_path, monkeypatch):
+    states = _keep_all(monkeypatch)
+    staged = _staged({"steps": 2, "lr_factors": {"image": 0.0}}, {"steps": 2}, train__steps=4)
+    staged.train.save_steps = 1
+    assert loop.train(staged, tmp_path / "run") is not None
+    assert [int(states[step].optimizer.count) for step in (1, 2, 3, 4)] == [1, 2, 1, 2]
+
+
 @pytest.mark.parametrize(
     ("stages", "sentence"),
     [

@@ -7,6 +7,7 @@ differ only in who stands where; each caption is true of its scene and false of 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -27,14 +28,24 @@ VERSION = 2
 """Raise it with any change that changes a scene, a caption or a feature."""
 
 
-def open_worlds(seed: int = 0, train: int = 2000, dev: int = 200, test: int = 400) -> DataSet:
+def open_worlds(
+    seed: int = 0,
+    train: int = 2000,
+    dev: int = 200,
+    test: int = 400,
+    *,
+    roles: Sequence[str] = ("train", "dev", "test"),
+    known: Vocabulary | None = None,
+) -> DataSet:
     """Generate the scenes of three splits with region features and five captions each.
 
     Sizes count scenes, in multiples of 4 (whole families). Scene i of a split belongs to family
     i // 4 and does not depend on the sizes. Images give "regions" float16 [n, 6, 212],
     "n_regions" int32 [n], "boxes" float32 [n, 6, 4] and "labels" int16 [n, 6] (-1: none).
 
-    Raises ``UserError`` for a size that is no positive multiple of 4, or a negative seed.
+    ``roles`` are the splits to make, ``known`` is the vocabulary of a checkpoint. Raises
+    ``UserError`` for a size that is no positive multiple of 4, a negative seed, or a vocabulary
+    that is not that of the worlds.
     """
     sizes = {"train": train, "dev": dev, "test": test}
     if seed < 0:
@@ -47,7 +58,12 @@ def open_worlds(seed: int = 0, train: int = 2000, dev: int = 200, test: int = 40
             )
     # The words of the grammar, not of the captions drawn: a model knows those of any seed and size.
     vocabulary = Vocabulary.build(grammar(), threshold=1)
-    splits = {name: _make_split(seed, name, size, vocabulary) for name, size in sizes.items()}
+    if known is not None and known.words != vocabulary.words:
+        raise UserError(
+            "the model was trained on generated worlds with other words than these: evaluate it "
+            "with the version of hmgr_jax that trained it, or train anew."
+        )
+    splits = {name: _make_split(seed, name, sizes[name], vocabulary) for name in roles}
     made = f"worlds {VERSION} seed {seed} sizes {sorted(sizes.items())}"
     return DataSet("worlds", splits, vocabulary, hashlib.sha256(made.encode()).hexdigest())
 

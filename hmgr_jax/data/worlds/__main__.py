@@ -1,25 +1,38 @@
-"""Write a contact sheet of generated worlds: ``python -m hmgr_jax.data.worlds --out sheet.png``."""
+"""Write a contact sheet of generated worlds: ``python -m hmgr_jax.data.worlds --out sheet.png``.
+
+Options: ``--seed 0``, ``--split train|dev|test``, and ``--families 3``, the rows of the sheet.
+"""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hmgr_jax.command import Parser, guarded
 from hmgr_jax.data.worlds.scene import SIBLINGS
 from hmgr_jax.data.worlds.sheet import draw_sheet
 from hmgr_jax.errors import UserError
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; exit code 2 for a user's mistake."""
+    return guarded(run, argv)
+
+
+def run(arguments: Sequence[str]) -> int:
     """Parse the command line and write the sheet; raises ``UserError`` for what cannot be done."""
-    parser = argparse.ArgumentParser(prog="python -m hmgr_jax.data.worlds", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="PNG file to write")
+    parser = Parser()
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--split", default="train", help="train, dev or test")
-    parser.add_argument("--families", type=int, default=3, help="rows of the sheet")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--split", choices=("train", "dev", "test"), default="train")
+    parser.add_argument("--families", type=int, default=3)
+    options = parser.parse(arguments)
+    if options.help:
+        print(__doc__)
+        return 0
+    if options.out is None:
+        raise UserError("--out is missing: give the PNG file to write, as --out sheet.png.")
     if options.seed < 0 or options.families < 1:
         raise UserError(
             f"--seed must be 0 or more and --families 1 or more, they are {options.seed} and "
@@ -34,11 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     draw_sheet(options.out, seed=options.seed, split=options.split, families=options.families)
     count = options.families * SIBLINGS
     print(f"{options.out}: {count} scenes of {options.families} families")
+    return 0
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(main())
