@@ -5,9 +5,13 @@
     --config configs/coco.py:imram       a recipe, and which system
     --config.train.lr=1e-3               any value of it
     --workdir runs/mine                  where everything of the run lies; default runs/RECIPE-MODEL
-    --mode train|evaluate|encode|show
-    --split test|dev|train               for evaluate and encode
+    --mode train|evaluate|encode|explain|show
+    --split test|dev|train               for evaluate, encode and explain
     --seeds 0,1,2                        a run for each, and their mean and spread
+    --ensemble DIR [DIR ...]             for evaluate: the mean scores of --workdir and these runs
+    --pair IMAGE CAPTION                 for explain: ids or numbers, or a sentence of your own
+    --images FOLDER                      for explain: the picture files, named by their ids
+    --out FOLDER                         for explain; default WORKDIR/explain/IMAGE-CAPTION
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from hmgr_jax.command import Parser, guarded
 from hmgr_jax.errors import UserError
 from hmgr_jax.training import recipe_file
 
-MODES = ("train", "evaluate", "encode", "show")
+MODES = ("train", "evaluate", "encode", "explain", "show")
 SPLITS = ("train", "dev", "test")
 
 
@@ -41,17 +45,25 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     config = recipe_file.load(flags.config, overrides) if flags.config is not None else None
     seeds = _seeds(flags)
-    from hmgr_jax.training import commands  # slow to import: after the flags are known to be right
+    _check_explain(flags)
+    _check_ensemble(flags)
+    # Slow to import: after the flags are known to be right.
+    from hmgr_jax.training import commands, explain
 
     if flags.mode == "train":
         config = _demand(config)
         return commands.train(config, _workdir(flags, config), seeds)
     if flags.mode == "show":
         return commands.show(_demand(config))
+    if flags.ensemble:
+        workdirs = [_workdir(flags, config), *map(Path, flags.ensemble)]
+        return commands.ensemble(workdirs, flags.split, overrides)
     # Without a recipe, the values change the configuration that was saved with the run.
     retriever = commands.load(_workdir(flags, config), config, overrides if not config else {})
     if flags.mode == "evaluate":
         return commands.evaluate(retriever, flags.split)
+    if flags.mode == "explain":
+        return explain.explain(retriever, flags.split, flags.pair, flags.images, flags.out)
     return commands.encode(retriever, flags.split)
 
 
@@ -63,6 +75,10 @@ def _parser() -> Parser:
     parser.add_argument("--workdir")
     parser.add_argument("--split", choices=SPLITS, default="test")
     parser.add_argument("--seeds")
+    parser.add_argument("--ensemble", nargs="+")
+    parser.add_argument("--pair", nargs=2)
+    parser.add_argument("--images")
+    parser.add_argument("--out")
     return parser
 
 
@@ -95,6 +111,30 @@ def _seeds(flags: argparse.Namespace) -> list[int]:
     if len(set(seeds)) < len(seeds):
         raise UserError(f"--seeds names a seed twice: {flags.seeds}.")
     return seeds
+
+
+def _check_ensemble(flags: argparse.Namespace) -> None:
+    if flags.ensemble and flags.mode != "evaluate":
+        raise UserError(f"--ensemble is for --mode=evaluate, not for --mode={flags.mode}.")
+    if flags.ensemble and flags.config is not None:
+        raise UserError(
+            "--ensemble evaluates every run with the configuration that it was saved with: leave "
+            "--config out and give --workdir; single values can be changed for all of them, as "
+            "--config.data.root=FOLDER."
+        )
+
+
+def _check_explain(flags: argparse.Namespace) -> None:
+    if flags.mode == "explain":
+        if flags.pair is None:
+            raise UserError(
+                "--mode=explain needs an image and a caption: give ids or numbers of the split, as "
+                "--pair IMAGE CAPTION, or a sentence of your own for CAPTION."
+            )
+        return
+    for name in ("pair", "images", "out"):
+        if getattr(flags, name) is not None:
+            raise UserError(f"--{name} is for --mode=explain, not for --mode={flags.mode}.")
 
 
 if __name__ == "__main__":

@@ -320,4 +320,4 @@ def test_a_mistake_of_ours_is_a_traceback(tmp_path, monkeypatch):
 
 def test_help(capsys):
     assert main(["main", "--help"]) == 0
-    assert "--mode train|evaluate|encode|show" in capsys.readouterr().out
+    assert "--mode train|evaluate|encode|explain|show" in capsys.readouterr().out

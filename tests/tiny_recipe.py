@@ -8,7 +8,7 @@ from hmgr_jax.training.config import recipe
 
 
 def get_config(model="hmgr"):
-    fields = {"dim": 16, "word_dim": 8, "boxes": False, "region_dropout": 0.2, "word_dropout": 0.2}
+    fields = {"dim": 16, "word_dim": 8, "region_dropout": 0.2, "word_dropout": 0.2}
     # The memory without the graphs: a tenth of the compilation.
     memory = {"slots": 8, "key_dim": 8, "visual_graph": False, "text_graph": False}
     memory["memory_warmup_steps"] = 3

@@ -58,6 +58,28 @@ def _narrow_backward(
 _narrow.defvjp(_narrow_forward, _narrow_backward)
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def repeated(x: Array, count: int) -> Array:
+    """``x`` [...] as [count, ...].
+
+    The gradient is a sum over the new axis, taken as a product with ones: XLA's own sum over a
+    leading axis is twenty times slower on CPU.
+    """
+    return jnp.broadcast_to(x[None], (count, *x.shape))
+
+
+def _repeated_forward(x: Array, count: int) -> tuple[Array, None]:
+    return repeated(x, count), None
+
+
+def _repeated_backward(count: int, _: None, cotangent: Array) -> tuple[Array]:
+    ones = jnp.ones(count, cotangent.dtype)
+    return (einsum("c,cn->n", ones, cotangent.reshape(count, -1)).reshape(cotangent.shape[1:]),)
+
+
+repeated.defvjp(_repeated_forward, _repeated_backward)
+
+
 def uniform(bound: float) -> Initializer:
     """Initializer U(-bound, bound)."""
 
@@ -82,11 +104,10 @@ class Linear(nn.Module):
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32)
         flat = x.reshape(-1, x.shape[-1])
         y = einsum("ni,io->no", flat, kernel, dtype=self.dtype)
-        y = y.reshape(*x.shape[:-1], self.features)
         if self.use_bias:
             bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
-            y = y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
-        return y
+            y = y + repeated(bias, y.shape[0])
+        return y.reshape(*x.shape[:-1], self.features)
 
 
 def update_norm(gain: float) -> nn.LayerNorm:

@@ -8,12 +8,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hmgr_jax.layers.linear import Linear, update_norm
+from hmgr_jax.layers.linear import Linear, einsum, update_norm
 from hmgr_jax.layers.masking import l2n
 from hmgr_jax.shapes import Array, Float
 
 SCALES = ("none", "sqrt", "l2", "sqrt_l2")
-EMBEDDINGS = ("linear", "mlp")
+EMBEDDINGS = ("linear", "mlp", "weight_norm")
 
 
 def scale_features(x: Array, kind: str) -> Float[Array, "B R F"]:
@@ -28,7 +28,11 @@ def scale_features(x: Array, kind: str) -> Float[Array, "B R F"]:
 
 
 class RegionEmbedding(nn.Module):
-    """A linear map, or a linear map and a residual per-region MLP (no region sees another)."""
+    """A linear map, one with weight norm, or one with a residual per-region MLP.
+
+    No region sees another. Weight norm is g V / |V|, one length g for the whole matrix (the
+    ``weight_norm`` encoder of SCAN and IMRAM).
+    """
 
     features: int
     kind: str = "linear"
@@ -43,9 +47,29 @@ class RegionEmbedding(nn.Module):
         """Embed every region on its own."""
         if self.kind not in EMBEDDINGS:
             raise ValueError(f"region_embedding is one of {EMBEDDINGS}, not {self.kind!r}")
+        if self.kind == "weight_norm":
+            return WeightNormLinear(self.features, dtype=self.dtype, name="linear")(x)
         x = Linear(self.features, dtype=self.dtype, name="linear")(x)
         if self.kind == "linear":
             return x
         hidden = Linear(self.hidden or self.features, dtype=self.dtype, name="hidden")(x)
         update = Linear(self.features, dtype=self.dtype, name="out")(jax.nn.relu(hidden))
         return x + update_norm(self.gain)(update)
+
+
+class WeightNormLinear(nn.Module):
+    """``x (g V / |V|) + b`` with a scalar g, which starts as |V| (Frobenius)."""
+
+    features: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B R F"]) -> Float[Array, "B R D"]:
+        """Apply the map."""
+        init = nn.initializers.xavier_uniform()
+        kernel = self.param("kernel", init, (x.shape[-1], self.features), jnp.float32)
+        length = jnp.sqrt(jnp.sum(kernel**2))
+        scale = self.param("scale", lambda _: length)
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
+        y = einsum("brf,fd->brd", x, kernel * (scale / length), dtype=self.dtype)
+        return y + bias[None, None, :]

@@ -15,6 +15,8 @@ from hmgr_jax.models.base import Model
 _REGISTRY: dict[str, tuple[str, str, Mapping[str, Any]]] = {
     "hmgr": ("hmgr", "HMGR", {}),
     "vse": ("hmgr", "HMGR", {"visual_graph": False, "text_graph": False, "memory": "none"}),
+    "imram": ("imram", "IMRAM", {}),
+    "scan": ("imram", "IMRAM", {"variant": "text", "steps": 1}),
 }
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
+import jax.numpy as jnp
 from flax import struct
 
 from hmgr_jax.layers.dropout import Keys
@@ -47,6 +48,12 @@ class Feature:
     optional: bool = False
 
 
+def example(features: Mapping[str, Feature]) -> dict[str, Array]:
+    """One all-ones item, for initialisation."""
+    shape = {name: tuple(4 if n is None else n for n in f.shape) for name, f in features.items()}
+    return {name: jnp.ones((1, *shape[name]), f.dtype) for name, f in features.items()}
+
+
 @dataclass(frozen=True)
 class Plan:
     """What the data and the schedule decide about a model, for ``Model.fit_to``."""
@@ -56,6 +63,23 @@ class Plan:
     vocabulary_size: int
     features: Mapping[str, Mapping[str, tuple[int, ...]]]
     """{modality: {input name: shape of one item}} of the data set at hand."""
+
+
+class Attended(NamedTuple):
+    """How the fragments of one item (queries) attended to those of another (contexts)."""
+
+    weights: Float[Array, "K Q Y"]
+    """At every step, query by context; 0 at contexts that are padding."""
+    cosines: Float[Array, "K Q"]
+    """Of every query with what it attended to."""
+
+
+class Explanation(NamedTuple):
+    """What a pair of an image and a caption was scored by, step by step."""
+
+    scores: Float[Array, " K"]
+    attention: Mapping[str, Attended]
+    """{direction: Attended}, queries first: ``t2i`` are words that attend to regions."""
 
 
 @runtime_checkable
@@ -136,6 +160,18 @@ class Model:
     ) -> Float[Array, "A B"]:
         """Scores of all pairs of inference codes, higher is better: only what needs the pair."""
         raise NotImplementedError
+
+    def explain(self, variables: Variables, image: Codes, text: Codes) -> Explanation:
+        """What the score of one image and one caption (codes of one item each) is made of.
+
+        Only systems that look at regions and words in pairs have it; `explainable` tells which.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def explainable(cls) -> bool:
+        """Whether this system has ``explain``."""
+        return cls.explain is not Model.explain
 
     def coarse(self, variables: Variables, modality: str, codes: Codes) -> Float[Array, "n E"]:
         """Vectors for inner-product search."""

@@ -32,7 +32,18 @@ from hmgr_jax.layers.pooling import POOLS, GlobalPool
 from hmgr_jax.layers.regions import EMBEDDINGS, SCALES, RegionEmbedding, scale_features
 from hmgr_jax.layers.words import WordEncoder
 from hmgr_jax.losses.triplet import negatives, triplet
-from hmgr_jax.models.base import Axis, Codes, Feature, Items, Model, Parts, Plan, Terms, Variables
+from hmgr_jax.models.base import (
+    Axis,
+    Codes,
+    Feature,
+    Items,
+    Model,
+    Parts,
+    Plan,
+    Terms,
+    Variables,
+    example,
+)
 from hmgr_jax.models.ranges import check_ranges
 from hmgr_jax.shapes import Array, Float, Int, Tree
 
@@ -181,7 +192,7 @@ class HMGR(Model):
     def init(self, key: Array, tables: Tree = None) -> Variables:
         """Fresh parameters, and a memory of random unit rows."""
         k_image, k_text, k_memory, k_slots = jax.random.split(key, 4)
-        items = {m: _example(features) for m, features in self.inputs().items()}
+        items = {m: example(features) for m, features in self.inputs().items()}
         params = {
             "image": self._tower("image").init(k_image, items["image"], None)["params"],
             "text": self._tower("text").init(k_text, items["text"], None)["params"],
@@ -334,9 +345,3 @@ def _graph(m: HMGR, layer: int, boxes: bool = False) -> GraphReasoning:
     dtype = jnp.dtype(m.dtype)
     name = f"graph{layer}"
     return GraphReasoning(m.dim, m.affinity, boxes, m.graph_gate, m.residual_gain, dtype, name=name)
-
-
-def _example(features: Mapping[str, Feature]) -> dict[str, Array]:
-    """One all-ones item, for initialisation."""
-    shape = {name: tuple(4 if n is None else n for n in f.shape) for name, f in features.items()}
-    return {name: jnp.ones((1, *shape[name]), f.dtype) for name, f in features.items()}

@@ -9,11 +9,9 @@ tiles travel back and the next ones in.
 from __future__ import annotations
 
 import functools
-import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -21,23 +19,16 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.tree_util import Partial
 
-from hmgr_jax.errors import UserError
+from hmgr_jax.retrieval import score_store
+from hmgr_jax.retrieval.room import demand_room
+from hmgr_jax.retrieval.score_store import ScoreStore
+from hmgr_jax.retrieval.tiles import Bucket, Codes, Tile, as_buckets, cut, n_items
 
-Codes = Any
-"""A pytree of host arrays with a leading item axis."""
 AXIS = "columns"
 IN_FLIGHT = 2
 """Tiles dispatched ahead: one computing, one travelling."""
 
-
-@dataclass(frozen=True)
-class Bucket:
-    """Items whose codes share one padded shape, as captions of like length do."""
-
-    items: np.ndarray
-    """int [n]: rows (or columns) of the score matrix that these codes fill, in any order."""
-    codes: Codes
-    """Leaves [n, ...], in the order of ``items``."""
+Progress = Callable[[int, int], None]
 
 
 def score_matrix(
@@ -47,7 +38,8 @@ def score_matrix(
     *,
     tile: tuple[int, int] = (1024, 4096),
     devices: Sequence[jax.Device] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
+    store: Path | None = None,
 ) -> np.ndarray:
     """Scores of every item of one side with every item of the other, on the host.
 
@@ -59,65 +51,74 @@ def score_matrix(
         codes_a: codes of the rows: a pytree of arrays with a leading item axis, or a list of
             `Bucket`, one a padded shape, that together hold every item once.
         codes_b: the same for the columns.
-        tile: at most so many rows, and so many columns a device, at once. A side is cut into
+        tile: at most so many rows, and so many columns a device, at once, and fewer where their
+            codes take more than `hmgr_jax.retrieval.tiles.TILE_BYTES`. A side is cut into
             equal tiles, the last one filled up with repeats of its first item, which are cut off
             again. Scores do not depend on it beyond rounding (1e-6 of unit scores).
         devices: share the columns of a tile; default all devices of this process.
-        progress: called with (tiles done, tiles in all) after every tile.
+        progress: called with (tiles done, tiles in all) after every tile, and before the first
+            one where tiles were done by an earlier call.
+        store: a folder for what is scored. If this call is interrupted, the next one with the
+            same weights, codes and tiles goes on there and returns exactly what one call would
+            have; with others it warns and begins anew. The folder stays until it is given to
+            `hmgr_jax.retrieval.score_store.discard`.
 
     Returns:
-        float32 [n_a, n_b].
+        float32 [n_a, n_b]; with ``store`` it is mapped to the file, and as good for reading.
 
     Raises:
-        UserError: arrays of a side disagree on the number of items, or buckets do not hold every
-            item exactly once.
+        UserError: arrays of a side disagree on the number of items, buckets do not hold every
+            item exactly once, the matrix does not fit into memory (or the disk of ``store``), or
+            another process uses ``store``.
     """
     mesh = Mesh(np.array(devices or jax.local_devices()), (AXIS,))
-    buckets_a, buckets_b = _buckets(codes_a), _buckets(codes_b)
-    tiles_a, tiles_b = _tiles(buckets_a, tile[0]), _tiles(buckets_b, tile[1], mesh.size)
-    scores = np.empty((_n_items(buckets_a), _n_items(buckets_b)), np.float32)
+    buckets_a, buckets_b = as_buckets(codes_a), as_buckets(codes_b)
+    shape = n_items(buckets_a), n_items(buckets_b)
+    demand_room(*shape)
+    tiles = cut(buckets_a, tile[0]), cut(buckets_b, tile[1], mesh.size)
     if not isinstance(score_tile, Partial):
         score_tile = Partial(score_tile)
-    total = len(tiles_a) * len(tiles_b)
-    finished = _in_flight(_dispatch(score_tile, tiles_a, tiles_b, mesh))
-    for done, (rows, columns, values) in enumerate(finished, start=1):
+    if store is None:
+        return _fill(np.empty(shape, np.float32), score_tile, tiles, mesh, progress, None)
+    key = score_store.key_of(score_tile, tiles, mesh)
+    with score_store.opened(store, key, shape) as kept:
+        return _fill(kept.scores, score_tile, tiles, mesh, progress, kept)
+
+
+def _fill(
+    scores: np.ndarray,
+    score_tile: Partial,
+    tiles: tuple[list[Tile], list[Tile]],
+    mesh: Mesh,
+    progress: Progress | None,
+    kept: ScoreStore | None,
+) -> np.ndarray:
+    """``scores`` with all tiles in it; those that ``kept`` has are there already."""
+    total, first = len(tiles[0]) * len(tiles[1]), kept.done if kept else 0
+    if first and progress is not None:
+        progress(first, total)
+    finished = _in_flight(_dispatch(score_tile, *tiles, mesh, first))
+    for done, (rows, columns, values) in enumerate(finished, start=first + 1):
         _write(scores, rows, columns, np.asarray(values))
+        if kept is not None:
+            kept.advance(done)
         if progress is not None:
             progress(done, total)
     return scores
 
 
-class _Tile(NamedTuple):
-    """A run of at most ``size`` items of a bucket."""
-
-    bucket: Bucket
-    start: int
-    size: int
-
-    @property
-    def items(self) -> np.ndarray:
-        return self.bucket.items[self.start : self.start + self.size]
-
-    def put(self, sharding: NamedSharding) -> Codes:
-        """The codes on the devices, padded to ``size`` items."""
-
-        def cut(leaf: np.ndarray) -> np.ndarray:
-            part = leaf[self.start : self.start + self.size]
-            missing = self.size - len(part)
-            return np.concatenate([part, np.repeat(part[:1], missing, 0)]) if missing else part
-
-        return jax.device_put(jax.tree.map(cut, self.bucket.codes), sharding)
-
-
 def _dispatch(
-    score_tile: Partial, tiles_a: list[_Tile], tiles_b: list[_Tile], mesh: Mesh
+    score_tile: Partial, tiles_a: list[Tile], tiles_b: list[Tile], mesh: Mesh, first: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, jax.Array]]:
-    """(rows, columns, scores on their way to the host) of every tile."""
+    """(rows, columns, scores on their way to the host) of every tile from number ``first`` on."""
     everywhere, shared = NamedSharding(mesh, P()), NamedSharding(mesh, P(AXIS))
     score_tile = jax.device_put(score_tile, everywhere)
-    for tile_a in tiles_a:
+    for row, tile_a in enumerate(tiles_a):
+        left = tiles_b[max(0, first - row * len(tiles_b)) :]
+        if not left:
+            continue
         codes_a = tile_a.put(everywhere)  # travels in once for all columns
-        for tile_b in tiles_b:
+        for tile_b in left:
             values = _score(score_tile, codes_a, tile_b.put(shared), mesh=mesh)
             values.copy_to_host_async()
             yield tile_a.items, tile_b.items, values
@@ -163,47 +164,3 @@ def _write(scores: np.ndarray, rows: np.ndarray, columns: np.ndarray, values: np
     if all(isinstance(index, np.ndarray) for index in target):
         target = np.ix_(rows, columns)
     scores[target] = values[: len(rows), : len(columns)]
-
-
-def _buckets(codes: Codes | Sequence[Bucket]) -> list[Bucket]:
-    """Codes as buckets of numpy arrays that agree on their items."""
-    if not (isinstance(codes, (list, tuple)) and codes and isinstance(codes[0], Bucket)):
-        codes = [Bucket(np.arange(_length(codes)), codes)]
-    buckets = [Bucket(np.asarray(b.items), jax.tree.map(np.asarray, b.codes)) for b in codes]
-    for bucket in buckets:
-        if _length(bucket.codes) != len(bucket.items):
-            raise UserError(
-                f"a bucket must name the item of each of its {_length(bucket.codes)} codes, found "
-                f"{len(bucket.items)} items"
-            )
-    items = np.concatenate([bucket.items for bucket in buckets])
-    if not np.array_equal(np.sort(items), np.arange(len(items))):
-        raise UserError(
-            f"buckets must hold every item once, found {len(items)} items of which "
-            f"{len(np.unique(items))} are distinct, up to number {items.max(initial=-1)}"
-        )
-    return buckets
-
-
-def _length(codes: Codes) -> int:
-    lengths = {len(leaf) for leaf in jax.tree.leaves(codes)}
-    if len(lengths) != 1:
-        raise UserError(
-            f"codes of one side must be arrays with the same number of items, found {lengths}"
-        )
-    return lengths.pop()
-
-
-def _n_items(buckets: list[Bucket]) -> int:
-    return sum(len(bucket.items) for bucket in buckets)
-
-
-def _tiles(buckets: list[Bucket], limit: int, devices: int = 1) -> list[_Tile]:
-    """Tiles of at most ``limit`` items a device, as equal as can be: padding stays small."""
-    tiles = []
-    for bucket in buckets:
-        n = len(bucket.items)
-        count = math.ceil(n / (limit * devices))
-        size = devices * math.ceil(n / (devices * max(1, count)))
-        tiles += [_Tile(bucket, start, size) for start in range(0, n, max(1, size))]
-    return tiles

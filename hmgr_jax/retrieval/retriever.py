@@ -71,8 +71,8 @@ class Retriever:
             if newest is None:
                 raise UserError(f"{workdir} holds no whole checkpoint: train there first.")
             meta = checkpoints.meta(newest)
-            saved = ConfigDict(_with_tuples(meta["config"]))
-            model = make_model(saved, _plan(meta, saved))
+            saved = ConfigDict(with_tuples(meta["config"]))
+            model = make_model(saved, saved_plan(meta, saved))
             abstract = jax.eval_shape(lambda: model.init(jax.random.key(0)))
             parts = {"params": abstract.params, "stats": abstract.stats, "memory": abstract.memory}
             best = checkpoints.best_step()
@@ -89,9 +89,23 @@ class Retriever:
         """The run's data set, with the vocabulary of the checkpoint."""
         return open_data(self.config.data, self.vocabulary, roles)
 
-    def evaluate(self, split: Split, protocols: Sequence[str]) -> dict[str, float]:
-        """Metrics of a split."""
-        return self.evaluator.metrics(self.variables, split, protocols)
+    def evaluate(
+        self,
+        split: Split,
+        protocols: Sequence[str],
+        *,
+        store: Path | None = None,
+        tell: bool = False,
+    ) -> dict[str, float]:
+        """Metrics of a split; ``store`` and ``tell`` are those of `Evaluator.matrices`."""
+        return self.evaluator.metrics(self.variables, split, protocols, store=store, tell=tell)
+
+    def store(self, role: str) -> Path | None:
+        """Where the scores of train, dev or test are kept until they are evaluated.
+
+        None for systems whose score is an inner product: these scores are made in seconds.
+        """
+        return None if self.model.coarse_exact else self.workdir / "scores" / role
 
     def encode(self, modality: str, items: Sequence[str] | Mapping[str, np.ndarray]) -> Any:
         """Codes of items, one for each, in order.
@@ -165,7 +179,8 @@ def _replaced(saved: ConfigDict, config: ConfigDict, workdir: Path) -> ConfigDic
     return saved
 
 
-def _plan(meta: Mapping[str, Any], config: ConfigDict) -> Plan:
+def saved_plan(meta: Mapping[str, Any], config: ConfigDict) -> Plan:
+    """The plan that a saved model was fitted to, from what lies beside its state."""
     features = {
         m: {name: tuple(shape) for name, shape in inputs.items()}
         for m, inputs in meta["features"].items()
@@ -173,8 +188,8 @@ def _plan(meta: Mapping[str, Any], config: ConfigDict) -> Plan:
     return Plan(config.train.steps, meta["steps_per_epoch"], len(meta["vocabulary"]), features)
 
 
-def _with_tuples(tree: Any) -> Any:
+def with_tuples(tree: Any) -> Any:
     """JSON's lists back to the tuples that configurations hold."""
     if isinstance(tree, Mapping):
-        return {k: _with_tuples(v) for k, v in tree.items()}
-    return tuple(_with_tuples(v) for v in tree) if isinstance(tree, list) else tree
+        return {k: with_tuples(v) for k, v in tree.items()}
+    return tuple(with_tuples(v) for v in tree) if isinstance(tree, list) else tree

@@ -12,9 +12,11 @@ from ml_collections import ConfigDict
 
 from hmgr_jax.data.pipeline import batches
 from hmgr_jax.errors import UserError
+from hmgr_jax.retrieval import score_store
 from hmgr_jax.retrieval.retriever import Retriever
 from hmgr_jax.training import config as configs
 from hmgr_jax.training import loop, recipe_file, results
+from hmgr_jax.training.ensemble import mean_of_runs
 from hmgr_jax.training.experiment import Experiment, build
 from hmgr_jax.training.flops import matmul_flops
 from hmgr_jax.training.named_leaves import by_name
@@ -73,18 +75,35 @@ def load(
 def evaluate(retriever: Retriever, split: str) -> int:
     """Evaluate the dev-best step of a run: ``evaluation-SPLIT.json`` and a table."""
     config = retriever.config
-    names = config.eval.protocols if split == "test" else config.eval.dev_protocols
-    data = retriever.open((split,))
+    names = results.protocols(config, split)
+    data, store = retriever.open((split,)), retriever.store(split)
     found = results.record(
         config,
         protocols=names,
         split=split,
-        metrics=retriever.evaluate(data.splits[split], names),
+        metrics=retriever.evaluate(data.splits[split], names, store=store, tell=True),
         step=retriever.step,
         fingerprint=data.fingerprint,
     )
-    path = retriever.workdir / f"evaluation-{split}.json"
+    return _finish(found, config, retriever.workdir / f"evaluation-{split}.json", [store])
+
+
+def ensemble(workdirs: Sequence[Path], split: str, overrides: Mapping[str, str | None]) -> int:
+    """Evaluate the mean scores of several runs: ``ensemble-SPLIT.json`` in the first, a table."""
+    runs = [load(workdir, None, overrides) for workdir in workdirs]
+    found = mean_of_runs(runs, split)
+    path = runs[0].workdir / f"ensemble-{split}.json"
+    return _finish(found, runs[0].config, path, [run.store(split) for run in runs])
+
+
+def _finish(
+    found: Mapping[str, Any], config: ConfigDict, path: Path, stores: Sequence[Path | None]
+) -> int:
+    """Write and show an evaluation; the scores that it was made of are of no more use then."""
     write_json_atomic(path, found)
+    for store in stores:
+        if store is not None:
+            score_store.discard(store)
     results.show(found, config.name)
     print(f"results:    {path}")
     return 0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,9 +19,11 @@ from hmgr_jax.data.split import Source, Split
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.metrics.protocols import evaluate_all
 from hmgr_jax.models.base import Model, Variables
-from hmgr_jax.retrieval.all_pairs import Bucket, score_matrix
+from hmgr_jax.retrieval.all_pairs import Bucket, Progress, score_matrix
+from hmgr_jax.retrieval.room import demand_room
 from hmgr_jax.shapes import Tree
 from hmgr_jax.training.parallel import shard
+from hmgr_jax.training.scoring_progress import ScoringProgress
 
 Codes = Any
 
@@ -98,28 +101,77 @@ class Evaluator:
         return np.concatenate(parts)[order]
 
     def scores(
-        self, variables: Variables, a: str, codes_a: Codes, b: str, codes_b: Codes
+        self,
+        variables: Variables,
+        a: str,
+        codes_a: Codes,
+        b: str,
+        codes_b: Codes,
+        *,
+        progress: Progress | None = None,
+        store: Path | None = None,
     ) -> np.ndarray:
-        """Score matrix float32 [items of a, items of b]."""
-        score = Partial(_ScoreTile(self.model, a, b), variables)
-        devices = list(self.mesh.devices.flat)
-        return score_matrix(score, codes_a, codes_b, tile=(self.tile, self.tile), devices=devices)
+        """Score matrix float32 [items of a, items of b]; options are those of `score_matrix`."""
+        return score_matrix(
+            Partial(_ScoreTile(self.model, a, b), variables),
+            codes_a,
+            codes_b,
+            tile=(self.tile, self.tile),
+            devices=list(self.mesh.devices.flat),
+            progress=progress,
+            store=store,
+        )
+
+    def matrices(
+        self, variables: Variables, split: Split, *, store: Path | None = None, tell: bool = False
+    ) -> Iterator[tuple[tuple[str, str], np.ndarray]]:
+        """((modality a, modality b), score matrix) for every pair of modalities of a split.
+
+        Args:
+            variables: of the model, finalised.
+            split: whose items are encoded and scored.
+            store: a folder by which an interrupted scoring goes on, see `score_matrix`.
+            tell: show how far a long scoring is.
+
+        Raises:
+            UserError: a matrix does not fit into memory; nothing is encoded then.
+        """
+        pairs = list(itertools.combinations(self.model.modalities, 2))
+        sizes = {m: len(split.sources[m]) for m in self.model.modalities}
+        for a, b in pairs:
+            demand_room(sizes[a], sizes[b])
+        codes = self.encode_split(variables, split)
+        for a, b in pairs:
+            what = f"scoring {sizes[a]:,} {a} x {sizes[b]:,} {b} items"
+            folder = None if store is None else store / f"{a}-{b}"
+            with ScoringProgress(what, shown=tell and jax.process_index() == 0) as progress:
+                scores = self.scores(
+                    variables, a, codes[a], b, codes[b], progress=progress, store=folder
+                )
+            yield (a, b), scores
 
     def metrics(
-        self, variables: Variables, split: Split, protocols: Sequence[str]
+        self,
+        variables: Variables,
+        split: Split,
+        protocols: Sequence[str],
+        *,
+        store: Path | None = None,
+        tell: bool = False,
     ) -> dict[str, float]:
         """Metrics of ``protocols`` for every pair of modalities of a split.
 
+        ``store`` and ``tell`` are those of `matrices`.
+
         Raises:
             FoundNonFinite: a score is NaN or infinite.
-            UserError: a protocol does not fit the split.
+            UserError: a protocol does not fit the split, or the scores do not fit into memory.
         """
-        codes = self.encode_split(variables, split)
         metrics: dict[str, float] = {}
-        for a, b in itertools.combinations(self.model.modalities, 2):
+        for (a, b), scores in self.matrices(variables, split, store=store, tell=tell):
             metrics |= evaluate_all(
                 protocols,
-                self.scores(variables, a, codes[a], b, codes[b]),
+                scores,
                 split.groups[a],
                 split.groups[b],
                 modalities=(a, b),
@@ -157,6 +209,10 @@ class _ScoreTile:
 
     def __hash__(self) -> int:
         return hash(self._key)
+
+    def __repr__(self) -> str:
+        """The same in every process: kept scores are known by it."""
+        return f"{type(self).__name__}{self._key}"
 
 
 def _bucket(parts: list[tuple[np.ndarray, Codes]]) -> Bucket:

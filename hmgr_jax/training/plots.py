@@ -48,7 +48,7 @@ def curves(workdir: Path, best_step: int | None = None) -> Path:
             _mark(axes, best_step)
         if name in percents:
             axes.set(ylim=(0, 102), ylabel="%")
-    return _save(figure, workdir / "curves.png")
+    return save_png(figure, workdir / "curves.png")
 
 
 def recalls(workdir: Path, metrics: Mapping[str, float], title: str) -> Path:
@@ -69,7 +69,7 @@ def recalls(workdir: Path, metrics: Mapping[str, float], title: str) -> Path:
     _tidy(axes)
     if names:
         figure.legend(loc="outside lower center", ncols=len(names), frameon=False, fontsize=9)
-    return _save(figure, workdir / "recalls.png")
+    return save_png(figure, workdir / "recalls.png")
 
 
 def _series(rows: Sequence[Row]) -> tuple[Points, Points]:
@@ -163,7 +163,7 @@ def _natural(name: str) -> list[tuple[str, int]]:
     return [(rest, int(digits or 0)) for rest, digits in re.findall(r"(\D+)(\d*)", name)]
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save_png(figure: Figure, path: Path) -> Path:
     """Write a PNG whole or not at all: somebody may be looking at the old one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -47,7 +47,7 @@ class Progress:
         self._seconds_per_step, self._intervals = 0.0, 0
 
     def __enter__(self) -> Self:
-        if self._shown and _is_live(self._console):
+        if self._shown and is_live(self._console):
             self._live = Live(
                 console=self._console,
                 get_renderable=self._line,
@@ -110,11 +110,11 @@ class Progress:
         if self.items_per_second is not None:
             fields.append(f"{self.items_per_second:.4g} items/s")
             left = (self._steps - self._step) * self._seconds_per_step
-            fields.append(f"{_clock(left)} left")
+            fields.append(f"{clock(left)} left")
         return Text("  ".join(fields), no_wrap=True, overflow="ellipsis")
 
     def _print(self, text: Text) -> None:
-        _write(self._console, text)
+        print_line(self._console, text)
 
 
 def table(title: str, rows: Sequence[Mapping[str, Cell]], *, stream: TextIO | None = None) -> None:
@@ -126,8 +126,8 @@ def table(title: str, rows: Sequence[Mapping[str, Cell]], *, stream: TextIO | No
     names = list(dict.fromkeys(name for row in rows for name in row))
     cells = [[_show(row.get(name)) for name in names] for row in rows]
     numeric = [all(not isinstance(row.get(name), str) for row in rows) for name in names]
-    if not _is_live(console):
-        _write(console, Text("\n".join(_align(title, names, cells, numeric))))
+    if not is_live(console):
+        print_line(console, Text("\n".join(_align(title, names, cells, numeric))))
         return
     drawn = Table(title=Text(title, style="bold"), title_justify="left")
     for name, right in zip(names, numeric, strict=True):
@@ -155,19 +155,21 @@ def _show(cell: Cell) -> str:
     return str(cell) if isinstance(cell, str | int) else f"{float(cell):.1f}"
 
 
-def _is_live(console: Console) -> bool:
+def is_live(console: Console) -> bool:
+    """Whether lines can be kept up to date there."""
     return console.is_terminal and not console.is_dumb_terminal
 
 
-def _write(console: Console, text: Text) -> None:
+def print_line(console: Console, text: Text) -> None:
     """Print whole lines: wrapping belongs to terminals, a log keeps a line a line."""
-    if _is_live(console):
+    if is_live(console):
         console.print(text, overflow="fold", no_wrap=False)
     else:
         print(text.plain, file=console.file, flush=True)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """``4:05``, or ``1:22:30`` from an hour on."""
     minutes, second = divmod(round(max(seconds, 0)), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

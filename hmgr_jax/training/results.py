@@ -31,6 +31,11 @@ FILE = "results.json"
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "hmgr-jax")
 
 
+def protocols(config: ConfigDict, split: str) -> tuple[str, ...]:
+    """Names of the protocols by which a split is evaluated."""
+    return tuple(config.eval.protocols if split == "test" else config.eval.dev_protocols)
+
+
 def record(
     config: ConfigDict,
     *,
@@ -93,7 +98,7 @@ def finish(
     _say_if_better_was_lost(workdir, config.eval.select, step)
     variables = replicate(experiment.mesh, state).variables(None)
     variables = evaluator.finalized(variables, splits["train"])
-    metrics = evaluator.metrics(variables, splits["test"], config.eval.protocols)
+    metrics = evaluator.metrics(variables, splits["test"], config.eval.protocols, tell=True)
     plots.curves(workdir, step)
     plots.recalls(workdir, metrics, f"{config.model.name} on {config.name}, test")
     found = record(
@@ -128,7 +133,9 @@ def _dev_rows(workdir: Path, select: str) -> list[dict[str, float]]:
 def show(results: Mapping[str, Any], data: str) -> None:
     """Print an evaluation on the data set named ``data``: its protocols and a table."""
     _show_protocols(results)
-    title = f"{results['model']} on {data}, {results['split']}, step {results['step']}"
+    runs = results.get("runs")
+    what = f"mean scores of {len(runs)} runs" if runs else f"step {results['step']}"
+    title = f"{results['model']} on {data}, {results['split']}, {what}"
     table(title, recall_table(results["metrics"]))
 
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hmgr_jax.benchmarks.step import random_batch, run
+from hmgr_jax.benchmarks.step import F8K_LENGTHS, parsed, random_batch, run
+from hmgr_jax.errors import UserError
 from hmgr_jax.models import get_model
 from hmgr_jax.models.base import Plan
 from hmgr_jax.training.flops import matmul_flops
@@ -38,6 +39,23 @@ def test_devices_share_the_work(measured):
     """The towers are shared out; what compares all pairs is done by all."""
     one, eight = (measured[n]["matmul_flops"] for n in (1, 8))
     assert one / 8 <= eight < one / 2
+
+
+def test_options_are_hyper_parameters_of_their_types():
+    found = parsed("imram", "variant=text,steps=2,sharpness=4,mask_same_image=False")
+    assert found == {"variant": "text", "steps": 2, "sharpness": 4.0, "mask_same_image": False}
+    assert parsed("hmgr", "") == {}
+    for options, sentence in (("stpes=2", "did you mean 'steps'"), ("steps=two", "is int")):
+        with pytest.raises(UserError, match=sentence):
+            parsed("imram", options)
+
+
+def test_lengths_of_flickr8k():
+    model = get_model("vse", vocabulary_size=20, regions=3, region_dim=5)
+    batch = random_batch(model, 500, 16, 3, 20, "f8k")
+    lengths = batch["text"]["lengths"]
+    assert set(lengths) == {min(n, 16) for n in F8K_LENGTHS}
+    assert 12.5 < lengths.mean() < 13.5
 
 
 def test_random_items_are_whole():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from layer_cases import as64, linear, normal, random_params
 
-from hmgr_jax.layers.linear import Linear, einsum, uniform
+from hmgr_jax.layers.linear import Linear, einsum, repeated, uniform
 
 MANY = 4096
 """Ones added in bfloat16 stop growing at 256."""
@@ -65,6 +65,13 @@ def test_parameters_and_gradients_stay_float32():
 def test_without_bias():
     module = Linear(5, use_bias=False)
     assert list(random_params(module, normal(3, 4))) == ["kernel"]
+
+
+def test_the_gradient_of_repeating_is_a_sum():
+    x, weight = normal(2, 3), normal(4, 2, 3, seed=1)
+    np.testing.assert_array_equal(repeated(x, 4), np.broadcast_to(x, (4, 2, 3)))
+    gradient = jax.grad(lambda x: jnp.sum(repeated(x, 4) * weight))(x)
+    np.testing.assert_allclose(gradient, np.asarray(weight).sum(axis=0), rtol=1e-6)
 
 
 def test_uniform_fills_its_range():

@@ -89,7 +89,7 @@ def test_the_dev_best_weights_are_those_that_are_tested(tmp_path, monkeypatch, r
     """Not the last ones, and of equals the earliest; whatever order the checkpoints went in."""
     seen, answers = [], iter([*rsums, 0.0])
 
-    def metrics(self, variables, split, protocols):
+    def metrics(self, variables, split, protocols, **_):
         seen.append((split.name, jax.device_get(variables.params)))
         return {"rsum": next(answers), "i2t/R@1": 1.0}
 

@@ -22,9 +22,9 @@ def dev(directions, steps=(50, 100), **more):
 def figures(monkeypatch):
     """Every figure that is saved, beside its file."""
     kept = []
-    save = plots._save
+    save = plots.save_png
     monkeypatch.setattr(
-        plots, "_save", lambda figure, path: (kept.append(figure), save(figure, path))[1]
+        plots, "save_png", lambda figure, path: (kept.append(figure), save(figure, path))[1]
     )
     return kept
 

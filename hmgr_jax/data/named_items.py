@@ -1,0 +1,66 @@
+"""Items of a split by what a person calls them: an id, a number, or a sentence of their own."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from hmgr_jax.data.split import Split
+from hmgr_jax.errors import UserError
+
+_LOOKS_LIKE_AN_ID = re.compile(r"\S+#\d+")
+
+
+class Caption(NamedTuple):
+    """A caption of a split, or a sentence that is in none."""
+
+    sentence: str
+    id: str | None
+    """None for a sentence of one's own."""
+
+
+def find_image(split: Split, name: str) -> int:
+    """The number of the image that ``name`` is the id of, or else the number of.
+
+    Raises:
+        UserError: there is no such image.
+    """
+    return _find("image", split.ids["image"], name, split.name)
+
+
+def find_caption(split: Split, text: str) -> Caption:
+    """The caption that ``text`` is the id or the number of, or else ``text`` as a sentence.
+
+    Raises:
+        UserError: it is empty, or looks like an id or a number of the split and is none.
+    """
+    ids = split.ids["text"]
+    if not text.strip():
+        raise UserError("The caption is empty: give an id, a number or a sentence.")
+    if text in ids or _is_number(text) or _LOOKS_LIKE_AN_ID.fullmatch(text):
+        item = _find("caption", ids, text, split.name)
+        return Caption(split.sources["text"].captions[item], ids[item])  # type: ignore[attr-defined]
+    if text in split.ids["image"]:
+        own = next(name for name in ids if name.rpartition("#")[0] == text)
+        raise UserError(f"{text} is an image, not a caption: give one of its captions, as {own}.")
+    return Caption(text, None)
+
+
+def _find(what: str, ids: Sequence[str], name: str, split: str) -> int:
+    """An id comes first: in many data sets ids are numbers."""
+    if name in ids:
+        return list(ids).index(name)
+    if _is_number(name) and int(name) < len(ids):
+        return int(name)
+    close = difflib.get_close_matches(name, ids, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"the first is {ids[0]}."
+    raise UserError(
+        f"There is no {what} {name!r} among the {len(ids)} of the {split} split, neither as an id "
+        f"nor as a number from 0 to {len(ids) - 1}; {hint}"
+    )
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()

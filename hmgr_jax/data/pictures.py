@@ -1,0 +1,55 @@
+"""The pictures behind region features: drawn anew for generated worlds, else files of a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image, UnidentifiedImageError
+
+from hmgr_jax.data.worlds.family import make_family
+from hmgr_jax.data.worlds.render import render
+from hmgr_jax.data.worlds.scene import SIBLINGS
+from hmgr_jax.errors import UserError
+
+ENDINGS = ("", ".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+LARGEST = 640
+"""Pixels of the longer side; a larger picture is scaled down."""
+
+
+def world_picture(data: ConfigDict, split: str, number: int) -> np.ndarray:
+    """Scene ``number`` of a split of the worlds that ``data`` describes, uint8 [H, W, 3]."""
+    family = make_family(data.worlds.seed, split, number // SIBLINGS)
+    return render(family.scenes[number % SIBLINGS])
+
+
+def find_picture(folder: Path, name: str) -> Path | None:
+    """The file of ``folder`` that holds the picture of that id, with or without an ending.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise UserError(f"--images names {folder}, which is no folder: give that of the pictures.")
+    stem = str(Path(name).with_suffix("")) if name.lower().endswith(ENDINGS[1:]) else name
+    named = [folder / name, *(folder / f"{stem}{ending}" for ending in ENDINGS)]
+    return next((path for path in named if path.is_file()), None)
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """A picture as uint8 [H, W, 3], at most `LARGEST` pixels wide and high.
+
+    Raises:
+        UserError: the file holds no picture that can be read.
+    """
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", (LARGEST, LARGEST))
+            picture = image.convert("RGB")
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(
+            f"{path} holds no picture that can be read ({error}): replace the file or remove it."
+        ) from None
+    picture.thumbnail((LARGEST, LARGEST))
+    return np.asarray(picture)

@@ -1,0 +1,1 @@
+"""Weights of the official PyTorch releases in, safetensors out; without PyTorch."""

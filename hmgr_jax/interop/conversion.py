@@ -1,0 +1,210 @@
+"""A file of weights to the folder of a run, and back: what ``hmgr_jax.convert`` does."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from hmgr_jax.data.vocabulary import Vocabulary
+from hmgr_jax.errors import UserError
+from hmgr_jax.interop import names as naming
+from hmgr_jax.interop import run_folder, state_dict
+from hmgr_jax.interop.names import Names
+from hmgr_jax.interop.releases import RELEASES, Release
+from hmgr_jax.interop.run_folder import Meta, Saved
+from hmgr_jax.interop.state_dict import Weights
+from hmgr_jax.shapes import Tree
+from hmgr_jax.training import config as configs
+from hmgr_jax.training import recipe_file
+from hmgr_jax.training.check import check
+
+OFFICIAL, OWN = "official", "own"
+"""Whose names an exported file has."""
+
+
+def export_weights(workdir: Path, out: Path) -> None:
+    """Write the best step of a run as safetensors, with all that a run folder needs beside.
+
+    Parameters have their official names where the system has a release that knows all of them;
+    otherwise, like statistics and memory, their paths (``params/image/...``).
+
+    Raises:
+        UserError: no whole checkpoint there, or a file at ``out``.
+    """
+    state_dict.demand_free(out)
+    saved = run_folder.read(workdir)
+    kind = OFFICIAL if _official(saved.meta, saved.state) is not None else OWN
+    names = _names(kind, saved.meta, saved.state)
+    state = naming.from_params(names, saved.state)
+    about = {k: v for k, v in saved.meta.items() if k not in ("config", "vocabulary")}
+    metadata = {
+        "names": kind,
+        "config": json.dumps(saved.meta["config"]),
+        "vocabulary": json.dumps(saved.vocabulary.to_scan(), ensure_ascii=False),
+        "about": json.dumps(about | {"step": saved.step}),
+    }
+    state_dict.write(out, state, metadata)
+    whose = "their official names" if kind == OFFICIAL else "our own names"
+    print(
+        f"exported:  step {saved.step} of {workdir}, {len(state)} tensors under {whose}, to {out}"
+    )
+    _tell("left out:", naming.unused(names, saved.state))
+
+
+def import_weights(
+    path: Path,
+    workdir: Path,
+    *,
+    config: ConfigDict | None = None,
+    overrides: Mapping[str, str | None] | None = None,
+    vocabulary: Path | None = None,
+    model: str | None = None,
+) -> None:
+    """Make the run folder ``workdir`` of a file of weights, ready to be evaluated.
+
+    Args:
+        path: see ``state_dict.read_weights``.
+        workdir: a folder that is not there yet.
+        config: the recipe; by default the one in the metadata of an exported file.
+        overrides: values to change in that one.
+        vocabulary: SCAN's JSON file; by default the one in the metadata.
+        model: the system whose official names the file has; by default that of the recipe.
+
+    Raises:
+        UserError: something at ``workdir``, weights that do not fit, no recipe or vocabulary.
+    """
+    run_folder.demand_new(workdir)
+    weights = state_dict.read_weights(path)
+    exported = _exported(weights, path)
+    if config is None:
+        config = _config_within(exported, overrides or {}, path)
+    name = config.model.name
+    if model is not None and model != name:
+        raise UserError(
+            f"--model is {model}, but the recipe is for {name}: give it as FILE:{model}."
+        )
+    check(config)
+    kind = weights.metadata["names"] if exported else OFFICIAL
+    meta: Meta = {
+        "steps_per_epoch": 1,
+        "fingerprint": "imported weights",
+        **(exported or {"features": _release(name).features(weights.state)}),
+        "config": configs.plain(config),
+        "vocabulary": list(_words(vocabulary, exported, path).words),
+    }
+    step = int(meta.pop("step", 0))
+    template = run_folder.template(meta)
+    names = _names(kind, meta, template)
+    saved = Saved(naming.to_params(names, weights.state, template), meta, step)
+    run_folder.write(workdir, saved)
+    print(f"imported:  {len(weights.state)} tensors of {path} as {name} into {workdir}")
+    _tell("unused:", [n for n in naming.unused(names, template) if n in weights.state])
+    if not exported:
+        _warn_of_options(_release(name).options(weights.options), config)
+    print(
+        f"evaluate:  python -m hmgr_jax.main --workdir {workdir} --mode=evaluate "
+        "--config.data.root=FOLDER"
+    )
+
+
+def _names(kind: str, meta: Meta, state: Tree) -> Names:
+    """Of a whole state; only parameters have official names."""
+    if kind == OWN:
+        return naming.our_own(state)
+    official = _release(meta["config"]["model"]["name"]).names(_hyperparameters(meta))
+    others = {key: value for key, value in state.items() if key != "params"}
+    return [*naming.within(official, "params"), *naming.our_own(others)]
+
+
+def _official(meta: Meta, state: Tree) -> Names | None:
+    """Names of a state whose parameters the release knows all of."""
+    if meta["config"]["model"]["name"] not in RELEASES:
+        return None
+    names = _names(OFFICIAL, meta, state)
+    return names if naming.covers(names, state) else None
+
+
+def _hyperparameters(meta: Meta) -> dict[str, Any]:
+    return run_folder.model_of(meta).hyperparameters()
+
+
+def _release(name: str) -> Release:
+    if name not in RELEASES:
+        raise UserError(
+            f"No official names are known of {name}, only of {', '.join(RELEASES)}: give weights "
+            "that export wrote, or another --model."
+        )
+    return RELEASES[name]
+
+
+def _exported(weights: Weights, path: Path) -> Meta | None:
+    """What ``export_weights`` wrote beside the tensors; None for a file of others."""
+    if "about" not in weights.metadata:
+        return None
+    try:
+        texts = weights.metadata
+        if texts["names"] not in (OFFICIAL, OWN):
+            raise ValueError(texts["names"])
+        words = Vocabulary.from_scan(json.loads(texts["vocabulary"]), f"the vocabulary in {path}")
+        about, config = json.loads(texts["about"]), json.loads(texts["config"])
+        for group in ("model", "data", "train", "eval", "parallel"):
+            config[group].items()
+        return {
+            "config": config,
+            "vocabulary": words.words,
+            "features": {m: dict(inputs) for m, inputs in about["features"].items()},
+            "steps_per_epoch": int(about["steps_per_epoch"]),
+            "fingerprint": str(about["fingerprint"]),
+            "step": int(about["step"]),
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"The metadata of {path} is not what export writes ({type(error).__name__}: {error}): "
+            "export it again."
+        ) from None
+
+
+def _config_within(
+    exported: Meta | None, overrides: Mapping[str, str | None], path: Path
+) -> ConfigDict:
+    if exported is None:
+        raise UserError(
+            f"{path} does not say what it was trained with: give the recipe, such as --config "
+            "configs/f30k.py:imram."
+        )
+    config = run_folder.config_of(exported)
+    for key, text in overrides.items():
+        recipe_file.override(config, key, text)
+    return config
+
+
+def _words(given: Path | None, exported: Meta | None, path: Path) -> Vocabulary:
+    if given is not None:
+        return Vocabulary.load(given)
+    if exported is None:
+        raise UserError(
+            f"{path} holds no vocabulary: give the JSON file that the weights were trained with, "
+            "as --vocabulary FILE."
+        )
+    return Vocabulary(exported["vocabulary"])
+
+
+def _tell(what: str, names: list[str]) -> None:
+    if names:
+        print(f"{what:10s} {', '.join(names)} (this variant of the model has no place for them)")
+
+
+def _warn_of_options(said: Mapping[str, Any], config: ConfigDict) -> None:
+    """Shapes do not tell a variant or a number of steps; the script's own options do."""
+    differing = [f"--config.model.{k}={v}" for k, v in said.items() if config.model.get(k, v) != v]
+    if differing:
+        warnings.warn(
+            "the weights were trained with other options than the recipe's: if they are to be "
+            f"evaluated as they were trained, import them with {' '.join(differing)}",
+            stacklevel=3,
+        )

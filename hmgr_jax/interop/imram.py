@@ -1,0 +1,61 @@
+"""IMRAM's released code (github.com/HuiChen24/IMRAM): names of its state_dict and its options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from hmgr_jax.interop.layouts import bidirectional_gru, linear, weight_norm
+from hmgr_jax.interop.names import Names, same
+
+REGIONS = 36
+"""Regions an image in the features that the code was released for."""
+IMAGE = "img_enc.fc_local"
+
+
+def names(hyperparameters: Mapping[str, Any]) -> Names:
+    """Official names of all parameters that the released module allocates.
+
+    It always has the units of both directions: ``linear_t2i`` and ``gate_t2i`` refine words
+    (text-IMRAM), ``linear_i2t`` and ``gate_i2t`` regions (image-IMRAM). The two outputs of a unit
+    take [query; context] in this order.
+    """
+    basic = hyperparameters["region_embedding"] != "weight_norm"
+    regions = linear if basic else weight_norm
+    units = {"out": "linear", "gate": "gate"}
+    return (
+        *regions(IMAGE, "image/regions/linear"),
+        same("txt_enc.embed.weight", "text/words/vectors", words=True),
+        *bidirectional_gru("txt_enc.rnn", "text/words/gru"),
+        *(
+            entry
+            for direction in ("t2i", "i2t")
+            for ours, official in units.items()
+            for entry in linear(f"{official}_{direction}", f"units/{direction}/{ours}")
+        ),
+    )
+
+
+def features(state: Mapping[str, np.ndarray]) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Shapes of the items that weights were trained on, as ``Plan.features`` has them."""
+    found = [state[n] for n in (f"{IMAGE}.weight", f"{IMAGE}.weight_v") if n in state]
+    size = found[0].shape[-1] if found and found[0].ndim == 2 else 2048
+    image: dict[str, tuple[int, ...]] = {"regions": (REGIONS, size), "n_regions": ()}
+    return {"image": image, "text": {"tokens": (1,), "lengths": ()}}
+
+
+def options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Our hyper-parameters as the released code and the options of its training script say them."""
+    read: dict[str, tuple[str, Callable[[Any], Any]]] = {
+        "model_mode": ("variant", lambda value: str(value).removesuffix("_IMRAM")),
+        "iteration_step": ("steps", int),
+        "lambda_softmax": ("sharpness", float),
+        "raw_feature_norm": ("raw_norm", str),
+        "no_IMRAM_norm": ("memory_norm", lambda value: not value),
+    }
+    fixed = {"region_scale": "none", "slope": 0.1, "unit": "gate_full", "score_step": 0}
+    return fixed | {
+        ours: parse(given[name]) for name, (ours, parse) in read.items() if name in given
+    }

@@ -1,0 +1,257 @@
+"""Known answers: outputs of the papers' own released code, and whether ours are the same.
+
+A case is one ``CASE.npz``: inputs, outputs and ``meta`` (JSON: the model, its sizes and options, a
+seed, name and shape of every parameter of the official state_dict). The weights are drawn from
+the seed, so that a full-size network travels in kilobytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import importlib
+import json
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from hmgr_jax.errors import FoundNonFinite, UserError
+
+ATOL, RTOL = 1e-5, 1e-4
+RTOL_NORMS = 1e-3
+"""Of gradient norms."""
+BY_MODEL = {"imram": "parity_imram"}
+"""{``meta["model"]``: the module here whose ``CHECKER`` understands it}."""
+BY_ARRAYS = {("sims", "i2t", "t2i"): "parity_recall"}
+"""The same for cases of no model, by arrays that they have."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a file holds."""
+
+    name: str
+    meta: Mapping[str, Any]
+    state: Mapping[str, np.ndarray]
+    """The official state_dict."""
+    arrays: Mapping[str, np.ndarray]
+
+    def option(self, name: str, kind: type) -> Any:
+        """An entry of ``meta``; UserError if there is none of this type."""
+        value = self.meta.get(name)
+        if not isinstance(value, (int, float) if kind is float else kind):
+            raise UserError(f"its meta has {name} = {value!r}, no {kind.__name__}: get it again.")
+        return value
+
+    def inputs(self, *names: str) -> list[np.ndarray]:
+        """Arrays of these names; UserError if one is not there."""
+        lacking = ", ".join(n for n in names if n not in self.arrays)
+        if lacking:
+            raise UserError(f"it lacks the input {lacking}: get it again.")
+        return [self.arrays[n] for n in names]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A quantity as we compute it."""
+
+    value: Any
+    """An array or a number."""
+    labels: Sequence[str] | None = None
+    """Names of the entries of a vector, to say which one is off."""
+    rtol: float = RTOL
+
+
+@dataclass(frozen=True)
+class Checker:
+    """How the cases of one kind are checked."""
+
+    inputs: tuple[str, ...]
+    """Arrays that need no answer of ours."""
+    answers: Callable[[Case], Mapping[str, Answer]]
+    """Our outputs by the names of theirs, from inputs and weights alone."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One quantity of a case, ours beside theirs."""
+
+    case: str
+    quantity: str
+    error: float
+    """The largest ``|ours - theirs|``; NaN where they cannot be compared."""
+    rtol: float
+    fault: str
+    """What is off, and where; empty where nothing is."""
+
+    def row(self) -> dict[str, str]:
+        """The cells of a table."""
+        return {
+            "case": self.case,
+            "quantity": self.quantity,
+            "largest error": f"{self.error:.1e}",
+            "tolerance": f"{ATOL:.0e} + {self.rtol:.0e} |x|",
+            "ok": f"NO, {self.fault}" if self.fault else "yes",
+        }
+
+
+def find(folder: Path, names: Sequence[str] = ()) -> list[Path]:
+    """Files of the cases ``names`` (patterns as in a shell) of ``folder``, by default of all.
+
+    Raises:
+        UserError: there is no such folder, or no such case in it.
+    """
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder}: give the one that holds the .npz cases.")
+    there = sorted(path.stem for path in folder.glob("*.npz"))
+    if not there:
+        raise UserError(f"There is no .npz file in {folder}: give the folder of the cases.")
+    patterns = [name.removesuffix(".npz") for name in names] or ["*"]
+    found = [fnmatch.filter(there, pattern) for pattern in patterns]
+    lacking = [p for p, some in zip(patterns, found, strict=True) if not some]
+    if lacking:
+        raise UserError(
+            f"There is no case {', '.join(lacking)} in {folder}: choose from {', '.join(there)}."
+        )
+    return [folder / f"{name}.npz" for name in dict.fromkeys(n for some in found for n in some)]
+
+
+def check_all(paths: Iterable[Path]) -> tuple[list[Comparison], list[str]]:
+    """Check cases by their files: what was compared, and a sentence for every case that was not."""
+    comparisons: list[Comparison] = []
+    problems: list[str] = []
+    for path in paths:
+        try:
+            comparisons += check(load(path))
+        except UserError as error:
+            problems.append(f"Case {path.stem} is not understood: {error}")
+    return comparisons, problems
+
+
+def load(path: Path) -> Case:
+    """The case of a file.
+
+    Raises:
+        UserError: it is not an .npz file of plain arrays, or its ``meta`` cannot be read.
+    """
+    broken = (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError)
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
+            arrays = {name: data[name] for name in data.files}
+        meta = json.loads(str(arrays.pop("meta", "{}")))
+        state = _state(meta)
+    except (*broken, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} is not a whole case ({error}): get it again.") from error
+    return Case(path.stem, meta, state, arrays)
+
+
+def weights(params: Sequence[tuple[str, Sequence[int]]], seed: int) -> dict[str, np.ndarray]:
+    """The state_dict of a case: one standard-normal draw a tensor, in the order of ``params``.
+
+    Matrices and kernels are divided by sqrt(fan in); vectors are a tenth, around 1 if they are
+    weights of a norm; ``running_var`` is uniform in 0.5..1.5 and ``num_batches_tracked`` 0.
+    """
+    rng = np.random.default_rng(seed)
+    return {name: _draw(rng, name, tuple(shape)) for name, shape in params}
+
+
+def check(case: Case) -> list[Comparison]:
+    """Compare every output of a case with ours, at matmul precision highest.
+
+    Raises:
+        UserError: the case is of an unknown kind, or holds what its checker does not know.
+    """
+    checker = _checker(case)
+    try:
+        with jax.default_matmul_precision("highest"), _quick_compilation():
+            ours = checker.answers(case)
+    except FoundNonFinite as error:
+        outputs = [n for n in case.arrays if n not in checker.inputs]
+        return [Comparison(case.name, n, np.nan, RTOL, str(error)) for n in outputs]
+    unknown = [n for n in case.arrays if n not in ours and n not in checker.inputs]
+    if unknown:
+        raise UserError(f"nothing of ours compares with its {', '.join(unknown)}: take it out.")
+    compared = [n for n in case.arrays if n in ours]
+    if not compared:
+        raise UserError(f"it holds no output, which would be one of {', '.join(ours)}: add some.")
+    return [_compare(case.name, n, ours[n], case.arrays[n]) for n in compared]
+
+
+@contextlib.contextmanager
+def _quick_compilation() -> Iterator[None]:
+    """Nearly all the time of a case is the compiler's, whose optimisations are not in question."""
+    name = "jax_disable_most_optimizations"
+    before = jax.config.read(name)
+    jax.config.update(name, True)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
+
+
+def _state(meta: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    params = meta.get("params", [])
+    if "text_seed" not in meta:
+        return weights(params, meta.get("seed", 0))
+    state: dict[str, np.ndarray] = {}  # two encoders (PCME), each in its own order
+    for side, seed in (("image::", meta["seed"]), ("text::", meta["text_seed"])):
+        own = [(name, shape) for name, shape in params if name.startswith(side)]
+        state |= weights(own, seed)
+    return state
+
+
+def _draw(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    if name.endswith("num_batches_tracked"):
+        return np.zeros(shape, np.int64)
+    if name.endswith("running_var"):
+        return np.asarray(rng.uniform(0.5, 1.5, shape), np.float32)
+    value = rng.standard_normal(shape)
+    if len(shape) > 1:
+        return np.asarray(value / np.sqrt(int(np.prod(shape[1:]))), np.float32)
+    around = 1.0 if shape and name.endswith("weight") else 0.0
+    return np.asarray(0.1 * value + around, np.float32)
+
+
+def _checker(case: Case) -> Checker:
+    model, arrays = case.meta.get("model"), ", ".join(case.arrays)
+    if model is None:
+        modules = [m for names, m in BY_ARRAYS.items() if case.arrays.keys() >= {*names}]
+        if not modules:
+            raise UserError(f"it names no model and its arrays ({arrays}) are of no known kind.")
+        module = modules[0]
+    elif model in BY_MODEL:
+        module = BY_MODEL[model]
+    else:
+        known = ", ".join(BY_MODEL)
+        raise UserError(f"its model is {model!r}, and only these can be checked: {known}.")
+    return importlib.import_module(f"hmgr_jax.interop.{module}").CHECKER
+
+
+def _compare(case: str, quantity: str, answer: Answer, theirs: np.ndarray) -> Comparison:
+    """Elementwise ``|ours - theirs| <= atol + rtol |theirs|``, and both finite."""
+    ours = np.asarray(answer.value, np.float64)
+    if ours.shape != theirs.shape or theirs.dtype.kind not in "iuf" or not ours.size:
+        fault = f"ours is {list(ours.shape)}, theirs {theirs.dtype}{list(theirs.shape)}"
+        return Comparison(case, quantity, np.nan, answer.rtol, fault)
+    theirs = theirs.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        error = np.abs(ours - theirs)
+        excess = error - (ATOL + answer.rtol * np.abs(theirs))
+    excess = np.where(np.isfinite(ours) & np.isfinite(theirs), excess, np.inf)
+    fault = ""
+    if not (excess <= 0).all():
+        worst = np.unravel_index(np.argmax(excess), excess.shape)
+        fault = f"{_place(worst, answer.labels)}{ours[worst]:.7g} instead of {theirs[worst]:.7g}"
+    return Comparison(case, quantity, float(error.max()), answer.rtol, fault)
+
+
+def _place(index: tuple[Any, ...], labels: Sequence[str] | None) -> str:
+    if not index:
+        return ""
+    return f"{labels[index[0]]}: " if labels else f"{[int(i) for i in index]}: "

@@ -1,0 +1,181 @@
+"""Files of weights: names and arrays from PyTorch, safetensors and npz files; safetensors out."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes  # noqa: F401  (tells numpy what bfloat16 is, which safetensors relies on)
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from hmgr_jax.errors import UserError
+from hmgr_jax.interop.torch_pickle import Namespace, Tensor
+from hmgr_jax.interop.torch_zip import PICKLE, TorchZip
+
+NESTED = ("model", "state_dict")
+"""Keys under which training scripts save the state_dict beside other things."""
+PREFIX = "module."
+"""What DataParallel puts before every name."""
+_OLD_TORCH = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # how the old format begins
+_NOT_MORE_THAN = 100_000_000  # bytes of a safetensors header
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a file of weights holds."""
+
+    state: dict[str, np.ndarray]
+    """Arrays by name, in the types of the file; they may be read-only views."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Plain values of the ``argparse.Namespace`` saved as ``opt``, as SCAN's family does."""
+    metadata: dict[str, str] = field(default_factory=dict)
+    """The texts in the header of a safetensors file."""
+
+
+def read(path: str | Path) -> dict[str, np.ndarray]:
+    """The state_dict in a file, {name: array}; see ``read_weights``."""
+    return read_weights(path).state
+
+
+def read_weights(path: str | Path) -> Weights:
+    """Read PyTorch's zip format (.pth, .pt, .pth.tar), .safetensors or .npz.
+
+    What a file is, its first bytes tell, not its name. A state_dict within a checkpoint
+    (``{"model": ..., "opt": ..., "epoch": ...}``) is found, and DataParallel's ``module.`` dropped.
+
+    Raises:
+        UserError: no such file, another format, a damaged file, or one that holds anything but
+            tensors and plain values (nothing of it is run).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"There is no file of weights {path}: correct the path.")
+    with path.open("rb") as file:
+        head = file.read(512)
+    if head.startswith(b"PK"):
+        weights = _read_zip(path)
+    elif head[8:9] == b"{" and int.from_bytes(head[:8], "little") < _NOT_MORE_THAN:
+        weights = _read_safetensors(path)
+    elif head.startswith(_OLD_TORCH) or head[257:262] == b"ustar":
+        raise UserError(
+            f"{path} is in PyTorch's format from before 1.6, which is not read: if you trust it, "
+            "save it again with PyTorch, as torch.save(torch.load(OLD, map_location='cpu', "
+            "weights_only=False), NEW)."
+        )
+    else:
+        raise UserError(
+            f"{path} is no file of weights that is known (it begins with {head[:8]!r}): give a "
+            "PyTorch file in the zip format, .safetensors or .npz."
+        )
+    if not weights.state:
+        raise UserError(f"{path} holds no tensors: give a file of weights.")
+    if all(name.startswith(PREFIX) for name in weights.state):
+        state = {name.removeprefix(PREFIX): x for name, x in weights.state.items()}
+        return Weights(state, weights.options, weights.metadata)
+    return weights
+
+
+def write(path: str | Path, state: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file, whole or not at all; a file that is there is never replaced.
+
+    Raises:
+        UserError: there is something at ``path``.
+    """
+    path = Path(path)
+    demand_free(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        arrays = {name: np.ascontiguousarray(x).reshape(x.shape) for name, x in state.items()}
+        safetensors.numpy.save_file(arrays, temporary, dict(metadata))
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        demand_free(path)
+        temporary.rename(path)
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{path} could not be written ({error}): make room on the disk.") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def demand_free(path: Path) -> None:
+    """Refuse to write where something is.
+
+    Raises:
+        UserError: there is.
+    """
+    if path.exists():
+        raise UserError(f"{path} exists and is not overwritten: give another name, or move it.")
+
+
+def _read_zip(path: Path) -> Weights:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            if names and all(name.endswith(".npy") for name in names):
+                return Weights(_read_npz(path))
+            if not any(name.endswith(f"/{PICKLE}") for name in names):
+                raise UserError(
+                    f"{path} is a zip file, but neither PyTorch's nor numpy's: unpack it and give "
+                    "what is in it."
+                )
+            return _weights_of(TorchZip(archive, path), path)
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{path} is cut short or damaged ({error}): get the file again.") from None
+
+
+def _weights_of(torch_zip: TorchZip, path: Path) -> Weights:
+    """The tensors and options of what was saved."""
+    node: Any = torch_zip.root
+    given = node.get("opt") if isinstance(node, dict) else None
+    while isinstance(node, dict) and not any(isinstance(x, Tensor) for x in node.values()):
+        inner = next((node[key] for key in NESTED if key in node), None)
+        if inner is node or inner is None:
+            break
+        node = inner
+    if not isinstance(node, dict) or not all(
+        isinstance(name, str) and isinstance(x, Tensor) for name, x in node.items()
+    ):
+        raise UserError(
+            f"{path} holds no state_dict ({_kind(node)}), neither alone nor under "
+            f"{' or '.join(map(repr, NESTED))}: save model.state_dict(), a mapping of names to "
+            "tensors."
+        )
+    options = given.values if isinstance(given, Namespace) else {}
+    plain = {k: v for k, v in options.items() if isinstance(v, str | int | float | bool)}
+    return Weights({name: torch_zip.array(x) for name, x in node.items()}, plain)
+
+
+def _kind(node: Any) -> str:
+    if isinstance(node, dict):
+        other = [str(name) for name, x in node.items() if not isinstance(x, Tensor)][:3]
+        return f"among its keys are {', '.join(other) or 'none'}"
+    return f"it is a {type(node).__name__}"
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return {name: data[name] for name in data.files}
+    except (ValueError, EOFError) as error:  # pickled objects, or a header that is none
+        raise UserError(
+            f"{path} holds an array that cannot be read ({error}): give arrays of plain numbers."
+        ) from None
+
+
+def _read_safetensors(path: Path) -> Weights:
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+        return Weights(safetensors.numpy.load_file(path), metadata=metadata)
+    except (safetensors.SafetensorError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} cannot be read as safetensors ({error}): it is cut short or damaged, get the "
+            "file again."
+        ) from None

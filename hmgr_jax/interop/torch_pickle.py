@@ -1,0 +1,171 @@
+"""The pickle within a PyTorch file, read so that nothing that it names is imported or called.
+
+A pickle names functions and classes and says what to call them with. Here a name is looked up in
+the tables below, where it stands for something that only holds data, or it is refused.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from typing import Any, NamedTuple
+
+from hmgr_jax.errors import UserError
+
+STORAGES = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+}
+"""PyTorch's storage classes, and the dtype of their elements."""
+
+
+class Storage(NamedTuple):
+    """Where the numbers of tensors lie: a record of the archive."""
+
+    key: str
+    dtype: str
+    elements: int
+
+
+class Tensor(NamedTuple):
+    """A window on a storage; offset and strides count elements."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class Namespace:
+    """Stands for ``argparse.Namespace``, the options of a training script."""
+
+    def __init__(self, *_: Any) -> None:
+        self.values: dict[str, Any] = {}
+
+    def __setstate__(self, state: Any) -> None:
+        self.values = state if isinstance(state, dict) else {}
+
+
+def load(data: bytes, where: str) -> Any:
+    """The object that was pickled: plain values, dicts, ``Tensor`` and ``Namespace``.
+
+    Args:
+        data: the pickle.
+        where: names the file in the sentence of an error.
+
+    Raises:
+        UserError: the pickle names anything else, or is damaged.
+    """
+    try:
+        return _Unpickler(data, where).load()
+    except UserError:
+        raise
+    except Exception as error:  # whatever bytes make of an unpickler
+        raise UserError(
+            f"{where} holds a pickle that cannot be read ({type(error).__name__}: {error}): it is "
+            "damaged, get the file again."
+        ) from None
+
+
+# A pickle may also set attributes of what it has at hand. Nothing below keeps any that a later
+# load would meet: instances have __setstate__ or no attributes, and so do their classes.
+
+
+class _Inert:
+    """Stands for what is neither weights nor options: devices, numpy's numbers."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _Items(dict):
+    """Stands for ``OrderedDict``; what PyTorch hangs on it (versions of modules) is dropped."""
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _StorageType(NamedTuple):
+    dtype: str
+
+
+class _RebuildTensor:
+    __slots__ = ()
+
+    def __call__(self, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Tensor:
+        numbers = (offset, *shape, *strides)
+        if not isinstance(storage, Storage) or not all(type(n) is int and n >= 0 for n in numbers):
+            raise ValueError("a tensor is made of other things than a storage and sizes")
+        if len(shape) != len(strides):
+            raise ValueError("a tensor has another number of strides than of axes")
+        return Tensor(storage, offset, tuple(shape), tuple(strides))
+
+
+class _RebuildParameter:
+    __slots__ = ()
+
+    def __call__(self, tensor: Any, *_: Any) -> Tensor:
+        if not isinstance(tensor, Tensor):
+            raise ValueError("a parameter is made of something else than a tensor")
+        return tensor
+
+
+class _Unpickler(pickle._Unpickler):
+    """Python's own unpickler in Python: the one in C can be made to take any amount of memory."""
+
+    def __init__(self, data: bytes, where: str) -> None:
+        super().__init__(io.BytesIO(data), encoding="utf-8", errors="replace")
+        self._where = where
+        self._known: dict[tuple[str, str], Any] = {
+            ("collections", "OrderedDict"): _Items,
+            ("argparse", "Namespace"): Namespace,
+            ("builtins", "set"): set,
+            ("__builtin__", "set"): set,
+            ("torch", "Size"): tuple,
+            ("torch", "device"): _Inert,
+            ("torch._utils", "_rebuild_tensor_v2"): _RebuildTensor(),
+            ("torch._utils", "_rebuild_parameter"): _RebuildParameter(),
+            # A best recall that numpy computed.
+            ("numpy.core.multiarray", "scalar"): _Inert,
+            ("numpy._core.multiarray", "scalar"): _Inert,
+            ("numpy", "dtype"): _Inert,
+            ("_codecs", "encode"): _Inert,
+        }
+        for module in ("torch", "torch.cuda"):
+            for name, dtype in STORAGES.items():
+                self._known[module, name] = _StorageType(dtype)
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What a name stands for; nothing is imported."""
+        try:
+            return self._known[module, name]
+        except KeyError:
+            raise UserError(
+                f"{self._where} asks for {module}.{name}, which is neither a tensor nor a plain "
+                "value and could run any program, so the file was refused and nothing was run: "
+                "get one that holds a state_dict alone, from torch.save(model.state_dict(), ...)."
+            ) from None
+
+    def get_extension(self, code: int) -> None:
+        """Numbers that stand for names, which no PyTorch file has."""
+        self.find_class("copyreg", f"extension {code}")
+
+    def persistent_load(self, pid: Any) -> Storage:
+        """The reference to a record of the archive."""
+        kind, dtype, key, _, elements = pid
+        if kind != "storage" or type(key) is not str or type(elements) is not int:
+            raise ValueError("a reference to something else than a storage")
+        if not isinstance(dtype, _StorageType):
+            raise ValueError("a storage of an unknown type")
+        return Storage(key, dtype.dtype, elements)

@@ -1,0 +1,57 @@
+"""Words of many captions without their padding: rows of one size that hold whole captions."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hmgr_jax.shapes import Array, Bool, Int
+
+
+class Packing(NamedTuple):
+    """Which word of which caption stands where, in ``rows`` of ``size`` words."""
+
+    source: Int[Array, "rows size"]
+    """Position in the flattened [captions · L] words; 0 where empty."""
+    caption: Int[Array, "rows size"]
+    """Number of the caption; -1 where empty."""
+    valid: Bool[Array, "rows size"]
+
+    @property
+    def used(self) -> Bool[Array, " rows"]:
+        """Rows that hold anything at all."""
+        return jnp.any(self.valid, axis=1)
+
+
+def pack(lengths: Int[Array, " C"], longest: int, size: int) -> Packing:
+    """Fill rows of ``size`` words with captions in order; none is cut.
+
+    Args:
+        lengths: words of every caption, at most ``longest``.
+        longest: the padded length L of the captions.
+        size: words of a row, at least ``longest``.
+
+    Returns:
+        as many rows as captions of full length would need; those at the end may be empty.
+    """
+    count = lengths.shape[0]
+    rows = -(-count // (size // longest))
+
+    def place(last: tuple[Array, Array], length: Array) -> tuple[tuple[Array, Array], Array]:
+        row, end = last
+        fits = end + length <= size
+        row, start = jnp.where(fits, row, row + 1), jnp.where(fits, end, 0)
+        return (row, start + length), row * size + start
+
+    zero = jnp.zeros((), lengths.dtype)
+    _, start = jax.lax.scan(place, (zero, zero), lengths)
+    word = jnp.arange(longest)[None, :]
+    valid = word < lengths[:, None]
+    slot = jnp.where(valid, start[:, None] + word, rows * size).reshape(-1)
+    source = jnp.full(rows * size, -1).at[slot].set(jnp.arange(count * longest), mode="drop")
+    source = source.reshape(rows, size)
+    filled = source >= 0
+    caption = jnp.where(filled, source // longest, -1)
+    return Packing(jnp.maximum(source, 0), caption, filled)

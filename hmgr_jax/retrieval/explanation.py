@@ -1,0 +1,117 @@
+"""Why a model scores an image and a sentence as it does, in numbers that people can follow."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from hmgr_jax.data.split import Items
+from hmgr_jax.data.tokens import tokenize
+from hmgr_jax.errors import FoundNonFinite, UserError
+from hmgr_jax.models import get_model, list_models
+from hmgr_jax.retrieval.retriever import Retriever
+
+DIRECTIONS = ("t2i", "i2t")
+
+
+class Attention(NamedTuple):
+    """How Q words or regions attended to Y regions or words, in K steps."""
+
+    weights: np.ndarray
+    """float [K, Q, Y]: each row sums to 1."""
+    cosines: np.ndarray
+    """float [K, Q]: of every query with what it attended to."""
+
+
+@dataclass(frozen=True)
+class PairExplanation:
+    """One image and one sentence: what the score is made of, without padding."""
+
+    words: tuple[str, ...]
+    """W, from ``<start>`` to ``<end>``; words that the model does not know as they were given."""
+    unknown: tuple[str, ...]
+    boxes: np.ndarray
+    """float [R, 4]: x1, y1, x2, y2 in 0..1."""
+    score: float
+    """What the model ranks by."""
+    steps: tuple[float, ...]
+    """The score of every matching step."""
+    attention: Mapping[str, Attention]
+    """``t2i``: words attend to regions; ``i2t``: regions to words."""
+
+    def rows(self) -> dict[str, Any]:
+        """For JSON: lists, and weights as rows of one query each."""
+        steps = [
+            {"step": step + 1, "score": self.steps[step]}
+            | {
+                direction: {"weights": _plain(a.weights[step]), "cosines": _plain(a.cosines[step])}
+                for direction, a in self.attention.items()
+            }
+            for step in range(len(self.steps))
+        ]
+        return {
+            "words": list(self.words),
+            "unknown_words": list(self.unknown),
+            "boxes": _plain(self.boxes),
+            "score": self.score,
+            "steps": steps,
+        }
+
+
+def demand_explainable(retriever: Retriever) -> None:
+    """Refuse a system that does not look at regions and words in pairs.
+
+    Raises:
+        UserError: names the systems that do.
+    """
+    if not retriever.model.explainable():
+        able = [name for name in list_models() if get_model(name).explainable()]
+        raise UserError(
+            f"{retriever.config.model.name} compares a picture with a caption as wholes, so there "
+            f"is no attention between them to show: this is for {', '.join(able)}."
+        )
+
+
+def explain_pair(retriever: Retriever, image: Items, sentence: str) -> PairExplanation:
+    """Explain the score of an image (one item with ``boxes``, leading axis 1) and a sentence.
+
+    Raises:
+        UserError: the system has nothing to explain, or the items do not fit it.
+        FoundNonFinite: a score or weight is NaN or infinite.
+    """
+    demand_explainable(retriever)
+    tokens = tokenize(sentence)[: retriever.config.data.max_words]
+    unknown = tuple(dict.fromkeys(t for t in tokens if t not in retriever.vocabulary))
+    if unknown:
+        warnings.warn(
+            f"the model does not know {', '.join(unknown)}: each is read as <unk>",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    words = ("<start>", *tokens, "<end>")
+    regions = int(image["n_regions"][0])
+    codes = (retriever.encode("image", image), retriever.encode("text", [sentence]))
+    score = retriever.score(("image", codes[0]), ("text", codes[1]))
+    found = jax.device_get(jax.jit(retriever.model.explain)(retriever.variables, *codes))
+    counts = {"t": len(words), "i": regions}
+    attention = {}
+    for direction in (d for d in DIRECTIONS if d in found.attention):
+        weights, cosines = found.attention[direction]
+        query, context = (counts[side] for side in direction.split("2"))
+        attention[direction] = Attention(weights[:, :query, :context], cosines[:, :query])
+    numbers = jax.tree.leaves((score, found.scores, attention))
+    if not all(np.isfinite(x).all() for x in numbers):
+        raise FoundNonFinite("The score of the pair holds NaN or infinity: train the model anew.")
+    steps = tuple(_plain(found.scores))
+    boxes = np.asarray(image["boxes"][0, :regions])
+    return PairExplanation(words, unknown, boxes, float(score[0, 0]), steps, attention)
+
+
+def _plain(values: np.ndarray) -> Any:
+    """Lists of numbers without the digits that float32 does not have."""
+    return np.round(np.asarray(values, np.float64), 7).tolist()

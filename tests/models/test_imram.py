@@ -1,0 +1,217 @@
+"""IMRAM: the fast form is the plain one, in value and gradient, whatever the switches."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import plain_imram
+import pytest
+
+from hmgr_jax.errors import UserError
+from hmgr_jax.layers import matching_blocks
+from hmgr_jax.layers.dropout import Keys
+from hmgr_jax.layers.matching import RAW_NORMS
+from hmgr_jax.layers.matching_units import UNITS
+from hmgr_jax.layers.packing import pack
+from hmgr_jax.models import get_model
+from hmgr_jax.models.base import Plan, Variables
+from hmgr_jax.models.imram import IMRAM
+from hmgr_jax.training.parallel import LocalAxis
+
+IMAGES, REGIONS, CAPTIONS, LONGEST, FEATURES, DIM = 3, 4, 3, 5, 6, 8
+LENGTHS = np.array([5, 2, 4])
+KEYS = Keys.at(jnp.int32(0), jnp.int32(0), jnp.arange(IMAGES))
+
+
+def model_of(**options):
+    sizes = {"image": {"regions": (REGIONS, FEATURES)}, "text": {}}
+    fitted = IMRAM(dim=DIM, word_dim=4, **options).fit_to(Plan(10, 5, 20, sizes))
+    assert isinstance(fitted, IMRAM)
+    return fitted
+
+
+def items():
+    rng = np.random.default_rng(0)
+    return {
+        "image": {
+            "regions": jnp.asarray(rng.standard_normal((IMAGES, REGIONS, FEATURES)), jnp.float16),
+            "n_regions": jnp.full(IMAGES, REGIONS, jnp.int32),
+        },
+        "text": {
+            "tokens": jnp.asarray(rng.integers(4, 20, (CAPTIONS, LONGEST)), jnp.int32),
+            "lengths": jnp.asarray(LENGTHS, jnp.int32),
+        },
+    }
+
+
+def encoded(model, params):
+    variables = Variables(params, None, None, None)
+    return {
+        m: model.encode(variables, m, found, train=True, keys=None)[0]
+        for m, found in items().items()
+    }
+
+
+def fast(model, params):
+    codes = encoded(model, params)
+    return model.step_scores(Variables(params, None, None, None), codes["image"], codes["text"])
+
+
+def plain(model, params):
+    codes = encoded(model, params)
+    nodes = codes["image"]["nodes"], codes["text"]["nodes"]
+    units = params.get("units", {})
+    return plain_imram.step_scores(model, units, *nodes, LENGTHS)
+
+
+def assert_same(model):
+    params = model.init(jax.random.key(1)).params
+    mix = jax.random.normal(jax.random.key(2), (model.steps, IMAGES, CAPTIONS))
+    found = []
+    for form in (fast, plain):
+
+        def mixed(p, form=form):
+            scores = form(model, p)
+            return jnp.sum(scores * mix), scores
+
+        found.append(jax.jit(jax.value_and_grad(mixed, has_aux=True))(params))
+    ((_, scores), gradient), ((_, expected), expected_gradient) = found
+    np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-5)
+    largest = max(float(jnp.max(jnp.abs(x))) for x in jax.tree.leaves(expected_gradient))
+    for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected_gradient), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * largest)
+
+
+@pytest.mark.parametrize(
+    ("variant", "steps"), [("full", 1), ("full", 3), ("text", 3), ("image", 3)]
+)
+def test_variants_and_steps(variant, steps):
+    assert_same(model_of(variant=variant, steps=steps))
+
+
+@pytest.mark.parametrize("raw_norm", RAW_NORMS[1:])
+def test_raw_norms(raw_norm):
+    assert_same(model_of(raw_norm=raw_norm, steps=1))
+
+
+@pytest.mark.parametrize("unit", UNITS[1:])
+def test_units(unit):
+    assert_same(model_of(unit=unit, steps=2))
+
+
+def test_memory_norm():
+    assert_same(model_of(memory_norm=True, variant="text", steps=2))
+
+
+def test_the_papers_relu():
+    assert_same(model_of(slope=0.0, sharpness=4.0, steps=1))
+
+
+def test_regions_that_are_not_there_change_nothing():
+    model = model_of()
+    params = model.init(jax.random.key(1)).params
+    whole = encoded(model, params)
+    fewer = {k: whole["image"][k] for k in ("nodes", "mask", "gram", "context", "query")}
+    fewer["mask"] = jnp.arange(REGIONS)[None, :] < jnp.array([[2], [REGIONS], [1]])
+    variables = Variables(params, None, None, None)
+    scores = model.step_scores(variables, fewer, whole["text"])
+    for image, count in ((0, 2), (2, 1)):
+        cut = jax.tree.map(lambda x, i=image, n=count: x[i : i + 1, :n], whole["image"])
+        cut["gram"] = cut["gram"][:, :, :count]
+        alone = model.step_scores(variables, cut, whole["text"])
+        np.testing.assert_allclose(scores[:, image], alone[:, 0], rtol=1e-5, atol=1e-6)
+
+
+def test_blocks_change_nothing(monkeypatch):
+    """Several rows of words, blocks of captions and of pictures, some of them filled up."""
+    monkeypatch.setattr(matching_blocks, "ROW", 7)
+    monkeypatch.setattr(matching_blocks, "CAPTIONS", 2)
+    monkeypatch.setattr(matching_blocks, "PICTURES", 2)
+    assert_same(model_of(steps=2))
+
+
+def test_words_are_packed_whole_and_in_order():
+    packing = jax.jit(pack, static_argnums=(1, 2))(jnp.asarray([3, 4, 2, 5, 1]), 5, 8)
+    assert packing.valid.shape == (5, 8)
+    np.testing.assert_array_equal(packing.valid.sum(axis=1), [7, 8, 0, 0, 0])
+    np.testing.assert_array_equal(packing.caption[0], [0, 0, 0, 1, 1, 1, 1, -1])
+    np.testing.assert_array_equal(packing.caption[1], [2, 2, 3, 3, 3, 3, 3, 4])
+    np.testing.assert_array_equal(packing.source[1], [10, 11, 15, 16, 17, 18, 19, 20])
+    full = pack(jnp.full(6, 4), 4, 8)
+    assert full.valid.shape == (3, 8)
+    assert full.valid.all()
+
+
+def test_one_step_has_no_units_and_add_no_parameters():
+    assert "units" not in model_of(steps=1).init(jax.random.key(0)).params
+    assert "units" not in model_of(unit="add").init(jax.random.key(0)).params
+    assert set(model_of(variant="text").init(jax.random.key(0)).params["units"]) == {"t2i"}
+    assert get_model("scan").steps == 1
+
+
+def test_parameters_of_the_paper():
+    """Spec 2.5: f30k, full, in our layout of the GRU."""
+    plan = Plan(10, 5, 8481, {"image": {"regions": (36, 2048)}, "text": {}})
+    for variant, expected in (("full", 21_178_028), ("text", 16_981_676), ("image", 16_981_676)):
+        model = IMRAM(variant=variant).fit_to(plan)
+        shapes = jax.eval_shape(model.init, jax.random.key(0)).params
+        assert sum(x.size for x in jax.tree.leaves(shapes)) == expected
+
+
+def test_the_score_of_one_step_alone():
+    model = model_of()
+    params = model.init(jax.random.key(1)).params
+    variables = Variables(params, None, None, None)
+    codes = encoded(model, params)
+    a, b = ("image", codes["image"]), ("text", codes["text"])
+    steps = model.step_scores(variables, codes["image"], codes["text"])
+    np.testing.assert_allclose(model.score(variables, a, b), steps.sum(axis=0), rtol=1e-6)
+    second = dataclasses.replace(model, score_step=2)
+    np.testing.assert_array_equal(second.score(variables, a, b), steps[1])
+    np.testing.assert_array_equal(second.score(variables, b, a), steps[1].T)
+
+
+def test_weight_norm_is_one_length_for_the_whole_matrix():
+    model = model_of(region_embedding="weight_norm", variant="text", steps=1)
+    params = model.init(jax.random.key(1)).params
+    own = params["image"]["regions"]["linear"]
+    assert float(own["scale"]) == pytest.approx(float(jnp.linalg.norm(own["kernel"])))
+    nodes = encoded(model, params)["image"]["nodes"]
+    longer = own | {"kernel": own["kernel"] * 3.0}
+    again = params | {"image": {"regions": {"linear": longer}}}
+    np.testing.assert_allclose(encoded(model, again)["image"]["nodes"], nodes, atol=1e-6)
+
+
+def test_gradients_are_finite_where_nothing_attends():
+    """A picture whose regions are all zero."""
+    for raw_norm in ("clipped_l2norm", "softmax", "l1norm"):
+        model = model_of(raw_norm=raw_norm, steps=2)
+        params = model.init(jax.random.key(1)).params
+        found = items()
+        found["image"]["regions"] = found["image"]["regions"].at[0].set(0)
+
+        def loss(p, model=model, found=found):
+            v = Variables(p, None, None, None)
+            codes = {m: model.encode(v, m, x, train=True, keys=None)[0] for m, x in found.items()}
+            codes["text"] = jax.tree.map(lambda x: x[:IMAGES], codes["text"])
+            row = {"valid": jnp.ones(IMAGES, bool), "group": jnp.arange(IMAGES)}
+            others = {"step": jnp.int32(0), "keys": KEYS, "axis": LocalAxis()}
+            return model.loss(v, codes, row, **others)[0]
+
+        gradient = jax.jit(jax.grad(loss))(params)
+        assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(gradient)), raw_norm
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"variant": "both"}, "model.variant is one of full, text, image, not 'both'"),
+        ({"steps": 0}, "model.steps must be at least 1"),
+        ({"score_step": 4}, "model.score_step is 4, but there are 3 matching steps"),
+        ({"unit": "gru"}, "model.unit is one of gate_full"),
+    ],
+)
+def test_refused(options, sentence):
+    with pytest.raises(UserError, match=sentence):
+        IMRAM(**options)

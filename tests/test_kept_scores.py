@@ -1,0 +1,101 @@
+"""``--mode=evaluate`` of a system that scores pair by pair: stopped and started again."""
+
+import json
+import shutil
+
+import pytest
+from tiny_run import files, finished, results
+
+from hmgr_jax.main import main
+from hmgr_jax.models import get_model
+from hmgr_jax.retrieval import all_pairs, tiles
+from hmgr_jax.retrieval.retriever import Retriever
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    return shutil.copytree(finished("imram"), tmp_path / "run")
+
+
+@pytest.fixture
+def scored(monkeypatch):
+    """Tiles that went to the device so far, of which there are many."""
+    found, real = [], all_pairs._score
+
+    def score(*arguments, **options):
+        found.append(1)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(all_pairs, "_score", score)
+    monkeypatch.setattr(tiles, "TILE_BYTES", 20_000)
+    return found
+
+
+def evaluate(workdir, *more):
+    return main(["main", "--mode=evaluate", f"--workdir={workdir}", *more])
+
+
+def interrupt(monkeypatch, tile):
+    """Ctrl-C after so many tiles are written, until the context ends."""
+    real, seen = all_pairs._write, []
+
+    def write(*arguments):
+        real(*arguments)
+        seen.append(1)
+        if len(seen) > tile:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(all_pairs, "_write", write)
+
+
+def test_an_evaluation_goes_on_where_it_was_stopped(workdir, scored, monkeypatch, capsys):
+    before = files(workdir)
+    with monkeypatch.context() as patch:
+        interrupt(patch, 7)
+        assert evaluate(workdir) == 130
+    folder = workdir / "scores" / "test" / "image-text"
+    assert json.loads((folder / "tiles.json").read_text())["done"] == 7
+    assert not (workdir / "evaluation-test.json").exists()
+    del scored[:]
+    assert evaluate(workdir) == 0
+    rest = len(scored)
+    assert rest > 7
+    assert "warning" not in capsys.readouterr().err
+    after = files(workdir)
+    found = json.loads(after.pop("evaluation-test.json")[0])
+    assert after == before
+    assert not (workdir / "scores").exists()
+    assert found == results(workdir)
+
+    del scored[:]
+    assert evaluate(workdir) == 0
+    assert len(scored) == rest + 7
+
+
+def test_a_failed_evaluation_leaves_its_scores(workdir, scored, monkeypatch, capsys):
+    """The result could not be written: the next start scores nothing again."""
+    (workdir / "evaluation-test.json").mkdir()
+    assert evaluate(workdir) == 2
+    assert "evaluation-test.json" in capsys.readouterr().err
+    (workdir / "evaluation-test.json").rmdir()
+    del scored[:]
+    assert evaluate(workdir) == 0
+    assert scored == []
+
+
+@pytest.mark.filterwarnings("default::RuntimeWarning")
+def test_other_tiles_begin_anew_with_a_warning(workdir, scored, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        interrupt(patch, 7)
+        assert evaluate(workdir) == 130
+    capsys.readouterr()
+    assert evaluate(workdir, "--config.eval.tile=2") == 0
+    assert "begins anew" in capsys.readouterr().err
+    assert json.loads((workdir / "evaluation-test.json").read_text()) == results(workdir)
+
+
+def test_only_systems_that_score_pair_by_pair_keep_scores(workdir):
+    retriever = Retriever.load(workdir)
+    assert retriever.store("dev") == workdir / "scores" / "dev"
+    retriever.model = get_model("vse")
+    assert retriever.store("dev") is None
