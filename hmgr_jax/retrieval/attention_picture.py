@@ -79,7 +79,7 @@ def _draw_word(
     """The regions that a word attends to; the name of the panel."""
     del below
     faded.draw(axes, attended.weights[place], full)
-    return _short(found.words[place[1]])
+    return _name(found, place[1])
 
 
 def _draw_region(
@@ -99,7 +99,7 @@ def _draw_region(
     best = np.argsort(-weights, kind="stable")[:WORDS]
     below.barh(range(len(best)), weights[best], height=0.86, color=BAR)
     for line, word in enumerate(best.tolist()):
-        text = f" {weights[word]:.2f}  {_short(found.words[word])}"
+        text = f" {weights[word]:.2f}  {_name(found, word)}"
         below.text(0, line, text, va="center", fontsize=8.5, parse_math=False)
     below.set(xlim=(0, full), ylim=(WORDS - 0.5, -0.5))
     below.set_axis_off()
@@ -185,5 +185,8 @@ class _Page:
         return self.figure.add_axes(where)
 
 
-def _short(word: str) -> str:
-    return word if len(word) <= LONGEST else f"{word[: LONGEST - 1]}…"
+def _name(found: PairExplanation, number: int) -> str:
+    """A word, cut where it is long, and marked where the model does not know it."""
+    word = found.words[number]
+    short = word if len(word) <= LONGEST else f"{word[: LONGEST - 1]}…"
+    return f"{short} (unknown)" if word in found.unknown else short
