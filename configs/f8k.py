@@ -19,6 +19,8 @@ takes 0.95 s (hmgr) and 0.45 s (vse) of one CPU core, so a run takes 8 and 4 min
 why the graphs do not pay there).
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from hmgr_jax.training.config import recipe
@@ -30,7 +32,7 @@ MATCHING = ("imram", "scan")
 
 def get_config(model: str = "hmgr") -> ConfigDict:
     """The recipe of one system on Flickr8k."""
-    fields = {
+    fields: dict[str, Any] = {
         "dim": 256,
         "region_scale": "sqrt",
         # The sum over all negatives to the end: 3,810 captions overfit the hardest one.

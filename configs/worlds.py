@@ -11,6 +11,8 @@ instead of the graph has 334.5 ± 2.0:
 ``--config.model.visual_graph=False --config.model.region_hidden=576``.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from hmgr_jax.training.config import recipe
@@ -32,7 +34,7 @@ HMGR = {
 
 def get_config(model: str = "hmgr") -> ConfigDict:
     """The recipe of one system on generated worlds."""
-    fields = {
+    fields: dict[str, Any] = {
         "dim": 128,
         "word_dim": 64,
         # On the hardest negative, always a sibling, training falls back to its plateau.
