@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from hmgr_jax.layers.dropout import Keys, drop_nodes, dropout
 from hmgr_jax.layers.linear import Linear, einsum, update_norm
-from hmgr_jax.layers.masking import l2n
-from hmgr_jax.shapes import Array, Float
+from hmgr_jax.layers.masking import l2n, length_mask
+from hmgr_jax.shapes import Array, Bool, Float
 
 SCALES = ("none", "sqrt", "l2", "sqrt_l2")
 EMBEDDINGS = ("linear", "mlp", "weight_norm")
@@ -25,6 +27,20 @@ def scale_features(x: Array, kind: str) -> Float[Array, "B R F"]:
         # The root of 1e-12 keeps the gradient of a zero feature finite.
         x = jnp.sign(x) * jnp.sqrt(jnp.abs(x) + 1e-12)
     return l2n(x) if kind.endswith("l2") else x
+
+
+def read_regions(
+    items: Mapping[str, Array],
+    scale: str,
+    region_dropout: float,
+    feature_dropout: float,
+    keys: Keys | None,
+) -> tuple[Float[Array, "B R F"], Bool[Array, "B R"]]:
+    """Scaled features and the mask of regions; in training with both dropouts."""
+    x = scale_features(items["regions"], scale)
+    mask = length_mask(items["n_regions"], x.shape[1])
+    mask = drop_nodes(mask, region_dropout, keys, "regions")
+    return dropout(x, feature_dropout, keys, "features"), mask
 
 
 class RegionEmbedding(nn.Module):

@@ -65,6 +65,16 @@ class Plan:
     """{modality: {input name: shape of one item}} of the data set at hand."""
 
 
+def regions_and_tokens(regions: int, region_dim: int) -> dict[str, dict[str, Feature]]:
+    """The inputs of a system that reads regions and words."""
+    image = {
+        "regions": Feature((regions, region_dim), "float16"),
+        "n_regions": Feature((), "int32"),
+    }
+    text = {"tokens": Feature((None,), "int32"), "lengths": Feature((), "int32")}
+    return {"image": image, "text": text}
+
+
 class Attended(NamedTuple):
     """How the fragments of one item (queries) attended to those of another (contexts)."""
 

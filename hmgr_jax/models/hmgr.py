@@ -16,11 +16,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hmgr_jax.layers.dropout import Keys, drop_nodes, dropout
+from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.layers.graph import AFFINITIES, GraphReasoning, full_support, window_support
 from hmgr_jax.layers.grouped_memory import GroupedMemory
 from hmgr_jax.layers.linear import einsum
-from hmgr_jax.layers.masking import length_mask
 from hmgr_jax.layers.memory import (
     WRITE_ADDRESSES,
     WRITE_RULES,
@@ -29,7 +28,7 @@ from hmgr_jax.layers.memory import (
     initial_slots,
 )
 from hmgr_jax.layers.pooling import POOLS, GlobalPool
-from hmgr_jax.layers.regions import EMBEDDINGS, SCALES, RegionEmbedding, scale_features
+from hmgr_jax.layers.regions import EMBEDDINGS, SCALES, RegionEmbedding, read_regions
 from hmgr_jax.layers.words import WordEncoder
 from hmgr_jax.losses.triplet import negatives, triplet
 from hmgr_jax.models.base import (
@@ -43,6 +42,7 @@ from hmgr_jax.models.base import (
     Terms,
     Variables,
     example,
+    regions_and_tokens,
 )
 from hmgr_jax.models.ranges import check_ranges
 from hmgr_jax.shapes import Array, Float, Int, Tree
@@ -149,14 +149,10 @@ class HMGR(Model):
 
     def inputs(self) -> Mapping[str, Mapping[str, Feature]]:
         """Regions (and their boxes where the switch is on) and tokens."""
-        image = {
-            "regions": Feature((self.regions, self.region_dim), "float16"),
-            "n_regions": Feature((), "int32"),
-        }
+        found = regions_and_tokens(self.regions, self.region_dim)
         if self.boxes:
-            image["boxes"] = Feature((self.regions, 4), "float32")
-        text = {"tokens": Feature((None,), "int32"), "lengths": Feature((), "int32")}
-        return {"image": image, "text": text}
+            found["image"]["boxes"] = Feature((self.regions, 4), "float32")
+        return found
 
     def parts(self) -> Parts:
         """Encoders, the word vectors and graphs within them, and the access to the memory."""
@@ -300,10 +296,7 @@ class ImageTower(nn.Module):
     def __call__(self, items: Items, keys: Keys | None) -> Float[Array, "B D"]:
         """Embed, reason, pool."""
         m, dtype = self.model, jnp.dtype(self.model.dtype)
-        x = scale_features(items["regions"], m.region_scale)
-        mask = length_mask(items["n_regions"], x.shape[1])
-        mask = drop_nodes(mask, m.region_dropout, keys, "regions")
-        x = dropout(x, m.feature_dropout, keys, "features")
+        x, mask = read_regions(items, m.region_scale, m.region_dropout, m.feature_dropout, keys)
         regions = RegionEmbedding(
             m.dim, m.region_embedding, m.region_hidden, m.residual_gain, dtype, name="regions"
         )

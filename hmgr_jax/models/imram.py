@@ -17,13 +17,13 @@ import jax
 import jax.numpy as jnp
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.layers.dropout import Keys, drop_nodes, dropout
+from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.layers.linear import einsum
-from hmgr_jax.layers.masking import l2n, length_mask, masked_mean
+from hmgr_jax.layers.masking import l2n, masked_mean
 from hmgr_jax.layers.matching import RAW_NORMS, Attention, Contexts, Matcher, Queries
 from hmgr_jax.layers.matching_blocks import in_blocks, regions_to_words, words_to_regions
 from hmgr_jax.layers.matching_units import UNITS, Unit
-from hmgr_jax.layers.regions import SCALES, RegionEmbedding, scale_features
+from hmgr_jax.layers.regions import SCALES, RegionEmbedding, read_regions
 from hmgr_jax.layers.words import WordEncoder
 from hmgr_jax.losses.triplet import negatives, triplet
 from hmgr_jax.models.base import (
@@ -39,6 +39,7 @@ from hmgr_jax.models.base import (
     Terms,
     Variables,
     example,
+    regions_and_tokens,
 )
 from hmgr_jax.models.ranges import check_ranges
 from hmgr_jax.shapes import Array, Bool, Float, Int, Tree
@@ -111,12 +112,7 @@ class IMRAM(Model):
 
     def inputs(self) -> Mapping[str, Mapping[str, Feature]]:
         """Regions and tokens."""
-        image = {
-            "regions": Feature((self.regions, self.region_dim), "float16"),
-            "n_regions": Feature((), "int32"),
-        }
-        text = {"tokens": Feature((None,), "int32"), "lengths": Feature((), "int32")}
-        return {"image": image, "text": text}
+        return regions_and_tokens(self.regions, self.region_dim)
 
     def parts(self) -> Parts:
         """Encoders, the word vectors within the text encoder, and the units where there are any."""
@@ -267,10 +263,7 @@ class RegionTower(nn.Module):
     ) -> tuple[Float[Array, "B R D"], Bool[Array, "B R"]]:
         """Embed every region."""
         m, dtype = self.model, jnp.dtype(self.model.dtype)
-        x = scale_features(items["regions"], m.region_scale)
-        mask = length_mask(items["n_regions"], x.shape[1])
-        mask = drop_nodes(mask, m.region_dropout, keys, "regions")
-        x = dropout(x, m.feature_dropout, keys, "features")
+        x, mask = read_regions(items, m.region_scale, m.region_dropout, m.feature_dropout, keys)
         x = RegionEmbedding(m.dim, m.region_embedding, dtype=dtype, name="regions")(x)
         return l2n(x), mask
 
