@@ -40,12 +40,12 @@ class Contexts(NamedTuple):
 
 
 class Queries(NamedTuple):
-    """Items that attend, their fragments in a row."""
+    """Items that attend: all to every context, their fragments in a row, or one to each context."""
 
-    nodes: Float[Array, "Q D"]
-    mask: Bool[Array, " Q"]
+    nodes: Float[Array, "*B Q D"]
+    mask: Bool[Array, "*B Q"]
     projected: Projected
-    """``Unit.query`` of the nodes, each [Q, P]; empty where there is one step only."""
+    """``Unit.query`` of the nodes, each [..., Q, P]; empty where there is one step only."""
     total: Callable[[Float[Array, "B Y Q"]], Float[Array, "B Y Q"]]
     """Sums over the queries of an item, at each of them."""
 
@@ -71,7 +71,8 @@ class Attention(NamedTuple):
     def _normalised(self, raw: Array, queries: Queries) -> Array:
         if self.raw_norm.startswith("clipped"):
             raw = jnp.where(raw > 0, raw, self.slope * raw)
-        raw = jnp.where(queries.mask[None, None, :], raw, 0.0)
+        mask = queries.mask[None, None, :] if queries.mask.ndim == 1 else queries.mask[:, None, :]
+        raw = jnp.where(mask, raw, 0.0)
         if self.raw_norm.endswith("l2norm"):
             # The addend keeps the gradient of an all-zero row finite.
             return raw / (jnp.sqrt(queries.total(raw * raw) + EPSILON**2) + EPSILON)
@@ -80,8 +81,8 @@ class Attention(NamedTuple):
         if self.raw_norm == "softmax":
             # One shift for all items: products of fragments differ by less than exp can hold.
             shift = jax.lax.stop_gradient(jnp.max(raw, axis=2, keepdims=True))
-            powers = jnp.where(queries.mask[None, None, :], jnp.exp(raw - shift), 0.0)
-            total = jnp.where(queries.mask[None, None, :], queries.total(powers), 1.0)
+            powers = jnp.where(mask, jnp.exp(raw - shift), 0.0)
+            total = jnp.where(mask, queries.total(powers), 1.0)
             return powers / jnp.maximum(total, 1e-18)
         return raw
 
@@ -104,11 +105,13 @@ class Matcher(NamedTuple):
         update after the last step is not computed (spec 2.4).
         """
         dtype = self.attention.dtype
-        first = raw = einsum("byd,qd->byq", contexts.nodes, queries.nodes, dtype=dtype)
-        x, query = (
-            jax.tree.map(lambda one: repeated(one, first.shape[0]), of_queries)
-            for of_queries in (queries.nodes, queries.projected)
-        )
+        x, query = queries.nodes, queries.projected
+        if x.ndim == 2:
+            first = einsum("byd,qd->byq", contexts.nodes, x, dtype=dtype)
+            x, query = jax.tree.map(lambda one: repeated(one, first.shape[0]), (x, query))
+        else:
+            first = einsum("byd,bqd->byq", contexts.nodes, x, dtype=dtype)
+        raw = first
         cosines, weights = [], []
         for step in range(self.steps):
             if step:

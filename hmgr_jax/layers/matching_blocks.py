@@ -23,8 +23,8 @@ ROW = 256
 """Words matched at once with all pictures."""
 CAPTIONS = 4
 """Captions matched at once with all regions of all pictures."""
-PICTURES = 128
-"""Pictures matched at once."""
+PICTURES = 16
+"""Pictures matched at once: what a block works on stays in a CPU core's cache."""
 
 
 def in_blocks(score: Callable[[Tree], Array], images: Tree) -> Float[Array, "K I C"]:
@@ -32,7 +32,7 @@ def in_blocks(score: Callable[[Tree], Array], images: Tree) -> Float[Array, "K I
     count = images["nodes"].shape[0]
     if count <= PICTURES:
         return score(images)
-    scores = jax.lax.map(score, _cut(images, PICTURES))  # [blocks, K, size, C]
+    scores = jax.lax.map(score, cut(images, PICTURES))  # [blocks, K, size, C]
     blocks, steps, size, captions = scores.shape
     return jnp.moveaxis(scores, 1, 0).reshape(steps, blocks * size, captions)[:, :count]
 
@@ -46,7 +46,7 @@ def words_to_regions(matcher: Matcher, images: Tree, texts: Tree) -> Float[Array
     lengths = jnp.sum(texts["mask"], axis=1, dtype=jnp.int32)
     packing = pack(lengths, longest, max(ROW, longest))
     nodes, query = _flat((texts["nodes"], texts.get("query", ())))
-    contexts = _contexts(images)
+    contexts = contexts_of(images)
 
     def of_row(row: Packing) -> Array:
         same = (row.caption[:, None] == row.caption[None, :]).astype(jnp.float32)
@@ -84,13 +84,13 @@ def regions_to_words(matcher: Matcher, images: Tree, texts: Tree) -> Float[Array
     count = jnp.maximum(jnp.sum(images["mask"], axis=1), 1).astype(jnp.float32)
 
     def step(_: None, block: Tree) -> tuple[None, Array]:
-        cosines = matcher(_contexts(block), queries)[0]
+        cosines = matcher(contexts_of(block), queries)[0]
         cosines = jnp.where(queries.mask[None, None, :], cosines, 0.0)
         sums = jnp.sum(cosines.reshape(*cosines.shape[:2], pictures, regions), axis=3)
         return None, sums / count[None, None, :]
 
     _, scores = jax.lax.scan(
-        jax.checkpoint(step), None, _cut(texts, CAPTIONS)
+        jax.checkpoint(step), None, cut(texts, CAPTIONS)
     )  # [blocks, K, size, I]
     scores = jnp.moveaxis(scores, 1, 0).reshape(matcher.steps, -1, pictures)
     return jnp.swapaxes(scores[:, :captions], 1, 2)
@@ -101,19 +101,20 @@ def _flat(tree: Tree) -> Tree:
     return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), tree)
 
 
-def _contexts(codes: Tree) -> Contexts:
+def contexts_of(codes: Tree) -> Contexts:
+    """The codes of items that are attended to."""
     return Contexts(codes["nodes"], codes["mask"], codes["gram"], codes.get("context", ()))
 
 
-def _cut(codes: Tree, limit: int) -> Tree:
+def cut(codes: Tree, limit: int) -> Tree:
     """Leaves [n, ...] to [blocks, at most ``limit``, ...], filled up with the first item."""
-    count = codes["mask"].shape[0]
+    count = jax.tree.leaves(codes)[0].shape[0]
     blocks = -(-count // limit)
     size = -(-count // blocks)
+    missing = blocks * size - count
 
-    def cut(x: Array) -> Array:
-        missing = blocks * size - count
+    def of_one(x: Array) -> Array:
         x = jnp.concatenate([x, jnp.repeat(x[:1], missing, axis=0)]) if missing else x
         return x.reshape(blocks, size, *x.shape[1:])
 
-    return jax.tree.map(cut, codes)
+    return jax.tree.map(of_one, codes)

@@ -20,11 +20,13 @@ from hmgr_jax.errors import UserError
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.layers.linear import einsum
 from hmgr_jax.layers.masking import l2n, masked_mean
-from hmgr_jax.layers.matching import RAW_NORMS, Attention, Contexts, Matcher, Queries
+from hmgr_jax.layers.matching import RAW_NORMS, Attention, Matcher
 from hmgr_jax.layers.matching_blocks import in_blocks, regions_to_words, words_to_regions
+from hmgr_jax.layers.matching_pairs import attend_in_pairs, score_in_pairs
 from hmgr_jax.layers.matching_units import UNITS, Unit
 from hmgr_jax.layers.regions import SCALES, RegionEmbedding, read_regions
 from hmgr_jax.layers.words import WordEncoder
+from hmgr_jax.losses.mined import mined_triplet
 from hmgr_jax.losses.triplet import negatives, triplet
 from hmgr_jax.models.base import (
     Attended,
@@ -183,7 +185,9 @@ class IMRAM(Model):
         """Sum over steps and directions of mean cosines (spec 2.4)."""
         if a[0] == "text":
             return self.score(variables, b, a).T
-        scores = self.step_scores(variables, a[1], b[1])
+        return self._over_steps(self.step_scores(variables, a[1], b[1]))
+
+    def _over_steps(self, scores: Float[Array, "K *pairs"]) -> Float[Array, "*pairs"]:
         return jnp.sum(scores, axis=0) if not self.score_step else scores[self.score_step - 1]
 
     def step_scores(
@@ -200,23 +204,26 @@ class IMRAM(Model):
 
         return in_blocks(of_pictures, images)
 
+    def score_pairs(self, variables: Variables, images: Codes, texts: Codes) -> Float[Array, " P"]:
+        """``score`` of each picture with the caption beside it."""
+        found = []
+        for direction, (queries, contexts) in self._sides(images, texts).items():
+            found.append(score_in_pairs(self._matcher(variables, direction), queries, contexts))
+        return self._over_steps(sum(found[1:], start=found[0]))
+
     def explain(self, variables: Variables, image: Codes, text: Codes) -> Explanation:
         """Weights and cosines of the words or regions of one pair, in every direction."""
         attention = {}
-        for direction in VARIANTS[self.variant]:
-            query, context = (text, image) if direction == "t2i" else (image, text)
-            contexts = Contexts(
-                context["nodes"], context["mask"], context["gram"], context.get("context", ())
-            )
-            queries = Queries(
-                nodes=query["nodes"][0],
-                mask=query["mask"][0],
-                projected=tuple(own[0] for own in query.get("query", ())),
-                total=lambda x: jnp.broadcast_to(jnp.sum(x, axis=2, keepdims=True), x.shape),
-            )
-            cosines, weights = self._matcher(variables, direction)(contexts, queries)
+        for direction, (query, context) in self._sides(image, text).items():
+            matcher = self._matcher(variables, direction)
+            cosines, weights = attend_in_pairs(matcher, query, context)
             attention[direction] = Attended(jnp.swapaxes(weights[:, 0], 1, 2), cosines[:, 0])
         return Explanation(self.step_scores(variables, image, text)[:, 0, 0], attention)
+
+    def _sides(self, images: Codes, texts: Codes) -> dict[str, tuple[Codes, Codes]]:
+        """{direction: (queries, contexts)} of the variant."""
+        both = {"t2i": (texts, images), "i2t": (images, texts)}
+        return {direction: both[direction] for direction in VARIANTS[self.variant]}
 
     def _matcher(self, variables: Variables, direction: str) -> Matcher:
         attention = Attention(self.sharpness, self.raw_norm, self.slope, jnp.dtype(self.dtype))
@@ -242,13 +249,26 @@ class IMRAM(Model):
         """Triplet loss over the batch's scores, each device scoring its own images."""
         valid, group = axis.gather((row["valid"], row["group"]))
         is_negative = negatives(valid, group if self.mask_same_image else None)
-        scores = axis.pair_rows(
-            lambda a, b: self.score(variables, ("image", a), ("text", b)),
-            codes["image"],
-            codes["text"],
-        )
-        hard = step >= self.sum_warmup_steps if self.sum_warmup_steps else True
-        total = triplet(scores, is_negative, margin=self.margin, hard=hard)
+
+        def score(params: Tree, images: Codes, texts: Codes) -> Array:
+            return self.score(replace(variables, params=params), ("image", images), ("text", texts))
+
+        def pairs(params: Tree, images: Codes, texts: Codes) -> Array:
+            return self.score_pairs(replace(variables, params=params), images, texts)
+
+        batch = variables.params, codes["image"], codes["text"]
+
+        def hardest() -> Array:
+            return mined_triplet(score, pairs, *batch, is_negative, axis, self.margin)
+
+        def all_negatives() -> Array:
+            scores = axis.pair_rows(lambda a, b: score(batch[0], a, b), *batch[1:])
+            return triplet(scores, is_negative, margin=self.margin, hard=False)
+
+        if self.sum_warmup_steps:
+            total = jax.lax.cond(step >= self.sum_warmup_steps, hardest, all_negatives)
+        else:
+            total = hardest()
         return total, {"triplet": total}, variables.stats, None
 
 

@@ -9,7 +9,7 @@ import plain_imram
 import pytest
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.layers import matching_blocks
+from hmgr_jax.layers import matching_blocks, matching_pairs
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.layers.matching import RAW_NORMS
 from hmgr_jax.layers.matching_units import UNITS
@@ -129,6 +129,24 @@ def test_blocks_change_nothing(monkeypatch):
     monkeypatch.setattr(matching_blocks, "CAPTIONS", 2)
     monkeypatch.setattr(matching_blocks, "PICTURES", 2)
     assert_same(model_of(steps=2))
+
+
+@pytest.mark.parametrize("options", [{}, {"variant": "text", "score_step": 2}])
+def test_pairs_score_as_in_the_matrix(monkeypatch, options):
+    """As many pairs as there are, not all of a block, and a picture more than once."""
+    monkeypatch.setattr(matching_pairs, "AT_ONCE", 3)
+    model = model_of(**options)
+    params = model.init(jax.random.key(1)).params
+    variables = Variables(params, None, None, None)
+    codes = encoded(model, params)
+    matrix = model.score(variables, ("image", codes["image"]), ("text", codes["text"]))
+    images, texts = np.array([0, 1, 2, 2, 0]), np.array([0, 1, 2, 0, 2])
+    found = model.score_pairs(
+        variables,
+        jax.tree.map(lambda x: x[images], codes["image"]),
+        jax.tree.map(lambda x: x[texts], codes["text"]),
+    )
+    np.testing.assert_allclose(found, matrix[images, texts], rtol=1e-5)
 
 
 def test_words_are_packed_whole_and_in_order():

@@ -1,0 +1,81 @@
+"""The loss over mined pairs is the loss over all pairs, in value and gradient."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from hmgr_jax.losses.mined import mined_triplet
+from hmgr_jax.losses.triplet import negatives, triplet
+from hmgr_jax.training.parallel import DATA, LocalAxis, MappedAxis, make_mesh
+
+SIZE, FEATURES = 8, 3
+VALID = jnp.arange(SIZE) < 7
+CASES = {
+    "all": (VALID, None),
+    "groups": (VALID, jnp.asarray([0, 1, 1, 2, 3, 3, 4, 5])),
+    "one pair": (jnp.arange(SIZE) < 1, None),
+}
+
+
+def score(w, a, b):
+    return jnp.tanh(jnp.einsum("ad,de,be->ab", a, w, b))
+
+
+def score_pairs(w, a, b):
+    return jnp.tanh(jnp.einsum("pd,de,pe->p", a, w, b))
+
+
+def batch():
+    rng = np.random.default_rng(3)
+    draw = [rng.standard_normal(s) for s in ((FEATURES, FEATURES), *[(SIZE, FEATURES)] * 2)]
+    return [jnp.asarray(x, jnp.float32) for x in draw]
+
+
+def of_all(w, a, b, is_negative):
+    return triplet(score(w, a, b), is_negative)
+
+
+def mined(w, a, b, is_negative, axis):
+    return mined_triplet(score, score_pairs, w, a, b, is_negative, axis, 0.2)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_value_and_gradient(case):
+    is_negative = negatives(*CASES[case])
+    expected, gradient = jax.value_and_grad(of_all, (0, 1, 2))(*batch(), is_negative)
+    found, own = jax.value_and_grad(mined, (0, 1, 2))(*batch(), is_negative, LocalAxis())
+    assert (float(expected) > 0) == (case != "one pair")
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    for x, y in zip(own, gradient, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+
+def test_on_devices():
+    """The hardest picture of a caption may lie on another device."""
+    is_negative = negatives(VALID)
+    expected, gradient = jax.value_and_grad(of_all, (0, 1, 2))(*batch(), is_negative)
+
+    def device(w, a, b):
+        found, own = jax.value_and_grad(mined, (0, 1, 2))(w, a, b, is_negative, MappedAxis())
+        return found, jax.lax.pmean(own[0], DATA), own[1] / 4, own[2] / 4
+
+    rows = P(DATA)
+    mapped = jax.shard_map(
+        device,
+        mesh=make_mesh(4),
+        in_specs=(P(), rows, rows),
+        out_specs=(P(), P(), rows, rows),
+        check_vma=False,
+    )
+    found, *own = jax.jit(mapped)(*batch())
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    for x, y in zip(own, gradient, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+
+def test_a_score_that_is_not_a_number_is_not_passed_over():
+    w, a, b = batch()
+    a = a.at[2].set(jnp.nan)
+    assert not jnp.isfinite(mined(w, a, b, negatives(VALID), LocalAxis()))
