@@ -23,11 +23,14 @@ from ml_collections import ConfigDict
 
 from hmgr_jax.training.config import recipe
 
+# Captions of the same picture count as negatives in the released IMRAM and SCAN.
+RELEASED = {"sharpness": 11.0, "mask_same_image": False}
+
 
 def get_config(model: str = "hmgr") -> ConfigDict:
     """The recipe of one system on MS-COCO."""
     matching = model in ("imram", "scan")
-    config = recipe("coco", model, dim=1024, **({"sharpness": 11.0} if matching else {}))
+    config = recipe("coco", model, dim=1024, **(RELEASED if matching else {}))
     config.data.splits.test = "testall"
     config.train.steps = (20 if matching else 30) * 4425
     config.train.lr = 5e-4 if matching else 2e-4

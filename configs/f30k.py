@@ -26,7 +26,9 @@ from hmgr_jax.training.config import recipe
 
 def get_config(model: str = "hmgr") -> ConfigDict:
     """The recipe of one system on Flickr30K."""
-    config = recipe("f30k", model, dim=1024)
+    # Captions of the same picture count as negatives in the released IMRAM and SCAN.
+    fields = {"mask_same_image": False} if model in ("imram", "scan") else {}
+    config = recipe("f30k", model, dim=1024, **fields)
     config.train.steps = 30 * 1132
     config.train.lr = 2e-4
     config.train.decay = "step"

@@ -14,8 +14,8 @@ batches of 64; ``--config.model.variant=full`` is the model of both directions.
 
 Hardware: a laptop. On 762 training pictures with 6x6 grid features (1,280 numbers each) a step
 takes 0.95 s (hmgr) and 0.45 s (vse) of one CPU core, so a run takes 8 and 4 minutes; imram's takes
-1.9 s of two cores, a run 16 minutes. Measured on 125 test pictures, sum of recalls, 3 seeds: hmgr
-314.4 ± 8.3, vse 321.6 ± 5.2; one seed: imram 309.3 (BUILD_NOTES.md says what else was tried, and
+about 3.5 s of one core, a run 29 minutes. Measured on 125 test pictures, sum of recalls, 3 seeds:
+hmgr 314.4 ± 8.3, vse 321.6 ± 5.2, imram 311.5 ± 2.0 (BUILD_NOTES.md says what else was tried, and
 why the graphs do not pay there).
 """
 

@@ -1,8 +1,9 @@
 """Fragments of one item attend to those of another, in several steps (IMRAM, spec 2.2 to 2.4).
 
-Queries are flat: the words of many captions in a row, or the regions of many pictures; a segment
-is the queries of one item. Contexts are a batch. The attended context is never built: its cosine
-with the query comes from products that are there already and the context's Gram matrix.
+Contexts are a batch of items. Queries are flat, the words of many captions in a row or the regions
+of many pictures, all of which attend to every context; or one item a context. The attended context
+is not needed for its cosine with the query: that comes from products that are there already and
+the context's Gram matrix.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class Queries(NamedTuple):
     """``Unit.query`` of the nodes, each [..., Q, P]; empty where there is one step only."""
     total: Callable[[Float[Array, "B Y Q"]], Float[Array, "B Y Q"]]
     """Sums over the queries of an item, at each of them."""
+    highest: Callable[[Float[Array, "B Y Q"]], Float[Array, "B Y Q"]]
+    """The largest among the queries of an item, at each of them."""
 
 
 class Attention(NamedTuple):
@@ -79,11 +82,9 @@ class Attention(NamedTuple):
         if self.raw_norm.endswith("l1norm"):
             return raw / (queries.total(jnp.abs(raw)) + EPSILON)
         if self.raw_norm == "softmax":
-            # One shift for all items: products of fragments differ by less than exp can hold.
-            shift = jax.lax.stop_gradient(jnp.max(raw, axis=2, keepdims=True))
-            powers = jnp.where(mask, jnp.exp(raw - shift), 0.0)
-            total = jnp.where(mask, queries.total(powers), 1.0)
-            return powers / jnp.maximum(total, 1e-18)
+            shift = jax.lax.stop_gradient(queries.highest(jnp.where(mask, raw, -jnp.inf)))
+            powers = jnp.where(mask, jnp.exp(raw - jnp.where(mask, shift, 0.0)), 0.0)
+            return powers / jnp.where(mask, queries.total(powers), 1.0)
         return raw
 
 

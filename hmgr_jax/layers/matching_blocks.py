@@ -9,7 +9,8 @@ of several steps, ``query`` (each [n, N, P]), or ``gram`` [n, N, N] and ``contex
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,22 +18,28 @@ import jax.numpy as jnp
 from hmgr_jax.layers.linear import einsum
 from hmgr_jax.layers.matching import Contexts, Matcher, Queries
 from hmgr_jax.layers.packing import Packing, pack
-from hmgr_jax.shapes import Array, Float, Tree
+from hmgr_jax.shapes import Array, Float, Int, Tree
 
 ROW = 256
-"""Words matched at once with all pictures."""
-CAPTIONS = 4
-"""Captions matched at once with all regions of all pictures."""
-PICTURES = 16
-"""Pictures matched at once: what a block works on stays in a CPU core's cache."""
+"""Words matched at once."""
+CAPTIONS = {"cpu": 4, "other": 16}
+"""Captions matched at once where regions attend to words."""
+PICTURES = {"cpu": 16, "other": 128}
+"""Pictures matched at once. What a block works on stays in a CPU core's cache; accelerators want
+larger ones (their sizes are reasoned, not measured)."""
+
+
+def _here(sizes: Mapping[str, int]) -> int:
+    backend = jax.default_backend()
+    return sizes[backend if backend in sizes else "other"]
 
 
 def in_blocks(score: Callable[[Tree], Array], images: Tree) -> Float[Array, "K I C"]:
     """``score`` of at most `PICTURES` pictures at a time, put together."""
-    count = images["nodes"].shape[0]
-    if count <= PICTURES:
+    count, limit = images["nodes"].shape[0], _here(PICTURES)
+    if count <= limit:
         return score(images)
-    scores = jax.lax.map(score, cut(images, PICTURES))  # [blocks, K, size, C]
+    scores = jax.lax.map(score, cut(images, limit))  # [blocks, K, size, C]
     blocks, steps, size, captions = scores.shape
     return jnp.moveaxis(scores, 1, 0).reshape(steps, blocks * size, captions)[:, :count]
 
@@ -55,6 +62,7 @@ def words_to_regions(matcher: Matcher, images: Tree, texts: Tree) -> Float[Array
             mask=row.valid,
             projected=tuple(own[row.source] for own in query),
             total=lambda x: einsum("byq,qp->byp", x, same),
+            highest=lambda x: of_captions(x, row.caption),
         )
         return matcher(contexts, queries)[0]
 
@@ -76,11 +84,17 @@ def regions_to_words(matcher: Matcher, images: Tree, texts: Tree) -> Float[Array
     (pictures, regions), captions = images["mask"].shape, texts["mask"].shape[0]
     nodes, query = _flat((images["nodes"], images.get("query", ())))
 
-    def total(x: Array) -> Array:
-        sums = jnp.sum(x.reshape(*x.shape[:2], pictures, regions), axis=3, keepdims=True)
-        return jnp.broadcast_to(sums, (*sums.shape[:3], regions)).reshape(x.shape)
+    def of_pictures(reduce: Callable[..., Array], x: Array) -> Array:
+        one = reduce(x.reshape(*x.shape[:2], pictures, regions), axis=3, keepdims=True)
+        return jnp.broadcast_to(one, (*one.shape[:3], regions)).reshape(x.shape)
 
-    queries = Queries(nodes, images["mask"].reshape(-1), query, total)
+    queries = Queries(
+        nodes,
+        images["mask"].reshape(-1),
+        query,
+        total=partial(of_pictures, jnp.sum),
+        highest=partial(of_pictures, jnp.max),
+    )
     count = jnp.maximum(jnp.sum(images["mask"], axis=1), 1).astype(jnp.float32)
 
     def step(_: None, block: Tree) -> tuple[None, Array]:
@@ -90,10 +104,17 @@ def regions_to_words(matcher: Matcher, images: Tree, texts: Tree) -> Float[Array
         return None, sums / count[None, None, :]
 
     _, scores = jax.lax.scan(
-        jax.checkpoint(step), None, cut(texts, CAPTIONS)
+        jax.checkpoint(step), None, cut(texts, _here(CAPTIONS))
     )  # [blocks, K, size, I]
     scores = jnp.moveaxis(scores, 1, 0).reshape(matcher.steps, -1, pictures)
     return jnp.swapaxes(scores[:, :captions], 1, 2)
+
+
+def of_captions(x: Float[Array, "B Y Q"], caption: Int[Array, " Q"]) -> Float[Array, "B Y Q"]:
+    """The largest among the words of a caption, at each of them."""
+    first = jnp.argmax(caption[:, None] == caption[None, :], axis=1)  # of the same caption's words
+    largest = jax.ops.segment_max(jnp.moveaxis(x, 2, 0), first, len(caption))
+    return jnp.moveaxis(largest[first], 0, 2)
 
 
 def _flat(tree: Tree) -> Tree:

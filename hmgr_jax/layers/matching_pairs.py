@@ -20,11 +20,13 @@ def attend_in_pairs(
 
     Codes are those of `matching_blocks`.
     """
-
-    def total(x: Array) -> Array:
-        return jnp.broadcast_to(jnp.sum(x, axis=2, keepdims=True), x.shape)
-
-    attending = Queries(queries["nodes"], queries["mask"], queries.get("query", ()), total)
+    attending = Queries(
+        queries["nodes"],
+        queries["mask"],
+        queries.get("query", ()),
+        total=lambda x: jnp.broadcast_to(jnp.sum(x, axis=2, keepdims=True), x.shape),
+        highest=lambda x: jnp.broadcast_to(jnp.max(x, axis=2, keepdims=True), x.shape),
+    )
     return matcher(contexts_of(contexts), attending)
 
 

@@ -19,11 +19,6 @@ class Packing(NamedTuple):
     """Number of the caption; -1 where empty."""
     valid: Bool[Array, "rows size"]
 
-    @property
-    def used(self) -> Bool[Array, " rows"]:
-        """Rows that hold anything at all."""
-        return jnp.any(self.valid, axis=1)
-
 
 def pack(lengths: Int[Array, " C"], longest: int, size: int) -> Packing:
     """Fill rows of ``size`` words with captions in order; none is cut.

@@ -55,6 +55,7 @@ CHOICES = {
     "region_scale": SCALES,
     "region_embedding": ("linear", "weight_norm"),  # basic and weight_norm in the released code
 }
+TO_THE_END = 10**9
 AT_LEAST = {"dim": 1, "word_dim": 1, "steps": 1, "score_step": 0, "sharpness": 0.0, "slope": 0.0}
 
 
@@ -90,6 +91,7 @@ class IMRAM(Model):
     # loss
     margin: float = 0.2
     sum_warmup_steps: int = 0
+    """So long all negatives count, and then the hardest; `TO_THE_END` compiles nothing else."""
     mask_same_image: bool = True
 
     def __post_init__(self) -> None:
@@ -265,10 +267,10 @@ class IMRAM(Model):
             scores = axis.pair_rows(lambda a, b: score(batch[0], a, b), *batch[1:])
             return triplet(scores, is_negative, margin=self.margin, hard=False)
 
-        if self.sum_warmup_steps:
+        if 0 < self.sum_warmup_steps < TO_THE_END:
             total = jax.lax.cond(step >= self.sum_warmup_steps, hardest, all_negatives)
         else:
-            total = hardest()
+            total = all_negatives() if self.sum_warmup_steps else hardest()
         return total, {"triplet": total}, variables.stats, None
 
 
