@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from hmgr_jax.errors import UserError
@@ -46,7 +47,7 @@ def guarded(run: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> 
     exit code other than 0; warnings are lines ``warning: ...``.
     """
     arguments = list(sys.argv if argv is None else argv)[1:]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _quiet_threads():
         warnings.showwarning = _show_warning
         try:
             return run(arguments)
@@ -60,6 +61,22 @@ def guarded(run: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> 
             )
         except KeyboardInterrupt:
             return _fail("Stopped by Ctrl-C: start again whenever you like.", code=130)
+
+
+@contextlib.contextmanager
+def _quiet_threads() -> Iterator[None]:
+    """Leave out what Orbax's threads print of a save that failed: dozens of the same trace."""
+    former = sys.unraisablehook
+
+    def hook(found: sys.UnraisableHookArgs) -> None:
+        if str(found.exc_value) != "Event loop is closed":
+            former(found)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = former
 
 
 def _fail(sentence: str, code: int = 2) -> int:

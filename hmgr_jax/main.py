@@ -12,11 +12,14 @@
     --pair IMAGE CAPTION                 for explain: ids or numbers, or a sentence of your own
     --images FOLDER                      for explain: the picture files, named by their ids
     --out FOLDER                         for explain; default WORKDIR/explain/IMAGE-CAPTION
+    --hosts auto | HOST:PORT,N,I         be one of several processes of a run: as the cluster says,
+                                         or process I of N, of which process 0 listens at HOST:PORT
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,15 +47,29 @@ def run(arguments: Sequence[str]) -> int:
         print(__doc__)
         return 0
     config = recipe_file.load(flags.config, overrides) if flags.config is not None else None
-    seeds = _seeds(flags)
+    _seeds(flags)
     _check_explain(flags)
     _check_ensemble(flags)
+    _check_hosts(flags)
+    if config is not None and config.deterministic:
+        # Read when the first device is used, which is later; CPUs are deterministic without it.
+        given = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{given} --xla_gpu_deterministic_ops=true".strip()
+    from hmgr_jax.training import hosts
+
+    with hosts.joined(flags.hosts):
+        return _do(flags, config, overrides)
+
+
+def _do(
+    flags: argparse.Namespace, config: ConfigDict | None, overrides: dict[str, str | None]
+) -> int:
     # Slow to import: after the flags are known to be right.
     from hmgr_jax.training import commands, explain
 
     if flags.mode == "train":
         config = _demand(config)
-        return commands.train(config, _workdir(flags, config), seeds)
+        return commands.train(config, _workdir(flags, config), _seeds(flags))
     if flags.mode == "show":
         return commands.show(_demand(config))
     if flags.ensemble:
@@ -79,6 +96,7 @@ def _parser() -> Parser:
     parser.add_argument("--pair", nargs=2)
     parser.add_argument("--images")
     parser.add_argument("--out")
+    parser.add_argument("--hosts")
     return parser
 
 
@@ -121,6 +139,14 @@ def _check_ensemble(flags: argparse.Namespace) -> None:
             "--ensemble evaluates every run with the configuration that it was saved with: leave "
             "--config out and give --workdir; single values can be changed for all of them, as "
             "--config.data.root=FOLDER."
+        )
+
+
+def _check_hosts(flags: argparse.Namespace) -> None:
+    if flags.hosts and (flags.mode not in ("train", "evaluate") or flags.ensemble):
+        what = "--ensemble" if flags.ensemble else f"--mode={flags.mode}"
+        raise UserError(
+            f"--hosts is for training and evaluation of a run, not for {what}: start one process."
         )
 
 

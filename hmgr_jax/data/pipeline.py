@@ -133,19 +133,25 @@ def demand_fits(split: Split, buckets: Sequence[int]) -> None:
 
 
 def eval_batches(
-    source: Source, batch_size: int, *, buckets: Sequence[int] = BUCKETS, threads: int = 2
+    source: Source,
+    batch_size: int,
+    *,
+    process: tuple[int, int] = (0, 1),
+    buckets: Sequence[int] = BUCKETS,
+    threads: int = 2,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, Items]]:
     """Every item of a source once, for encoding: (item indices [B], valid [B], items).
 
     Items that have lengths come sorted by length, so that each bucket has batches of one fixed
     shape; others come in order. The last batch of a bucket repeats its first item with valid
-    False.
+    False. Of several processes each (index, count) reads its share of the batches: as many as
+    every other, of the same shapes, some of them without a valid item.
     """
-    plan = _plan(source, batch_size, tuple(sorted(buckets)))
+    plan = _plan(source, batch_size, tuple(sorted(buckets)), process)
 
     def read(k: int) -> tuple[np.ndarray, np.ndarray, Items]:
-        items, length = plan[k]
-        valid = np.arange(batch_size) < len(items)
+        items, length, own = plan[k]
+        valid = (np.arange(batch_size) < len(items)) & own
         padded = np.concatenate([items, np.full(batch_size - len(items), items[0], items.dtype)])
         return padded, valid, source.gather(padded, length)
 
@@ -154,9 +160,9 @@ def eval_batches(
 
 
 def _plan(
-    source: Source, batch_size: int, buckets: tuple[int, ...]
-) -> list[tuple[np.ndarray, Any]]:
-    """(items, padded length) of every evaluation batch."""
+    source: Source, batch_size: int, buckets: tuple[int, ...], process: tuple[int, int]
+) -> list[tuple[np.ndarray, Any, bool]]:
+    """(items, padded length, whether they count) of every evaluation batch of a process."""
     everything = np.arange(len(source), dtype=np.int32)
     parts: list[tuple[np.ndarray, int | None]] = [(everything, None)]
     if source.lengths is not None:
@@ -164,11 +170,13 @@ def _plan(
         order = np.argsort(source.lengths, kind="stable").astype(np.int32)
         edges = np.searchsorted(source.lengths[order], buckets, side="right")
         parts = list(zip(np.split(order, edges[:-1]), buckets, strict=True))
-    return [
-        (items[i : i + batch_size], length)
-        for items, length in parts
-        for i in range(0, len(items), batch_size)
-    ]
+    plan = []
+    for items, length in parts:
+        starts = list(range(0, len(items), batch_size))
+        for k in range(process[0], -(-len(starts) // process[1]) * process[1], process[1]):
+            start = starts[min(k, len(starts) - 1)]
+            plan.append((items[start : start + batch_size], length, k < len(starts)))
+    return plan
 
 
 def _bucket(longest: int, buckets: Sequence[int]) -> int:

@@ -35,6 +35,7 @@ AT_LEAST = {
     "train.eval_steps": 0,
     "train.save_steps": 0,
     "train.max_bad_steps": 1,
+    "train.hang_seconds": 0,
     "train.clip": 0.0,
     "train.weight_decay": 0.0,
     "eval.batch_size": 1,

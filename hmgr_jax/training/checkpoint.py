@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -45,6 +46,7 @@ class Checkpoints:
         self._damaged: set[int] = set()
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="digests")
         self._sealing: Future | None = None
+        self._bytes = 0  # of the state that was saved last
         self._manager = self._open()
 
     def __enter__(self) -> Self:
@@ -73,6 +75,7 @@ class Checkpoints:
             raise RuntimeError(f"step {step} cannot be saved: the newest checkpoint is {newest}")
         value = None if metric is None or not math.isfinite(metric) else float(metric)
         self._policy.metrics[step] = value
+        self._bytes = sum(getattr(leaf, "nbytes", 0) for leaf in jax.tree.leaves(state))
         # This step may have been written and lost before; its old digests would condemn the new.
         self._digest_file(step).unlink(missing_ok=True)
         try:
@@ -238,9 +241,11 @@ class Checkpoints:
                 file.unlink()
 
     def _not_written(self, error: Exception) -> UserError:
+        free = shutil.disk_usage(self.directory).free
         return UserError(
-            f"expected to write a checkpoint to {self.directory}, found {_line(error)}: make room "
-            f"or mend the disk and start again; the steps {self.steps()} are whole"
+            f"expected to write a checkpoint of {_megabytes(self._bytes)} to {self.directory}, "
+            f"where {_megabytes(free)} are free, found {_line(error)}: make room or mend the disk "
+            f"and start again; the steps {self.steps()} are whole"
         )
 
     def _not_whole(self, step: int, found: str) -> UserError:
@@ -259,6 +264,10 @@ def _of_process_0(value: int) -> int:
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"
 
 
 def _line(error: BaseException) -> str:

@@ -20,6 +20,9 @@ from hmgr_jax.models import defaults, unknown_name
 
 OPEN_GROUPS: Mapping[str, Any] = {"train.lr_factors": 1.0, "init": ""}
 """Groups whose keys are parts of the model, with a value of the type that theirs have."""
+SCORING = ("model.score_step",)
+"""Hyper-parameters that shape no parameter and only say how pairs are scored: they may differ
+between training and a later evaluation, where a system has them."""
 # What a result does not depend on: where the data lies (its fingerprint tells), what is printed,
 # how it is read and computed.
 _NOT_HASHED = (
@@ -27,6 +30,7 @@ _NOT_HASHED = (
     "data.threads",
     "train.log_steps",
     "train.save_steps",
+    "train.hang_seconds",
     "eval.tile",
 )
 # Files that a result does depend on count by their last name, wherever they lie.
@@ -87,6 +91,7 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                 "eval_steps": 0,  # 0: once an epoch
                 "save_steps": 0,  # so often, besides every evaluation
                 "max_bad_steps": 10,
+                "hang_seconds": 1800,  # so long without a sign of life ends the process; 0: never
             },
             "eval": {
                 "protocols": ("plain",),

@@ -20,10 +20,14 @@ from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.metrics.protocols import evaluate_all
 from hmgr_jax.models.base import Model, Variables
 from hmgr_jax.retrieval.all_pairs import Bucket, Progress, score_matrix
-from hmgr_jax.retrieval.room import demand_room
+from hmgr_jax.retrieval.room import code_bytes, demand_room
+from hmgr_jax.retrieval.shared_rows import in_shares
+from hmgr_jax.retrieval.tiles import as_buckets, n_items
 from hmgr_jax.shapes import Tree
-from hmgr_jax.training.parallel import shard
+from hmgr_jax.training import hosts
+from hmgr_jax.training.parallel import replicate, shard
 from hmgr_jax.training.scoring_progress import ScoringProgress
+from hmgr_jax.training.watchdog import alive
 
 Codes = Any
 
@@ -41,7 +45,8 @@ class Evaluator:
         buckets: Sequence[int] = BUCKETS,
     ) -> None:
         devices = mesh.devices.size
-        self.model, self.mesh, self.tile, self.buckets = model, mesh, tile, tuple(buckets)
+        self.model, self.tile, self.buckets = model, tile, tuple(buckets)
+        self.mesh = hosts.local_mesh(mesh)
         self.batch_size = -(-batch_size // devices) * devices
         self._encoders = {m: jax.jit(self._encoder(m)) for m in model.modalities}
 
@@ -75,16 +80,22 @@ class Evaluator:
     def encode(self, variables: Variables, modality: str, source: Source) -> Codes | list[Bucket]:
         """Codes of all items of ``source`` in order, or buckets where their shapes differ."""
         found: dict[Any, list[tuple[np.ndarray, Codes]]] = {}
-        for numbers, valid, items in eval_batches(source, self.batch_size, buckets=self.buckets):
+        alive(compiling=True)
+        share, buckets = hosts.share(), self.buckets
+        for numbers, valid, items in eval_batches(
+            source, self.batch_size, process=share, buckets=buckets
+        ):
             codes = self.encode_batch(variables, modality, items, numbers)
+            numbers, valid, codes = hosts.exchange((numbers, valid, codes))
             codes = jax.tree.map(lambda x, keep=valid: x[keep], codes)
             shape = str(jax.tree.map(lambda x: x.shape[1:], codes))
             found.setdefault(shape, []).append((numbers[valid], codes))
-        buckets = [_bucket(parts) for parts in found.values()]
-        if len(buckets) > 1:
-            return buckets
-        order = np.argsort(buckets[0].items)
-        return jax.tree.map(lambda x: x[order], buckets[0].codes)
+            alive()
+        parts = [_bucket(of_shape) for of_shape in found.values()]
+        if len(parts) > 1:
+            return parts
+        order = np.argsort(parts[0].items)
+        return jax.tree.map(lambda x: x[order], parts[0].codes)
 
     def encode_split(self, variables: Variables, split: Split) -> dict[str, Codes]:
         """Codes of every modality of a split."""
@@ -111,16 +122,27 @@ class Evaluator:
         progress: Progress | None = None,
         store: Path | None = None,
     ) -> np.ndarray:
-        """Score matrix float32 [items of a, items of b]; options are those of `score_matrix`."""
-        return score_matrix(
-            Partial(_ScoreTile(self.model, a, b), variables),
-            codes_a,
-            codes_b,
-            tile=(self.tile, self.tile),
-            devices=list(self.mesh.devices.flat),
-            progress=progress,
-            store=store,
-        )
+        """Score matrix float32 [items of a, items of b]; options are those of `score_matrix`.
+
+        Of several processes each scores its own rows, and all return the whole matrix.
+        """
+
+        def of(some: Codes, store: Path | None) -> np.ndarray:
+            return score_matrix(
+                Partial(_ScoreTile(self.model, a, b), variables),
+                some,
+                codes_b,
+                tile=(self.tile, self.tile),
+                devices=list(self.mesh.devices.flat),
+                progress=progress,
+                store=store,
+            )
+
+        index, count = hosts.share()
+        if count == 1:
+            return of(codes_a, store)
+        folder = store / f"{index}-of-{count}" if store else None
+        return in_shares(lambda own: of(own, folder), codes_a, n_items(as_buckets(codes_b)))
 
     def matrices(
         self, variables: Variables, split: Split, *, store: Path | None = None, tell: bool = False
@@ -134,17 +156,22 @@ class Evaluator:
             tell: show how far a long scoring is.
 
         Raises:
-            UserError: a matrix does not fit into memory; nothing is encoded then.
+            UserError: a matrix and the codes do not fit into memory; nothing is encoded then.
         """
         pairs = list(itertools.combinations(self.model.modalities, 2))
         sizes = {m: len(split.sources[m]) for m in self.model.modalities}
+        held = sum(
+            code_bytes(self._encoders[m], variables, inputs, split.sources[m], self.buckets)
+            for m, inputs in self.model.inputs().items()
+        )
         for a, b in pairs:
-            demand_room(sizes[a], sizes[b])
+            demand_room(sizes[a], sizes[b], codes=held)
         codes = self.encode_split(variables, split)
         for a, b in pairs:
             what = f"scoring {sizes[a]:,} {a} x {sizes[b]:,} {b} items"
             folder = None if store is None else store / f"{a}-{b}"
-            with ScoringProgress(what, shown=tell and jax.process_index() == 0) as progress:
+            alive(compiling=True)
+            with ScoringProgress(what, shown=tell and hosts.first()) as progress:
                 scores = self.scores(
                     variables, a, codes[a], b, codes[b], progress=progress, store=folder
                 )
@@ -179,6 +206,10 @@ class Evaluator:
             )
         return metrics
 
+    def here(self, variables: Variables) -> Variables:
+        """Variables on the devices of this process."""
+        return replicate(self.mesh, hosts.here(variables))
+
     @property
     def needs_train(self) -> bool:
         """Whether the model makes something of the training items before evaluation."""
@@ -186,6 +217,7 @@ class Evaluator:
 
     def finalized(self, variables: Variables, train: Split) -> Variables:
         """Variables for evaluation; encodes the training items only for models that ask."""
+        variables = self.here(variables)
         if not self.needs_train:
             return variables
         return self.model.finalize(variables, self.encode_split(variables, train))

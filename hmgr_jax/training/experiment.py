@@ -93,6 +93,10 @@ def build(config: ConfigDict, vocabulary: Vocabulary | None = None) -> Experimen
             for than there are.
     """
     check(config)
+    if config.parallel.mapper == "pmap" and jax.process_count() > 1:
+        raise UserError(
+            "parallel.mapper is pmap, which maps one process here: take shard_map for several."
+        )
     mesh = make_mesh(config.parallel.devices)
     data = open_data(config.data, vocabulary)
     for split in data.splits.values():  # dev too, which training would open hours later

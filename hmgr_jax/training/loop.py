@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 from hmgr_jax.data.pipeline import batches
 from hmgr_jax.data.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
+from hmgr_jax.training import bad_batches, hosts, results, resume, watchdog
 from hmgr_jax.training import config as configs
-from hmgr_jax.training import results, resume
 from hmgr_jax.training.check import check
 from hmgr_jax.training.checkpoint import Checkpoints
 from hmgr_jax.training.evaluate import Evaluator
@@ -47,7 +47,12 @@ def train(config: ConfigDict, workdir: Path) -> Results | None:
     done = results.finished(workdir, config)
     if done:
         return done
-    with lock(workdir), StopSignal() as stop:
+    hang = config.train.hang_seconds
+    with (
+        hosts.in_first(lambda: lock(workdir)),
+        StopSignal() as stop,
+        watchdog.Watchdog(hang, workdir),
+    ):
         folder = workdir / "checkpoints"
         # Bad data of a new run is found before anything is written.
         new = None if folder.is_dir() else _build(config)
@@ -85,10 +90,17 @@ class _Run:
             state, _, self.start = checkpoints.restore(experiment.abstract_state(), saved.step)
         else:
             state, self.start = experiment.first_state(), 0
+        hosts.demand_same(
+            configuration=configs.config_hash(self.config),
+            vocabulary=list(experiment.data.vocabulary.words),
+            data=experiment.data.fingerprint,
+            state=state,
+        )
         self.state: State = replicate(experiment.mesh, state)
-        write_json_atomic(workdir / "config.json", configs.plain(self.config))
-        self.log = MetricLog(workdir)
-        self.log.cut_after(self.start if saved else -1)
+        self.log = MetricLog(workdir, kept=hosts.first())
+        if hosts.first():
+            write_json_atomic(workdir / "config.json", configs.plain(self.config))
+            self.log.cut_after(self.start if saved else -1)
 
     def to_the_end(self) -> bool:
         """Train until the last step (True) or until asked to stop (False)."""
@@ -96,13 +108,18 @@ class _Run:
         self._describe()
         stream = self._batches()
         self.progress = Progress(
-            t.steps, items=t.batch_size, steps_per_epoch=epoch, first_step=self.start
+            t.steps,
+            items=t.batch_size,
+            steps_per_epoch=epoch,
+            first_step=self.start,
+            shown=hosts.first(),
         )
         with self.progress, contextlib.closing(self.log):
             for step, stage, entered in _schedule(self.experiment.stages(), self.start, t.steps):
                 if entered:
                     advance = self.experiment.step_function(stage)
                     self._enter(stage, step)
+                watchdog.alive(compiling=entered)
                 self.state, report = advance(self.state, None, next(stream))
                 done = step + 1
                 self.progress.update(done)
@@ -111,7 +128,7 @@ class _Run:
                     self._log(done, report)
                 due = last or done % (t.eval_steps or epoch) == 0
                 metric = self._evaluate(done) if due else None
-                stopping = self.stop.requested and not last  # read once: a signal may come any time
+                stopping = self.stop.at(done) and not last  # read once: a signal may come any time
                 if due or stopping or (t.save_steps and done % t.save_steps == 0):
                     self._save(done, metric)
                 if stopping:
@@ -133,6 +150,7 @@ class _Run:
             steps=config.train.steps,
             start=self.start,
             pad_to=experiment.mesh.devices.size,
+            process=hosts.share(),
             buckets=config.data.buckets,
             threads=config.data.threads,
             batching=config.data.batching,
@@ -164,10 +182,12 @@ class _Run:
         if self.progress.items_per_second is not None:
             self.log.write_timing(step, {"items_per_second": self.progress.items_per_second})
         if in_a_row >= self.config.train.max_bad_steps:
+            bad = range(step - in_a_row + 1, step + 1)
+            file = bad_batches.write(self.workdir, self.experiment, bad)
             raise UserError(
                 f"The loss or its gradient was not finite for {in_a_row} steps in a row up to step "
                 f"{step}; nothing of them was kept: lower train.lr, or look for extreme values in "
-                "the features."
+                f"the features of the items listed in {file}."
             )
 
     def _evaluate(self, step: int) -> float:
@@ -195,6 +215,8 @@ class _Run:
         self.checkpoints.save(step, self.state, json.loads(json.dumps(meta)), metric)
 
     def _describe(self) -> None:
+        if not hosts.first():
+            return
         e, t = self.experiment, self.config.train
         sizes = ", ".join(f"{len(s)} {name} rows" for name, s in e.data.splits.items())
         parameters = sum(x.size for x in jax.tree.leaves(self.state.params))
@@ -202,7 +224,8 @@ class _Run:
         print(
             f"{self.config.model.name} on {self.config.name}: {parameters:,} parameters; {sizes}; "
             f"{t.steps} steps of {t.batch_size} rows, {epochs:.1f} epochs, "
-            f"on {e.mesh.devices.size} {jax.devices()[0].device_kind} device(s)",
+            f"on {e.mesh.devices.size} {jax.devices()[0].device_kind} device(s)"
+            + (f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""),
             flush=True,
         )
         if self.start:

@@ -80,7 +80,12 @@ def make_mesh(devices: int = 0) -> Mesh:
     Raises:
         ValueError: more devices than there are.
     """
-    found = jax.devices()
+    # The rows that a process reads lie side by side in a batch, so its devices do in the mesh.
+    found = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    if jax.process_count() > 1 and devices not in (0, len(found)):
+        raise ValueError(
+            f"parallel.devices is {devices}, but several processes use all of their {len(found)}"
+        )
     if devices > len(found):
         raise ValueError(f"parallel.devices is {devices}, but this machine has {len(found)}")
     chosen = np.asarray(found[: devices or len(found)])
@@ -90,13 +95,23 @@ def make_mesh(devices: int = 0) -> Mesh:
 
 def replicate(mesh: Mesh, tree: Tree) -> Tree:
     """The tree on every device of the mesh."""
-    return jax.device_put(tree, NamedSharding(mesh, P()))
+    return _put(tree, NamedSharding(mesh, P()))
 
 
 def shard(mesh: Mesh, batch: Tree) -> Tree:
-    """A batch of host arrays, its leading axis split over the devices."""
-    sharding = NamedSharding(mesh, P(DATA))
-    return jax.tree.map(lambda x: jax.device_put(x, sharding), batch)
+    """A batch of host arrays, its leading axis split over the devices.
+
+    Of several processes each gives the rows of its own devices.
+    """
+    return _put(batch, NamedSharding(mesh, P(DATA)))
+
+
+def _put(tree: Tree, sharding: NamedSharding) -> Tree:
+    if sharding.is_fully_addressable:
+        return jax.tree.map(lambda x: jax.device_put(x, sharding), tree)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree
+    )
 
 
 def map_step(step: Callable[..., Any], mesh: Mesh, mapper: str = "shard_map") -> Callable[..., Any]:

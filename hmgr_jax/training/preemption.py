@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Self
 
+import jax
+from jax.experimental import multihost_utils
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopSignal:
-    """The first SIGTERM or SIGINT asks the loop to save and stop; a second one acts as usual.
+    """The first SIGTERM or SIGINT asks the loop to save and stop; a third one acts as usual.
 
     ``with StopSignal() as stop:`` takes both signals over; ``stop.requested`` turns True at the
-    first one and stays so, and ``stop.name`` tells which one it was. At that moment the former
-    handlers are back, so a second Ctrl-C raises KeyboardInterrupt and a second SIGTERM ends the
-    process. The handler does nothing but set the flag: it may run inside any call.
+    first one and stays so, and ``stop.name`` tells which one it was. A second one does not disturb
+    the saving (schedulers signal a process and its group, impatient people twice), but then the
+    former handlers are back, so a third Ctrl-C raises KeyboardInterrupt and a third SIGTERM ends
+    the process. The handler does nothing but set the flag: it may run inside any call.
 
     Who owns SIGTERM: here, this class; it is for one process. ``jax.distributed.initialize``
     installs a notifier of its own, and the two exclude each other: a Python handler installed
     before it never runs, one installed after it keeps JAX's agreement on a common last step from
-    ever being reached. Runs of several processes leave SIGTERM to JAX. Outside the main thread,
-    where Python allows no handlers, nothing is taken over and ``requested`` stays False.
+    ever being reached. Runs of several processes leave SIGTERM to JAX, and hand it their SIGINT.
+    Outside the main thread, where Python allows no handlers, nothing is taken over and
+    ``requested`` stays False.
     """
 
     def __init__(self) -> None:
@@ -31,9 +37,23 @@ class StopSignal:
         self._former: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        if jax.process_count() > 1:
+            self._former = {signal.SIGINT: signal.signal(signal.SIGINT, _pass_on)}
+        else:
             self._former = {number: signal.signal(number, self._handle) for number in SIGNALS}
         return self
+
+    def at(self, step: int) -> bool:
+        """Whether to stop after ``step``: the same answer in every process, who all ask each step.
+
+        A signal to one of several processes stops all of them, after the first step that none
+        has passed yet.
+        """
+        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
+            self.requested, self.name = True, "SIGTERM"
+        return self.requested
 
     def __exit__(
         self,
@@ -44,11 +64,19 @@ class StopSignal:
         self._give_back()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.requested, self.name = True, signal.Signals(number).name
-        self._give_back()
+        if not self.requested:
+            self.requested, self.name = True, signal.Signals(number).name
+            return
+        self._give_back()  # before it is said, so that it is true
+        os.write(2, b"warning: Saving, then stopping; one more signal ends this at once.\n")
 
     def _give_back(self) -> None:
         while self._former:
             number, handler = self._former.popitem()
             # None: a handler that was not set from Python and that Python cannot set again.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)  # type: ignore[arg-type]
+
+
+def _pass_on(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C at one process of several: JAX's notifier knows SIGTERM only."""
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
-
 from hmgr_jax.errors import FoundNonFinite
+from hmgr_jax.training.events import Events
 from hmgr_jax.training.workdir import write_text_atomic
 
 Row = dict[str, float]
 
 
 class MetricLog:
-    """Appends rows to the files of ``workdir``; for process 0 of a run.
+    """Appends rows to the files of ``workdir``; with ``kept`` False rows are only checked.
 
     ``metrics.jsonl`` has a row ``{"step": 10, "loss": 0.5, ...}`` a logging step and one a dev
     evaluation (names ``dev/...``), with the values of that very step and nothing that depends on
@@ -26,9 +24,9 @@ class MetricLog:
     events of both lie in ``tensorboard/``.
     """
 
-    def __init__(self, workdir: Path) -> None:
-        self._workdir = workdir
-        self._events: SummaryWriter | None = None
+    def __init__(self, workdir: Path, *, kept: bool = True) -> None:
+        self._workdir, self._kept = workdir, kept
+        self._events: Events | None = None
         self._purge_step: int | None = None
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
@@ -53,28 +51,21 @@ class MetricLog:
         self._purge_step = step + 1
 
     def close(self) -> None:
-        """Write out the TensorBoard events; rows are on disk already."""
-        if self._events is not None:
-            self._events.close()
-            self._events = None
+        """Close the file of TensorBoard events; everything is on disk already."""
+        events, self._events = self._events, None
+        if events is not None:
+            events.close()
 
     def _append(self, name: str, step: int, values: Mapping[str, Any]) -> None:
         row = _row(step, values)
+        if not self._kept:
+            return
         self._workdir.mkdir(parents=True, exist_ok=True)
         with (self._workdir / name).open("a", encoding="utf-8") as file:  # closing flushes
             file.write(json.dumps(row) + "\n")
-        events = self._events = self._events or self._open_events()
-        for key, value in row.items():
-            if key != "step":
-                events.add_scalar(re.sub(r"[^-/\w.]", "_", key), value, step)
-
-    def _open_events(self) -> SummaryWriter:
-        folder = self._workdir / "tensorboard"
-        # Names hold the second of the start: a run resumed at once would overwrite the old file.
-        number = len(list(folder.glob("*"))) if folder.exists() else 0
-        return SummaryWriter(
-            str(folder), purge_step=self._purge_step, filename_suffix=f".{number:04}"
-        )
+        if self._events is None:
+            self._events = Events(self._workdir / "tensorboard", self._purge_step)
+        self._events.write(int(step), {k: v for k, v in row.items() if k != "step"})
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -18,7 +18,7 @@ from hmgr_jax.data.open import open_data
 from hmgr_jax.errors import UserError
 from hmgr_jax.metrics.protocols import Sides, get_protocol
 from hmgr_jax.training import config as configs
-from hmgr_jax.training import plots
+from hmgr_jax.training import hosts, plots
 from hmgr_jax.training.checkpoint import Checkpoints
 from hmgr_jax.training.evaluate import Evaluator, recall_table
 from hmgr_jax.training.experiment import Experiment
@@ -95,12 +95,11 @@ def finish(
     """Evaluate the dev-best step on test and write the plots and, last, ``results.json``."""
     config, splits = experiment.config, experiment.data.splits
     state, _, step = checkpoints.restore(experiment.abstract_state(), checkpoints.best_step())
-    _say_if_better_was_lost(workdir, config.eval.select, step)
+    if hosts.first():
+        _say_if_better_was_lost(workdir, config.eval.select, step)
     variables = replicate(experiment.mesh, state).variables(None)
     variables = evaluator.finalized(variables, splits["train"])
     metrics = evaluator.metrics(variables, splits["test"], config.eval.protocols, tell=True)
-    plots.curves(workdir, step)
-    plots.recalls(workdir, metrics, f"{config.model.name} on {config.name}, test")
     found = record(
         config,
         protocols=config.eval.protocols,
@@ -109,7 +108,10 @@ def finish(
         step=step,
         fingerprint=experiment.data.fingerprint,
     )
-    write_json_atomic(workdir / FILE, found)  # last: whoever finds it finds everything else
+    if hosts.first():
+        plots.curves(workdir, step)
+        plots.recalls(workdir, metrics, f"{config.model.name} on {config.name}, test")
+        write_json_atomic(workdir / FILE, found)  # last: whoever finds it finds everything else
     return found
 
 

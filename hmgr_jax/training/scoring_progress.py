@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from hmgr_jax.training.progress import clock, is_live, print_line
+from hmgr_jax.training.watchdog import alive
 
 SILENT_SECONDS = 2.0
 """Nothing is shown of what ends sooner."""
@@ -62,6 +63,7 @@ class ScoringProgress:
 
     def __call__(self, done: int, total: int) -> None:
         """Tell that ``done`` tiles of ``total`` are scored."""
+        alive()
         now = time.perf_counter()
         self._first = self._first or (done, now)
         self._last = (done, total, now)

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.sharding import SingleDeviceSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from hmgr_jax.training.named_leaves import arrange_like, by_name
 
@@ -110,11 +110,18 @@ def legible(manager: ocp.CheckpointManager, step: int) -> bool:
 
 
 def placed(leaf: Any) -> Any:
-    """Abstract form of a template's leaf, on the first device where it does not say its own."""
+    """Abstract form of a template's leaf, placed where it says, else where all can reach it."""
     if isinstance(leaf, np.ndarray):
         return leaf
-    sharding = leaf.sharding or SingleDeviceSharding(jax.local_devices()[0])
+    sharding = leaf.sharding or _anywhere()
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _anywhere() -> Sharding:
+    """The first device; every device of every process where there are several."""
+    if jax.process_count() == 1:
+        return SingleDeviceSharding(jax.local_devices()[0])
+    return NamedSharding(Mesh(np.asarray(jax.devices()), ("all",)), PartitionSpec())
 
 
 def _without_trace(record: logging.LogRecord) -> bool:

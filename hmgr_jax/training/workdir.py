@@ -11,21 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from hmgr_jax.errors import UserError
 
 
 @contextlib.contextmanager
 def lock(workdir: Path) -> Iterator[None]:
-    """Hold ``workdir`` (made if absent) for this run; only process 0 of a run takes the lock.
+    """Hold ``workdir`` (made if absent) for this process.
 
     The kernel drops the lock when its holder ends, however it ends, so none is ever stale; the pid
     and host in ``.lock`` are only for the message. Raises UserError while another run holds it.
     """
-    if jax.process_index() != 0:
-        yield
-        return
     workdir.mkdir(parents=True, exist_ok=True)
     # The file is never deleted: a third run could otherwise lock a new file of the same name.
     descriptor = os.open(workdir / ".lock", os.O_RDWR | os.O_CREAT, 0o644)

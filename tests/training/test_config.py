@@ -19,6 +19,7 @@ from hmgr_jax.training.check import check
         {"data__threads": 4},
         {"train__log_steps": 7},
         {"train__save_steps": 7},
+        {"train__hang_seconds": 7},
         {"eval__tile": 7},
     ],
 )

@@ -130,6 +130,19 @@ def test_a_sentence_of_ones_own(workdir, tmp_path, drawn, capsys):
     assert found["unknown_words"] == ["zebra", "ufo"]
 
 
+@pytest.mark.filterwarnings("default")
+def test_a_sentence_longer_than_the_last_bucket(workdir, tmp_path, drawn, capsys):
+    """Cut to the 30 words that fit, with one line about it."""
+    assert explain(workdir, "0", " ".join(["red"] * 50), tmp_path) == 0
+    warned = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert len(warned) == 1
+    assert "sentence 0 has 50 words, but this run reads the first 30 of a sentence" in warned[0]
+    found = numbers(tmp_path)
+    assert found["words"] == ["<start>", *["red"] * 30, "<end>"]
+    weights = np.array(found["steps"][0]["t2i"]["weights"])
+    np.testing.assert_allclose(weights.sum(axis=1), np.ones(32), atol=1e-5)
+
+
 def test_a_pair_of_another_split_goes_to_the_folder_of_the_run(workdir, tmp_path, drawn):
     mine = shutil.copytree(workdir, tmp_path / "run")
     before = files(mine)

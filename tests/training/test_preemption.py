@@ -1,4 +1,4 @@
-"""Signals as a flag: the first one asks, the second one acts."""
+"""Signals as a flag: the first one asks, the second one may come too, the third one acts."""
 
 import os
 import signal
@@ -48,17 +48,19 @@ def test_the_first_signal_lets_the_loop_finish(number):
 
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_the_second_signal_acts_as_usual(first, second):
+@pytest.mark.parametrize("last", [signal.SIGTERM, signal.SIGINT])
+def test_the_third_signal_acts_as_usual(first, last):
     process = start("slow")
     process.send_signal(first)
     assert process.stdout.readline() == f"saving {first.name}\n"
-    process.send_signal(second)
+    process.send_signal(first)
+    assert "one more signal ends this at once" in process.stderr.readline()
+    process.send_signal(last)
     out, err = process.communicate(timeout=30)
     assert out == ""
     # Python dies of the signal itself after an uncaught KeyboardInterrupt.
-    assert process.returncode == -second
-    assert ("KeyboardInterrupt" in err) == (second == signal.SIGINT)
+    assert process.returncode == -last
+    assert ("KeyboardInterrupt" in err) == (last == signal.SIGINT)
 
 
 def test_former_handlers_come_back():
@@ -69,6 +71,8 @@ def test_former_handlers_come_back():
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == former
     with StopSignal() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
+        assert (stop.requested, stop.name) == (True, "SIGTERM")
+        os.kill(os.getpid(), signal.SIGINT)
         assert (stop.requested, stop.name) == (True, "SIGTERM")
         assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == former
     assert stop.requested

@@ -1,0 +1,80 @@
+"""Models that have collapsed or are not finite are never good, by whatever protocol."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from contract_cases import BATCH, LENGTH, small
+from tiny_run import results, run
+
+from hmgr_jax.errors import FoundNonFinite
+from hmgr_jax.metrics.protocols import PROTOCOLS
+from hmgr_jax.models import list_models
+from hmgr_jax.training.evaluate import Evaluator
+from hmgr_jax.training.parallel import make_mesh
+
+WORST = ("medR", "meanR")
+"""Less is better there."""
+
+
+@pytest.mark.parametrize("name", list(PROTOCOLS))
+@pytest.mark.parametrize("constant", [0.0, 1.0, -3.5])
+def test_a_constant_model_finds_nothing(name, constant):
+    """20 pictures in families of 4, with 3 captions each; ties count against the model."""
+    images, captions = np.arange(20), np.repeat(np.arange(20), 3)
+    protocol = dataclasses.replace(PROTOCOLS[name], items=20)
+    scores = np.full((20, 60), constant, np.float32)
+    families = {"image": images // 4, "text": captions // 4}
+    found = protocol.evaluate(scores, images, captions, families=families)
+    worst = {measure: found.pop(measure) for measure in list(found) if measure.endswith(WORST)}
+    assert found
+    # Folds have only four pictures: rank 4 of 4 is within the first five.
+    below = {m: v for m, v in found.items() if not name.startswith("coco1k") or m.endswith("R@1")}
+    assert set(below.values()) == {0.0}
+    items = 4 if name == "coco1k" else 20
+    assert all(v in (items, 3 * items - 2) for v in worst.values())
+
+
+@pytest.fixture(scope="module", params=list_models())
+def system(request):
+    return small(request.param)
+
+
+def _evaluate(system, value):
+    """Metrics of a system whose parameters all have one value."""
+    variables = jax.device_get(system.start().variables(system.tables))
+    params = jax.tree.map(lambda x: np.full_like(x, value), variables.params)
+    evaluator = Evaluator(system.model, make_mesh(8), batch_size=BATCH, buckets=(LENGTH,))
+    splits = system.data.splits
+    variables = evaluator.finalized(dataclasses.replace(variables, params=params), splits["train"])
+    return evaluator.metrics(variables, splits["test"], ("plain",))
+
+
+def test_a_collapsed_system_is_no_better_than_chance(system):
+    found = _evaluate(system, 0.0)
+    chance = {f"{d}/R@{k}": 100 * k / 8 for d in ("i2t", "t2i") for k in (1, 5)}
+    assert all(found[name] <= value for name, value in chance.items()), found
+
+
+def test_weights_that_are_not_finite_are_an_error(system):
+    with pytest.raises(FoundNonFinite, match="every score must be finite, found nan in row 0"):
+        _evaluate(system, np.nan)
+
+
+def test_a_run_whose_scores_are_not_finite_stops_in_a_sentence(tmp_path, monkeypatch, capsys):
+    real = Evaluator.scores
+
+    def scores(self, *arguments, **options):
+        found = np.array(real(self, *arguments, **options))
+        found[2, 1] = np.nan
+        return found
+
+    monkeypatch.setattr(Evaluator, "scores", scores)
+    assert run(tmp_path / "run") == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert "every score must be finite, found nan in row 2, column 1" in error
+    assert not (tmp_path / "run" / "results.json").exists()
+    monkeypatch.undo()
+    assert run(tmp_path / "run") == 0
+    assert results(tmp_path / "run")["metrics"]["rsum"] > 0

@@ -1,0 +1,43 @@
+"""Every system resumes exactly: its whole state and its metrics, across the edge of an epoch.
+
+Dropout is on, batches are read ahead, and a new system is tested as soon as it is registered.
+"""
+
+import jax
+import numpy as np
+import pytest
+from faulty_run import assert_as_unbroken
+from tiny_run import KilledError, config, finished, kill_at_the_save_of, run
+
+from hmgr_jax.models import list_models
+from hmgr_jax.training.checkpoint import Checkpoints
+from hmgr_jax.training.experiment import build
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        name if name == "vse" else pytest.param(name, marks=pytest.mark.slow)
+        for name in list_models()
+    ],
+)
+def test_killed_at_step_8_and_resumed_from_step_4(tmp_path, monkeypatch, model):
+    kill_at_the_save_of(monkeypatch, 8)
+    with pytest.raises(KilledError):
+        run(tmp_path / "run", model=model)
+    monkeypatch.undo()
+    assert run(tmp_path / "run", model=model) == 0
+    assert_as_unbroken(tmp_path / "run", model)
+    states = [_last_state(folder, model) for folder in (tmp_path / "run", finished(model))]
+    for (path, a), b in zip(
+        jax.tree.leaves_with_path(states[0]), jax.tree.leaves(states[1]), strict=True
+    ):
+        np.testing.assert_array_equal(a, b, err_msg=jax.tree_util.keystr(path))
+
+
+def _last_state(workdir, model):
+    template = build(config(model=model)).abstract_state()
+    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        state, _, step = checkpoints.restore(template, 12)
+    assert step == 12
+    return jax.device_get(state)

@@ -1,0 +1,138 @@
+"""Several processes are one run: the same numbers, stopped and resumed together."""
+
+import shutil
+import signal
+
+import pytest
+import tiny_run
+import two_processes as two
+
+from hmgr_jax.models import list_models
+from hmgr_jax.training.workdir import lock
+
+QUICK = ("hmgr", "imram")
+SYSTEMS = [
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in list_models()
+]
+STEPS = {"train__steps": 24, "train__eval_steps": 8}
+"""Time enough for a signal to be agreed on."""
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """{system: folder of a run of one process with two devices}."""
+    made = {}
+
+    def of(name):
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp(name) / "run"
+            two.run(made[name], count=1, devices=2, model=name, **STEPS)
+        return made[name]
+
+    return of
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_two_processes_are_one(alone, tmp_path, name):
+    """Batches, steps, evaluation and results; stopped by a signal to one of them on the way."""
+    with two.Group(tmp_path, model=name, **STEPS) as group:
+        group.wait_for("step 3/24")
+        group.send(1)
+        assert group.codes() == [0, 0], group.errors
+    assert not (tmp_path / "results.json").exists()
+    stopped = [line for line in group.outputs[0] if "Stopped by SIGTERM" in line]
+    assert len(stopped) == 1
+    saved = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
+    assert f"after step {saved}," in stopped[0]
+    assert two.rows(tmp_path)[-1]["step"] <= saved
+
+    two.run(tmp_path, model=name, **STEPS)
+    expected = alone(name)
+    two.assert_same_numbers(two.rows(tmp_path), two.rows(expected))
+    found, wanted = two.results(tmp_path), two.results(expected)
+    assert {k: v for k, v in found.items() if k != "metrics"} == {
+        k: v for k, v in wanted.items() if k != "metrics"
+    }
+    assert found["metrics"] == pytest.approx(wanted["metrics"], rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list_models())
+def test_four_processes_are_one(alone, tmp_path, name):
+    two.run(tmp_path, count=4, model=name, **STEPS)
+    two.assert_same_numbers(two.rows(tmp_path), two.rows(alone(name)))
+    assert two.results(tmp_path)["metrics"] == pytest.approx(
+        two.results(alone(name))["metrics"], rel=1e-5
+    )
+
+
+def test_goes_on_with_another_number_of_processes_and_devices(alone, tmp_path):
+    """1 x 2 devices, then 2 x 2, then 1 x 1: the same batches, losses to 1e-5."""
+    whole = alone("hmgr")
+    for count, devices, stop in ((1, 2, "step 3/24"), (2, 2, "step 10/24"), (1, 1, None)):
+        with two.Group(tmp_path, count=count, devices=devices, model="hmgr", **STEPS) as group:
+            if stop:
+                group.wait_for(stop)
+                group.send(0)
+            assert not any(group.codes()), group.errors
+        assert (tmp_path / "results.json").exists() == (stop is None)
+    two.assert_same_numbers(two.rows(tmp_path), two.rows(whole))
+
+
+def test_the_death_of_a_process_is_told_by_its_name(alone, tmp_path):
+    """The other one ends within seconds, and the run goes on from the last checkpoint."""
+    with two.Group(tmp_path, model="hmgr", **STEPS, train__save_steps=3) as group:
+        group.wait_for("step 7/24")
+        group.send(1, signal.SIGKILL)
+        codes = group.codes()
+        victim = group.processes[1].pid
+    assert codes == [69, -signal.SIGKILL], group.errors
+    assert f"pid {victim}) has not been heard of" in group.said(0)
+    assert "goes on from its last checkpoint" in group.said(0)
+    two.run(tmp_path, model="hmgr", **STEPS, train__save_steps=3)
+    two.assert_same_numbers(two.rows(tmp_path), two.rows(alone("hmgr")))
+
+
+def test_a_mistake_at_one_process_ends_all(tmp_path):
+    """Here process 1 was started with another value; both say which one differs."""
+    with Mismatched(tmp_path / "run", model="vse") as group:
+        codes = group.codes()
+    assert codes == [2, 2], group.errors
+    for index in range(2):
+        assert "Process 1 has another configuration than process 0" in group.said(index)
+
+
+class Mismatched(two.Group):
+    """Process 1 trains with another learning rate."""
+
+    def _start(self, index, arguments, devices):
+        super()._start(
+            index, [*arguments, "--config.train.lr=0.5"] if index else arguments, devices
+        )
+
+
+def test_a_folder_in_use_is_refused_by_all(tmp_path):
+    shutil.copytree(tiny_run.interrupted(tmp_path / "copy"), tmp_path / "run")
+    with lock(tmp_path / "run"), two.Group(tmp_path / "run", model="vse") as group:
+        assert group.codes() == [2, 2], group.errors
+    for index in range(2):
+        assert "found it in use by process" in group.said(index)
+    assert "Traceback" not in group.said(0) + group.said(1)
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("here", "--hosts is auto or HOST:PORT,N,I"),
+        ("127.0.0.1:1,2,2", "a process from 0 to N - 1"),
+        ("127.0.0.1,2,1", "HOST:PORT"),
+    ],
+)
+def test_a_misspelt_address_is_refused(tmp_path, capsys, spec, expected):
+    assert tiny_run.run(tmp_path, "--hosts", spec) == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_modes_of_one_process_refuse_hosts(tmp_path, capsys):
+    assert tiny_run.run(tmp_path, "--mode=encode", "--hosts", "auto") == 2
+    assert "start one process" in capsys.readouterr().err
