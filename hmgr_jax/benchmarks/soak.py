@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import shutil
@@ -14,8 +15,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from hmgr_jax.benchmarks.soak_phases import last_step, phase
-from hmgr_jax.benchmarks.soak_recipe import STEPS
+from hmgr_jax.benchmarks.soak_phases import Pace, last_step, phase
 from hmgr_jax.errors import UserError
 
 RECIPE = Path(__file__).with_name("soak_recipe.py")
@@ -23,6 +23,7 @@ WRITTEN = ("metrics.jsonl", "results.json")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 ENDS = {signal.SIGKILL: (-signal.SIGKILL,), signal.SIGTERM: (0, -signal.SIGTERM)}
 """Exit codes; SIGTERM ends a process at once that is still importing."""
+BEFORE_STEPS = ("starting", "compiling")
 PATIENCE = 1200.0
 """Seconds in which a process has to save and end after SIGTERM, on a busy machine too."""
 
@@ -61,7 +62,7 @@ class _Soak:
         """Do it."""
         began = time.monotonic()
         self._let_finish(self.root / "first")  # fills the compile cache
-        self._measure(self.root / "unbroken")
+        self.pace = self._measure(self.root / "unbroken")
         self._compare(self.root / "first")
         while (done := sum(self.signals.values())) < kills and not self.problems:
             print(f"{done}/{kills} kills, {self.finished} runs finished", file=sys.stderr)
@@ -79,8 +80,7 @@ class _Soak:
             "differences": self.differences,
             "damaged": self.damaged,
             "problems": self.problems,
-            "seconds_to_open": self.opens,
-            "seconds_to_train": self.trains,
+            "seconds_of_phases": dataclasses.asdict(self.pace),
             "seconds": time.monotonic() - began,
         }
 
@@ -106,33 +106,32 @@ class _Soak:
                 env=os.environ | changed,
             )
 
-    def _measure(self, workdir: Path) -> None:
-        """Let a run finish and take the times until its data is open and until its end."""
-        began, process, self.opens = time.monotonic(), self._start(workdir), 0.0
+    def _measure(self, workdir: Path) -> Pace:
+        """Let a run finish and look when it makes its first step, its last one, and ends."""
+        began, process = time.monotonic(), self._start(workdir)
+        stepped = trained = 0.0
         while process.poll() is None:
-            if not self.opens and phase(workdir, _said(workdir)) != "starting":
-                self.opens = time.monotonic() - began
+            doing, now = phase(workdir, _said(workdir)), time.monotonic() - began
+            stepped = stepped or (0.0 if doing in BEFORE_STEPS else now)
+            trained = trained or (now if doing == "finishing" else 0.0)
             time.sleep(0.02)
-        self.trains = time.monotonic() - began - self.opens
         if process.returncode:
             self._problem(workdir, f"a run that was left alone ended with {process.returncode}")
+        return Pace(stepped, trained - stepped, time.monotonic() - began - trained)
 
     def _until_a_moment(self, process: subprocess.Popen[bytes], workdir: Path) -> int:
-        """Wait for a random part of the time that the run would still take; its exit code.
-
-        What lies beyond the opening of the data is counted from there: how long that takes depends
-        on how busy the machine is, and runs would never get further where it became busier.
+        """Wait for a moment at random in what is left of the run; its exit code.
 
         Raises:
             subprocess.TimeoutExpired: the moment has come and the run has not ended.
         """
-        left = 1 - last_step(workdir) / STEPS
-        moment = self.draw.uniform(0, self.opens + left * self.trains)
-        if moment < self.opens:
-            return process.wait(moment)
-        while process.poll() is None and phase(workdir, _said(workdir)) == "starting":
-            time.sleep(0.05)
-        return process.wait(moment - self.opens)
+        step, seconds = self.pace.moment(self.draw, self.reached)
+        while step and process.poll() is None:
+            new = phase(workdir, _said(workdir)) not in BEFORE_STEPS
+            if new and last_step(workdir) >= step:
+                break
+            time.sleep(0.02)
+        return process.wait(seconds)
 
     def _let_finish(self, workdir: Path) -> None:
         code = self._start(workdir).wait()
@@ -142,6 +141,7 @@ class _Soak:
     def _kill(self, number: signal.Signals) -> None:
         """Start or resume the current run and send it a signal at a random moment."""
         workdir = self._current()
+        self.reached = last_step(workdir)
         process = self._start(workdir)
         try:
             code: int | None = self._until_a_moment(process, workdir)

@@ -1,13 +1,14 @@
 """The soak kills, resumes and compares; and it would notice a run that ends otherwise."""
 
 import json
+import random
 import sys
 
 import pytest
 
 from hmgr_jax import bench
 from hmgr_jax.benchmarks import soak
-from hmgr_jax.benchmarks.soak_phases import phase
+from hmgr_jax.benchmarks.soak_phases import Pace, phase
 from hmgr_jax.benchmarks.soak_recipe import STEPS
 
 
@@ -63,6 +64,22 @@ def test_what_goes_wrong_is_a_problem(tmp_path, monkeypatch, fault, sentence):
     row = soak.run(kills=1, folder=str(tmp_path))
     assert any(problem.startswith(sentence) for problem in row["problems"]), row
     assert bench.main(["bench", "soak", "--kills", "1", "--folder", str(tmp_path)]) == 1
+
+
+def test_moments_are_spread_over_what_is_left_of_a_run():
+    pace, draw = Pace(first_step=2.0, training=12.0, finishing=1.0), random.Random(0)
+    for reached, seconds in ((0, 12.0), (90, 3.0), (STEPS, 0.0)):
+        found = [pace.moment(draw, reached) for _ in range(2000)]
+        starting = [s for step, s in found if step == 0]
+        finishing = [s for step, s in found if step == STEPS]
+        between = [(step, s) for step, s in found if 0 < step < STEPS]
+        for part, share in ((starting, 2.0), (between, seconds), (finishing, 1.0)):
+            assert len(part) / 2000 == pytest.approx(share / (3 + seconds), abs=0.05)
+        assert 0 <= min(starting) < 0.2 < 1.8 < max(starting) < 2
+        assert all(max(1, reached) <= step and 0 <= s <= 0.2 for step, s in between)
+        if between:
+            assert min(between)[0] <= reached + 2
+            assert max(between)[0] == STEPS - 2
 
 
 def test_what_a_run_is_doing(tmp_path):
