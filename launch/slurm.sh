@@ -22,7 +22,7 @@ set -euo pipefail
 
 max_requeues=100
 dry_run=false
-workdir= results=results.json
+workdir='' results=results.json
 command=()
 
 fail() {
