@@ -21,8 +21,8 @@ from hmgr_jax.errors import UserError
 RECIPE = Path(__file__).with_name("soak_recipe.py")
 WRITTEN = ("metrics.jsonl", "results.json")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
-ENDS = {signal.SIGKILL: (-signal.SIGKILL,), signal.SIGTERM: (0, -signal.SIGTERM)}
-"""Exit codes; SIGTERM ends a process at once that is still importing."""
+UNGUARDED = ("starting", "finishing")
+"""Where SIGTERM may end a process at once: it is importing, or has written its results."""
 BEFORE_STEPS = ("starting", "compiling")
 PATIENCE = 1200.0
 """Seconds in which a process has to save and end after SIGTERM, on a busy machine too."""
@@ -155,7 +155,9 @@ class _Soak:
             code = self._await(process)
             self.signals[number.name] += 1
             self.phases[doing] += 1
-            if code not in ENDS[number]:
+            saved = number == signal.SIGTERM and code == 0
+            ended = code == -number and (number == signal.SIGKILL or doing in UNGUARDED)
+            if not saved and not ended:
                 self._problem(workdir, f"{number.name} while {doing} ended it with {code}")
         else:
             if code:
