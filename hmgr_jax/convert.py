@@ -4,7 +4,8 @@
 
     --weights FILE               .pth, .pt, .pth.tar (zip format), .safetensors or .npz
     --config configs/f30k.py:imram      the recipe that the weights fit
-    --config.model.variant=text  any value of it
+    --config.model.variant=text  any value of it; else the training script's options count, where
+                                 the file has them, before the recipe
     --vocabulary VOCAB.json      in SCAN's layout, the one that the weights were trained with
     --workdir runs/official      the folder to make
     --model imram                whose official names the file has; by default the recipe's model
@@ -78,7 +79,7 @@ def _import(flags: argparse.Namespace, overrides: Mapping[str, str | None]) -> i
         Path(weights),
         Path(workdir),
         config=config,
-        overrides={} if config else overrides,
+        overrides=overrides,
         vocabulary=Path(flags.vocabulary) if flags.vocabulary else None,
         model=flags.model,
     )

@@ -1,15 +1,22 @@
-"""``--mode=evaluate`` of a system that scores pair by pair: stopped and started again."""
+"""``--mode=evaluate`` of a system that scores pair by pair: stopped, started again, by one step."""
 
 import json
 import shutil
 
+import jax
+import numpy as np
 import pytest
-from tiny_run import files, finished, results
+from tiny_run import config, files, finished, results
 
 from hmgr_jax.main import main
+from hmgr_jax.metrics.protocols import evaluate_all
 from hmgr_jax.models import get_model
 from hmgr_jax.retrieval import all_pairs, tiles
 from hmgr_jax.retrieval.retriever import Retriever
+from hmgr_jax.training import commands
+from hmgr_jax.training.config import config_hash
+
+SCORE_STEP = "model.score_step"
 
 
 @pytest.fixture
@@ -99,3 +106,29 @@ def test_only_systems_that_score_pair_by_pair_keep_scores(workdir):
     assert retriever.store("dev") == workdir / "scores" / "dev"
     retriever.model = get_model("vse")
     assert retriever.store("dev") is None
+
+
+def test_scores_of_one_step(workdir):
+    """Of an IMRAM trained on the sum over steps."""
+    whole, first = Retriever.load(workdir), commands.load(workdir, None, {SCORE_STEP: "1"})
+    data = whole.open(("test",)).splits["test"]
+    codes = whole.evaluator.encode_split(whole.variables, data)
+    pair = ("image", codes["image"]), ("text", codes["text"])
+    steps = jax.jit(whole.model.step_scores)(whole.variables, codes["image"], codes["text"])
+    np.testing.assert_allclose(first.score(*pair), steps[0], rtol=0, atol=1e-6)
+    assert np.abs(first.score(*pair) - whole.score(*pair)).max() > 0.1
+
+    assert evaluate(workdir, f"--config.{SCORE_STEP}=1") == 0
+    found = json.loads((workdir / "evaluation-test.json").read_text())
+    assert found["metrics"] == evaluate_all(
+        ("worlds", "family"),
+        np.asarray(steps[0]),
+        data.groups["image"],
+        data.groups["text"],
+        families=data.families,
+    )
+    assert found["metrics"] != results(workdir)["metrics"]
+    assert found["config_hash"] == config_hash(first.config) != results(workdir)["config_hash"]
+    with pytest.warns(UserWarning, match=r"the recipe changes .*: model\.score_step: 0 -> 2"):
+        given = Retriever.load(workdir, config(model="imram", model__score_step=2))
+    np.testing.assert_allclose(given.score(*pair), steps[1], rtol=0, atol=1e-6)

@@ -135,6 +135,24 @@ def test_load_takes_one_item_and_unknown_words(retriever):
     assert scores == pytest.approx(retriever.score(("image", image), ("text", text)))
 
 
+def test_long_sentences_are_cut_as_long_captions_are(retriever):
+    """The last bucket of the run is 32 long, <start> and <end> within."""
+    long = " ".join(["red", "circle"] * 20)
+    with pytest.warns(
+        RuntimeWarning, match="sentence 1 has 40 words, but this run reads the first 30"
+    ):
+        found = retriever.encode("text", ["a red star", long])
+    cut = retriever.encode("text", ["a red star", " ".join(long.split()[:30])])
+    np.testing.assert_array_equal(found, cut)
+    retriever = hmgr_jax.load(finished())
+    retriever.config.data.max_words = 4
+    with pytest.warns(
+        RuntimeWarning, match="sentence 0 has 40 words, but this run reads the first 4 "
+    ):
+        found = retriever.encode("text", [long])
+    np.testing.assert_array_equal(found, retriever.encode("text", ["red circle red circle"]))
+
+
 @pytest.mark.parametrize(
     ("modality", "items", "sentence"),
     [

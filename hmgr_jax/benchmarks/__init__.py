@@ -1,1 +1,1 @@
-"""What `python -m hmgr_jax.bench` measures, one file a benchmark."""
+"""What `python -m hmgr_jax.bench` and `launch/scaling.py` measure, and how."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from hmgr_jax.interop import run_folder, state_dict
 from hmgr_jax.interop.names import Names
 from hmgr_jax.interop.releases import RELEASES, Release
 from hmgr_jax.interop.run_folder import Meta, Saved
+from hmgr_jax.interop.script_options import as_trained
 from hmgr_jax.interop.state_dict import Weights
 from hmgr_jax.shapes import Tree
 from hmgr_jax.training import config as configs
@@ -70,8 +70,9 @@ def import_weights(
     Args:
         path: see ``state_dict.read_weights``.
         workdir: a folder that is not there yet.
-        config: the recipe; by default the one in the metadata of an exported file.
-        overrides: values to change in that one.
+        config: the recipe, with ``overrides`` in it; by default what an exported file was trained
+            with. What the official training script's options in the file say counts more.
+        overrides: what the command line sets, which counts most.
         vocabulary: SCAN's JSON file; by default the one in the metadata.
         model: the system whose official names the file has; by default that of the recipe.
 
@@ -83,29 +84,49 @@ def import_weights(
     exported = _exported(weights, path)
     if config is None:
         config = _config_within(exported, overrides or {}, path)
-    name = config.model.name
-    if model is not None and model != name:
-        raise UserError(
-            f"--model is {model}, but the recipe is for {name}: give it as FILE:{model}."
-        )
+    _demand_system(model, config)
+    if not exported:
+        release = _release(config.model.name)
+        config = as_trained(config, release, weights, path, overrides or {})
     check(config)
-    kind = weights.metadata["names"] if exported else OFFICIAL
+    words = _words(vocabulary, exported, path)
+    saved, unused = _fitted(weights, exported, config, words)
+    run_folder.write(workdir, saved)
+    _tell_imported(path, workdir, weights, config.model.name, unused)
+
+
+def _demand_system(given: str | None, config: ConfigDict) -> None:
+    name = config.model.name
+    if given is not None and given != name:
+        raise UserError(
+            f"--model is {given}, but the recipe is for {name}: give it as FILE:{given}."
+        )
+
+
+def _fitted(
+    weights: Weights, exported: Meta | None, config: ConfigDict, vocabulary: Vocabulary
+) -> tuple[Saved, list[str]]:
+    """The weights as the state of a model, and names of those for which it has no place."""
     meta: Meta = {
         "steps_per_epoch": 1,
         "fingerprint": "imported weights",
-        **(exported or {"features": _release(name).features(weights.state)}),
+        **(exported or {"features": _release(config.model.name).features(weights.state)}),
         "config": configs.plain(config),
-        "vocabulary": list(_words(vocabulary, exported, path).words),
+        "vocabulary": list(vocabulary.words),
     }
     step = int(meta.pop("step", 0))
     template = run_folder.template(meta)
-    names = _names(kind, meta, template)
-    saved = Saved(naming.to_params(names, weights.state, template), meta, step)
-    run_folder.write(workdir, saved)
+    names = _names(weights.metadata["names"] if exported else OFFICIAL, meta, template)
+    state = naming.to_params(names, weights.state, template)
+    unused = [n for n in naming.unused(names, template) if n in weights.state]
+    return Saved(state, meta, step), unused
+
+
+def _tell_imported(
+    path: Path, workdir: Path, weights: Weights, name: str, unused: list[str]
+) -> None:
     print(f"imported:  {len(weights.state)} tensors of {path} as {name} into {workdir}")
-    _tell("unused:", [n for n in naming.unused(names, template) if n in weights.state])
-    if not exported:
-        _warn_of_options(_release(name).options(weights.options), config)
+    _tell("unused:", unused)
     print(
         f"evaluate:  python -m hmgr_jax.main --workdir {workdir} --mode=evaluate "
         "--config.data.root=FOLDER"
@@ -197,14 +218,3 @@ def _words(given: Path | None, exported: Meta | None, path: Path) -> Vocabulary:
 def _tell(what: str, names: list[str]) -> None:
     if names:
         print(f"{what:10s} {', '.join(names)} (this variant of the model has no place for them)")
-
-
-def _warn_of_options(said: Mapping[str, Any], config: ConfigDict) -> None:
-    """Shapes do not tell a variant or a number of steps; the script's own options do."""
-    differing = [f"--config.model.{k}={v}" for k, v in said.items() if config.model.get(k, v) != v]
-    if differing:
-        warnings.warn(
-            "the weights were trained with other options than the recipe's: if they are to be "
-            f"evaluated as they were trained, import them with {' '.join(differing)}",
-            stacklevel=3,
-        )

@@ -46,8 +46,11 @@ def features(state: Mapping[str, np.ndarray]) -> dict[str, dict[str, tuple[int, 
     return {"image": image, "text": {"tokens": (1,), "lengths": ()}}
 
 
-def options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Our hyper-parameters as the released code and the options of its training script say them."""
+def options(given: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Our hyper-parameters as the released code and the options of its training script say them.
+
+    A state_dict that has the units of one direction alone can be of that variant only.
+    """
     read: dict[str, tuple[str, Callable[[Any], Any]]] = {
         "model_mode": ("variant", lambda value: str(value).removesuffix("_IMRAM")),
         "iteration_step": ("steps", int),
@@ -56,6 +59,7 @@ def options(given: Mapping[str, Any]) -> dict[str, Any]:
         "no_IMRAM_norm": ("memory_norm", lambda value: not value),
     }
     fixed = {"region_scale": "none", "slope": 0.1, "unit": "gate_full", "score_step": 0}
-    return fixed | {
-        ours: parse(given[name]) for name, (ours, parse) in read.items() if name in given
-    }
+    said = {ours: parse(given[name]) for name, (ours, parse) in read.items() if name in given}
+    units = {"text": "linear_t2i.weight", "image": "linear_i2t.weight"}
+    able = [variant for variant, name in units.items() if name in state]
+    return fixed | said | ({"variant": able[0]} if len(able) == 1 else {})

@@ -22,10 +22,8 @@ import jax
 import numpy as np
 
 from hmgr_jax.errors import FoundNonFinite, UserError
+from hmgr_jax.interop.comparison import RTOL, Answer, Comparison, compare
 
-ATOL, RTOL = 1e-5, 1e-4
-RTOL_NORMS = 1e-3
-"""Of gradient norms."""
 BY_MODEL = {"imram": "parity_imram"}
 """{``meta["model"]``: the module here whose ``CHECKER`` understands it}."""
 BY_ARRAYS = {("sims", "i2t", "t2i"): "parity_recall"}
@@ -58,17 +56,6 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A quantity as we compute it."""
-
-    value: Any
-    """An array or a number."""
-    labels: Sequence[str] | None = None
-    """Names of the entries of a vector, to say which one is off."""
-    rtol: float = RTOL
-
-
-@dataclass(frozen=True)
 class Checker:
     """How the cases of one kind are checked."""
 
@@ -76,29 +63,6 @@ class Checker:
     """Arrays that need no answer of ours."""
     answers: Callable[[Case], Mapping[str, Answer]]
     """Our outputs by the names of theirs, from inputs and weights alone."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One quantity of a case, ours beside theirs."""
-
-    case: str
-    quantity: str
-    error: float
-    """The largest ``|ours - theirs|``; NaN where they cannot be compared."""
-    rtol: float
-    fault: str
-    """What is off, and where; empty where nothing is."""
-
-    def row(self) -> dict[str, str]:
-        """The cells of a table."""
-        return {
-            "case": self.case,
-            "quantity": self.quantity,
-            "largest error": f"{self.error:.1e}",
-            "tolerance": f"{ATOL:.0e} + {self.rtol:.0e} |x|",
-            "ok": f"NO, {self.fault}" if self.fault else "yes",
-        }
 
 
 def find(folder: Path, names: Sequence[str] = ()) -> list[Path]:
@@ -180,7 +144,7 @@ def check(case: Case) -> list[Comparison]:
     compared = [n for n in case.arrays if n in ours]
     if not compared:
         raise UserError(f"it holds no output, which would be one of {', '.join(ours)}: add some.")
-    return [_compare(case.name, n, ours[n], case.arrays[n]) for n in compared]
+    return [compare(case.name, n, ours[n], case.arrays[n]) for n in compared]
 
 
 @contextlib.contextmanager
@@ -231,27 +195,3 @@ def _checker(case: Case) -> Checker:
         known = ", ".join(BY_MODEL)
         raise UserError(f"its model is {model!r}, and only these can be checked: {known}.")
     return importlib.import_module(f"hmgr_jax.interop.{module}").CHECKER
-
-
-def _compare(case: str, quantity: str, answer: Answer, theirs: np.ndarray) -> Comparison:
-    """Elementwise ``|ours - theirs| <= atol + rtol |theirs|``, and both finite."""
-    ours = np.asarray(answer.value, np.float64)
-    if ours.shape != theirs.shape or theirs.dtype.kind not in "iuf" or not ours.size:
-        fault = f"ours is {list(ours.shape)}, theirs {theirs.dtype}{list(theirs.shape)}"
-        return Comparison(case, quantity, np.nan, answer.rtol, fault)
-    theirs = theirs.astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        error = np.abs(ours - theirs)
-        excess = error - (ATOL + answer.rtol * np.abs(theirs))
-    excess = np.where(np.isfinite(ours) & np.isfinite(theirs), excess, np.inf)
-    fault = ""
-    if not (excess <= 0).all():
-        worst = np.unravel_index(np.argmax(excess), excess.shape)
-        fault = f"{_place(worst, answer.labels)}{ours[worst]:.7g} instead of {theirs[worst]:.7g}"
-    return Comparison(case, quantity, float(error.max()), answer.rtol, fault)
-
-
-def _place(index: tuple[Any, ...], labels: Sequence[str] | None) -> str:
-    if not index:
-        return ""
-    return f"{labels[index[0]]}: " if labels else f"{[int(i) for i in index]}: "

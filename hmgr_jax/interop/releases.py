@@ -20,9 +20,9 @@ class Release:
     """Of the model's hyper-parameters: its official names."""
     features: Callable[[Mapping[str, np.ndarray]], Mapping[str, Mapping[str, tuple[int, ...]]]]
     """Of a state_dict: shapes of the items that it was trained on."""
-    options: Callable[[Mapping[str, Any]], Mapping[str, Any]]
-    """Of the training script's options (as far as the file has them): what they, and the code
-    whatever the options, say about our hyper-parameters."""
+    options: Callable[[Mapping[str, Any], Mapping[str, np.ndarray]], Mapping[str, Any]]
+    """Of the training script's options (as far as the file has them) and a state_dict: what they,
+    and the code whatever the options, say about our hyper-parameters."""
 
 
 RELEASES: dict[str, Release] = {

@@ -26,7 +26,8 @@ from hmgr_jax.training.experiment import make_model
 from hmgr_jax.training.workdir import write_json_atomic
 
 Meta = dict[str, Any]
-"""What is saved beside a state: config, vocabulary, features, steps_per_epoch, fingerprint."""
+"""What is saved beside a state: config, vocabulary, features, steps_per_epoch, fingerprint; and
+``imported`` where there is no optimiser state."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def write(workdir: Path, saved: Saved) -> None:
     demand_new(workdir)
     with _folder_for(workdir) as temporary:
         with Checkpoints(temporary / "checkpoints") as checkpoints:
-            meta = {**saved.meta, "versions": results.versions()}
+            meta = {**saved.meta, "versions": results.versions(), "imported": True}
             checkpoints.save(saved.step, saved.state, json.loads(json.dumps(meta)), None)
         write_json_atomic(temporary / "config.json", configs.plain(saved.meta["config"]))
         demand_new(workdir)

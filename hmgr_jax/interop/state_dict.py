@@ -86,7 +86,7 @@ def write(path: str | Path, state: Mapping[str, np.ndarray], metadata: Mapping[s
     """Write a safetensors file, whole or not at all; a file that is there is never replaced.
 
     Raises:
-        UserError: there is something at ``path``.
+        UserError: there is something at ``path``, or no folder for it.
     """
     path = Path(path)
     demand_free(path)
@@ -105,11 +105,16 @@ def write(path: str | Path, state: Mapping[str, np.ndarray], metadata: Mapping[s
 
 
 def demand_free(path: Path) -> None:
-    """Refuse to write where something is.
+    """Refuse to write where something is, or where there is no folder.
 
     Raises:
-        UserError: there is.
+        UserError: one of them.
     """
+    if not path.parent.is_dir():
+        raise UserError(
+            f"{path} cannot be written because there is no folder {path.parent}: make it, or "
+            "correct the path."
+        )
     if path.exists():
         raise UserError(f"{path} exists and is not overwritten: give another name, or move it.")
 

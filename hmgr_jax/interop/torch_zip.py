@@ -6,6 +6,7 @@ Records are ``NAME/data.pkl``, ``NAME/data/KEY`` and ``NAME/byteorder``, all sto
 
 from __future__ import annotations
 
+import math
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from hmgr_jax.interop import torch_pickle
 from hmgr_jax.interop.torch_pickle import Storage, Tensor
 
 PICKLE = "data.pkl"
+EXPANDED = 2**24
+"""Elements of a tensor whose storage holds fewer, as strides of 0 make it: more are refused."""
 
 
 class TorchZip:
@@ -50,14 +53,19 @@ class TorchZip:
     def array(self, tensor: Tensor) -> np.ndarray:
         """The numbers of a tensor: a read-only view that honours its offset and strides."""
         storage, offset, shape, strides = tensor
-        flat = self._storage(storage)
+        flat, count = self._storage(storage), math.prod(shape)
         last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
-        if 0 in shape:
-            return np.empty(shape, flat.dtype)
-        if last >= flat.size:
+        if count and last >= flat.size:
             raise self._damaged(f"a tensor reaches element {last} of a storage of {flat.size}")
+        if count > max(flat.size, EXPANDED):
+            raise self._damaged(f"a tensor has {count} elements of a storage of {flat.size}")
         steps = [s * flat.itemsize for s in strides]
-        return np.lib.stride_tricks.as_strided(flat[offset:], shape, steps, writeable=False)
+        try:
+            if not count:
+                return np.empty(shape, flat.dtype)
+            return np.lib.stride_tricks.as_strided(flat[offset:], shape, steps, writeable=False)
+        except (ValueError, OverflowError) as error:
+            raise self._damaged(f"a tensor is of no possible shape: {error}") from None
 
     def _storage(self, storage: Storage) -> np.ndarray:
         if storage not in self._storages:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 
+from hmgr_jax.layers.linear import einsum
 from hmgr_jax.shapes import Array, Bool, Float, Int
 
 
@@ -44,3 +47,38 @@ def triplet(
     if hard is True:
         return hardest
     return jnp.where(hard, hardest, jnp.sum(rows) + jnp.sum(columns))
+
+
+def triplet_of_vectors(
+    a: Float[Array, "b D"],
+    b: Float[Array, "b D"],
+    valid: Bool[Array, " b"],
+    groups: Int[Array, " b"] | None,
+    axis: Any,
+    *,
+    margin: float = 0.2,
+    hard: bool | Bool[Array, ""] = True,
+) -> Float[Array, ""]:
+    """``triplet`` of the inner products of a batch, of which every device has some rows.
+
+    A device scores its own rows and its own columns, so that neither time nor memory of a device
+    grows with the square of the batch; ``axis`` is the model's ``Axis``, and the loss is the same
+    number on all devices.
+    """
+    all_a, all_b, all_valid = axis.gather((a, b, valid))
+    own = axis.index() * len(a) + jnp.arange(len(a))
+    is_negative = valid[:, None] & all_valid[None, :]
+    if groups is None:
+        is_negative &= own[:, None] != jnp.arange(len(all_a))[None, :]
+    else:
+        is_negative &= groups[:, None] != axis.gather(groups)[None, :]
+    positive = jnp.sum(a * b, axis=1)
+
+    def of_own(mine: Array, others: Array) -> Array:
+        scores = einsum("ad,bd->ab", mine, others)
+        hinges = jnp.maximum(margin + scores - positive[:, None], 0.0)
+        hinges = jnp.where(is_negative, hinges, 0.0)
+        hardest = jnp.sum(jnp.max(hinges, axis=1))
+        return hardest if hard is True else jnp.where(hard, hardest, jnp.sum(hinges))
+
+    return axis.sum(of_own(a, all_b) + of_own(b, all_a))

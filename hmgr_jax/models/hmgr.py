@@ -30,7 +30,7 @@ from hmgr_jax.layers.memory import (
 from hmgr_jax.layers.pooling import POOLS, GlobalPool
 from hmgr_jax.layers.regions import EMBEDDINGS, SCALES, RegionEmbedding, read_regions
 from hmgr_jax.layers.words import WordEncoder
-from hmgr_jax.losses.triplet import negatives, triplet
+from hmgr_jax.losses.triplet import triplet_of_vectors
 from hmgr_jax.models.base import (
     Axis,
     Codes,
@@ -255,14 +255,16 @@ class HMGR(Model):
         axis: Axis,
     ) -> tuple[Float[Array, ""], Terms, Tree, Tree]:
         """Triplet loss after the memory, and λ_pre times the same before it (spec 3.7)."""
-        valid, group = axis.gather((row["valid"], row["group"]))
-        is_negative = negatives(valid, group if self.mask_same_image else None)
 
         def rank(vectors: Mapping[str, Array]) -> Array:
-            image, text = axis.gather((vectors["image"], vectors["text"]))
-            scores = einsum("ad,bd->ab", image, text)
-            return triplet(
-                scores, is_negative, margin=self.margin, hard=step >= self.sum_warmup_steps
+            return triplet_of_vectors(
+                vectors["image"],
+                vectors["text"],
+                row["valid"],
+                row["group"] if self.mask_same_image else None,
+                axis,
+                margin=self.margin,
+                hard=step >= self.sum_warmup_steps,
             )
 
         before = rank(codes)
@@ -277,7 +279,9 @@ class HMGR(Model):
         total = after + self.pre_memory_loss * before
         memory = variables.memory.replace(active=active)
         if self.memory not in ("learned", "episodic"):
-            memory = memory.replace(slots=slots, written=memory.written + jnp.sum(valid))
+            memory = memory.replace(
+                slots=slots, written=memory.written + axis.sum(jnp.sum(row["valid"]))
+            )
         terms = {
             "triplet": after,
             "triplet_pre": before,

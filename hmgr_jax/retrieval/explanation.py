@@ -85,7 +85,7 @@ def explain_pair(retriever: Retriever, image: Items, sentence: str) -> PairExpla
         FoundNonFinite: a score or weight is NaN or infinite.
     """
     demand_explainable(retriever)
-    tokens = tokenize(sentence)[: retriever.config.data.max_words]
+    tokens = tokenize(sentence)[: retriever.max_words]
     unknown = tuple(dict.fromkeys(t for t in tokens if t not in retriever.vocabulary))
     if unknown:
         warnings.warn(

@@ -24,7 +24,7 @@ from hmgr_jax.training.check import check
 from hmgr_jax.training.checkpoint import Checkpoints
 from hmgr_jax.training.evaluate import Evaluator
 from hmgr_jax.training.experiment import make_model
-from hmgr_jax.training.parallel import make_mesh, replicate
+from hmgr_jax.training.parallel import make_mesh
 
 
 class Retriever:
@@ -43,7 +43,7 @@ class Retriever:
         self.model, self.vocabulary = model, vocabulary
         mesh = make_mesh(config.parallel.devices)
         self.evaluator = Evaluator.of(config, model, mesh)
-        self.variables = replicate(mesh, variables)
+        self.variables = self.evaluator.here(variables)
         if self.evaluator.needs_train:
             train = self.open(("train",)).splits["train"]
             self.variables = self.evaluator.finalized(self.variables, train)
@@ -57,8 +57,8 @@ class Retriever:
     ) -> Retriever:
         """The dev-best step of the run in ``workdir`` (its newest where none was evaluated).
 
-        ``config`` replaces where the data lies and how it is evaluated, and ``change`` edits what
-        was saved of it; the model stays the one that was trained.
+        ``config`` replaces where the data lies, how pairs are scored and how that is evaluated;
+        ``change`` edits what was saved. The parameters stay those that were trained.
 
         Raises:
             UserError: there is no checkpoint, it is damaged, or ``config`` is of another system.
@@ -72,16 +72,16 @@ class Retriever:
                 raise UserError(f"{workdir} holds no whole checkpoint: train there first.")
             meta = checkpoints.meta(newest)
             saved = ConfigDict(with_tuples(meta["config"]))
+            # Any machine can use what was trained on many devices.
+            saved.parallel.devices = min(saved.parallel.devices, len(jax.devices()))
+            saved = _replaced(saved, config, workdir) if config is not None else saved
+            saved = change(saved) if change is not None else saved
+            check(saved)
             model = make_model(saved, saved_plan(meta, saved))
             abstract = jax.eval_shape(lambda: model.init(jax.random.key(0)))
             parts = {"params": abstract.params, "stats": abstract.stats, "memory": abstract.memory}
             best = checkpoints.best_step()
             state, _, step = checkpoints.restore(parts, best, partial=True)
-        # Any machine can use what was trained on many devices.
-        saved.parallel.devices = min(saved.parallel.devices, len(jax.devices()))
-        saved = _replaced(saved, config, workdir) if config is not None else saved
-        saved = change(saved) if change is not None else saved
-        check(saved)
         variables = Variables(**state, tables=None)
         return cls(workdir, saved, model, variables, Vocabulary(tuple(meta["vocabulary"])), step)
 
@@ -112,8 +112,9 @@ class Retriever:
 
         Args:
             modality: one of ``model.modalities``.
-            items: sentences for ``"text"``; otherwise arrays by input name with a leading item
-                axis, such as ``{"regions": [n, R, D]}``.
+            items: sentences for ``"text"``, of which the first ``max_words`` words count;
+                otherwise arrays by input name with a leading item axis, such as
+                ``{"regions": [n, R, D]}``.
 
         Raises:
             UserError: another modality, or inputs that do not fit the model.
@@ -127,6 +128,15 @@ class Retriever:
             source = self._sentences(modality, items)
         return self.evaluator.encode(self.variables, modality, source)
 
+    @property
+    def max_words(self) -> int:
+        """Words of a sentence that are read: with ``<start>`` and ``<end>`` the last bucket holds.
+
+        Longer sentences are cut, as captions of more than ``data.max_words`` words are.
+        """
+        data = self.config.data
+        return max(1, min(data.max_words, max(data.buckets) - 2))
+
     def _sentences(self, modality: str, items: Sequence[str]) -> CaptionSource:
         if modality != "text" or isinstance(items, str) or not len(items):
             raise UserError(
@@ -136,8 +146,16 @@ class Retriever:
         for place, sentence in enumerate(items):
             if not sentence.strip():
                 raise UserError(f"Sentence {place} is empty: leave it out.")
-        limit = self.config.data.max_words
-        return CaptionSource(map(tokenize, items), self.vocabulary, max_words=limit)
+        tokens, limit = [tokenize(sentence) for sentence in items], self.max_words
+        longest = max(range(len(tokens)), key=lambda place: len(tokens[place]))
+        if len(tokens[longest]) > limit:
+            warnings.warn(
+                f"sentence {longest} has {len(tokens[longest])} words, but this run reads the "
+                f"first {limit} of a sentence (data.max_words, data.buckets): the rest is left out",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        return CaptionSource(tokens, self.vocabulary, max_words=limit)
 
     def score(self, a: tuple[str, Any], b: tuple[str, Any]) -> np.ndarray:
         """Score matrix of (modality, codes) with (modality, codes), higher is better."""
@@ -156,7 +174,7 @@ class Retriever:
 
 
 def _replaced(saved: ConfigDict, config: ConfigDict, workdir: Path) -> ConfigDict:
-    """``saved`` with the data and the evaluation of ``config``; says what that changes."""
+    """``saved`` with data, scoring and evaluation of ``config``; says what that changes."""
     if config.model.name != saved.model.name:
         raise UserError(
             f"{workdir} holds a {saved.model.name}, not a {config.model.name}: give its own "
@@ -164,6 +182,9 @@ def _replaced(saved: ConfigDict, config: ConfigDict, workdir: Path) -> ConfigDic
         )
     before = configs.plain(saved)
     saved.data, saved.eval, saved.parallel = config.data, config.eval, config.parallel
+    for key in (k.removeprefix("model.") for k in configs.SCORING):
+        if key in config.model:
+            saved.model[key] = config.model[key]
     kept = configs.differences(configs.plain(config), configs.plain(saved))
     if kept:
         warnings.warn(

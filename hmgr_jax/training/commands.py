@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from hmgr_jax.errors import UserError
 from hmgr_jax.retrieval import score_store
 from hmgr_jax.retrieval.retriever import Retriever
 from hmgr_jax.training import config as configs
-from hmgr_jax.training import loop, recipe_file, results
+from hmgr_jax.training import hosts, loop, recipe_file, results
 from hmgr_jax.training.ensemble import mean_of_runs
 from hmgr_jax.training.experiment import Experiment, build
 from hmgr_jax.training.flops import matmul_flops
@@ -24,18 +23,14 @@ from hmgr_jax.training.progress import table
 from hmgr_jax.training.workdir import write_json_atomic, write_text_atomic
 
 CHANGEABLE = ("data.", "eval.", "parallel.")
-"""What may differ between training and a later evaluation."""
+"""What may differ between training and a later evaluation, besides ``config.SCORING``."""
 
 
 def train(config: ConfigDict, workdir: Path, seeds: Sequence[int] = ()) -> int:
     """Train one run, or one for each seed and tabulate them."""
-    if config.deterministic:
-        # Read when the first device is used, which is later; CPUs are deterministic without it.
-        flags = os.environ.get("XLA_FLAGS", "")
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
     if not seeds:
         found = loop.train(config, workdir)
-        if found:
+        if found and hosts.first():
             results.show(found, config.name)
             results.show_files(found, workdir)
         return 0
@@ -46,8 +41,9 @@ def train(config: ConfigDict, workdir: Path, seeds: Sequence[int] = ()) -> int:
         if found is None:
             return 0
         runs[seed] = found
-    results.spread(runs, config.name, workdir)
-    print(f"results:    {workdir / 'seeds.json'}")
+    if hosts.first():
+        results.spread(runs, config.name, workdir)
+        print(f"results:    {workdir / 'seeds.json'}")
     return 0
 
 
@@ -58,7 +54,7 @@ def load(
     if not overrides:
         return Retriever.load(workdir, config)
     for key in overrides:
-        if not key.startswith(CHANGEABLE):
+        if not key.startswith(CHANGEABLE) and key not in configs.SCORING:
             raise UserError(
                 f"--config.{key} was settled when {workdir} was trained: only "
                 f"{', '.join(name + '*' for name in CHANGEABLE)} can be changed now."
@@ -100,6 +96,8 @@ def _finish(
     found: Mapping[str, Any], config: ConfigDict, path: Path, stores: Sequence[Path | None]
 ) -> int:
     """Write and show an evaluation; the scores that it was made of are of no more use then."""
+    if not hosts.first():
+        return 0
     write_json_atomic(path, found)
     for store in stores:
         if store is not None:

@@ -44,6 +44,7 @@ def find(checkpoints: Checkpoints, config: ConfigDict, workdir: Path) -> Saved |
         _demand_nothing_to_lose(checkpoints, config, workdir)
         return None
     saved = Saved(step, checkpoints.meta(step))
+    _demand_trained_here(saved, workdir)
     _demand_same_run(saved, config, workdir)
     return saved
 
@@ -82,6 +83,15 @@ def _demand_nothing_to_lose(checkpoints: Checkpoints, config: ConfigDict, workdi
         raise UserError(
             f"{workdir} holds the first steps of a run of another configuration "
             f"({configs.spell(changed)}): give another --workdir, or remove the folder."
+        )
+
+
+def _demand_trained_here(saved: Saved, workdir: Path) -> None:
+    if saved.meta.get("imported"):
+        raise UserError(
+            f"{workdir} holds imported weights, which have no optimiser state to go on with: give "
+            f"another --workdir and start there from these, as --config.init.PART={workdir} for "
+            "each part that --mode=show lists."
         )
 
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hmgr_jax.benchmarks.step import F8K_LENGTHS, parsed, random_batch, run
+from hmgr_jax.benchmarks.step import run
+from hmgr_jax.benchmarks.workload import F8K_LENGTHS, parsed, random_batch
 from hmgr_jax.errors import UserError
 from hmgr_jax.models import get_model
 from hmgr_jax.models.base import Plan

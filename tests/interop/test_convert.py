@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 import safetensors
-from tiny_run import ROOT, WORLDS, files, finished, results, scan_folder
+from tiny_run import ROOT, WORLDS, config, files, finished, results, run, scan_folder
 from torch_files import save, tensors
 
 from hmgr_jax import convert
@@ -21,6 +21,7 @@ from hmgr_jax.interop.releases import RELEASES, Release
 from hmgr_jax.main import main
 from hmgr_jax.retrieval.retriever import Retriever
 from hmgr_jax.training.checkpoint import Checkpoints
+from hmgr_jax.training.experiment import build
 from hmgr_jax.training.named_leaves import by_name
 
 POOL = "image/pool"
@@ -70,7 +71,7 @@ def release(monkeypatch):
             "text": {"tokens": (1,), "lengths": ()},
         }
 
-    def options(given):
+    def options(given, state):
         return {"dim": given["embed_size"]} if "embed_size" in given else {}
 
     monkeypatch.setitem(RELEASES, "vse", Release(_official_vse, features, options))
@@ -126,13 +127,16 @@ def test_released_weights_evaluate_with_one_command(tmp_path, official, vocabula
 
 
 def test_a_released_imram_evaluates(tmp_path, capsys):
-    """From PyTorch's file, its vocabulary and a SCAN folder to recalls."""
+    """From PyTorch's file, its vocabulary and a SCAN folder to recalls.
+
+    The variant and the number of steps are those of the script, whatever the recipe says.
+    """
     state = {f"module.{n}": x for n, x in imram_cases.official().items()}
     options = argparse.Namespace(model_mode="text_IMRAM", iteration_step=2, no_IMRAM_norm=True)
     weights = save(tmp_path / "best.pth.tar", {"model": tensors(state), "opt": options})
     words = Vocabulary(("<pad>", "<start>", "<end>", "<unk>", "picture", "of", "words", "0", "1"))
     words.save(tmp_path / "vocab.json")
-    sizes = {"dim": imram_cases.D, "word_dim": imram_cases.WORD, "variant": "text", "steps": 2}
+    sizes = {"dim": imram_cases.D, "word_dim": imram_cases.WORD}
     new = tmp_path / "new"
     flags = {
         "weights": weights,
@@ -148,7 +152,13 @@ def test_a_released_imram_evaluates(tmp_path, capsys):
     assert (
         "unused:    linear_i2t.weight, linear_i2t.bias, gate_i2t.weight, gate_i2t.bias" in said.out
     )
+    assert (
+        f"options:   model.variant=text model.steps=2 as {weights} was trained, not the recipe's "
+        "model.variant=full model.steps=3\n"
+    ) in said.out
     assert said.err == ""
+    model = run_folder.read(new).meta["config"]["model"]
+    assert (model["variant"], model["steps"], model["memory_norm"]) == ("text", 2, False)
     root = scan_folder(tmp_path / "data", features=imram_cases.IN)
     found = _evaluation(new, f"--config.data.root={root}")
     assert (found["model"], found["split"]) == ("imram", "test")
@@ -230,15 +240,63 @@ def test_an_import_can_be_loaded_and_started_from(tmp_path, exported):
 
 @pytest.mark.filterwarnings("always")
 def test_options_of_the_script_that_differ(tmp_path, official, vocabulary, capsys):
+    """The command line counts more than the script, and the script more than the recipe."""
     state = tensors(state_dict.read(official))
-    path = save(tmp_path / "b.pth", {"model": state, "opt": argparse.Namespace(embed_size=32)})
-    given = {"weights": path, "vocabulary": vocabulary, "config": f"{WORLDS}:vse"}
-    assert _convert("import", **given, workdir=tmp_path / "new") == 0
-    warning = "if they are to be evaluated as they were trained, import them with"
-    assert f"{warning} --config.model.dim=32" in capsys.readouterr().err
-    path = save(tmp_path / "b.pth", {"model": state, "opt": argparse.Namespace(embed_size=16)})
-    assert _convert("import", **given, workdir=tmp_path / "other") == 0
-    assert capsys.readouterr().err == ""
+
+    def imported(name, embed_size, **flags):
+        script = argparse.Namespace(embed_size=embed_size)
+        path = save(tmp_path / f"{name}.pth", {"model": state, "opt": script})
+        given = {"weights": path, "vocabulary": vocabulary, "config": f"{WORLDS}:vse"}
+        code = _convert("import", **given, **flags, workdir=tmp_path / name)
+        return code, capsys.readouterr()
+
+    code, said = imported("same", 16)
+    assert (code, said.err) == (0, "")
+    assert "options:" not in said.out
+    code, said = imported("file", 16, config__name="x")
+    assert (code, said.err) == (0, "")
+    code, said = imported("given", 32, config__model__dim=16)
+    assert code == 0
+    assert said.err.strip() == (
+        f"warning: the command line says model.dim=16, but {tmp_path / 'given.pth'} was trained "
+        "with model.dim=32: the command line counts"
+    )
+    assert "options:" not in said.out
+    assert run_folder.read(tmp_path / "given").meta["config"]["model"]["dim"] == 16
+    code, said = imported("unfit", 32)
+    assert code == 2
+    assert "options:   model.dim=32 as " in said.out
+    assert "misshaped: img_enc.fc.weight is float32[16, " in said.err
+    assert not (tmp_path / "unfit").exists()
+
+
+def test_options_that_are_not_the_scripts(tmp_path, vocabulary, capsys):
+    for name, value in (("iteration_step", "many"), ("iteration_step", float("inf"))):
+        state = tensors(imram_cases.official())
+        path = tmp_path / "a.pth"
+        save(path, {"model": state, "opt": argparse.Namespace(**{name: value})})
+        recipe = f"{ROOT / 'configs' / 'f30k.py'}:imram"
+        given = {"weights": path, "vocabulary": vocabulary, "config": recipe}
+        said = _refused(capsys, "import", **given, workdir=tmp_path / "new")
+        assert f"The options in {path} are not those of the training script (" in said
+
+
+def test_imported_weights_are_started_from_elsewhere(tmp_path, exported, capsys):
+    """There is no optimiser state to go on with, so the command says how they can be used."""
+    new = tmp_path / "new"
+    assert _convert("import", weights=exported, workdir=new) == 0
+    before = files(new)
+    for more in ({}, {"train__lr": 1, "train__steps": 99}):
+        assert run(new, **more) == 2
+        said = capsys.readouterr().err
+        assert f"{new} holds imported weights, which have no optimiser state" in said
+        assert (
+            f"give another --workdir and start there from these, as --config.init.PART={new}"
+            in said
+        )
+        assert files(new).items() >= before.items()
+    started = build(config(init__image=new, init__text=new)).first_state().params
+    _equal(jax.device_get(started), _state(finished())["params"])
 
 
 # --- refused ----------------------------------------------------------------------------------
@@ -304,6 +362,8 @@ def test_what_is_missing_on_the_command_line(tmp_path, official, vocabulary, exp
     said = _refused(capsys, "import", **theirs, **recipe, vocabulary=vocabulary)
     assert "No official names are known of vse, only of imram" in said
     export = {"out": tmp_path / "x.safetensors"}
+    said = _refused(capsys, "export", workdir=finished(), out=tmp_path / "none" / "x.safetensors")
+    assert f"there is no folder {tmp_path / 'none'}: make it" in said
     for flags, sentence in [
         (export, "--workdir is missing"),
         (export | {"workdir": "/none"}, "/none holds no checkpoints"),

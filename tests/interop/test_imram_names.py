@@ -240,9 +240,19 @@ def test_options():
         "memory_norm": True,
     }
     always = {"region_scale": "none", "slope": 0.1, "unit": "gate_full", "score_step": 0}
-    assert imram.options(given) == always | read
-    assert imram.options({"batch_size": 128}) == always
-    assert imram.options(given).keys() <= defaults("imram").keys()
+    state = official()
+    assert imram.options(given, state) == always | read
+    assert imram.options({"batch_size": 128}, state) == always
+    assert imram.options(given, state).keys() <= defaults("imram").keys()
+
+
+def test_units_of_one_direction_tell_the_variant():
+    """Whatever the options say: the other one could not be filled."""
+    for direction, left_out, variant in (("t2i", "i2t", "text"), ("i2t", "t2i", "image")):
+        state = {n: x for n, x in official().items() if left_out not in n}
+        assert any(direction in n for n in state)
+        for given in ({}, {"model_mode": "full_IMRAM"}):
+            assert imram.options(given, state)["variant"] == variant
 
 
 def test_features():

@@ -22,6 +22,9 @@ STATE = {
 }
 
 
+ONE = np.ones(3, np.float32)
+
+
 def _same(found, wanted):
     assert list(found) == list(wanted)
     for name, x in wanted.items():
@@ -122,6 +125,14 @@ def test_written_safetensors_come_back(tmp_path):
         state_dict.write(path, {}, {})
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_a_folder_to_write_to_that_is_not_there(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for folder in (tmp_path / "none", tmp_path / "file"):
+        with pytest.raises(UserError, match=rf"because there is no folder {folder}: make it"):
+            state_dict.write(folder / "a.safetensors", STATE, {})
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
@@ -244,6 +255,16 @@ def test_a_flipped_bit(tmp_path):
         ({"x": Tensor(np.ones(3, np.float32), 0, (2,), (3,))}, {}, "reaches element 3 of"),
         ({"x": Tensor(np.ones(3, np.float32), -1, (2,), (1,))}, {}, "cannot be read"),
         ({"x": Tensor(np.ones(3, np.float32), 0, (2,), ())}, {}, "another number of strides"),
+        ({"x": Tensor(ONE, 0, (0, 2**62, 5), (1, 1, 1))}, {}, "damaged .*no possible shape"),
+        ({"x": Tensor(ONE, 0, (0, 2**70), (1, 1))}, {}, "damaged .*no possible shape"),
+        ({"x": Tensor(ONE, 0, (1,) * 70, (0,) * 70)}, {}, "damaged .*no possible shape"),
+        ({"x": Tensor(ONE, 0, (1,), (2**66,))}, {}, "damaged .*no possible shape"),
+        (
+            {"x": Tensor(ONE, 0, (2**40, 2**40), (0, 0))},
+            {},
+            r"damaged .*elements of a storage of 3",
+        ),
+        ({"x": Tensor(ONE, 0, (2**13, 2**12), (0, 0))}, {}, r"33554432 elements of a storage of 3"),
         ([1, 2], {}, r"holds no state_dict \(it is a list\)"),
         (Tensor(np.ones(3, np.float32)), {}, r"holds no state_dict \(it is a Tensor\)"),
         ({"epoch": 3}, {}, r"holds no state_dict \(among its keys are epoch\)"),

@@ -71,7 +71,10 @@ def test_rows_are_kept_where_others_fail(tmp_path, capsys, monkeypatch):
         ("--devices 1,3 --strong", "--batch is 8, which 3 devices cannot share."),
         ("--repeats 0", "--repeats is 0"),
         ("--dtype float16", "--dtype is float32 or bfloat16"),
-        ("--hosts here", "--hosts is auto or HOST:PORT,N,I (process I of N), not 'here'."),
+        (
+            "--hosts here",
+            "--hosts is auto or HOST:PORT,N,I, such as 10.0.0.2:8476,4,0, not 'here'.",
+        ),
         ("--project /none", "The system refused /none"),
         (f"--project {SCRIPT}", "does not hold rows of this benchmark"),
     ],

@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
-from hmgr_jax.losses.triplet import negatives, triplet
+from hmgr_jax.losses.triplet import negatives, triplet, triplet_of_vectors
+from hmgr_jax.training.parallel import DATA, LocalAxis, MappedAxis, make_mesh
 
 # Rows are images, columns captions; positives on the diagonal; the margin is 0.2.
 SCORES = jnp.asarray([[0.9, 0.8, 0.1], [0.2, 0.5, 0.35], [0.6, 0.7, 0.6]])
@@ -71,3 +73,43 @@ def test_gradient_by_hand():
     found = jax.grad(lambda s: triplet(s, pairs, hard=False))(SCORES)
     of_rows, of_columns = [[-1, 1, 0], [0, -1, 1], [1, 1, -2]], [[0, 1, 0], [0, -2, 0], [0, 1, 0]]
     np.testing.assert_array_equal(found, np.add(of_rows, of_columns))
+
+
+@pytest.mark.parametrize("hard", [True, False])
+@pytest.mark.parametrize("groups", [None, [0, 1, 1, 2, 3, 3, 4, 5]])
+@pytest.mark.parametrize("devices", [1, 4])
+def test_of_vectors_by_rows_is_the_one_of_the_matrix(hard, groups, devices):
+    rng = np.random.default_rng(4)
+    a, b = (jnp.asarray(rng.standard_normal((8, 3)), jnp.float32) for _ in range(2))
+    valid, groups = jnp.arange(8) < 7, None if groups is None else jnp.asarray(groups)
+
+    def of_matrix(a, b):
+        scores = jnp.einsum("ad,bd->ab", a, b)
+        return triplet(scores, negatives(valid, groups), hard=hard)
+
+    def of_rows(axis, a, b, valid, groups):
+        return triplet_of_vectors(a, b, valid, groups, axis, hard=hard)
+
+    def device(*rows):
+        axis = LocalAxis() if devices == 1 else MappedAxis()
+        value, gradient = jax.value_and_grad(lambda a, b: of_rows(axis, a, b, *rows[2:]), (0, 1))(
+            *rows[:2]
+        )
+        # The step's rule is the mean over devices of what they say of shared parameters.
+        return value, [x / devices for x in gradient]
+
+    if devices > 1:
+        device = jax.jit(
+            jax.shard_map(
+                device,
+                mesh=make_mesh(devices),
+                in_specs=P(DATA),
+                out_specs=(P(), P(DATA)),
+                check_vma=False,
+            )
+        )
+    value, gradient = device(a, b, valid, groups)
+    expected, expected_gradient = jax.value_and_grad(of_matrix, (0, 1))(a, b)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    for x, y in zip(gradient, expected_gradient, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5)

@@ -1,13 +1,21 @@
 """Tiles bounded in bytes, and matrices that do not fit into memory."""
 
+from dataclasses import dataclass
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hmgr_jax.data.captions import CaptionSource
+from hmgr_jax.data.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import UserError
+from hmgr_jax.models.base import Model, regions_and_tokens
 from hmgr_jax.retrieval import room, tiles
 from hmgr_jax.retrieval.all_pairs import Bucket, score_matrix
+from hmgr_jax.retrieval.arrays import Arrays
 from hmgr_jax.training.evaluate import Evaluator
+from hmgr_jax.training.parallel import make_mesh
 
 RNG = np.random.default_rng(0)
 
@@ -72,23 +80,66 @@ def test_the_train_split_of_coco_is_refused_here():
     """Nothing is encoded: the split has but sizes."""
 
     class Source:
+        lengths = None
+
         def __init__(self, count):
             self.count = count
 
         def __len__(self):
             return self.count
 
-    class Nothing:
-        modalities = ("image", "text")
-
     split = type("Split", (), {"sources": {"image": Source(113_287), "text": Source(566_435)}})
-    evaluator = Evaluator.__new__(Evaluator)
-    evaluator.model = Nothing()
+    evaluator = Evaluator(FragmentsOnly(), make_mesh(1))
     free = room.free_memory_bytes()
     if free is None or free > 256e9:
         pytest.skip("a large machine")
-    with pytest.raises(UserError, match=r"113,287 items with 566,435 items take 256\.7 GB, but"):
+    with pytest.raises(UserError, match=r"113,287 items with 566,435 items take 256\.7 GB and the"):
         evaluator.metrics(None, split, ())
+
+
+@dataclass(frozen=True)
+class FragmentsOnly(Model):
+    """Codes are 100 numbers a region or word."""
+
+    modalities = ("image", "text")
+
+    def inputs(self):
+        return regions_and_tokens(36, 8)
+
+    def encode(self, variables, modality, items, *, train, keys):
+        (first, *_) = self.inputs()[modality]
+        return jnp.ones((*items[first].shape[:2], 100)), None
+
+
+def test_codes_count_each_at_its_padded_length(monkeypatch):
+    """Of captions that are padded to 4, 4 and 8 words, and of pictures with 36 regions."""
+    captions = [["red"] * words for words in (1, 2, 5)]
+    words = CaptionSource(captions, Vocabulary((*MARKS, "red")))
+    pictures = Arrays(
+        {"regions": np.ones((2, 36, 8), np.float16)}, "image", regions_and_tokens(36, 8)["image"]
+    )
+    codes = 4 * 100 * (2 * 36 + 4 + 4 + 8)
+    evaluator = Evaluator(FragmentsOnly(), make_mesh(1), batch_size=2, buckets=(8, 4, 16))
+    held = sum(
+        leaf.nbytes
+        for modality, source in (("image", pictures), ("text", words))
+        for bucket in tiles.as_buckets(evaluator.encode(None, modality, source))
+        for leaf in jax.tree.leaves(bucket.codes)
+    )
+    assert held == codes
+    split = type("Split", (), {"sources": {"image": pictures, "text": words}})
+    matrix = 4 * 2 * 3
+    monkeypatch.setattr(room, "free_memory_bytes", lambda: codes + matrix - 1)
+    monkeypatch.setattr(Evaluator, "encode_split", lambda *_: pytest.fail("encoded"))
+    with pytest.raises(UserError) as caught:
+        next(evaluator.matrices(None, split))
+    assert str(caught.value) == (
+        "The scores of 2 items with 3 items take 0.0 GB and the codes of all items 0.0 GB, but 0.0 "
+        "GB of memory are free: evaluate a smaller split, or use a machine with more memory."
+    )
+    monkeypatch.setattr(room, "free_memory_bytes", lambda: codes + matrix)
+    with pytest.raises(pytest.fail.Exception, match="encoded"):
+        next(evaluator.matrices(None, split))
 
 
 def test_free_memory_is_known_here_and_plausible():

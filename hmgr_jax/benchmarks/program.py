@@ -1,0 +1,105 @@
+"""A training step over the devices of a mesh, compiled and timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from hmgr_jax.benchmarks.workload import Workload
+from hmgr_jax.layers.linear import einsum
+from hmgr_jax.shapes import Tree
+from hmgr_jax.training.flops import matmul_flops
+from hmgr_jax.training.optimizer import Optimizer, Schedule
+from hmgr_jax.training.parallel import DATA, MappedAxis, map_step
+from hmgr_jax.training.step import device_step, init_state
+
+MEMORY = ("argument", "output", "alias", "temp")
+
+
+class Program:
+    """The training step of ``workload`` over ``mesh``.
+
+    Compiling and counting need shapes alone, so that a step may be far larger than this machine.
+    """
+
+    def __init__(self, workload: Workload, mesh: Mesh) -> None:
+        self.workload = workload
+        self.system = workload.system()
+        self._replicated, self._split = NamedSharding(mesh, P()), NamedSharding(mesh, P(DATA))
+        optimizer = Optimizer(Schedule(2e-4, workload.plan().steps), self.system.parts())
+        self._init = lambda: init_state(self.system, optimizer, 0)
+        self.step: Any = map_step(device_step(self.system, optimizer, MappedAxis()), mesh)
+        self.state = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._replicated),
+            jax.eval_shape(self._init),
+        )
+        rows = (workload.batch,)
+        self.batch = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(rows + x.shape[1:], x.dtype, sharding=self._split),
+            workload.items(self.system, batch=1),
+        )
+
+    def compiled(self) -> tuple[Any, float]:
+        """The executable, and the seconds that tracing and compiling took."""
+        begin = time.perf_counter()
+        compiled = self.step.lower(self.state, None, self.batch).compile()
+        return compiled, time.perf_counter() - begin
+
+    def parameters(self) -> int:
+        """How many numbers are trained."""
+        return sum(x.size for x in jax.tree.leaves(self.state.params))
+
+    def flops(self) -> int:
+        """FLOPs of one device's matrix products; a loop counts as often as it turns."""
+        return matmul_flops(self.step, self.state, None, self.batch)
+
+    def times(self, compiled: Any, repeats: int) -> list[float]:
+        """Seconds of ``repeats`` warm steps, each waited for. Every process calls it alike."""
+        state: Tree = jax.jit(self._init, out_shardings=self._replicated)()
+
+        def place(x: Any) -> jax.Array:
+            return jax.make_array_from_callback(x.shape, self._split, lambda part: x[part])
+
+        items = jax.tree.map(place, self.workload.items(self.system))
+
+        def advance() -> Any:
+            nonlocal state
+            state, report = compiled(state, None, items)
+            return report
+
+        return warm_times(advance, repeats)
+
+
+def xla_counts(compiled: Any) -> dict[str, Any]:
+    """XLA's FLOPs of one device (a loop counts once), and the bytes of one device's program."""
+    memory = compiled.memory_analysis()
+    return {
+        "xla_flops": float(compiled.cost_analysis().get("flops", 0.0)),
+        "memory_bytes": {name: getattr(memory, f"{name}_size_in_bytes") for name in MEMORY},
+    }
+
+
+def matmul_rate(dtype: str, size: int = 0) -> float:
+    """FLOPs a second of a square matrix product of ``dtype`` on this process' first device."""
+    size = size or (2048 if jax.default_backend() == "cpu" else 8192)
+    a = jnp.ones((size, size), dtype)
+    product = jax.jit(lambda x, y: einsum("ij,jk->ik", x, y, dtype=jnp.dtype(dtype)))
+    times = sorted(warm_times(lambda: product(a, a), 5))
+    return 2 * size**3 / times[len(times) // 2]
+
+
+def warm_times(call: Callable[[], Any], repeats: int) -> list[float]:
+    """Seconds of ``repeats`` calls after one that is not counted."""
+    jax.block_until_ready(call())
+    times = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        jax.block_until_ready(call())
+        times.append(time.perf_counter() - begin)
+    return times

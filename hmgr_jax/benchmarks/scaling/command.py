@@ -1,0 +1,174 @@
+"""How a training step scales over devices and processes.
+
+    python launch/scaling.py --model hmgr --batch 128 --dim 1024 --devices 1,2,4,8
+
+--batch is the batch of one device with --weak and of all of them with --strong; without either,
+both are measured. Every configuration runs in processes of its own: on CPU with that many virtual
+devices (whose times tell nothing of scaling, so they are marked), elsewhere on the first of the
+devices present. On a cluster, start the same command on every host with --hosts auto, or with
+--hosts HOST:PORT,N,I for process I of N; it then runs over all their devices.
+
+--compile-only counts FLOPs, memory and what devices send to each other without running a step: also
+for machines far larger than this one. --project ROWS.jsonl works out what such rows mean for a TPU
+v5e-256 and 64 H100s, at --utilisation of the peak.
+
+Written to --out: rows.jsonl (a row a configuration) and scaling.png.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import time
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from hmgr_jax.benchmarks.scaling import pod
+from hmgr_jax.benchmarks.scaling.grid import MODES, Configuration, Row, compared, grid
+from hmgr_jax.benchmarks.workload import Workload
+from hmgr_jax.command import Parser, guarded
+from hmgr_jax.errors import UserError
+
+OPTIONS = {
+    "devices": "1,2,4,8",
+    "processes": "1",
+    "repeats": 20,
+    "matmul_size": 0,
+    "platform": "",
+    "hosts": "",
+    "out": "",
+    "project": "",
+    "utilisation": 0.4,
+}
+SWITCHES = ("weak", "strong", "compile_only")
+SIZES = {field.name: field.default for field in dataclasses.fields(Workload)}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; exit code 2 for a mistake, or where a configuration could not be measured."""
+    return guarded(run, argv)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Measure, or project rows measured before."""
+    flags = _parser().parse(arguments)
+    if flags.help:
+        print(__doc__)
+        print("\n".join(f"    --{_dashed(k)} {v}" for k, v in (SIZES | OPTIONS).items()))
+        print("".join(f"    --{_dashed(name)}\n" for name in SWITCHES), end="")
+        return 0
+    if flags.project:
+        print(pod.report(read_rows(Path(flags.project)), flags.utilisation))
+        return 0
+    workload = Workload(**{name: getattr(flags, name) for name in SIZES})
+    workload.system()  # a name that does not exist is told before anything starts
+    if flags.repeats < 1:
+        raise UserError(f"--repeats is {flags.repeats}, but a time needs at least one step.")
+    modes = [mode for mode in MODES if getattr(flags, mode)] or MODES
+    plan = grid(workload, _numbers(flags, "devices"), _numbers(flags, "processes"), modes)
+    rows = _measured(plan, flags)
+    failed = [row for row in rows if "error" in row]
+    if failed:
+        raise UserError(f"{len(failed)} of {len(rows)} could not be measured: {failed[0]['error']}")
+    return 0
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a file that this command has written.
+
+    Raises:
+        UserError: something else is in it.
+    """
+    try:
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        assert all(row["benchmark"] == "scaling" for row in rows)
+    except (ValueError, KeyError, TypeError, AssertionError):
+        raise UserError(
+            f"{path} does not hold rows of this benchmark: give a rows.jsonl."
+        ) from None
+    return rows
+
+
+def _measured(plan: Sequence[Configuration], flags: Namespace) -> list[Row]:
+    """The rows of the plan, in the process that writes them."""
+    how = {name: getattr(flags, name) for name in ("repeats", "matmul_size", "compile_only")}
+    if not flags.hosts:
+        from hmgr_jax.benchmarks.scaling.children import in_children
+
+        return _rows(plan, flags, partial(in_children, platform=flags.platform, how=how))
+    from hmgr_jax.benchmarks.scaling.hosts import on_hosts
+    from hmgr_jax.training.hosts import first, joined
+
+    with joined(flags.hosts):
+        if first():
+            return _rows(plan, flags, partial(on_hosts, how=how))
+        for configuration in plan:
+            on_hosts(configuration, how)
+    return []
+
+
+def _rows(
+    plan: Sequence[Configuration], flags: Namespace, measured: Callable[[Configuration], Row | None]
+) -> list[Row]:
+    """Write every row as soon as it is there, and show them all at the end."""
+    rows: list[Row] = []
+    path = _rows_file(flags)
+    for configuration in plan:
+        row = measured(configuration)
+        assert row is not None  # the first process has a part in everything
+        rows.append(compared(row, rows))
+        with path.open("a") as file:
+            file.write(json.dumps(rows[-1]) + "\n")
+        print(f"{len(rows)}/{len(plan)} {_told(rows[-1])}", flush=True)
+    show(rows, path)
+    return rows
+
+
+def show(rows: Sequence[Row], path: Path) -> None:
+    """The table on the terminal and the picture beside ``path``, as far as this machine can."""
+    if importlib.util.find_spec("rich"):
+        from hmgr_jax.benchmarks.scaling.table import print_tables
+
+        print_tables(rows)
+    if importlib.util.find_spec("matplotlib"):
+        from hmgr_jax.benchmarks.scaling.picture import draw
+
+        print(f"picture: {draw(rows, path.with_name('scaling.png'))}")
+    print(f"rows: {path}")
+
+
+def _told(row: Row) -> str:
+    where = f"{row['mode']}: {row['devices']} devices in {row['processes']} processes"
+    return f"{where}: {row['error']}" if "error" in row else where
+
+
+def _rows_file(flags: Namespace) -> Path:
+    named = f"runs/scaling-{flags.model}-{time.strftime('%Y%m%d-%H%M%S')}"
+    path = Path(flags.out or named) / "rows.jsonl"
+    if path.exists():
+        raise UserError(f"{path} exists: name another folder with --out, nothing is overwritten.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _numbers(flags: Namespace, name: str) -> list[int]:
+    text = getattr(flags, name)
+    if not text or not all(part.strip().isdigit() for part in text.split(",")):
+        raise UserError(f"--{name} are numbers such as 1,2,4, not {text!r}.")
+    return [int(part) for part in text.split(",")]
+
+
+def _parser() -> Parser:
+    parser = Parser()
+    for name, default in (SIZES | OPTIONS).items():
+        parser.add_argument(f"--{_dashed(name)}", type=type(default), default=default)
+    for name in SWITCHES:
+        parser.add_argument(f"--{_dashed(name)}", action="store_true")
+    return parser
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")

@@ -1,0 +1,108 @@
+"""One configuration, measured on the devices that this process (and its peers) have."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh
+
+from hmgr_jax.benchmarks.program import Program, matmul_rate, xla_counts
+from hmgr_jax.benchmarks.scaling.collectives import collectives
+from hmgr_jax.benchmarks.scaling.grid import Configuration, Row
+from hmgr_jax.errors import UserError
+from hmgr_jax.training.parallel import DATA
+
+PERCENTILES = (50, 90, 99)
+
+
+def measure(
+    configuration: Configuration,
+    repeats: int = 20,
+    matmul_size: int = 0,
+    compile_only: bool = False,
+) -> Row | None:
+    """The row of a configuration, on the first devices there are; every process calls it alike.
+
+    Steps are timed one by one, each waited for, so that a time includes starting it from Python.
+    ``utilisation`` is our count of FLOPs a second and device over what a plain matrix product of
+    the same type reaches on one device, measured before and after. ``compile_seconds`` includes
+    tracing; a compile cache (JAX_COMPILATION_CACHE_DIR) shortens them.
+
+    Returns:
+        a row for JSON; None in a process none of whose devices take part.
+
+    Raises:
+        UserError: more devices than there are.
+    """
+    workload, devices = configuration.workload, configuration.devices
+    if devices > len(jax.devices()):
+        here = f"{len(jax.devices())} of the kind {jax.devices()[0].device_kind}"
+        raise UserError(f"{devices} devices were asked for, but there are {here}: ask for fewer.")
+    mesh = _mesh(devices)
+    members = {device.process_index for device in mesh.devices.flat}
+    if jax.process_index() not in members:
+        return None
+    program = Program(workload, mesh)
+    compiled, compile_seconds = program.compiled()
+    moved, unknown_loops = collectives(compiled.as_text())
+    counts = xla_counts(compiled)
+    held = counts["memory_bytes"]
+    held["total"] = held["argument"] + held["output"] - held["alias"] + held["temp"]
+    row = _described(configuration, mesh) | {
+        "processes": len(members),
+        "parameters": program.parameters(),
+        "compile_seconds": compile_seconds,
+        "matmul_flops": program.flops(),
+        **counts,
+        "collectives": moved,
+        "sent_bytes": sum(kind["sent_bytes"] for kind in moved.values()),
+        "loops_of_unknown_length": unknown_loops,
+    }
+    speed = dict.fromkeys(("seconds", "items_per_second", "matmul_rate", "utilisation"))
+    if not compile_only:
+        speed = _speed(row, program, compiled, repeats, matmul_size)
+    return row | speed | {"load": os.getloadavg()[0]}
+
+
+def _mesh(devices: int) -> Mesh:
+    """The first devices, those of a process side by side; unlike in training, not all of them."""
+    found = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    return Mesh(np.asarray(found[:devices]), (DATA,), axis_types=(AxisType.Auto,))
+
+
+def _described(configuration: Configuration, mesh: Mesh) -> Row:
+    workload, first = configuration.workload, mesh.devices.flat[0]
+    return {
+        "benchmark": "scaling",
+        "mode": configuration.mode,
+        "model": workload.model,
+        "batch": workload.batch,
+        "dim": workload.dim,
+        "dtype": workload.dtype,
+        "regions": [workload.regions, workload.region_dim],
+        "words": workload.words,
+        "lengths": workload.lengths,
+        "options": workload.options,
+        "devices": configuration.devices,
+        # CPU devices share the cores of one machine: their times tell nothing of scaling.
+        "virtual": first.platform == "cpu",
+        "platform": f"{first.platform} {first.device_kind}",
+        "jax": jax.__version__,
+    }
+
+
+def _speed(row: Row, program: Program, compiled: Any, repeats: int, matmul_size: int) -> Row:
+    rate = matmul_rate(row["dtype"], matmul_size)
+    times = program.times(compiled, repeats)
+    rate = max(rate, matmul_rate(row["dtype"], matmul_size))
+    found = np.percentile(times, PERCENTILES).tolist()
+    return {
+        "seconds": {f"p{p}": seconds for p, seconds in zip(PERCENTILES, found, strict=True)},
+        "repeats": repeats,
+        "items_per_second": row["batch"] / found[0],
+        "matmul_rate": rate,
+        "utilisation": row["matmul_flops"] / found[0] / rate,
+    }

@@ -1,0 +1,110 @@
+"""What a benchmark of training runs: a registered system of some size on random items."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hmgr_jax.errors import UserError
+from hmgr_jax.models import defaults, get_model, unknown_name
+from hmgr_jax.models.base import Feature, Model, Plan
+
+F8K_LENGTHS = (8, 9, 10, 11, 11, 12, 12, 13, 14, 14, 15, 16, 16, 17, 19, 22)
+"""Equally likely: the lengths of Flickr8k's captions, <start> and <end> counted."""
+PLAN_STEPS, PLAN_EPOCH = 1000, 100
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A system and the size of its batches; raises UserError for sizes that make no sense.
+
+    ``lengths`` of captions padded to ``words`` are all ``full`` or as many as those of Flickr8k
+    (``f8k``, 14 in the mean); ``options`` are further hyper-parameters: ``variant=text,steps=3``.
+    """
+
+    model: str = "hmgr"
+    batch: int = 128
+    dim: int = 1024
+    dtype: str = "float32"
+    regions: int = 36
+    region_dim: int = 2048
+    words: int = 24
+    lengths: str = "full"
+    vocabulary: int = 10000
+    options: str = ""
+
+    def __post_init__(self) -> None:
+        sizes = (self.batch, self.dim, self.regions, self.region_dim, self.words)
+        if min(sizes) < 1 or self.vocabulary < 4:
+            raise UserError(
+                "Every size must be at least 1, and the vocabulary 4: raise what is less."
+            )
+        if self.dtype not in ("float32", "bfloat16"):
+            raise UserError(f"--dtype is float32 or bfloat16, not {self.dtype!r}.")
+        if self.lengths not in ("full", "f8k"):
+            raise UserError(f"--lengths is full or f8k, not {self.lengths!r}.")
+
+    def plan(self) -> Plan:
+        """A schedule and data of this size."""
+        features: dict[str, dict[str, tuple[int, ...]]] = {
+            "image": {"regions": (self.regions, self.region_dim), "n_regions": ()},
+            "text": {"tokens": (), "lengths": ()},
+        }
+        features["image"]["boxes"] = (self.regions, 4)
+        return Plan(PLAN_STEPS, PLAN_EPOCH, self.vocabulary, features)
+
+    def system(self) -> Model:
+        """The system.
+
+        Raises:
+            UserError: no such system or hyper-parameter.
+        """
+        options = parsed(self.model, self.options)
+        return get_model(self.model, dim=self.dim, dtype=self.dtype, **options).fit_to(self.plan())
+
+    def items(self, system: Model, batch: int = 0) -> dict[str, dict[str, np.ndarray]]:
+        """A batch (of another size, if ``batch`` is given) of random items."""
+        sizes = (batch or self.batch, self.words, self.regions, self.vocabulary)
+        return random_batch(system, *sizes, self.lengths)
+
+
+def random_batch(
+    model: Model, batch: int, words: int, regions: int, vocabulary: int, lengths: str = "full"
+) -> dict[str, dict[str, np.ndarray]]:
+    """Random items of every modality of ``model``, with all of their regions."""
+    rng = np.random.default_rng(0)
+    drawn = rng.choice(F8K_LENGTHS, batch) if lengths == "f8k" else np.full(batch, words)
+    counts = {"lengths": np.minimum(drawn, words), "n_regions": np.full(batch, regions)}
+
+    def draw(name: str, feature: Feature) -> np.ndarray:
+        shape = (batch, *(words if extent is None else extent for extent in feature.shape))
+        if feature.dtype.startswith("float"):
+            return rng.random(shape, np.float32).astype(feature.dtype)
+        if name in counts:
+            return counts[name].astype(feature.dtype)
+        return rng.integers(0, vocabulary, shape).astype(feature.dtype)
+
+    found = {
+        modality: {name: draw(name, feature) for name, feature in features.items()}
+        for modality, features in model.inputs().items()
+    }
+    number = np.arange(batch, dtype=np.int32)
+    valid = np.ones(batch, bool)
+    return {**found, "row": {"index": number, "valid": valid, "group": number, "item": number}}
+
+
+def parsed(model: str, options: str) -> dict[str, Any]:
+    """``"variant=text,steps=3"`` as hyper-parameters of the types that the model's have."""
+    known, found = defaults(model), {}
+    for option in filter(None, options.split(",")):
+        name, _, text = option.partition("=")
+        if name not in known:
+            raise UserError(unknown_name(f"hyper-parameter of {model}", name, list(known)))
+        kind = type(known[name])
+        try:
+            found[name] = text == "True" if kind is bool else kind(text)
+        except ValueError:
+            raise UserError(f"--options {name} is {kind.__name__}, not {text!r}.") from None
+    return found
