@@ -47,6 +47,10 @@ class TsvSource:
                 left[split][row] = False
                 yield Chunk(split, np.asarray([row]), self._read(line), _namer(line.where))
 
+    def changed(self, since: int) -> dict[str, np.ndarray]:
+        """Nothing: another file is another preparation."""
+        return {}
+
     def _read(self, line: Line) -> dict[str, np.ndarray]:
         found = decode(line, self.regions)
         for end, array in self.arrays.items():

@@ -142,7 +142,9 @@ def _csv(path: Path, file: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
                 )
             yield f"{path}:{table.line_num}", row
     except csv.Error as error:
-        raise UserError(f"{path}:{table.line_num} is no CSV ({error}): correct the line.") from None
+        raise UserError(
+            f"{path}:{table.reader.line_num} is no CSV ({error}): correct the line."
+        ) from None
 
 
 def _jsonl(path: Path, file: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:

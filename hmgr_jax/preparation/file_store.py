@@ -24,31 +24,31 @@ class FileStore:
 
     def __init__(self, path: Path, array: str | None, *, with_boxes: bool = True) -> None:
         self.path, self.array, self.with_boxes = path, array, with_boxes
-        self._file_of: dict[str, Path] = {}
+        self.files: dict[str, Path] = {}
         for file in sorted(path.rglob("*")):
             if file.suffix in ENDINGS and file.is_file():
                 self._add(file)
-        if not self._file_of:
+        if not self.files:
             raise UserError(
                 f"{path} holds no .npy or .npz: give a folder with one an image, named by its id."
             )
-        first = self._one(next(iter(self._file_of)))
+        first = self._one(next(iter(self.files)))
         self.shape = (first[FEATURES].shape[0], first[FEATURES].shape[1])
         self.has_boxes = BOXES in first
         self.bytes_an_image = 3 * first[FEATURES].nbytes
 
     def _add(self, file: Path) -> None:
         name = file.relative_to(self.path).with_suffix("").as_posix()
-        if name in self._file_of:
+        if name in self.files:
             raise UserError(
-                f"{file} and {self._file_of[name].name} are features of the same image: remove one."
+                f"{file} and {self.files[name].name} are features of the same image: remove one."
             )
-        self._file_of[name] = file
+        self.files[name] = file
 
     @property
     def ids(self) -> Mapping[str, Path]:
         """{id: file}."""
-        return self._file_of
+        return self.files
 
     def read(self, ids: Sequence[str]) -> dict[str, np.ndarray]:
         """Features, and boxes where there are any, of ``ids``."""
@@ -61,7 +61,7 @@ class FileStore:
         if found[FEATURES].shape != self.shape:
             raise UserError(
                 f"{self.where(name)} holds features of shape {found[FEATURES].shape} where "
-                f"{next(iter(self._file_of.values())).name} has {self.shape}: extract all images "
+                f"{next(iter(self.files.values())).name} has {self.shape}: extract all images "
                 "with the same number of regions."
             )
         if self.has_boxes and BOXES not in found:
@@ -73,31 +73,31 @@ class FileStore:
 
     def _one(self, name: str) -> dict[str, np.ndarray]:
         where = self.where(name)
-        arrays = _arrays(self._file_of[name])
+        arrays = _arrays(self.files[name])
         key = self.array if len(arrays) > 1 else None
         return read_regions(arrays, key, where, with_boxes=self.with_boxes)
 
     def where(self, name: str) -> str:
         """The file."""
-        return str(self._file_of[name])
+        return str(self.files[name])
 
     def identity(self, ids: Sequence[str]) -> str:
         """Of the files that are read."""
-        return identity(self._file_of[name] for name in ids)
+        return identity(self.files[name] for name in ids)
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a file by name, but for pickled objects, which bottom-up's files hold too."""
     try:
-        found = np.load(path, allow_pickle=False)
-        if not isinstance(found, np.lib.npyio.NpzFile):
-            return {"features": found}
-        arrays = {}
-        with found:
+        with path.open("rb") as file:  # numpy leaves a bad file open
+            found = np.load(file, allow_pickle=False)
+            if not isinstance(found, np.lib.npyio.NpzFile):
+                return {"features": found}
+            arrays = {}
             for name in found.files:
                 with contextlib.suppress(ValueError):
                     arrays[name] = found[name]
-        return arrays
+            return arrays
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path} is no .npy or .npz that can be read ({error}): extract it again."

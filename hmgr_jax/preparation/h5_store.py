@@ -22,6 +22,8 @@ class H5Store:
     Needs h5py, the extra ``h5``.
     """
 
+    files = None
+
     def __init__(self, path: Path, array: str | None, *, with_boxes: bool = True) -> None:
         self.path, self.array, self.with_boxes = path, array, with_boxes
         self._file = _open(path)

@@ -20,6 +20,8 @@ class NpyStore:
     ``{name}_ims.npy`` and ``_feat.npy`` have ``{name}_boxes.npy`` and, by default, ``_ids.txt``.
     """
 
+    files = None
+
     def __init__(self, path: Path, ids: Path | None, *, with_boxes: bool = True) -> None:
         self.path = path
         self.rows = open_features(path)

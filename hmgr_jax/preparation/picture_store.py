@@ -31,28 +31,28 @@ class PictureStore:
         found = [file for file in sorted(path.rglob("*")) if file.suffix in ENDINGS[1:]]
         if not found:
             raise UserError(f"{path} holds no .jpg, .jpeg or .png: give the folder of pictures.")
-        self._file_of = {file.relative_to(path).as_posix(): file for file in found}
+        self.files: dict[str, Path] = {file.relative_to(path).as_posix(): file for file in found}
         stems = [file.relative_to(path).with_suffix("").as_posix() for file in found]
         times = Counter(stems)
         for stem, file in zip(stems, found, strict=True):
             if times[stem] == 1:
-                self._file_of.setdefault(stem, file)
+                self.files.setdefault(stem, file)
 
     @property
     def ids(self) -> Mapping[str, Path]:
         """{file name, with and without its ending: file}."""
-        return self._file_of
+        return self.files
 
     def read(self, ids: Sequence[str]) -> dict[str, np.ndarray]:
         """Features and boxes of the pictures ``ids``."""
-        values = [encode_grid(read_picture(self._file_of[name]), self.grid) for name in ids]
+        values = [encode_grid(read_picture(self.files[name]), self.grid) for name in ids]
         boxes = np.broadcast_to(grid_boxes(self.grid)[None], (len(ids), self.grid**2, 4))
         return {FEATURES: np.stack(values), BOXES: boxes}
 
     def where(self, name: str) -> str:
         """The file."""
-        return str(self._file_of[name])
+        return str(self.files[name])
 
     def identity(self, ids: Sequence[str]) -> str:
         """Of the pictures that are read."""
-        return identity(self._file_of[name] for name in ids)
+        return identity(self.files[name] for name in ids)

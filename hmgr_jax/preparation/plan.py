@@ -74,6 +74,13 @@ class RowSource(Protocol):
         """
         ...
 
+    def changed(self, since: int) -> Mapping[str, np.ndarray]:
+        """{split: bool [rows]} of rows to be read again: changed after ``since`` (ns of the epoch).
+
+        Splits may be left out.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -83,10 +90,16 @@ class Plan:
     source: RowSource
     about: Mapping[str, Any]
     """Command, options and `identity` of the sources, for people and for `key`."""
+    files: str = ""
+    """`identity` of sources with a file an image: one replaced is read again, the others stay."""
 
-    def key(self) -> str:
-        """Hexadecimal name of this preparation: the same for the same sources and options."""
-        digest = hashlib.sha256(json.dumps(self.about, sort_keys=True).encode())
+    def key(self, *, whole: bool) -> str:
+        """Hexadecimal name of this preparation: the same for the same sources and options.
+
+        ``whole`` is for what is finished; one half done goes on although `files` differs.
+        """
+        about = json.dumps([self.about, self.files if whole else ""], sort_keys=True)
+        digest = hashlib.sha256(about.encode())
         for name, split in self.splits.items():
             arrays = {end: [array.shape, str(array.dtype)] for end, array in split.arrays.items()}
             digest.update(json.dumps([name, arrays]).encode())

@@ -33,6 +33,11 @@ class Store(Protocol):
     """Memory that reading one takes."""
 
     @property
+    def files(self) -> Mapping[str, Path] | None:
+        """{id: file} where every image has a file of its own, else None."""
+        ...
+
+    @property
     def ids(self) -> Mapping[str, Any]:
         """{id: which features}; two ids may have the same."""
         ...
@@ -63,6 +68,19 @@ class StoreSource:
                 wanted = [names[row] for row in rows.tolist()]
                 yield Chunk(split, rows, self.store.read(wanted), self._namer(wanted))
 
+    def changed(self, since: int) -> dict[str, np.ndarray]:
+        """Images whose own file was changed or put there after ``since``, whatever its date says.
+
+        So a bad file can be replaced and the rest need not be read again.
+        """
+        files = self.store.files
+        if files is None:
+            return {}
+        return {
+            split: np.asarray([files[name].stat().st_ctime_ns > since for name in names], bool)
+            for split, names in self.names.items()
+        }
+
     def _namer(self, wanted: Sequence[str]) -> Any:
         return lambda i: self.store.where(wanted[i])
 
@@ -85,4 +103,7 @@ def plan_store(
         for name, found in splits.items()
     }
     used = sorted(name for found in names.values() for name in found)
-    return Plan(plans, StoreSource(store, names), {**about, "features": store.identity(used)})
+    source, about = StoreSource(store, names), dict(about)
+    if store.files is not None:
+        return Plan(plans, source, about, files=store.identity(used))
+    return Plan(plans, source, {**about, "features": store.identity(used)})

@@ -61,7 +61,7 @@ def write(plan: Plan, out: Path) -> bool:
     Raises:
         UserError: ``out`` holds something else, the disk has no room, or a row is bad.
     """
-    key = plan.key()
+    key = plan.key(whole=True)
     if not demand_free(out, key):
         return False
     partial = partial_folder(out)
@@ -70,7 +70,8 @@ def write(plan: Plan, out: Path) -> bool:
             shutil.rmtree(partial)
             return False
         rows = {name: len(split) for name, split in plan.splits.items()}
-        written = Written(partial, key, rows)
+        written = Written(partial, plan.key(whole=False), rows)
+        written.forget(plan.source.changed(written.begun))
         names = _write_texts(partial, plan)
         files = _open_files(partial, plan, written)
         names += [f"{split}_{end}.npy" for split, found in files.items() for end in found]

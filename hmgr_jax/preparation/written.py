@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,11 +20,13 @@ PROGRESS = ".progress.json"
 class Written:
     """The rows of every split that are on disk; ``key`` names the preparation they belong to.
 
+    ``begun`` is when its first attempt began, in nanoseconds of the epoch.
+
     Raises ``UserError`` where ``folder`` holds something else, or another preparation half done.
     """
 
     def __init__(self, folder: Path, key: str, rows: Mapping[str, int]) -> None:
-        self.path, self.key = folder / PROGRESS, key
+        self.path, self.key, self.begun = folder / PROGRESS, key, time.time_ns()
         self.done = {split: np.zeros(count, bool) for split, count in rows.items()}
         if self.path.is_file():
             self._read()
@@ -45,11 +48,17 @@ class Written:
                     f"{self.path.parent} is another preparation half done, or its sources or "
                     f"options have changed since: {advice}"
                 )
+            self.begun = int(found["begun"])
             for split, done in self.done.items():
                 bits = np.frombuffer(base64.b64decode(found["written"][split]["bits"]), np.uint8)
                 done[:] = np.unpackbits(bits, count=len(done)).astype(bool)
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{self.path} is damaged ({error}): {advice}") from None
+
+    def forget(self, changed: Mapping[str, np.ndarray]) -> None:
+        """Rows that count as written no more ({split: bool [rows]})."""
+        for split, rows in changed.items():
+            self.done[split] &= ~rows
 
     def todo(self) -> dict[str, np.ndarray]:
         """{split: bool [rows]}, True where a row is still to be written."""
@@ -69,4 +78,4 @@ class Written:
             }
             for split, done in self.done.items()
         }
-        write_json_atomic(self.path, {"key": self.key, "written": written})
+        write_json_atomic(self.path, {"key": self.key, "begun": self.begun, "written": written})
