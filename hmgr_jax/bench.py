@@ -5,6 +5,7 @@
     step         a training step: --model --batch --dim --dtype --devices ...
     pipeline     batches a second from a feature file: --batch --threads --sparse-gb ...
     recall       a full evaluation: --images --captions --dim ...
+    soak         a run killed again and again, and whether it ends the same: --kills --seed ...
 
 ``python -m hmgr_jax.bench NAME --help`` lists the options with their defaults. ``step`` needs
 nothing but jax, flax, optax and numpy.
@@ -21,11 +22,11 @@ from collections.abc import Callable, Sequence
 from hmgr_jax.command import Parser, guarded
 from hmgr_jax.errors import UserError
 
-NAMES = ("step", "pipeline", "recall")
+NAMES = ("step", "pipeline", "recall", "soak")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; exit code 2 for a user's mistake."""
+    """The command; exit code 2 for a user's mistake, 1 where the row has problems."""
     return guarded(run, argv)
 
 
@@ -43,8 +44,9 @@ def run(arguments: Sequence[str]) -> int:
         print(inspect.getdoc(benchmark))
         print("".join(f"\n    --{k.replace('_', '-')} {v}" for k, v in options.items()))
         return 0
-    print(json.dumps(benchmark(**options)))
-    return 0
+    row = benchmark(**options)
+    print(json.dumps(row))
+    return 1 if row.get("problems") else 0
 
 
 def _parser(benchmark: Callable[..., dict]) -> Parser:

@@ -36,7 +36,7 @@ def test_help(capsys):
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("stp", "There is no benchmark 'stp': choose from step, pipeline, recall."),
+        ("stp", "There is no benchmark 'stp': choose from step, pipeline, recall, soak."),
         ("step --bach 3", "There is no flag '--bach'; did you mean --batch?"),
         ("step --batch many", "Argument --batch: invalid int value: 'many'"),
         ("step --batch 0", "Every size must be at least 1"),
@@ -46,6 +46,7 @@ def test_help(capsys):
         ("step --model hmgrr", "There is no model 'hmgrr'; did you mean 'hmgr'?"),
         ("pipeline --count 0", "Every size must be at least 1"),
         ("pipeline --batch 50 --images 20", "a batch of 50 rows was asked for but train has only"),
+        ("soak --kills 0", "--kills is 0: ask for at least one."),
         ("pipeline --folder /none", "The system refused /none"),
     ],
 )

@@ -64,7 +64,7 @@ def test_row(rows):
     )
     assert (one["efficiency"], one["work_efficiency"]) == (1, 1)
     assert eight["work_efficiency"] == one["matmul_flops"] / eight["matmul_flops"] / 8
-    assert 0.5 < eight["work_efficiency"] < 1  # what compares all pairs is done by every device
+    assert 0.9 < eight["work_efficiency"] <= 1  # pairs too are shared by the devices
 
 
 def test_bytes_of_the_gradient_are_reduced(rows):

@@ -14,13 +14,8 @@ from hmgr_jax.training.checkpoint import Checkpoints
 from hmgr_jax.training.experiment import build
 
 
-@pytest.mark.parametrize(
-    "model",
-    [
-        name if name == "vse" else pytest.param(name, marks=pytest.mark.slow)
-        for name in list_models()
-    ],
-)
+@pytest.mark.slow  # test_resume.py does the like for two systems
+@pytest.mark.parametrize("model", list_models())
 def test_killed_at_step_8_and_resumed_from_step_4(tmp_path, monkeypatch, model):
     kill_at_the_save_of(monkeypatch, 8)
     with pytest.raises(KilledError):

@@ -1,4 +1,4 @@
-"""KWAI-AD's shape by its own recipe: 64 grid vectors and one caption a picture, nothing baked in."""
+"""KWAI-AD's shape by its own recipe: 64 grid vectors, one caption a picture, nothing baked in."""
 
 import numpy as np
 import pytest

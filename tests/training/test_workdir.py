@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import pytest
 
 from hmgr_jax.errors import UserError
@@ -77,13 +76,6 @@ def test_a_holder_that_has_not_signed_yet(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_sign", lambda descriptor: None)
     with lock(tmp_path), pytest.raises(UserError, match="in use by another run"), lock(tmp_path):
         pytest.fail("two runs in one folder")
-
-
-def test_other_processes_of_a_run_take_no_lock(tmp_path, monkeypatch):
-    with lock(tmp_path):
-        monkeypatch.setattr(jax, "process_index", lambda: 1)
-        with lock(tmp_path):
-            pass
 
 
 def test_json_is_written_whole(tmp_path):
