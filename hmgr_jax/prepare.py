@@ -152,7 +152,8 @@ def _report(plan: Plan, out: Path, made: bool) -> None:
         for name, split in plan.splits.items()
     )
     print(f"{out} holds images: {counts}.")
-    print(f"Train: python -m hmgr_jax.main --config configs/f8k.py --config.data.root={out}")
+    recipe = "coco" if "testall" in plan.splits else "f8k"
+    print(f"Train: python -m hmgr_jax.main --config configs/{recipe}.py --config.data.root={out}")
 
 
 if __name__ == "__main__":

@@ -65,7 +65,8 @@ class ScanSource:
         values = found.rows.gather(rows)
         if len(rows) > len(images):
             _demand_copies(found, values, rows, np.repeat(first, copies))
-        arrays = {FEATURES: values[first]}
+            values = values[first]
+        arrays = {FEATURES: values}
         if found.files.boxes:
             shape = (len(found.rows), found.rows.shape[1])
             arrays[BOXES] = read_boxes(found.files.boxes, kept, shape)
