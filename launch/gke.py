@@ -155,6 +155,7 @@ def _job(flags: Any, command: list[str]) -> Job:
         grace=flags.grace,
         command=tuple(command),
         workdir=_workdir(command, flags.mount),
+        results="seeds.json" if any(w.startswith("--seeds") for w in command) else "results.json",
     )
 
 

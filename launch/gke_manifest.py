@@ -61,6 +61,7 @@ class Job:
     grace: int
     command: tuple[str, ...]
     workdir: str
+    results: str
 
 
 def manifest(job: Job) -> dict[str, Any]:
@@ -167,7 +168,7 @@ def _container(job: Job) -> dict[str, Any]:
         "command": ["bash", "-c", GUARD, "run"],
         "args": [*map(literal, job.command), *_hosts(job)],
         "env": [
-            {"name": "RESULTS", "value": literal(f"{job.workdir}/results.json")},
+            {"name": "RESULTS", "value": literal(f"{job.workdir}/{job.results}")},
             {"name": "SLICE", "valueFrom": {"fieldRef": slice_number}},
             {"name": "PYTHONUNBUFFERED", "value": "1"},
         ],

@@ -17,6 +17,7 @@ again. No process outlives this one.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import shlex
@@ -182,21 +183,23 @@ class Group:
             if os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
                 continue
             os.killpg(child.pid, signal.SIGKILL)
+            del self.alive[index]  # before it is reaped: a signal may be passed on at any moment
             code = child.wait()
-            del self.alive[index]
             ended.append((index, 128 - code if code < 0 else code))
         return ended
 
     def _forward(self, number: int, _: FrameType | None) -> None:
         """Pass a signal on to the processes themselves, not to their helpers: they are saving."""
         self.stopped = True
-        for child in self.alive.values():
-            child.send_signal(number)
+        for child in list(self.alive.values()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.pid, number)  # send_signal would reap it, and _ended miss it
 
     def _kill(self) -> None:
         """End what is alive, with everything that it started."""
-        for child in self.alive.values():
-            os.killpg(child.pid, signal.SIGKILL)
+        for child in list(self.alive.values()):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
             child.wait()
         self.alive.clear()
 

@@ -22,7 +22,7 @@ set -euo pipefail
 
 max_requeues=100
 dry_run=false
-workdir=
+workdir='' results=results.json
 command=()
 
 fail() {
@@ -58,6 +58,7 @@ find_workdir() {
     while [[ $# -gt 0 ]]; do
         case $1 in
             --workdir) workdir=${2-} ;;
+            --seeds | --seeds=*) results=seeds.json ;;
             --workdir=*) workdir=${1#*=} ;;
             --hosts | --hosts=*) fail "Leave --hosts out of the command: it is added here." ;;
         esac
@@ -117,8 +118,8 @@ code=0
 call "${run[@]}" || code=$?
 if [[ $code -ne 0 ]]; then
     echo "slurm.sh: the run failed with exit code $code and is not put back." >&2
-elif ! $dry_run && [[ -e $workdir/results.json ]]; then
-    echo "slurm.sh: finished: $workdir/results.json" >&2
+elif ! $dry_run && [[ -e $workdir/$results ]]; then
+    echo "slurm.sh: finished: $workdir/$results" >&2
 else
     requeue
 fi

@@ -37,7 +37,7 @@ source_folder=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly source_folder
 
 action=${1-}
-name='' zone='' project='' type='' workdir='' setup=''
+name='' zone='' project='' type='' workdir='' results=results.json setup=''
 runtime=v2-alpha-tpuv5-lite poll=30 worker=0 dry_run=false
 create_flags=() command=() place=()
 scratch=$(mktemp -d)
@@ -96,6 +96,7 @@ check_run() {
     local previous='' word
     for word in "${command[@]}"; do
         [[ $previous != --workdir ]] || workdir=$word
+        [[ $word != --seeds* ]] || results=seeds.json
         [[ $word != --workdir=* ]] || workdir=${word#*=}
         [[ $word != --hosts && $word != --hosts=* ]] || fail "Leave --hosts out of the command: it is added here."
         previous=$word
@@ -191,7 +192,7 @@ probe() {
 }
 
 finished() {
-    on 0 "test -e $(printf %q "$workdir/results.json")"
+    on 0 "test -e $(printf %q "$workdir/$results")"
 }
 
 # Look at the run until it ends. Sets outcome: gone (the TPU is no longer ACTIVE, or cannot be
@@ -243,13 +244,13 @@ run() {
             say "could not start on all workers; looking again"
         fi
         case $outcome in
-            done) say "finished: $workdir/results.json" && return ;;
+            done) say "finished: $workdir/$results" && return ;;
             stopped) say "stopped; the same command goes on" && return ;;
             failed*) end_failed "${outcome#* }" ;;
         esac
         repeated=$((repeated + 1))
         [[ $(resource_state) == ACTIVE ]] || repeated=0
-        [[ $repeated -lt $TRIES ]] || fail "The run ended $repeated times without $workdir/results.json on a TPU that is still there: see tpu_vm.sh logs." 1
+        [[ $repeated -lt $TRIES ]] || fail "The run ended $repeated times without $workdir/$results on a TPU that is still there: see tpu_vm.sh logs." 1
         say "going on ($outcome)"
         sleep "$poll"
     done

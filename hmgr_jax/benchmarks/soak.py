@@ -122,16 +122,20 @@ class _Soak:
     def _until_a_moment(self, process: subprocess.Popen[bytes], workdir: Path) -> int:
         """Wait for a moment at random in what is left of the run; its exit code.
 
+        Seconds after a step are longer where this start was slower than the one that was measured.
+
         Raises:
             subprocess.TimeoutExpired: the moment has come and the run has not ended.
         """
         step, seconds = self.pace.moment(self.draw, self.reached)
+        began, slower = time.monotonic(), 0.0
         while step and process.poll() is None:
-            new = phase(workdir, _said(workdir)) not in BEFORE_STEPS
-            if new and last_step(workdir) >= step:
-                break
+            if phase(workdir, _said(workdir)) not in BEFORE_STEPS:
+                slower = slower or (time.monotonic() - began) / (self.pace.first_step or 1.0)
+                if last_step(workdir) >= step:
+                    break
             time.sleep(0.02)
-        return process.wait(seconds)
+        return process.wait(seconds * (slower or 1.0))
 
     def _let_finish(self, workdir: Path) -> None:
         code = self._start(workdir).wait()

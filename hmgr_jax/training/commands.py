@@ -34,6 +34,8 @@ def train(config: ConfigDict, workdir: Path, seeds: Sequence[int] = ()) -> int:
             results.show(found, config.name)
             results.show_files(found, workdir)
         return 0
+    if hosts.first():  # of other seeds: launchers take the file for the end of these
+        (workdir / results.SEEDS).unlink(missing_ok=True)
     runs = {}
     for seed in seeds:
         one = ConfigDict({**config.to_dict(), "seed": seed}).lock()
@@ -43,7 +45,7 @@ def train(config: ConfigDict, workdir: Path, seeds: Sequence[int] = ()) -> int:
         runs[seed] = found
     if hosts.first():
         results.spread(runs, config.name, workdir)
-        print(f"results:    {workdir / 'seeds.json'}")
+        print(f"results:    {workdir / results.SEEDS}")
     return 0
 
 
@@ -73,6 +75,14 @@ def evaluate(retriever: Retriever, split: str) -> int:
     config = retriever.config
     names = results.protocols(config, split)
     data, store = retriever.open((split,)), retriever.store(split)
+    hosts.stop_at_once()
+    hosts.demand_same(
+        configuration=configs.config_hash(config),
+        step=str(retriever.step),
+        vocabulary=list(retriever.vocabulary.words),
+        data=data.fingerprint,
+        weights=retriever.variables,
+    )
     found = results.record(
         config,
         protocols=names,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -24,7 +25,7 @@ JOIN_SECONDS = 300
 HEARTBEAT_SECONDS = 60
 """JAX's own; `peers` is quicker, and says more."""
 EXCHANGED_BYTES = 64 * 2**20
-"""Of one process in one collective: what is exchanged passes through the devices' memory."""
+"""Of all processes in one collective: what is exchanged passes through the devices' memory."""
 SENTENCE = 2000
 
 
@@ -52,6 +53,11 @@ def joined(spec: str | None) -> Iterator[None]:
         return
     from hmgr_jax.training.peers import Peers
 
+    if len(jax.devices()) != jax.process_count() * jax.local_device_count():
+        raise UserError(
+            f"{jax.process_count()} processes have {len(jax.devices())} devices together, of which "
+            f"this one has {jax.local_device_count()}: give each of them as many as the others."
+        )
     peers = Peers(jax.process_index(), jax.process_count())
     try:
         yield
@@ -88,6 +94,12 @@ def _initialize(spec: str) -> None:
         ) from error
 
 
+def stop_at_once() -> None:
+    """Let SIGTERM end a process of several: where nothing is to be saved, JAX swallows it."""
+    if jax.process_count() > 1:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def share() -> tuple[int, int]:
     """(which process this is, how many there are)."""
     return jax.process_index(), jax.process_count()
@@ -96,6 +108,13 @@ def share() -> tuple[int, int]:
 def first() -> bool:
     """Whether this is the process that writes and prints."""
     return jax.process_index() == 0
+
+
+def of_first(value: bool) -> bool:
+    """What the first process says, in all of them: a file may show later elsewhere."""
+    if jax.process_count() == 1:
+        return value
+    return bool(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
 @contextlib.contextmanager
@@ -117,7 +136,7 @@ def in_first(make: Callable[[], contextlib.AbstractContextManager[T]]) -> Iterat
             except UserError as error:
                 refused = str(error)
         told = multihost_utils.broadcast_one_to_all(_padded(refused))
-        sentence = bytes(told).rstrip(b"\0").decode()
+        sentence = bytes(told).rstrip(b"\0").decode(errors="replace")
         if sentence:
             raise UserError(sentence)
         yield found_here
@@ -179,9 +198,9 @@ def exchange(tree: Tree) -> Tree:
 
 def _exchange(x: np.ndarray) -> np.ndarray:
     an_item = max(1, x[:1].nbytes)
-    size = max(1, EXCHANGED_BYTES // an_item)
-    parts = [
-        multihost_utils.process_allgather(x[i : i + size])  # [processes, size, ...]
-        for i in range(0, max(1, len(x)), size)
-    ]
-    return np.concatenate(parts, axis=1).reshape(-1, *x.shape[1:])
+    count = jax.process_count()
+    size = max(1, EXCHANGED_BYTES // (an_item * count))
+    found = np.empty((count, *x.shape), x.dtype)
+    for i in range(0, len(x), size):
+        found[:, i : i + size] = multihost_utils.process_allgather(x[i : i + size])
+    return found.reshape(-1, *x.shape[1:])

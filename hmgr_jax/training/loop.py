@@ -45,13 +45,12 @@ def train(config: ConfigDict, workdir: Path) -> Results | None:
     """
     check(config)
     done = results.finished(workdir, config)
-    if done:
+    if hosts.of_first(done is not None):
         return done
-    hang = config.train.hang_seconds
     with (
+        watchdog.Watchdog(config.train.hang_seconds, workdir),
         hosts.in_first(lambda: lock(workdir)),
         StopSignal() as stop,
-        watchdog.Watchdog(hang, workdir),
     ):
         folder = workdir / "checkpoints"
         # Bad data of a new run is found before anything is written.
@@ -99,6 +98,8 @@ class _Run:
         self.state: State = replicate(experiment.mesh, state)
         self.log = MetricLog(workdir, kept=hosts.first())
         if hosts.first():
+            # Those of a shorter run: launchers take the file for the end of this one.
+            (workdir / results.FILE).unlink(missing_ok=True)
             write_json_atomic(workdir / "config.json", configs.plain(self.config))
             self.log.cut_after(self.start if saved else -1)
 
@@ -128,7 +129,7 @@ class _Run:
                     self._log(done, report)
                 due = last or done % (t.eval_steps or epoch) == 0
                 metric = self._evaluate(done) if due else None
-                stopping = self.stop.at(done) and not last  # read once: a signal may come any time
+                stopping = self.stop.now() and not last  # read once: a signal may come any time
                 if due or stopping or (t.save_steps and done % t.save_steps == 0):
                     self._save(done, metric)
                 if stopping:

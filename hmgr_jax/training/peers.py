@@ -7,6 +7,7 @@ and looks at its neighbour's and at whether anybody has told the end of the run.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -21,9 +22,12 @@ from hmgr_jax.errors import UserError
 
 EXIT_CODE = 69
 """EX_UNAVAILABLE of sysexits.h: a peer was lost."""
+MISTAKE, INTERRUPTED = 2, 130
+"""Exit codes that all processes share."""
 BEAT_SECONDS = 1.0
-LOST_SECONDS = 10.0
-"""A peer that is silent for so long is lost."""
+LOST_BEATS = 10
+"""A peer that is silent for so many of our own beats is lost. They are counted by turns, not by the
+clock, so that a run that was suspended as a whole goes on."""
 LEFT = "left"
 
 
@@ -35,8 +39,7 @@ class Peers:
         self._store, self._index, self._count = store, index, count
         self.name = f"process {index} ({socket.gethostname()}, pid {os.getpid()})"
         store.key_value_set(f"hmgr/name/{index}", self.name)
-        self._ending = threading.Event()
-        self._heard: tuple[str | None, float] = (None, time.monotonic())
+        self._ending, self._leaving = threading.Event(), threading.Lock()
         threading.Thread(target=self._watch, name="peers", daemon=True).start()
 
     def leave(self) -> None:
@@ -49,60 +52,69 @@ class Peers:
 
         Where a collective failed because another process is gone, that one is named instead.
         """
-        if isinstance(error, UserError):
-            sentence, code = str(error), 2
-        elif isinstance(error, KeyboardInterrupt):
-            sentence, code = "it was stopped by Ctrl-C.", 130
+        if isinstance(error, KeyboardInterrupt):
+            sentence, code = "it was stopped by Ctrl-C.", INTERRUPTED
+        elif isinstance(error, UserError | OSError):
+            sentence, code = str(error).replace("\n", " "), MISTAKE
         else:
-            time.sleep(LOST_SECONDS + 3 * BEAT_SECONDS)  # the watch may know better
+            time.sleep(2 * LOST_BEATS * BEAT_SECONDS)  # the watch may know better, and end this
             sentence, code = f"{type(error).__name__}: {error}", 1
             traceback.print_exception(error)
         self._ending.set()
-        print(f"error: {sentence}", file=sys.stderr, flush=True)
-        self._end(f"{self.name} has ended: {sentence}", code)
+        self._end(f"error: {sentence}", code, f"{self.name} has ended: {sentence}")
 
     def _watch(self) -> None:
-        neighbour = (self._index + 1) % self._count
-        beat = 0
+        neighbour, heard, beat, silent = (self._index + 1) % self._count, "", 0, 0
         while not self._ending.wait(BEAT_SECONDS):
-            beat += 1
-            self._store.key_value_set(f"hmgr/beat/{self._index}", str(beat), allow_overwrite=True)
-            told = self._read("hmgr/end")
-            if told is not None:
-                self._report(told)
-            heard = self._read(f"hmgr/beat/{neighbour}")
-            if heard != self._heard[0]:
-                self._heard = heard, time.monotonic()
-            elif heard != LEFT and time.monotonic() - self._heard[1] > LOST_SECONDS:
-                name = self._read(f"hmgr/name/{neighbour}") or f"process {neighbour}"
-                self._report(f"{name} has not been heard of for {LOST_SECONDS:.0f} s.")
+            beat, silent = beat + 1, silent + 1
+            try:
+                mine = f"hmgr/beat/{self._index}"
+                self._store.key_value_set(mine, str(beat), allow_overwrite=True)
+                told, now = self._read("hmgr/end"), self._read(f"hmgr/beat/{neighbour}")
+                name = self._read(f"hmgr/name/{neighbour}")
+            except Exception:  # the service is busy or gone: JAX itself ends us in the second case
+                continue
+            if told:
+                code, _, sentence = told.partition(" ")
+                self._report(sentence, int(code))
+            if now != heard or now == LEFT:
+                heard, silent = now, 0
+            elif silent > LOST_BEATS:
+                sentence = f"{name} has not been heard of for {LOST_BEATS} s."
+                self._report(sentence, EXIT_CODE, tell=True)
 
-    def _report(self, sentence: str) -> None:
+    def _report(self, sentence: str, code: int, *, tell: bool = False) -> None:
         """End with what befell a peer, unless this process is ending by itself."""
         if self._ending.is_set():
             return
-        print(
+        self._end(
             f"error: {sentence} This process ends too: start all of them again, and the run goes "
             "on from its last checkpoint.",
-            file=sys.stderr,
-            flush=True,
+            code if code in (MISTAKE, INTERRUPTED) else EXIT_CODE,
+            sentence if tell else "",
         )
-        self._end(sentence, EXIT_CODE)
 
-    def _end(self, sentence: str, code: int) -> NoReturn:
-        """Tell the others, wait until they have looked, and end without JAX's own farewell.
+    def _end(self, line: str, code: int, told: str) -> NoReturn:
+        """Say it, tell the others where they do not know yet, and end without JAX's own farewell.
 
-        That waits for all processes, and aborts where one is gone.
+        That waits for all processes, and aborts where one is gone. Process 0 leaves last: the
+        store ends with it, and with the store whoever has not looked yet.
         """
-        self._store.key_value_set("hmgr/end", sentence[:1000], allow_overwrite=True)
-        time.sleep(3 * BEAT_SECONDS)
+        if not self._leaving.acquire(blocking=False):
+            threading.Event().wait()  # another thread is at it
+        print(line, file=sys.stderr, flush=True)
+        if told:
+            with contextlib.suppress(Exception):
+                text = f"{code} {told[:1000]}"
+                self._store.key_value_set("hmgr/end", text, allow_overwrite=True)
+        time.sleep(BEAT_SECONDS * (6 if self._index == 0 else 3 if told else 0))
         sys.stdout.flush()
         os._exit(code)
 
-    def _read(self, key: str) -> str | None:
+    def _read(self, key: str) -> str:
         try:
             return str(self._store.key_value_try_get(key))
         except Exception as error:  # its type is JAX's own
             if "NOT_FOUND" in str(error):
-                return None
+                return ""
             raise

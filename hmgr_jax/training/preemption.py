@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -12,6 +13,7 @@ import jax
 from jax.experimental import multihost_utils
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_asked, _interrupts = itertools.count(1), itertools.count(1)
 
 
 class StopSignal:
@@ -45,13 +47,15 @@ class StopSignal:
             self._former = {number: signal.signal(number, self._handle) for number in SIGNALS}
         return self
 
-    def at(self, step: int) -> bool:
-        """Whether to stop after ``step``: the same answer in every process, who all ask each step.
+    def now(self) -> bool:
+        """Whether to stop after this step: the same answer in every process, who all ask each step.
 
         A signal to one of several processes stops all of them, after the first step that none
         has passed yet.
         """
-        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
+        # Not by the step: JAX agrees on a number that is still to come, and the steps of the next
+        # of several runs begin anew.
+        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(next(_asked)):
             self.requested, self.name = True, "SIGTERM"
         return self.requested
 
@@ -78,5 +82,7 @@ class StopSignal:
 
 
 def _pass_on(number: int, frame: FrameType | None) -> None:
-    """Ctrl-C at one process of several: JAX's notifier knows SIGTERM only."""
+    """Ctrl-C at one process of several: JAX's notifier knows SIGTERM only. The third one acts."""
+    if next(_interrupts) == 2:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -27,7 +27,7 @@ from hmgr_jax.training.progress import table
 from hmgr_jax.training.records import read_rows
 from hmgr_jax.training.workdir import write_json_atomic
 
-FILE = "results.json"
+FILE, SEEDS = "results.json", "seeds.json"
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "hmgr-jax")
 
 
@@ -180,7 +180,7 @@ def spread(runs: Mapping[int, Mapping[str, Any]], data: str, workdir: Path) -> d
     table(f"{first['model']} on {data}, {len(runs)} seeds, {first['split']}", rows)
     each = {name: [run[name] for run in runs.values()] for name in ("step", "config_hash")}
     found = {**first, "metrics": summary, "seeds": list(runs), **each}
-    write_json_atomic(workdir / "seeds.json", found)
+    write_json_atomic(workdir / SEEDS, found)
     return found
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,6 +21,7 @@ EXIT_CODE = 75
 COMPILING = 4
 """How many times as long silence may last while something is compiled."""
 TICKS = 20
+OTHERS_TICKS = 2
 LAST_WORDS_SECONDS = 10.0
 """How long the stacks may take to be written: the disk may be what hangs."""
 
@@ -83,7 +85,8 @@ class Watchdog:
 
     def _bark(self) -> None:
         """Show all stacks and end the process, whatever else it is doing."""
-        leave = threading.Timer(LAST_WORDS_SECONDS, os._exit, [EXIT_CODE])
+        wait = LAST_WORDS_SECONDS + OTHERS_TICKS * self._seconds / TICKS
+        leave = threading.Timer(wait, os._exit, [EXIT_CODE])
         leave.daemon = True
         leave.start()
         seconds = self._seconds * self._patience
@@ -100,4 +103,6 @@ class Watchdog:
                 "says how long to wait, 0 for ever).\n"
             )
             os.write(2, message.encode(errors="replace"))
+            if jax.process_count() > 1:  # the others, whom this ends, shall show theirs first
+                time.sleep(OTHERS_TICKS * self._seconds / TICKS)
             os._exit(EXIT_CODE)

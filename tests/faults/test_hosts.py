@@ -1,5 +1,6 @@
 """Several processes are one run: the same numbers, stopped and resumed together."""
 
+import json
 import shutil
 import signal
 
@@ -102,6 +103,21 @@ def test_a_mistake_at_one_process_ends_all(tmp_path):
         assert "Process 1 has another configuration than process 0" in group.said(index)
 
 
+def test_evaluation_is_shared_and_compared(alone, tmp_path):
+    """The metrics of one process; other data at one of them is refused, not published."""
+    shutil.copytree(alone("hmgr"), tmp_path / "run")
+    expected = two.results(tmp_path / "run")["metrics"]
+    mode = {"model": "hmgr", **STEPS}
+    two.run(tmp_path / "run", "--mode=evaluate", count=3, **mode)
+    path = tmp_path / "run" / "evaluation-test.json"
+    assert json.loads(path.read_text())["metrics"] == pytest.approx(expected, rel=1e-5)
+    path.unlink()
+    with OtherData(tmp_path / "run", "--mode=evaluate", **mode) as group:
+        assert group.codes() == [2, 2], group.errors
+    assert "Process 1 has another configuration than process 0" in group.said(0)
+    assert not path.exists()
+
+
 class Mismatched(two.Group):
     """Process 1 trains with another learning rate."""
 
@@ -109,6 +125,14 @@ class Mismatched(two.Group):
         super()._start(
             index, [*arguments, "--config.train.lr=0.5"] if index else arguments, devices
         )
+
+
+class OtherData(two.Group):
+    """Process 1 has other scenes."""
+
+    def _start(self, index, arguments, devices):
+        changed = ["--config.data.worlds.seed=5"] if index else []
+        super()._start(index, [*arguments, *changed], devices)
 
 
 def test_a_folder_in_use_is_refused_by_all(tmp_path):

@@ -206,6 +206,15 @@ def test_a_changed_configuration_is_announced(tmp_path, capsys):
     assert json.loads((workdir / "config.json").read_text())["train"]["lr"] == 0.5
 
 
+def test_results_of_a_shorter_run_do_not_stand_for_a_longer_one(tmp_path, monkeypatch):
+    """Launchers take results.json for the end."""
+    shutil.copytree(finished(), tmp_path / "run")
+    kill_at_the_save_of(monkeypatch, 16)
+    with pytest.raises(KilledError):
+        run(tmp_path / "run", train__steps=20)
+    assert not (tmp_path / "run" / "results.json").exists()
+
+
 LONG = {"train__steps": 100, "train__eval_steps": 7, "train__save_steps": 3}
 
 
