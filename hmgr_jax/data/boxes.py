@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -42,15 +43,22 @@ def read_boxes(files: list[Path], rows: np.ndarray, shape: tuple[int, int]) -> n
         if not (size > 0).all():
             raise UserError(f"{files[1]} holds an image size that is not positive: mend it.")
         boxes = boxes / np.tile(size, 2)[:, None, :]
+    return within(boxes, lambda i: f"{files[0]} holds in row {int(rows[i])}")
+
+
+def within(boxes: np.ndarray, where: Callable[[int], str]) -> np.ndarray:
+    """``boxes`` [n, R, 4] as float32 clipped to 0..1; ``where(i)`` begins the refusal of row i.
+
+    Raises ``UserError`` for a box that is not finite, upside down, or outside its image.
+    """
     low, high = boxes.min(axis=(1, 2)), boxes.max(axis=(1, 2))
     upside_down = (boxes[..., 2:] < boxes[..., :2]).any(axis=(1, 2))
     bad = np.flatnonzero(~(low >= -_SLACK) | ~(high <= 1 + _SLACK) | upside_down)
     if len(bad):
-        where = int(bad[0])
+        first = int(bad[0])
         raise UserError(
-            f"{files[0]} holds in row {int(rows[where])} boxes from {low[where]:.3g} to "
-            f"{high[where]:.3g} where x1, y1, x2, y2 within the image (0 to 1 after division by "
-            "its size) were expected: convert them."
+            f"{where(first)} boxes from {low[first]:.3g} to {high[first]:.3g} where x1, y1, x2, y2 "
+            "within the image (0 to 1 after division by its size) were expected: convert them."
         )
     return np.clip(boxes, 0.0, 1.0).astype(np.float32)
 

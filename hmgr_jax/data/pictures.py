@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hmgr_jax.data.worlds.family import make_family
 from hmgr_jax.data.worlds.render import render
@@ -46,7 +46,7 @@ def read_picture(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             image.draft("RGB", (LARGEST, LARGEST))
-            picture = image.convert("RGB")
+            picture = ImageOps.exif_transpose(image).convert("RGB")  # as it is meant to be seen
     except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(
             f"{path} holds no picture that can be read ({error}): replace the file or remove it."

@@ -36,13 +36,15 @@ def open_scan(
 
     For every split there are ``{split}_ims.npy`` (or ``_feat.npy``; float16 or float32
     [rows, R, D]) and ``{split}_caps.txt`` (UTF-8, a caption a line), and there may be
-    ``{split}_ids.txt`` (a name or number a row), ``{split}_boxes.npy`` ([rows, R, 4] xyxy in
-    0..1), or ``{split}_ims_bbx.npy`` in pixels with ``{split}_ims_size.npy`` [rows, 2].
+    ``{split}_ids.txt`` (a name or number a row), ``{split}_cap_ids.txt`` (the id of its image a
+    caption, where images have different numbers of captions), ``{split}_boxes.npy`` ([rows, R, 4]
+    xyxy in 0..1), or ``{split}_ims_bbx.npy`` in pixels with ``{split}_ims_size.npy`` [rows, 2].
 
     Images are runs of equal ids: where every image is stored once a caption, as in SCAN's dev and
     test files, the first row of each run is kept and caption i belongs to the image of row i.
-    Otherwise each row has the same number of captions, in order. Without ids as many rows as
-    captions mean one caption an image, unless ``captions_per_image`` says that rows repeat.
+    Otherwise each row has the same number of captions, in order, unless ``_cap_ids`` says which are
+    whose. Without ids as many rows as captions mean one caption an image, unless
+    ``captions_per_image`` says that rows repeat.
 
     ``splits`` maps the names train, dev and test to the names in the folder, by default
     ``{"train": "train", "dev": "dev", "test": test_split}``; leave out what is not wanted. The

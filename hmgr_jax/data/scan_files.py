@@ -29,11 +29,14 @@ class ScanFiles:
     sentences: list[str]
     tokens: list[list[str]]
     ids: list[str] | None
+    caption_ids_file: Path
+    caption_ids: list[str] | None
 
     def paths(self) -> list[Path]:
         """Every file of the split that is there."""
         ids = [] if self.ids is None else [self.ids_file]
-        return [self.features, self.captions, *ids, *self.boxes]
+        caption_ids = [] if self.caption_ids is None else [self.caption_ids_file]
+        return [self.features, self.captions, *ids, *caption_ids, *self.boxes]
 
 
 def demand_files(root: Path, names: Iterable[str]) -> None:
@@ -52,12 +55,13 @@ def demand_files(root: Path, names: Iterable[str]) -> None:
         )
 
 
-def find_split(root: Path, name: str) -> ScanFiles:
+def find_split(root: Path, name: str, *, tokenized: bool = True) -> ScanFiles:
     """Locate the files of one split, read its captions and ids."""
     features = root / f"{name}_ims.npy"
     if not features.is_file():
         features = root / f"{name}_feat.npy"
     ids_file, captions = root / f"{name}_ids.txt", root / f"{name}_caps.txt"
+    caption_ids_file = root / f"{name}_cap_ids.txt"
     sentences = read_lines(captions)
     return ScanFiles(
         features=features,
@@ -65,8 +69,10 @@ def find_split(root: Path, name: str) -> ScanFiles:
         ids_file=ids_file,
         boxes=find_boxes(root, name),
         sentences=sentences,
-        tokens=[tokenize(sentence) for sentence in sentences],
+        tokens=[tokenize(sentence) for sentence in sentences] if tokenized else [],
         ids=read_lines(ids_file) if ids_file.is_file() else None,
+        caption_ids_file=caption_ids_file,
+        caption_ids=read_lines(caption_ids_file) if caption_ids_file.is_file() else None,
     )
 
 
@@ -85,6 +91,8 @@ def pair_captions(
         )
     if per_image is not None and per_image < 1:
         raise UserError(f"captions_per_image must be at least 1, it is {per_image}.")
+    if files.caption_ids is not None:
+        return np.arange(rows), _named(files, files.caption_ids, per_image)
     repeats = _repeats(files, rows, per_image)
     if repeats is None:
         each = _captions_per_row(files, rows, per_image)
@@ -96,6 +104,43 @@ def pair_captions(
         )
     kept = np.cumsum(repeats) - repeats
     return kept, np.repeat(np.arange(len(repeats), dtype=np.int32), repeats)
+
+
+def _named(files: ScanFiles, caption_ids: list[str], per_image: int | None) -> np.ndarray:
+    """The image of every caption where each caption names it, in the order of the rows."""
+    at = files.caption_ids_file
+    if files.ids is None:
+        raise UserError(f"{at} names images but {files.ids_file} is missing: add an id a row.")
+    if len(caption_ids) != len(files.sentences):
+        raise UserError(
+            f"{at} has {len(caption_ids)} lines but {files.captions} has {len(files.sentences)}: "
+            "there must be one id a caption."
+        )
+    row_of = {name: row for row, name in enumerate(files.ids)}
+    if len(row_of) != len(files.ids):
+        raise UserError(f"{files.ids_file} repeats ids: with {at} every image is stored once.")
+    images = np.empty(len(caption_ids), np.int32)
+    last = -1
+    for number, name in enumerate(caption_ids):
+        row = row_of.get(name)
+        if row is None or row not in (last, last + 1):
+            wanted = files.ids[last + 1] if last + 1 < len(files.ids) else files.ids[last]
+            raise UserError(
+                f"{at}:{number + 1} is {name!r} where {wanted!r}, the next of {files.ids_file}, or "
+                "the same as above was expected: captions stand in the order of the images, each "
+                "with at least one."
+            )
+        images[number] = last = row
+    if last + 1 < len(files.ids):
+        raise UserError(f"{at} ends before {files.ids[last + 1]!r}: every image needs a caption.")
+    counts = np.bincount(images)
+    if per_image is not None and (counts != per_image).any():
+        wrong = int(np.flatnonzero(counts != per_image)[0])
+        raise UserError(
+            f"{at} gives {files.ids[wrong]} {counts[wrong]} captions where captions_per_image says "
+            f"{per_image}: correct one of the two."
+        )
+    return images
 
 
 def _captions_per_row(files: ScanFiles, rows: int, per_image: int | None) -> int:

@@ -15,8 +15,8 @@ from hmgr_jax.errors import UserError
 
 
 @contextlib.contextmanager
-def lock(workdir: Path) -> Iterator[None]:
-    """Hold ``workdir`` (made if absent) for this process.
+def lock(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
+    """Hold ``workdir`` (made if absent) for this process; ``flag`` is where a person named it.
 
     The kernel drops the lock when its holder ends, however it ends, so none is ever stale; the pid
     and host in ``.lock`` are only for the message. Raises UserError while another run holds it.
@@ -30,7 +30,7 @@ def lock(workdir: Path) -> Iterator[None]:
         except BlockingIOError:
             raise UserError(
                 f"expected {workdir} to be free, found it in use by {_holder(descriptor)}: "
-                "wait for that run, stop it, or give another --workdir"
+                f"wait for that run, stop it, or give another {flag}"
             ) from None
         _sign(descriptor)
         yield

@@ -1,0 +1,156 @@
+"""SCAN, VSRN and IMRAM folders: checked, repeated rows dropped, in float16."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hmgr_jax.data.boxes import read_boxes
+from hmgr_jax.data.npy_rows import NpyRows
+from hmgr_jax.data.regions import open_features
+from hmgr_jax.data.scan_files import ScanFiles, demand_files, find_split, pair_captions
+from hmgr_jax.errors import UserError
+from hmgr_jax.preparation.plan import (
+    BOXES,
+    FEATURES,
+    Chunk,
+    Plan,
+    SplitPlan,
+    blocks,
+    boxes,
+    features,
+    identity,
+)
+
+KINDS = ("ims", "feat")
+
+
+@dataclass(frozen=True)
+class _Split:
+    """One split of the folder, and which of its rows are kept."""
+
+    files: ScanFiles
+    rows: NpyRows
+    kept: np.ndarray
+    """int [images], the first row of each image."""
+    ends: np.ndarray
+    """int [images], one past its last row."""
+
+
+class ScanSource:
+    """The rows of a folder; every copy of an image is compared with the first."""
+
+    def __init__(self, splits: Mapping[str, _Split]) -> None:
+        self.splits = splits
+
+    def chunks(self, todo: Mapping[str, np.ndarray]) -> Iterator[Chunk]:
+        """Images in the order of the files."""
+        for name, found in self.splits.items():
+            copies = int((found.ends - found.kept).max())
+            for images in blocks(np.flatnonzero(todo[name]), found.rows.row_bytes * copies):
+                yield self._read(name, found, images)
+
+    def changed(self, since: int) -> dict[str, np.ndarray]:
+        """Nothing: another file is another preparation."""
+        return {}
+
+    def _read(self, name: str, found: _Split, images: np.ndarray) -> Chunk:
+        kept, copies = found.kept[images], (found.ends - found.kept)[images]
+        first = np.cumsum(copies) - copies
+        rows = np.repeat(kept - first, copies) + np.arange(copies.sum())
+        values = found.rows.gather(rows)
+        if len(rows) > len(images):
+            _demand_copies(found, values, rows, np.repeat(first, copies))
+            values = values[first]
+        arrays = {FEATURES: values}
+        if found.files.boxes:
+            shape = (len(found.rows), found.rows.shape[1])
+            arrays[BOXES] = read_boxes(found.files.boxes, kept, shape)
+        return Chunk(name, images, arrays, lambda i: f"{found.rows.path}, row {int(kept[i])},")
+
+
+def plan_scan(
+    root: Path, splits: Sequence[str] | None = None, captions_per_image: int | None = None
+) -> Plan:
+    """Read captions and ids of a folder, check them against the features, and plan the rest.
+
+    ``splits`` are names of the folder, by default all that it holds; ``captions_per_image`` as in
+    `hmgr_jax.data.scan.open_scan`. Rows are counted from 0 in messages.
+    """
+    names = list(splits) if splits else _names(root)
+    demand_files(root, names)
+    found = {name: _open(root, name, captions_per_image) for name in names}
+    plans = {name: _plan(split, captions_per_image) for name, split in found.items()}
+    _demand_alike(found)
+    paths = [path for split in found.values() for path in split.files.paths()]
+    about: dict[str, Any] = {
+        "command": "scan",
+        "options": {"splits": names, "captions_per_image": captions_per_image},
+        "sources": identity(paths),
+    }
+    return Plan(plans, ScanSource(found), about)
+
+
+def _names(root: Path) -> list[str]:
+    """Every split of which the folder holds features or captions, train first."""
+    ends = [*(f"_{kind}.npy" for kind in KINDS), "_caps.txt"]
+    paths = sorted(root.iterdir()) if root.is_dir() else []
+    found = {path.name.removesuffix(end) for path in paths for end in ends if path.match(f"*{end}")}
+    order = {"train": 0, "dev": 1, "val": 1}
+    return sorted(found, key=lambda name: (order.get(name, 2), name)) or ["train", "dev", "test"]
+
+
+def _open(root: Path, name: str, per_image: int | None) -> _Split:
+    files = find_split(root, name, tokenized=False)
+    rows = open_features(files.features)
+    kept, _ = pair_captions(files, len(rows), per_image)
+    return _Split(files, rows, kept, np.append(kept[1:], len(rows)))
+
+
+def _plan(split: _Split, per_image: int | None) -> SplitPlan:
+    _, images = pair_captions(split.files, len(split.rows), per_image)
+    captions: list[list[str]] = [[] for _ in split.kept]
+    for image, sentence in zip(images.tolist(), split.files.sentences, strict=True):
+        captions[image].append(sentence)
+    regions, size = split.rows.shape[1:]
+    arrays = {FEATURES: features(regions, size)}
+    if split.files.boxes:
+        arrays[BOXES] = boxes(regions)
+        read_boxes(split.files.boxes, split.kept[:1], (len(split.rows), regions))
+    ids = split.files.ids
+    names = [ids[row] if ids else str(row) for row in split.kept.tolist()]
+    return SplitPlan(names, captions, arrays)
+
+
+def _demand_alike(found: Mapping[str, _Split]) -> None:
+    """Refuse splits that could not be trained together, before hours are spent on them."""
+    (first, one), *others = found.items()
+    for name, other in others:
+        if one.rows.shape[2] != other.rows.shape[2]:
+            raise UserError(
+                f"{one.rows.path} has {one.rows.shape[2]} features a region but {other.rows.path} "
+                f"has {other.rows.shape[2]}: extract both alike."
+            )
+        if bool(one.files.boxes) != bool(other.files.boxes):
+            have, lack = (first, name) if one.files.boxes else (name, first)
+            raise UserError(
+                f"{found[have].files.boxes[0]} has no counterpart for the {lack} split: give boxes "
+                "for all splits or for none."
+            )
+
+
+def _demand_copies(found: _Split, values: np.ndarray, rows: np.ndarray, first: np.ndarray) -> None:
+    """Refuse rows of one id whose features differ: ids and features are then out of step."""
+    raw = values.reshape(len(values), -1).view(np.uint8)
+    for i in np.flatnonzero(first != np.arange(len(rows))).tolist():
+        if not np.array_equal(raw[i], raw[first[i]]):
+            name = found.files.ids[int(rows[i])] if found.files.ids else "the same image"
+            raise UserError(
+                f"{found.rows.path} holds in row {int(rows[i])} other features than in row "
+                f"{int(rows[first[i]])} though both are {name}: ids and features are out of step, "
+                "so put the right files together."
+            )

@@ -1,0 +1,198 @@
+"""A plan becomes a folder: under a temporary name, row by row, and only then under its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+
+import hmgr_jax
+from hmgr_jax.errors import UserError
+from hmgr_jax.preparation import manifest
+from hmgr_jax.preparation.half import to_half
+from hmgr_jax.preparation.plan import FEATURES, Chunk, Plan, SplitPlan
+from hmgr_jax.preparation.progress import Bar
+from hmgr_jax.preparation.row_file import RowFile
+from hmgr_jax.preparation.written import PROGRESS, Written
+from hmgr_jax.training.workdir import lock, write_json_atomic, write_text_atomic
+
+SAVE_SECONDS = 5.0
+"""At most so much work is lost by a kill."""
+Files = Mapping[str, Mapping[str, RowFile]]
+
+
+class Terminated(BaseException):
+    """SIGTERM has come; what is written stays, and the same command goes on."""
+
+
+def partial_folder(out: Path) -> Path:
+    """Where ``out`` is made."""
+    return out.with_name(f"{out.name}.partial")
+
+
+def demand_free(out: Path, key: str) -> bool:
+    """Whether ``out`` is still to be made; False where this very preparation is there, whole.
+
+    Raises:
+        UserError: something else is there.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return True
+    if manifest.made_by(out) == key:
+        return False
+    raise UserError(
+        f"{out} exists and is not this preparation: give another --out or move it away."
+    )
+
+
+def write(plan: Plan, out: Path) -> bool:
+    """Make ``out`` as ``plan`` says, going on where an earlier attempt was stopped.
+
+    Whatever ends it early, a signal, a bad row, a full disk, the rows written so far are remembered
+    in ``{out}.partial``. Returns False where ``out`` was there already, whole.
+
+    Raises:
+        UserError: ``out`` holds something else, the disk has no room, or a row is bad.
+    """
+    key = plan.key(whole=True)
+    if not demand_free(out, key):
+        return False
+    partial = partial_folder(out)
+    with lock(partial, "--out"), _terminable():
+        if not demand_free(out, key):  # another process has made it meanwhile
+            shutil.rmtree(partial)
+            return False
+        rows = {name: len(split) for name, split in plan.splits.items()}
+        written = Written(partial, plan.key(whole=False), rows)
+        written.forget(plan.source.changed(written.begun))
+        names = _write_texts(partial, plan)
+        files = _open_files(partial, plan, written)
+        names += [f"{split}_{end}.npy" for split, found in files.items() for end in found]
+        try:
+            _write_rows(plan, files, written)
+        finally:
+            for file in _each(files):
+                file.close()
+        described = manifest.describe(partial, names, plan)
+        made = {"key": key, "version": hmgr_jax.__version__, **plan.about}
+        write_json_atomic(partial / manifest.PREPARED, made)
+        write_json_atomic(partial / manifest.MANIFEST, described)
+        os.replace(partial, out)
+        for name in (PROGRESS, ".lock"):
+            (out / name).unlink()
+    return True
+
+
+def _open_files(folder: Path, plan: Plan, written: Written) -> Files:
+    """The files of all arrays; a split with a file that had to be begun counts as unwritten."""
+    _demand_room(folder, plan)
+    files = {
+        name: {
+            end: RowFile(folder / f"{name}_{end}.npy", len(split), array)
+            for end, array in split.arrays.items()
+        }
+        for name, split in plan.splits.items()
+    }
+    for name, found in files.items():
+        if any(file.fresh for file in found.values()):
+            written.done[name][:] = False
+    return files
+
+
+def _demand_room(folder: Path, plan: Plan) -> None:
+    """Files are begun sparse, so what the disk lacks would be found only after hours."""
+    wanted = there = 0
+    for name, split in plan.splits.items():
+        for end, array in split.arrays.items():
+            wanted += len(split) * array.row_bytes
+            path = folder / f"{name}_{end}.npy"
+            there += path.stat().st_blocks * 512 if path.exists() else 0
+    free = shutil.disk_usage(folder).free
+    if wanted - there > free:
+        raise UserError(
+            f"{folder} needs {(wanted - there) / 1e9:,.1f} GB more where {free / 1e9:,.1f} GB are "
+            "free: make room or give an --out on another disk."
+        )
+
+
+def _write_rows(plan: Plan, files: Files, written: Written) -> None:
+    """All rows that are not written yet."""
+    total = sum(len(split) for split in plan.splits.values())
+    saved = time.monotonic()
+    with Bar("images", total, written.count()) as bar:
+        try:
+            for chunk in plan.source.chunks(written.todo()):
+                _write_chunk(chunk, files[chunk.split])
+                written.done[chunk.split][chunk.rows] = True
+                bar.advance(len(chunk.rows))
+                if time.monotonic() - saved >= SAVE_SECONDS:
+                    _save(files, written)
+                    saved = time.monotonic()
+        finally:
+            _save(files, written)
+    for name, todo in written.todo().items():
+        if todo.any():
+            first = plan.splits[name].ids[int(np.flatnonzero(todo)[0])]
+            raise RuntimeError(f"the source gave no features of {first} of {name}")
+
+
+def _write_chunk(chunk: Chunk, files: Mapping[str, RowFile]) -> None:
+    for end, file in files.items():
+        values = chunk.arrays[end]
+        file.write(chunk.rows, to_half(values, chunk.where) if end == FEATURES else values)
+
+
+def _save(files: Files, written: Written) -> None:
+    """Rows first: what the record names must be on the disk."""
+    for file in _each(files):
+        file.sync()
+    written.save()
+
+
+def _each(files: Files) -> Iterator[RowFile]:
+    for found in files.values():
+        yield from found.values()
+
+
+def _write_texts(folder: Path, plan: Plan) -> list[str]:
+    """Captions and ids of every split; the names of the files."""
+    names = []
+    for name, split in plan.splits.items():
+        pairs = list(zip(split.ids, split.captions, strict=True))
+        texts = {"caps": [line for _, captions in pairs for line in captions], "ids": split.ids}
+        if _uneven(split):
+            texts["cap_ids"] = [image for image, captions in pairs for _ in captions]
+        for end, lines in texts.items():
+            write_text_atomic(folder / f"{name}_{end}.txt", "".join(f"{x}\n" for x in lines))
+            names.append(f"{name}_{end}.txt")
+    return names
+
+
+def _uneven(split: SplitPlan) -> bool:
+    """Whether images have different numbers of captions: then each caption names its image."""
+    return len({len(captions) for captions in split.captions}) > 1
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM raises `Terminated`, as Ctrl-C raises KeyboardInterrupt."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    try:
+        former = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread: Python allows no handlers there
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if former is None else former)

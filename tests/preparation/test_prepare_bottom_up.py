@@ -1,0 +1,144 @@
+"""TSV files of bottom-up attention: three sets of columns, gzip, any order, refusals."""
+
+import gzip
+
+import numpy as np
+import pytest
+from preparing import captions_of, check, karpathy, prepare, tsv_line
+
+NUMBERS = [3, 0, 4, 2, 5, 1]
+
+
+def write(path, numbers=NUMBERS, change=None, **options):
+    lines = [tsv_line(n, **options) for n in numbers]
+    if change:
+        change(lines)
+    path.write_text("".join(lines))
+    return path
+
+
+@pytest.fixture
+def captions(tmp_path):
+    return karpathy(tmp_path / "dataset_flickr8k.json")
+
+
+def _check(out, *, train=(0, 1, 2)):
+    names = [f"pic_{n}.jpg" for n in train]
+    check(out, "train", list(train), names, [captions_of(n) for n in train])
+    check(out, "dev", [3], ["pic_3.jpg"], [captions_of(3)])
+    check(out, "test", [4], ["pic_4.jpg"], [captions_of(4)])
+
+
+def _command(source, captions, out, *more):
+    return ("bottom-up", "--source", *source, "--captions", captions, "--out", out, *more)
+
+
+def test_lines_in_any_order_are_joined_by_id(tmp_path, captions):
+    source = write(tmp_path / "a.tsv")
+    assert prepare(*_command([source], captions, tmp_path / "out")) == 0
+    _check(tmp_path / "out")
+    # Image 1 has two captions, the others one.
+    assert (tmp_path / "out/train_cap_ids.txt").read_text().split() == [
+        "pic_0.jpg", "pic_1.jpg", "pic_1.jpg", "pic_2.jpg",
+    ]  # fmt: skip
+    assert not (tmp_path / "out/dev_cap_ids.txt").exists()
+
+
+@pytest.mark.parametrize("objects", ["after", "lxmert"])
+def test_objects_and_attributes(tmp_path, captions, objects):
+    source = write(tmp_path / "a.tsv", objects=objects)
+    assert prepare(*_command([source], captions, tmp_path / "out")) == 0
+    _check(tmp_path / "out")
+    labels = np.load(tmp_path / "out/train_labels.npy")
+    np.testing.assert_array_equal(labels, [[0, 1, 2, 3], [1, 2, 3, 4], [2, 3, 4, 5]])
+    assert labels.dtype == np.int32
+    assert (np.load(tmp_path / "out/train_attribute_scores.npy") == 0.25).all()
+
+
+def test_several_files_gzipped_with_a_line_of_names_and_a_repeated_line(tmp_path, captions):
+    first, second = tmp_path / "a.tsv.0", tmp_path / "b.tsv.gz"
+    names = "image_id\timage_w\timage_h\tnum_boxes\tboxes\tfeatures\n"
+    first.write_text(names + tsv_line(0) + tsv_line(4))
+    rest = [tsv_line(n) for n in (1, 2, 3, 4)]
+    second.write_bytes(gzip.compress("".join(rest).encode()))
+    assert prepare(*_command([first, second], captions, tmp_path / "out")) == 0
+    _check(tmp_path / "out")
+
+
+def test_ids_may_be_file_names_and_restval_may_train(tmp_path, captions):
+    lines = [tsv_line(n, f"pic_{n}") for n in NUMBERS]
+    (tmp_path / "a.tsv").write_text("".join(lines))
+    command = _command([tmp_path / "a.tsv"], captions, tmp_path / "out", "--restval")
+    assert prepare(*command) == 0
+    _check(tmp_path / "out", train=(0, 1, 2, 5))
+
+
+def test_a_number_of_boxes_that_varies_is_cut(tmp_path, captions, refused):
+    lines = [tsv_line(n, regions=4 + n % 2) for n in NUMBERS]
+    (tmp_path / "a.tsv").write_text("".join(lines))
+    command = _command([tmp_path / "a.tsv"], captions, tmp_path / "out")
+    refused(("a.tsv:2 has 4 boxes", "a.tsv:6 5", "--regions 4"), *command)
+    refused("a.tsv:2 has 4 boxes where --regions asks for 5", *command, "--regions", "5")
+    assert prepare(*command, "--regions", "4") == 0
+    found = np.load(tmp_path / "out/train_ims.npy")
+    assert found.shape == (3, 4, 6)
+    assert found[1, 0, 0] == 100
+
+
+def _cut(lines):
+    lines[2] = lines[2][:-33] + "\n"
+
+
+def _no_base64(lines):
+    lines[1] = lines[1].replace("\t4\t", "\t4\t!", 1)
+
+
+def _same_id(lines):
+    lines[3] = tsv_line(5, 1000)
+
+
+def _few_columns(lines):
+    lines[4] = lines[4].replace("\t", " ", 1)
+
+
+def _no_width(lines):
+    lines[0] = lines[0].replace("\t40\t", "\tforty\t")
+
+
+def _other_size(lines):
+    lines[1] = tsv_line(0, width=4)[:9] + tsv_line(0, width=40)[9:]
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        (_cut, ("a.tsv:3 holds", "bytes of features for 4 boxes", "cut short")),
+        (_no_base64, ("a.tsv:2 holds boxes that are no base64",)),
+        (_same_id, ("a.tsv:4 is image 1000 again", "a.tsv:2")),
+        (_few_columns, ("a.tsv:5 has 5 columns where 6",)),
+        (_no_width, ("a.tsv:1 has 'forty' as image_w",)),
+        (lambda lines: lines.pop(5), ("no features of '1007'", "image 1", "by cocoid")),
+    ],
+)
+def test_bad_files(tmp_path, captions, refused, change, parts):
+    source = write(tmp_path / "a.tsv", change=change)
+    refused(parts, *_command([source], captions, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_boxes_outside_the_picture(tmp_path, captions, refused):
+    source = tmp_path / "a.tsv"
+    source.write_text("".join(tsv_line(n).replace("\t40\t", "\t10\t") for n in NUMBERS))
+    refused(("a.tsv:", "boxes from 0 to 4"), *_command([source], captions, tmp_path / "out"))
+
+
+def test_files_that_are_no_tsv(tmp_path, captions, refused):
+    out = tmp_path / "out"
+    archive, cut = tmp_path / "a.zip", tmp_path / "cut.tsv.gz"
+    archive.write_bytes(b"PK\x03\x04 and so on")
+    refused("a.zip is a zip archive: unpack it", *_command([archive], captions, out))
+    cut.write_bytes(gzip.compress("".join(tsv_line(n) for n in NUMBERS).encode())[:-40])
+    refused(("cut.tsv.gz ends or breaks", "not copied whole"), *_command([cut], captions, out))
+    (tmp_path / "empty.tsv").write_text("")
+    refused("holds no images", *_command([tmp_path / "empty.tsv"], captions, out))
+    refused("none.tsv is no file", *_command([tmp_path / "none.tsv"], captions, out))

@@ -1,0 +1,194 @@
+"""A folder of one's own: pictures or features and a table of captions, and a model of it."""
+
+import json
+
+import numpy as np
+import pytest
+import tiny_run
+from PIL import Image
+from preparing import boxes, check, opened, prepare, values
+
+from hmgr_jax.preparation.grid import SIZE, encode_grid, grid_boxes
+
+TEN = range(10)
+
+
+def write_pictures(root, numbers=TEN, ending="png"):
+    root.mkdir(parents=True)
+    for n in numbers:
+        picture = np.full((12 + n, 20, 3), 10 * n, np.uint8)
+        picture[:, 10:] = 255
+        Image.fromarray(picture).save(root / f"p{n}.{ending}")
+    return root
+
+
+def write_csv(path, numbers=TEN, ending=".png", split=None):
+    head = "image,caption" + (",split" if split else "")
+    rows = [
+        f'p{n}{ending},"a picture, {n} of {c} ."' + (f",{split(n)}" if split else "")
+        for c in range(2)
+        for n in numbers
+    ]
+    path.write_text("\n".join([head, *rows]) + "\n")
+    return path
+
+
+def _command(pictures, captions, out, *more):
+    return ("folder", "--pictures", pictures, "--captions", captions, "--out", out, *more)
+
+
+def test_pictures_become_grids_of_patches(tmp_path):
+    pictures, table = write_pictures(tmp_path / "p"), write_csv(tmp_path / "c.csv")
+    assert prepare(*_command(pictures, table, tmp_path / "out", "--grid", "3")) == 0
+    splits = opened(tmp_path / "out", "train", "dev", "test")
+    ids = {name: list(split.ids["image"]) for name, split in splits.items()}
+    assert [len(ids[name]) for name in ("train", "dev", "test")] == [8, 1, 1]
+    assert sorted(name for found in ids.values() for name in found) == [f"p{n}.png" for n in TEN]
+    for name, split in splits.items():
+        found = split.sources["image"].gather(np.arange(len(ids[name])))
+        for image, regions in zip(ids[name], found["regions"], strict=True):
+            picture = np.asarray(Image.open(pictures / image))
+            np.testing.assert_array_equal(regions, encode_grid(picture, 3).astype(np.float16))
+        np.testing.assert_array_equal(found["boxes"][0], grid_boxes(3))
+        for row in range(len(split)):
+            image = ids[name][split.rows["image"][row]]
+            assert f"picture, {image[1:-4]} of" in split.sources["text"].captions[row]
+
+
+def test_the_same_pictures_are_split_alike_wherever_they_lie(tmp_path):
+    for name, numbers in (("a", TEN), ("b", reversed(TEN))):
+        table = write_csv(tmp_path / f"{name}.csv", list(numbers))
+        pictures = write_pictures(tmp_path / name)
+        assert prepare(*_command(pictures, table, tmp_path / f"{name}.out", "--test", "0.3")) == 0
+    for split, count in (("train", 6), ("dev", 1), ("test", 3)):
+        found = [(tmp_path / f"{n}.out/{split}_ids.txt").read_text().split() for n in "ab"]
+        assert len(found[0]) == count
+        assert sorted(found[0]) == sorted(found[1])
+
+
+def test_features_jsonl_a_column_of_splits_and_names_without_ending(tmp_path):
+    root = tmp_path / "f"
+    root.mkdir()
+    for n in TEN:
+        np.savez(root / f"p{n}.npz", features=values(n), boxes=boxes())
+    where = {8: "val", 9: "test"}
+    rows = [
+        {"image": f"p{n}.jpg", "caption": f"picture {n}", "split": where.get(n, "train")}
+        for n in TEN
+    ]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n\n" for row in rows))
+    out = ("--captions", tmp_path / "c.jsonl", "--out", tmp_path / "out")
+    assert prepare("folder", "--features", root, *out) == 0
+    names = [f"p{n}.jpg" for n in range(8)]
+    check(tmp_path / "out", "train", range(8), names, [[f"picture {n}"] for n in range(8)])
+    check(tmp_path / "out", "dev", [8], ["p8.jpg"], [["picture 8"]])
+
+
+@pytest.mark.filterwarnings("always:2 of 12 files:RuntimeWarning")
+def test_names_without_ending_and_pictures_without_captions(tmp_path, capsys):
+    pictures = write_pictures(tmp_path / "p", range(12), "jpg")
+    table = write_csv(tmp_path / "c.csv", ending="")
+    assert prepare(*_command(pictures, table, tmp_path / "out", "--grid", "2")) == 0
+    assert "warning: 2 of 12 files in" in capsys.readouterr().err
+    assert len(opened(tmp_path / "out", "train")["train"]) == 16
+
+
+@pytest.mark.parametrize(
+    ("lines", "parts"),
+    [
+        (["image,caption", "p0.png,a", "p99.png,b"], ("no features of 'p99.png'", "c.csv:3")),
+        (["image,caption", "p0.png,a", "p1.png,"], ("c.csv:3 lacks 'caption'",)),
+        (["image,caption", "p0.png,a, b"], ("c.csv:2 has more cells than the 2 columns",)),
+        (["image,words", "p0.png,a"], ("c.csv:1 has the columns image, words where 'caption'",)),
+        (["image,caption"], ("c.csv holds no captions",)),
+        (["image,caption,split", "p0.png,a,train", "p1.png,b,"], ("c.csv:3 names no split",)),
+        (
+            ["image,caption,split", "p0.png,a,train", "p0.png,b,test"],
+            ("c.csv:3 puts p0.png into the split test", "c.csv:2 says train"),
+        ),
+        (["image,caption,split", "p0.png,a,all"], ("c.csv:2 has the split 'all'",)),
+        (["image,caption", 'p0.png,"a'], ("c.csv:2 is no CSV",)),
+        (["image,caption", "p0.png,a", "p1.png,b"], ("1 for dev and 1 for test leave none",)),
+        (["image,caption", "p0.png,a", "p0,a", "p2,b"], ("c.csv:3 and", "c.csv:2 are both")),
+    ],
+)  # fmt: skip
+def test_bad_tables(tmp_path, refused, lines, parts):
+    pictures = write_pictures(tmp_path / "p")
+    (tmp_path / "c.csv").write_text("\n".join(lines) + "\n")
+    shares = () if "leave none" in parts[0] else ("--dev", "0", "--test", "0")
+    refused(parts, *_command(pictures, tmp_path / "c.csv", tmp_path / "out", *shares))
+
+
+def test_bad_jsonl_and_files_of_other_kinds(tmp_path, refused):
+    pictures, path = write_pictures(tmp_path / "p"), tmp_path / "c.jsonl"
+    command = _command(pictures, path, tmp_path / "out", "--dev", "0", "--test", "0")
+    for text, part in (
+        ('{"image": "p0.png", "caption": "a"}\n{"image"\n', "c.jsonl:2 is no JSON"),
+        ('["p0.png", "a"]\n', "c.jsonl:1 is no object"),
+        ('{"image": "p0.png"}\n', "c.jsonl:1 lacks 'caption'"),
+    ):
+        path.write_text(text)
+        refused(part, *command)
+    refused("ends in '.txt'", *_command(pictures, tmp_path / "c.txt", tmp_path / "out"))
+    refused("cannot be read", *_command(pictures, tmp_path / "no.csv", tmp_path / "out"))
+    (tmp_path / "latin.csv").write_bytes(b"image,caption\np0.png,caf\xe9\n")
+    refused("is not UTF-8", *_command(pictures, tmp_path / "latin.csv", tmp_path / "out"))
+
+
+def test_bad_pictures_and_flags(tmp_path, refused):
+    table, pictures = write_csv(tmp_path / "c.csv"), write_pictures(tmp_path / "p")
+    out = tmp_path / "out"
+    refused("is no folder", *_command(tmp_path / "none", table, out))
+    refused("--dev is 1.5", *_command(pictures, table, out, "--dev", "1.5"))
+    refused("--grid is 0", *_command(pictures, table, out, "--grid", "0"))
+    refused("takes either --pictures", *_command(pictures, table, out, "--features", pictures))
+    refused("did you mean --grid", *_command(pictures, table, out, "--gird", "3"))
+    (pictures / "p4.png").write_bytes(b"no picture")
+    refused("p4.png holds no picture that can be read", *_command(pictures, table, out))
+    (tmp_path / "empty").mkdir()
+    refused("holds no .jpg", *_command(tmp_path / "empty", table, out))
+    refused("There is no preparation 'fodler'", "fodler")
+
+
+def test_a_patch_tells_pixels_colours_and_gradients():
+    picture = np.zeros((64, 64, 3), np.uint8)
+    picture[:32, :32, 0] = 255  # a red patch above on the left
+    picture[32:, 32:, :] = np.arange(32, dtype=np.uint8)[None, :, None] * 8  # brighter to the right
+    found = encode_grid(picture, 2)
+    assert found.shape == (4, SIZE)
+    assert found.min() >= 0
+    assert found.max() <= 1
+    np.testing.assert_array_equal(found[0, :192].reshape(8, 8, 3)[..., 0], 1)
+    np.testing.assert_array_equal(found[0, 192:195], [1, 0, 0])
+    assert (found[1] == 0).sum() > 192  # black but for what leaks over the edge into a gradient
+    across = found[3, 198:].reshape(4, 8)  # the quarters of the patch, by orientation
+    assert (across[:, 0] > 0.01).all()
+    assert (across[3, 1:] == 0).all()
+    np.testing.assert_array_equal(grid_boxes(2)[1], [0.5, 0, 1, 0.5])
+
+
+def test_a_picture_is_turned_as_its_camera_says(tmp_path):
+    pictures = write_pictures(tmp_path / "p", range(3))
+    upright = np.zeros((40, 30, 3), np.uint8)
+    upright[:20] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    Image.fromarray(np.rot90(upright)).save(pictures / "p3.png", exif=exif)
+    table = write_csv(tmp_path / "c.csv", range(4), split=lambda n: "train" if n == 3 else "test")
+    assert prepare(*_command(pictures, table, tmp_path / "out", "--grid", "2")) == 0
+    found = np.load(tmp_path / "out/train_ims.npy")[0]
+    np.testing.assert_array_equal(found[:, 0], [1, 1, 0, 0])
+
+
+def test_from_pictures_to_codes(tmp_path):
+    pictures = write_pictures(tmp_path / "p", range(24))
+    table = write_csv(tmp_path / "c.csv", range(24))
+    shares = ("--dev", "0.2", "--test", "0.2", "--grid", "2")
+    assert prepare(*_command(pictures, table, tmp_path / "data", *shares)) == 0
+    options = {"data__source": "scan", "data__root": tmp_path / "data", "data__batching": "rows"}
+    options |= {"eval__protocols": "('f8k',)", "eval__dev_protocols": "('f8k',)"}
+    options |= {"train__steps": 2, "train__eval_steps": 2}
+    assert tiny_run.run(tmp_path / "run", **options) == 0
+    assert tiny_run.main(["main", f"--workdir={tmp_path / 'run'}", "--mode=encode"]) == 0
+    codes = np.load(next((tmp_path / "run" / "codes").glob("*image*.npy")))
+    assert len(codes) == 5
