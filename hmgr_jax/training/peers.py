@@ -40,11 +40,13 @@ class Peers:
         self.name = f"process {index} ({socket.gethostname()}, pid {os.getpid()})"
         store.key_value_set(f"hmgr/name/{index}", self.name)
         self._ending, self._leaving = threading.Event(), threading.Lock()
-        threading.Thread(target=self._watch, name="peers", daemon=True).start()
+        self._thread = threading.Thread(target=self._watch, name="peers", daemon=True)
+        self._thread.start()
 
     def leave(self) -> None:
         """The run has ended for this process as it should."""
         self._ending.set()
+        self._thread.join()  # its last beat is not to come after the farewell
         self._store.key_value_set(f"hmgr/beat/{self._index}", LEFT, allow_overwrite=True)
 
     def fail(self, error: BaseException) -> NoReturn:
