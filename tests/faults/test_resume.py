@@ -206,6 +206,7 @@ def test_a_changed_configuration_is_announced(tmp_path, capsys):
     assert json.loads((workdir / "config.json").read_text())["train"]["lr"] == 0.5
 
 
+@pytest.mark.filterwarnings("ignore:the configuration differs")
 def test_results_of_a_shorter_run_do_not_stand_for_a_longer_one(tmp_path, monkeypatch):
     """Launchers take results.json for the end."""
     shutil.copytree(finished(), tmp_path / "run")
