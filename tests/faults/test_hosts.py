@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 
+import numpy as np
 import pytest
 import tiny_run
 import two_processes as two
@@ -17,6 +18,9 @@ SYSTEMS = [
 ]
 STEPS = {"train__steps": 24, "train__eval_steps": 8}
 """Time enough for a signal to be agreed on."""
+GENTLE = {"train__lr": 1e-4, "seed": 1}
+"""Adam's first steps have the length of the rate whatever the gradient, so where a gradient is zero
+but for rounding (four processes sum in another order than one) they magnify it: tenfold at 1e-3."""
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +28,10 @@ def alone(tmp_path_factory):
     """Folders of runs of one process, by system and number of devices."""
     made = {}
 
-    def of(name, devices=2):
+    def of(name, devices=2, **options):
         if (name, devices) not in made:
             folder = made[name, devices] = tmp_path_factory.mktemp(name) / "run"
-            two.run(folder, count=1, devices=devices, model=name, **STEPS)
+            two.run(folder, count=1, devices=devices, model=name, **STEPS, **options)
         return made[name, devices]
 
     return of
@@ -60,11 +64,20 @@ def test_two_processes_are_one(alone, tmp_path, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list_models())
 def test_four_processes_are_one(alone, tmp_path, name):
-    """The first steps: rounding grows from step to step where the hardest negatives change."""
-    two.run(tmp_path, count=4, model=name, **STEPS)
-    found, expected = two.rows(tmp_path), two.rows(alone(name, devices=4))
+    """Every step of the run and its results, at a rate that does not magnify rounding.
+
+    A gradient jumps where the loss has a kink, and rounding may lie on its other side: after the
+    first four steps a norm may differ at one step in ten.
+    """
+    two.run(tmp_path, count=4, model=name, **STEPS, **GENTLE)
+    whole = alone(name, devices=4, **GENTLE)
+    found, expected = two.rows(tmp_path), two.rows(whole)
     two.assert_same_numbers(found[:4], expected[:4])
-    assert [row["step"] for row in found] == [row["step"] for row in expected]
+    norms, wanted = ([row.pop("grad_norm", 0.0) for row in rows] for rows in (found, expected))
+    two.assert_same_numbers(found, expected)
+    assert np.isclose(norms, wanted, rtol=1e-5, atol=0).mean() >= 0.9, (norms, wanted)
+    metrics = two.results(whole)["metrics"]
+    assert two.results(tmp_path)["metrics"] == pytest.approx(metrics, rel=1e-5)
 
 
 def test_goes_on_with_another_number_of_processes_and_devices(alone, tmp_path):
