@@ -10,7 +10,7 @@ from pathlib import Path
 def peak_memory_bytes() -> int:
     """Largest resident memory this process has had."""
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count the parent's memory at the time of the fork
+    if status.exists():  # getrusage counts the parent's memory before exec
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024

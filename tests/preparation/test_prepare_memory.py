@@ -14,11 +14,12 @@ GIGABYTES = 2
 REGIONS, FEATURES = 36, 2048
 LIMIT = 700 << 20
 MEASURED = """
-import resource, sys
+import sys
 from hmgr_jax import prepare
+from hmgr_jax.benchmarks.memory import peak_memory_bytes
 
 code = prepare.main(sys.argv)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(peak_memory_bytes())
 sys.exit(code)
 """
 
