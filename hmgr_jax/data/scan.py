@@ -12,7 +12,7 @@ from hmgr_jax.data.boxes import read_boxes
 from hmgr_jax.data.captions import MAX_WORDS, CaptionSource
 from hmgr_jax.data.fingerprint import fingerprint
 from hmgr_jax.data.regions import RegionSource, open_features
-from hmgr_jax.data.row_arrays import GIVEN, demand_zero, read_array, read_counts
+from hmgr_jax.data.row_arrays import GIVEN, read_array, read_counts
 from hmgr_jax.data.scan_files import (
     ScanFiles,
     demand_files,
@@ -160,10 +160,7 @@ def _beside(files: ScanFiles, kept: np.ndarray, images: RegionSource) -> dict[st
     shape = (len(images), images.feature_shape[0])
     found: dict[str, np.ndarray] = {}
     if files.boxes:
-        found["boxes"] = read_boxes(files.boxes, kept, shape)
-        if images.counts is not None:
-            where = f"{files.boxes[0]} holds in row"
-            demand_zero(found["boxes"], images.counts[kept], lambda i: f"{where} {int(kept[i])}")
+        found["boxes"] = read_boxes(files.boxes, kept, shape, images.counts)
     for name in GIVEN:
         if name in files.arrays:
             found[name] = read_array(name, files.arrays[name], kept, shape)

@@ -17,9 +17,7 @@ REGIONS, SHORT, ROWS = 5, 3, 8
 SIZES = {"dim": 16, "word_dim": 8, "slots": 8, "key_dim": 8, "graph_layers": 1}
 SYSTEMS = {
     "hmgr": {"boxes": True, "residual_gain": 1.0, "region_scale": "sqrt_l2"},
-    "vse": {"region_embedding": "mlp", "pool": "mean"},
     "imram": {"variant": "full"},
-    "scan": {},
 }
 
 
