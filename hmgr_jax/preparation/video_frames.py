@@ -21,7 +21,7 @@ def choose_frames(count: int, most: int) -> np.ndarray:
 def read_frames(
     path: Path, most: int, describe: Callable[[np.ndarray], np.ndarray]
 ) -> list[np.ndarray]:
-    """``describe`` (of uint8 [H, W, 3], as it is stored, not turned) of at most ``most`` frames.
+    """``describe`` (of uint8 [H, W, 3], as it is meant to be seen) of at most ``most`` frames.
 
     Which frames these are hangs on their number, which the packets of the file nearly always tell;
     where they do not, the clip is decoded twice.
@@ -36,8 +36,9 @@ def read_frames(
         if seen != count:
             found, seen = _decode(av, path, choose_frames(seen, most), describe)
     except (av.FFmpegError, OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
         raise UserError(
-            f"{path} holds no clip that can be decoded ({error}): replace the file or take its "
+            f"{path} holds no clip that can be decoded ({why}): replace the file or take its "
             "captions out."
         ) from None
     if not found:
@@ -72,7 +73,8 @@ def _decode(
         stream.thread_type = "AUTO"
         for frame in container.decode(stream):
             if seen in wanted:
-                found.append(describe(frame.to_ndarray(format="rgb24")))
+                picture = frame.to_ndarray(format="rgb24")
+                found.append(describe(np.rot90(picture, round(frame.rotation / 90))))
             seen += 1
     return found, seen
 
