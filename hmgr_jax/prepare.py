@@ -188,9 +188,14 @@ def _report(plan: Plan, out: Path, made: bool) -> None:
     print(f"{out} holds {NOUNS[plan.visual]}: {counts}.")
     if "train" not in plan.splits:
         return
-    recipe = "coco" if "testall" in plan.splits else "f8k"
-    recipe = "msrvtt" if plan.visual == "video" else recipe
-    print(f"Train: python -m hmgr_jax.main --config configs/{recipe}.py --config.data.root={out}")
+    print(f"Train: python -m hmgr_jax.main --config {_recipe(plan)} --config.data.root={out}")
+
+
+def _recipe(plan: Plan) -> str:
+    if plan.visual == "video":
+        one = "test" in plan.splits and all(len(of) == 1 for of in plan.splits["test"].captions)
+        return "configs/msrvtt.py:hmgr-1ka" if one else "configs/msrvtt.py"
+    return "configs/coco.py" if "testall" in plan.splits else "configs/f8k.py"
 
 
 if __name__ == "__main__":

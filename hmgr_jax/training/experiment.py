@@ -120,9 +120,14 @@ def make_model(config: ConfigDict, plan: Plan) -> Model:
         UserError: it needs an input that the data does not have.
     """
     fields = {k: v for k, v in config.model.items() if k != "name"}
-    unfitted = get_model(config.model.name, **fields, dtype=config.dtype)
-    _demand_modalities(config, unfitted.modalities, tuple(plan.features))
-    model = unfitted.fit_to(plan)
+    model = get_model(config.model.name, **fields, dtype=config.dtype)
+    if not set(model.modalities) <= plan.features.keys():
+        raise UserError(
+            f"{config.model.name} reads {' and '.join(model.modalities)}, but the data has "
+            f"{' and '.join(plan.features)}: give data of that kind (data.source, data.visual), or "
+            "a system that reads this one (model.visual of those that have it)."
+        )
+    model = model.fit_to(plan)
     words = getattr(model, "vocabulary_size", plan.vocabulary_size)
     if words < plan.vocabulary_size:
         raise UserError(
@@ -140,21 +145,6 @@ def make_model(config: ConfigDict, plan: Plan) -> Model:
             )
         _demand_shapes(config.model.name, modality, wanted, found)
     return model
-
-
-def _demand_modalities(config: ConfigDict, wanted: tuple[str, ...], found: tuple[str, ...]) -> None:
-    """The data must hold every modality that the system reads."""
-    if set(wanted) <= set(found):
-        return
-    switch = "data.visual says what the rows of data.root are"
-    if "visual" in config.model:
-        switch = f"model.visual, now {config.model.visual}, and {switch}, so set both alike"
-    else:
-        switch = f"{switch}, so correct it or take another system"
-    raise UserError(
-        f"{config.model.name} reads {' and '.join(wanted)}, but the data holds "
-        f"{' and '.join(found)}: {switch}."
-    )
 
 
 def _demand_shapes(

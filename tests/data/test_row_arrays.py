@@ -205,7 +205,7 @@ def test_a_model_of_another_modality_is_refused_with_the_switch(tmp_path, model,
     options = _options(_folder(tmp_path / "data"), data__visual="video")
     assert tiny_run.run(tmp_path / "run", model=model, **options) == 2
     found = capsys.readouterr().err
-    assert f"{model} reads image and text, but the data holds video and text" in found
+    assert f"{model} reads image and text, but the data has video and text" in found
     assert "data.visual" in found
 
 
