@@ -63,8 +63,8 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
             "data": {
                 "source": "scan",  # scan: a SCAN folder; worlds: generated scenes
                 "root": "",
-                "visual": "image",  # what rows of features are: image (regions) or video (frames)
                 "splits": {"train": "train", "dev": "dev", "test": "test"},
+                "visual": "image",  # rows of a SCAN folder are images (regions) or video (frames)
                 "captions_per_image": 0,  # 0: from the files
                 "max_words": 94,
                 "buckets": (16, 24, 32, 48, 96),  # padded caption lengths
