@@ -12,9 +12,8 @@ in float16:
 10 with objects and attributes):
 
     --source FILE.tsv[.gz] ...   one or several, in any order of images
-    --captions FILE              dataset_X.json of Karpathy, or .csv or .jsonl as below
+    --captions FILE              dataset_X.json of Karpathy, or other captions as below
     --out DIR
-    --regions N                  where images have different numbers of boxes: the first N
 
 ``python -m hmgr_jax.prepare karpathy`` joins dataset_{coco,flickr30k,flickr8k}.json with features:
 
@@ -30,8 +29,28 @@ in float16:
     --pictures DIR               encoded as grid patches: pixels, colours and gradients of each
     --grid 6                     patches a side
     --features DIR               in place of --pictures: as for karpathy
-    --captions FILE.csv|.jsonl   columns image and caption, a caption a row, perhaps a column split
-    --dev 0.1 --test 0.1         shares of the pictures, where there is no column split
+    --captions FILE ...          .csv or .jsonl with the columns image and caption, a caption a row,
+                                 perhaps a column split; or COCO's captions_X.json; or Karpathy's
+                                 JSON; a file a split is given as train=FILE dev=FILE test=FILE
+    --dev 0.1 --test 0.1         shares of the pictures, where nothing says their splits
+    --out DIR
+
+``python -m hmgr_jax.prepare msrvtt`` joins MSR-VTT's captions with videos or features of them; the
+folder is trained on with --config.data.visual=video:
+
+    --json FILE ...              videodatainfo.json, or train_val_videodatainfo.json and
+                                 test_videodatainfo.json: its own splits
+    --csv FILE                   MSRVTT_JSFUSION_test.csv: 1k-A; its rows are the test split, all
+                                 other videos of --json train and dev
+    --names DIR                  {trn,val,tst}_names.npy of HGR, with --json ref_captions.json
+    --features PATH              a folder with a .npy a video [frames, features], or a .h5 with one
+                                 dataset a video (--array, --ids as for karpathy)
+    --videos DIR                 in place of --features: clips, decoded with PyAV (the extra video);
+                                 no pretrained network comes with hmgr_jax: a frame is described
+                                 as pictures are
+    --grid 2                     patches a side of a frame; they are put side by side
+    --frames 20                  at most so many frames of a video, spread evenly
+    --dev 0.05                   with --csv: share or number of the other videos held out for dev
     --out DIR
 
 Options of all but scan:
@@ -39,7 +58,12 @@ Options of all but scan:
     --key NAME                   what the ids of the features are: filename, stem, cocoid, padded
                                  or imgid; by default whichever of them fits all images
     --restval                    take the images of Karpathy's split restval into train
-    --captions-per-image N       keep the first N captions of an image
+    --captions-per-image N       keep the first N captions of an image (or video)
+
+Options of bottom-up, karpathy and folder:
+
+    --regions N                  keep at most the first N regions of an image; images with fewer are
+                                 filled up with zeros, and {split}_counts.npy says how many are true
 
 Stopped by a signal or killed, the same command goes on where it was. ``python -m hmgr_jax.prepare
 --verify DIR`` checks a prepared folder against its manifest.
@@ -63,13 +87,19 @@ JOINING = ("key", "restval", "captions-per-image")
 VERBS = {
     "scan": ("source", "out", "splits", "captions-per-image"),
     "bottom-up": ("source", "captions", "out", "regions", "dev", "test", *JOINING),
-    "karpathy": ("json", "features", "ids", "array", "no-boxes", "out", *JOINING),
+    "karpathy": ("json", "features", "ids", "array", "no-boxes", "regions", "out", *JOINING),
     "folder": (
         *("pictures", "grid", "features", "ids", "array", "no-boxes", "captions", "dev", "test"),
-        *("out", *JOINING),
+        *("regions", "out", *JOINING),
+    ),
+    "msrvtt": (
+        *("json", "csv", "names", "features", "ids", "array", "videos", "grid", "frames", "dev"),
+        *("out", "key", "captions-per-image"),
     ),
 }
-COUNTS = ("captions-per-image", "regions", "grid")
+SEVERAL = {"bottom-up": ("source", "captions"), "folder": ("captions",), "msrvtt": ("json",)}
+"""Flags that take several values, and may be repeated."""
+COUNTS = ("captions-per-image", "regions", "grid", "frames")
 SHARES = ("dev", "test")
 SWITCHES = ("restval", "no-boxes")
 
@@ -100,6 +130,7 @@ def run(arguments: Sequence[str]) -> int:
         "bottom-up": plans.bottom_up,
         "karpathy": plans.karpathy,
         "folder": plans.folder,
+        "msrvtt": plans.msrvtt,
     }
     out = Path(plans.demand(flags, "out"))
     try:
@@ -120,9 +151,10 @@ def _flags(verb: str, arguments: Sequence[str]) -> argparse.Namespace:
         elif name in COUNTS:
             parser.add_argument(f"--{name}", type=int)
         elif name in SHARES:
-            parser.add_argument(f"--{name}", type=float, default=0.1)
-        elif name == "source" and verb == "bottom-up":
-            parser.add_argument(f"--{name}", nargs="+")
+            share = None if verb == "msrvtt" else 0.1
+            parser.add_argument(f"--{name}", type=float, default=share)
+        elif name in SEVERAL.get(verb, ()):
+            parser.add_argument(f"--{name}", nargs="+", action="extend")
         else:
             parser.add_argument(f"--{name}")
     flags = parser.parse(arguments)
@@ -144,6 +176,8 @@ def _verify(arguments: Sequence[str]) -> int:
 
 
 def _report(plan: Plan, out: Path, made: bool) -> None:
+    from hmgr_jax.preparation.plan import NOUNS
+
     if not made:
         print(f"{out} was prepared already, whole; --verify {out} checks it.")
         return
@@ -151,9 +185,17 @@ def _report(plan: Plan, out: Path, made: bool) -> None:
         f"{len(split):,} of {name} ({sum(map(len, split.captions)):,} captions)"
         for name, split in plan.splits.items()
     )
-    print(f"{out} holds images: {counts}.")
-    recipe = "coco" if "testall" in plan.splits else "f8k"
-    print(f"Train: python -m hmgr_jax.main --config configs/{recipe}.py --config.data.root={out}")
+    print(f"{out} holds {NOUNS[plan.visual]}: {counts}.")
+    if "train" not in plan.splits:
+        return
+    print(f"Train: python -m hmgr_jax.main --config {_recipe(plan)} --config.data.root={out}")
+
+
+def _recipe(plan: Plan) -> str:
+    if plan.visual == "video":
+        one = "test" in plan.splits and all(len(of) == 1 for of in plan.splits["test"].captions)
+        return "configs/msrvtt.py:hmgr-1ka" if one else "configs/msrvtt.py"
+    return "configs/coco.py" if "testall" in plan.splits else "configs/f8k.py"
 
 
 if __name__ == "__main__":

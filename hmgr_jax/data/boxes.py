@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hmgr_jax.data.npy_rows import NpyRows
+from hmgr_jax.data.row_arrays import demand_zero
 from hmgr_jax.errors import UserError
 
 _SLACK = 0.02  # detectors overshoot the border of an image by a pixel or two
@@ -30,12 +31,18 @@ def find_boxes(root: Path, split: str) -> list[Path]:
     return [pixels, sizes]
 
 
-def read_boxes(files: list[Path], rows: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def read_boxes(
+    files: list[Path],
+    rows: np.ndarray,
+    shape: tuple[int, int],
+    counts: np.ndarray | None = None,
+) -> np.ndarray:
     """Boxes of the kept ``rows``, float32 [n, R, 4] xyxy in 0..1.
 
     ``shape`` is (rows, R) of the feature file. ``files`` come from `find_boxes`: one file is in
-    0..1 already, two are pixels (xyxy) and image sizes (width, height). Raises ``UserError`` for
-    another shape, a non-finite box, or one outside its image.
+    0..1 already, two are pixels (xyxy) and image sizes (width, height). ``counts`` (int [rows])
+    are the true regions of every row of the file, None for all. Raises ``UserError`` for another
+    shape, a non-finite box, one outside its image, or one that is padding and not zero.
     """
     boxes = _read(files[0], rows, (*shape, 4))
     if len(files) == 2:
@@ -43,6 +50,8 @@ def read_boxes(files: list[Path], rows: np.ndarray, shape: tuple[int, int]) -> n
         if not (size > 0).all():
             raise UserError(f"{files[1]} holds an image size that is not positive: mend it.")
         boxes = boxes / np.tile(size, 2)[:, None, :]
+    if counts is not None:
+        demand_zero(boxes, counts[rows], lambda i: f"{files[0]} holds in row {int(rows[i])}")
     return within(boxes, lambda i: f"{files[0]} holds in row {int(rows[i])}")
 
 

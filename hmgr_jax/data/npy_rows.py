@@ -6,7 +6,7 @@ import os
 import threading
 import weakref
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -89,16 +89,26 @@ class NpyRows:
             return self._fd
 
 
+def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether in Fortran order, and dtype of the ``.npy`` that begins here.
+
+    Raises:
+        ValueError, KeyError, EOFError: there is none, or one of a version that numpy never writes
+            for plain numbers.
+    """
+    version = np.lib.format.read_magic(file)
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    return readers[version](file)
+
+
 def _read_header(path: Path) -> tuple[tuple[int, ...], np.dtype, int]:
     """Shape, dtype and the offset of the first row, checked against the size of the file."""
     try:
         with path.open("rb") as file:
-            version = np.lib.format.read_magic(file)
-            readers = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }
-            shape, fortran, dtype = readers[version](file)
+            shape, fortran, dtype = read_header(file)
             offset = file.tell()
         found = path.stat().st_size
     except OSError as error:

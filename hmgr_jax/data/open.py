@@ -34,7 +34,10 @@ def open_data(
     Raises:
         UserError: files are missing or malformed.
     """
+    visual = data.get("visual", "image")  # a run may be older than the key
     if data.source == "worlds":
+        if visual != "image":
+            raise UserError(f"Generated worlds hold images: leave data.visual, {visual!r}, out.")
         return open_worlds(**data.worlds.to_dict(), roles=roles, known=vocabulary)
     if data.source != "scan":
         raise UserError(f"data.source is one of {', '.join(SOURCES)}, not {data.source!r}.")
@@ -53,6 +56,7 @@ def open_data(
         vocabulary_captions={} if vocabulary else more_captions(data),
         max_words=data.max_words,
         splits={role: data.splits[role] for role in roles},
+        visual=visual,
     )
 
 
@@ -103,8 +107,8 @@ def word_vectors(data: Any, opened: DataSet, dim: int) -> np.ndarray | None:
     by_image: dict[str, list[str]] = {}
     images = train.groups["text"]
     for image, caption in zip(images, train.sources["text"].captions, strict=True):  # type: ignore[attr-defined]
-        by_image.setdefault(train.ids["image"][image], []).append(caption)
-    held_out = {i for name, s in opened.splits.items() if name != "train" for i in s.ids["image"]}
+        by_image.setdefault(train.ids[train.visual][image], []).append(caption)
+    held_out = {i for name, s in opened.splits.items() if name != "train" for i in s.ids[s.visual]}
     for image, captions in more_captions(data).items():
         if image not in held_out:
             by_image[image] = captions

@@ -11,8 +11,15 @@ import numpy as np
 from hmgr_jax.data.boxes import read_boxes
 from hmgr_jax.data.captions import MAX_WORDS, CaptionSource
 from hmgr_jax.data.fingerprint import fingerprint
-from hmgr_jax.data.regions import RegionSource
-from hmgr_jax.data.scan_files import ScanFiles, demand_files, find_split, pair_captions
+from hmgr_jax.data.regions import RegionSource, open_features
+from hmgr_jax.data.row_arrays import GIVEN, read_array, read_counts
+from hmgr_jax.data.scan_files import (
+    ScanFiles,
+    demand_files,
+    demand_same_files,
+    find_split,
+    pair_captions,
+)
 from hmgr_jax.data.split import DataSet, Split
 from hmgr_jax.data.tokens import tokenize
 from hmgr_jax.data.vocabulary import MARKS, Vocabulary
@@ -31,14 +38,18 @@ def open_scan(
     max_words: int = MAX_WORDS,
     test_split: str = "test",
     splits: Mapping[str, str] | None = None,
+    visual: str = "image",
 ) -> DataSet:
-    """Open a folder of region features and captions.
+    """Open a folder of region or frame features and captions.
 
     For every split there are ``{split}_ims.npy`` (or ``_feat.npy``; float16 or float32
     [rows, R, D]) and ``{split}_caps.txt`` (UTF-8, a caption a line), and there may be
     ``{split}_ids.txt`` (a name or number a row), ``{split}_cap_ids.txt`` (the id of its image a
-    caption, where images have different numbers of captions), ``{split}_boxes.npy`` ([rows, R, 4]
-    xyxy in 0..1), or ``{split}_ims_bbx.npy`` in pixels with ``{split}_ims_size.npy`` [rows, 2].
+    caption, where images have different numbers of captions), ``{split}_counts.npy`` (how many
+    regions of a row are true, the first; the others are zero), ``{split}_labels.npy`` and
+    ``_scores.npy`` ([rows, R]), ``{split}_boxes.npy`` ([rows, R, 4] xyxy in 0..1), or
+    ``{split}_ims_bbx.npy`` in pixels with ``{split}_ims_size.npy`` [rows, 2]. ``visual`` says what
+    the rows are: ``"image"``, of regions, or ``"video"``, of frames.
 
     Images are runs of equal ids: where every image is stored once a caption, as in SCAN's dev and
     test files, the first row of each run is kept and caption i belongs to the image of row i.
@@ -62,12 +73,13 @@ def open_scan(
     files = {role: find_split(root, name) for role, name in splits.items()}
     if vocabulary is None:
         vocabulary = _build_vocabulary(root, files, vocabulary_captions or {})
+    demand_same_files(files, ("boxes", *GIVEN))
     opened = {
-        role: _open_split(role, found, vocabulary, captions_per_image, max_words)
+        role: _open_split(role, found, vocabulary, captions_per_image, max_words, visual)
         for role, found in files.items()
     }
     paths = [path for found in files.values() for path in found.paths()]
-    _demand_alike({role: split.sources["image"] for role, split in opened.items()}, files)
+    _demand_alike({role: split.sources[visual] for role, split in opened.items()}, files)
     return DataSet(root.resolve().name, opened, vocabulary, fingerprint(paths, root))
 
 
@@ -115,32 +127,48 @@ def _held_out(files: Mapping[str, ScanFiles]) -> set[str]:
 
 
 def _open_split(
-    role: str, files: ScanFiles, vocabulary: Vocabulary, per_image: int | None, max_words: int
+    role: str,
+    files: ScanFiles,
+    vocabulary: Vocabulary,
+    per_image: int | None,
+    max_words: int,
+    visual: str,
 ) -> Split:
     """Pair the rows of one split with its captions."""
-    images = RegionSource(files.features)
+    shape = open_features(files.features).shape
+    counts = read_counts(files.counts, (shape[0], shape[1]))
+    images = RegionSource(files.features, counts=counts, visual=visual)
     kept, image_of_caption = pair_captions(files, len(images), per_image)
-    boxes = None
-    if files.boxes:
-        boxes = read_boxes(files.boxes, kept, (len(images), images.feature_shape[0]))
     names = [files.ids[row] if files.ids else str(row) for row in kept.tolist()]
     texts = CaptionSource(files.tokens, vocabulary, max_words=max_words, captions=files.sentences)
     first = np.searchsorted(image_of_caption, image_of_caption)  # first caption of the same image
     number = np.arange(len(texts)) - first
     return Split(
         name=role,
-        sources={"image": images.keep(kept, boxes), "text": texts},
-        groups={"image": np.arange(len(kept), dtype=np.int32), "text": image_of_caption},
-        rows={"image": image_of_caption, "text": np.arange(len(texts), dtype=np.int32)},
+        sources={visual: images.keep(kept, _beside(files, kept, images)), "text": texts},
+        groups={visual: np.arange(len(kept), dtype=np.int32), "text": image_of_caption},
+        rows={visual: image_of_caption, "text": np.arange(len(texts), dtype=np.int32)},
         ids={
-            "image": names,
+            visual: names,
             "text": [f"{names[i]}#{k}" for i, k in zip(image_of_caption, number, strict=True)],
         },
     )
 
 
+def _beside(files: ScanFiles, kept: np.ndarray, images: RegionSource) -> dict[str, np.ndarray]:
+    """Boxes, labels and scores of the ``kept`` rows, as far as they are there."""
+    shape = (len(images), images.feature_shape[0])
+    found: dict[str, np.ndarray] = {}
+    if files.boxes:
+        found["boxes"] = read_boxes(files.boxes, kept, shape, images.counts)
+    for name in GIVEN:
+        if name in files.arrays:
+            found[name] = read_array(name, files.arrays[name], kept, shape)
+    return found
+
+
 def _demand_alike(images: Mapping[str, object], files: Mapping[str, ScanFiles]) -> None:
-    """Refuse splits whose features or boxes differ in kind from those of the first."""
+    """Refuse splits whose features differ in size from those of the first."""
     sources = {role: found for role, found in images.items() if isinstance(found, RegionSource)}
     first, *others = sources
     for role in others:
@@ -149,10 +177,4 @@ def _demand_alike(images: Mapping[str, object], files: Mapping[str, ScanFiles]) 
             raise UserError(
                 f"{files[first].features} has {here.feature_shape[1]} features a region but "
                 f"{files[role].features} has {there.feature_shape[1]}: extract both alike."
-            )
-        if (here.boxes is None) != (there.boxes is None):
-            have, lack = (first, role) if there.boxes is None else (role, first)
-            raise UserError(
-                f"{files[have].boxes[0]} has no counterpart for the {lack} split: give boxes for "
-                "all splits or for none."
             )

@@ -6,7 +6,7 @@ apart and refuses whatever fits neither.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from hmgr_jax.data.boxes import find_boxes
 from hmgr_jax.data.captions import read_lines
+from hmgr_jax.data.row_arrays import COUNTS, find_arrays
 from hmgr_jax.data.tokens import tokenize
 from hmgr_jax.errors import UserError
 
@@ -26,17 +27,30 @@ class ScanFiles:
     captions: Path
     ids_file: Path
     boxes: list[Path]
+    arrays: dict[str, Path]
+    """{name: file} of `hmgr_jax.data.row_arrays`, as far as they are there."""
     sentences: list[str]
     tokens: list[list[str]]
     ids: list[str] | None
     caption_ids_file: Path
     caption_ids: list[str] | None
 
+    @property
+    def counts(self) -> Path | None:
+        """The file that tells how many regions of a row are true, where there is one."""
+        return self.arrays.get(COUNTS)
+
+    def beside(self) -> dict[str, Path]:
+        """{name: file} of what is known of regions: boxes, labels, scores and so on."""
+        boxes = {"boxes": self.boxes[0]} if self.boxes else {}
+        return boxes | {name: path for name, path in self.arrays.items() if name != COUNTS}
+
     def paths(self) -> list[Path]:
         """Every file of the split that is there."""
         ids = [] if self.ids is None else [self.ids_file]
         caption_ids = [] if self.caption_ids is None else [self.caption_ids_file]
-        return [self.features, self.captions, *ids, *caption_ids, *self.boxes]
+        more = [*self.boxes, *self.arrays.values()]
+        return [self.features, self.captions, *ids, *caption_ids, *more]
 
 
 def demand_files(root: Path, names: Iterable[str]) -> None:
@@ -68,12 +82,30 @@ def find_split(root: Path, name: str, *, tokenized: bool = True) -> ScanFiles:
         captions=captions,
         ids_file=ids_file,
         boxes=find_boxes(root, name),
+        arrays=find_arrays(root, name),
         sentences=sentences,
         tokens=[tokenize(sentence) for sentence in sentences] if tokenized else [],
         ids=read_lines(ids_file) if ids_file.is_file() else None,
         caption_ids_file=caption_ids_file,
         caption_ids=read_lines(caption_ids_file) if caption_ids_file.is_file() else None,
     )
+
+
+def demand_same_files(splits: Mapping[str, ScanFiles], names: Iterable[str]) -> None:
+    """Refuse what only some of the splits have of ``names`` (boxes, labels and so on).
+
+    Raises:
+        UserError: the first file without a counterpart.
+    """
+    found = {split: files.beside() for split, files in splits.items()}
+    for what in names:
+        path = next((files[what] for files in found.values() if what in files), None)
+        for lacking, files in found.items():
+            if path is not None and what not in files:
+                raise UserError(
+                    f"{path} has no counterpart for the {lacking} split: give {what} for all "
+                    "splits or for none."
+                )
 
 
 def pair_captions(

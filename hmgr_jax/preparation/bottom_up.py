@@ -11,8 +11,9 @@ import numpy as np
 
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation.captioned import Captioned
+from hmgr_jax.preparation.filling import fill, fitting, plan_arrays
 from hmgr_jax.preparation.joining import join
-from hmgr_jax.preparation.plan import FEATURES, Array, Chunk, Plan, SplitPlan, features, identity
+from hmgr_jax.preparation.plan import FEATURES, Array, Chunk, Plan, SplitPlan, identity
 from hmgr_jax.preparation.progress import Bar
 from hmgr_jax.preparation.tsv_lines import Line, decode, read_lines
 
@@ -34,8 +35,9 @@ class TsvSource:
 
     files: Sequence[Path]
     places: Mapping[str, Place]
-    regions: int | None
     arrays: Mapping[str, Array]
+    cut: int | None
+    """So many boxes are kept of an image, the first."""
 
     def chunks(self, todo: Mapping[str, np.ndarray]) -> Iterator[Chunk]:
         """A chunk an image; lines of images that are not wanted are not decoded."""
@@ -52,15 +54,8 @@ class TsvSource:
         return {}
 
     def _read(self, line: Line) -> dict[str, np.ndarray]:
-        found = decode(line, self.regions)
-        for end, array in self.arrays.items():
-            if end not in found or found[end].shape != array.shape:
-                shape = found[end].shape if end in found else "no"
-                raise UserError(
-                    f"{line.where} holds {shape} {'features' if end == FEATURES else end} where "
-                    f"the first line holds {array.shape}: give files of one extraction."
-                )
-        return {end: found[end][None] for end in self.arrays}
+        found = fitting(decode(line, self.cut), self.arrays, None, line.where)
+        return fill([found], self.arrays)
 
 
 def plan_bottom_up(
@@ -73,49 +68,26 @@ def plan_bottom_up(
 ) -> Plan:
     """Join the images of ``splits`` with the lines of ``files`` by id.
 
+    ``regions`` is the most boxes that are kept of an image, the first; None keeps all.
+
     Raises:
-        UserError: the first image that no line has, lines of one id that differ, or lines of
-            different numbers of boxes without ``regions``.
+        UserError: the first image that no line has, or lines of one id that differ.
     """
     seen, first = _index(files)
     names = join(splits, seen, ", ".join(map(str, files)), kind)
     places = {
         name: (split, row) for split, found in names.items() for row, name in enumerate(found)
     }
-    _demand_boxes([seen[name] for name in places], regions)
-    arrays = _arrays(decode(first, regions))
+    sample = decode(first)
+    others = [name for name in sample if name != FEATURES]
+    counts = np.asarray([seen[name].boxes for name in places])
+    arrays = plan_arrays(sample[FEATURES].shape[1], others, counts, regions)
     plans = {
         name: SplitPlan([image.id for image in found], [image.captions for image in found], arrays)
         for name, found in splits.items()
     }
     about = {**about, "features": identity(files)}
-    return Plan(plans, TsvSource(files, places, regions, arrays), about)
-
-
-def _demand_boxes(found: Sequence[_Seen], regions: int | None) -> None:
-    """Every image must have the boxes that are kept of it."""
-    least, most = (pick(found, key=lambda seen: seen.boxes) for pick in (min, max))
-    if regions is None and least.boxes < most.boxes:
-        raise UserError(
-            f"{least.where} has {least.boxes} boxes and {most.where} {most.boxes} where all images "
-            f"need the same number: give --regions {least.boxes} or fewer, which keeps the first."
-        )
-    if regions is not None and least.boxes < regions:
-        raise UserError(
-            f"{least.where} has {least.boxes} boxes where --regions asks for {regions}: ask for "
-            f"{least.boxes} or fewer."
-        )
-
-
-def _arrays(found: Mapping[str, np.ndarray]) -> dict[str, Array]:
-    """What is written of an image like ``found``."""
-    regions, size = found[FEATURES].shape
-    arrays = {FEATURES: features(regions, size)}
-    for end, values in found.items():
-        if end != FEATURES:
-            kind = np.dtype(np.int32) if values.dtype.kind == "i" else values.dtype
-            arrays[end] = Array(values.shape, kind)
-    return arrays
+    return Plan(plans, TsvSource(files, places, arrays, regions), about)
 
 
 def _lines(files: Sequence[Path]) -> Iterator[Line]:

@@ -15,6 +15,7 @@ SPLITS = {
     "val": "dev",
     "valid": "dev",
     "validation": "dev",
+    "validate": "dev",
     "test": "test",
     "testall": "testall",
     "restval": "restval",
@@ -66,6 +67,25 @@ def tidy(caption: object, where: str) -> str:
     return text
 
 
+def distinct(images: Iterable[Captioned]) -> list[Captioned]:
+    """``images`` as they come.
+
+    Raises:
+        UserError: the first that has the id of another.
+    """
+    seen: dict[str, str] = {}
+    found = []
+    for image in images:
+        if image.id in seen:
+            raise UserError(
+                f"{image.where} is {image.id} again, which is {seen[image.id]} already: each must "
+                "occur once."
+            )
+        seen[image.id] = image.where
+        found.append(image)
+    return found
+
+
 def first_captions(images: Iterable[Captioned], count: int | None) -> list[Captioned]:
     """``images`` with their first ``count`` captions (None: all).
 
@@ -112,6 +132,11 @@ def by_split(
     return {name: found[name] for name in ORDER if name in found}
 
 
+def drawing_order(images: Sequence[Captioned]) -> list[int]:
+    """Places of ``images`` by a digest of their ids: as good as chance, and always the same."""
+    return sorted(range(len(images)), key=lambda i: hashlib.sha256(images[i].id.encode()).digest())
+
+
 def _draw(images: Sequence[Captioned], dev: float, test: float) -> list[str]:
     for flag, share in (("dev", dev), ("test", test)):
         if not 0 <= share < 1:
@@ -120,7 +145,7 @@ def _draw(images: Sequence[Captioned], dev: float, test: float) -> list[str]:
         name: share and max(1, round(share * len(images)))
         for name, share in (("test", test), ("dev", dev))
     }
-    order = sorted(range(len(images)), key=lambda i: hashlib.sha256(images[i].id.encode()).digest())
+    order = drawing_order(images)
     if counts["test"] + counts["dev"] >= len(images):
         raise UserError(
             f"Of {len(images)} images, {counts['dev']} for dev and {counts['test']} for test leave "

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from hmgr_jax.data.npy_rows import read_header
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation.plan import BOXES, FEATURES, identity
-from hmgr_jax.preparation.region_arrays import read_regions
+from hmgr_jax.preparation.progress import Bar
+from hmgr_jax.preparation.region_arrays import read_regions, region_shape
 
 ENDINGS = (".npz", ".npy")
 
@@ -19,8 +22,11 @@ ENDINGS = (".npz", ".npy")
 class FileStore:
     """``FOLDER/{id}.npz`` or ``.npy``, in subfolders too; an ``.npz`` may hold boxes.
 
-    The first file tells the shape and whether there are boxes; a file that differs is refused.
+    The first file tells the size of the features and whether there are boxes.
     """
+
+    exact = True
+    slow = False
 
     def __init__(self, path: Path, array: str | None, *, with_boxes: bool = True) -> None:
         self.path, self.array, self.with_boxes = path, array, with_boxes
@@ -32,10 +38,9 @@ class FileStore:
             raise UserError(
                 f"{path} holds no .npy or .npz: give a folder with one an image, named by its id."
             )
-        first = self._one(next(iter(self.files)))
-        self.shape = (first[FEATURES].shape[0], first[FEATURES].shape[1])
+        first = self.read(next(iter(self.files)))
+        self.size = first[FEATURES].shape[1]
         self.has_boxes = BOXES in first
-        self.bytes_an_image = 3 * first[FEATURES].nbytes
 
     def _add(self, file: Path) -> None:
         name = file.relative_to(self.path).with_suffix("").as_posix()
@@ -50,32 +55,24 @@ class FileStore:
         """{id: file}."""
         return self.files
 
-    def read(self, ids: Sequence[str]) -> dict[str, np.ndarray]:
-        """Features, and boxes where there are any, of ``ids``."""
-        found = [self._checked(name) for name in ids]
-        kinds = (FEATURES, BOXES) if self.has_boxes else (FEATURES,)
-        return {kind: np.stack([one[kind] for one in found]) for kind in kinds}
+    def regions(self, ids: Sequence[str]) -> np.ndarray:
+        """From the first bytes of every file."""
+        counts = np.zeros(len(ids), np.int64)
+        with Bar("looking through, files", len(ids)) as bar:
+            for i, name in enumerate(ids):
+                shapes = _shapes(self.files[name])
+                counts[i] = region_shape(shapes, self._key(shapes), self.where(name))[0]
+                bar.advance(1)
+        return counts
 
-    def _checked(self, name: str) -> dict[str, np.ndarray]:
-        found = self._one(name)
-        if found[FEATURES].shape != self.shape:
-            raise UserError(
-                f"{self.where(name)} holds features of shape {found[FEATURES].shape} where "
-                f"{next(iter(self.files.values())).name} has {self.shape}: extract all images "
-                "with the same number of regions."
-            )
-        if self.has_boxes and BOXES not in found:
-            raise UserError(
-                f"{self.where(name)} holds no boxes where others do: extract it again, or leave "
-                "all out with --no-boxes."
-            )
-        return found
-
-    def _one(self, name: str) -> dict[str, np.ndarray]:
-        where = self.where(name)
+    def read(self, name: str) -> dict[str, np.ndarray]:
+        """Features, and boxes where there are any, of one image."""
         arrays = _arrays(self.files[name])
-        key = self.array if len(arrays) > 1 else None
+        key, where = self._key(arrays), self.where(name)
         return read_regions(arrays, key, where, with_boxes=self.with_boxes)
+
+    def _key(self, arrays: Mapping[str, object]) -> str | None:
+        return self.array if len(arrays) > 1 else None
 
     def where(self, name: str) -> str:
         """The file."""
@@ -86,19 +83,47 @@ class FileStore:
         return identity(self.files[name] for name in ids)
 
 
+class _Header(NamedTuple):
+    """What a file says of an array before its numbers."""
+
+    shape: tuple[int, ...]
+
+
+def _shapes(path: Path) -> dict[str, _Header]:
+    """The arrays of a file by name, like `_arrays`, but only their shapes."""
+    with _readable(path):
+        if not zipfile.is_zipfile(path):
+            with path.open("rb") as file:
+                return {"features": _Header(read_header(file)[0])}
+        shapes = {}
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                with archive.open(name) as member:
+                    shape, _, dtype = read_header(member)
+                if not dtype.hasobject:
+                    shapes[name.removesuffix(".npy")] = _Header(shape)
+        return shapes
+
+
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a file by name, but for pickled objects, which bottom-up's files hold too."""
+    with _readable(path), path.open("rb") as file:  # numpy leaves a bad file open
+        found = np.load(file, allow_pickle=False)
+        if not isinstance(found, np.lib.npyio.NpzFile):
+            return {"features": found}
+        arrays = {}
+        for name in found.files:
+            with contextlib.suppress(ValueError):
+                arrays[name] = found[name]
+        return arrays
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """What numpy and zipfile raise of a bad file is one sentence."""
     try:
-        with path.open("rb") as file:  # numpy leaves a bad file open
-            found = np.load(file, allow_pickle=False)
-            if not isinstance(found, np.lib.npyio.NpzFile):
-                return {"features": found}
-            arrays = {}
-            for name in found.files:
-                with contextlib.suppress(ValueError):
-                    arrays[name] = found[name]
-            return arrays
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        yield
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path} is no .npy or .npz that can be read ({error}): extract it again."
         ) from None

@@ -10,7 +10,8 @@ import numpy as np
 
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation.plan import BOXES, FEATURES, identity
-from hmgr_jax.preparation.region_arrays import FEATURE_NAMES, read_regions
+from hmgr_jax.preparation.progress import Bar
+from hmgr_jax.preparation.region_arrays import FEATURE_NAMES, read_regions, region_shape
 
 IDS = ("ids", "image_ids", "image_id", "img_ids")
 
@@ -23,19 +24,21 @@ class H5Store:
     """
 
     files = None
+    exact = True
+    slow = False
 
     def __init__(self, path: Path, array: str | None, *, with_boxes: bool = True) -> None:
         self.path, self.array, self.with_boxes = path, array, with_boxes
         self._file = _open(path)
+        self._columns: dict[str, Any] = {}
         self._of: dict[str, Any] = self._rows() or self._images()
         if not self._of:
             raise UserError(
                 f"{path} holds neither 'features' with 'ids' nor a dataset an image: convert it."
             )
-        first = self._one(next(iter(self._of)))
-        self.shape = (first[FEATURES].shape[0], first[FEATURES].shape[1])
+        first = self.read(next(iter(self._of)))
+        self.size = first[FEATURES].shape[1]
         self.has_boxes = BOXES in first
-        self.bytes_an_image = 3 * first[FEATURES].nbytes
 
     @property
     def ids(self) -> Mapping[str, Any]:
@@ -70,35 +73,42 @@ class H5Store:
             found[name.removesuffix("_features")] = name
         return found
 
-    def read(self, ids: Sequence[str]) -> dict[str, np.ndarray]:
-        """Features, and boxes where there are any, of ``ids``."""
-        found = [self._one(name) for name in ids]
-        for name, one in zip(ids, found, strict=True):
-            if one[FEATURES].shape != self.shape or (BOXES in one) != self.has_boxes:
-                raise UserError(
-                    f"{self.where(name)} holds {_described(one)} where the first image has "
-                    f"{self.shape}{' with boxes' * self.has_boxes}: extract all images alike."
-                )
-        kinds = (FEATURES, BOXES) if self.has_boxes else (FEATURES,)
-        return {kind: np.stack([one[kind] for one in found]) for kind in kinds}
+    def regions(self, ids: Sequence[str]) -> np.ndarray:
+        """From the shapes of the datasets."""
+        if self._columns:
+            return np.full(len(ids), self._columns["features"].shape[1])
+        counts = np.zeros(len(ids), np.int64)
+        with Bar("looking through, datasets", len(ids)) as bar:
+            for i, name in enumerate(ids):
+                arrays = self._arrays(name)
+                counts[i] = region_shape(arrays, self._key(arrays), self.where(name))[0]
+                bar.advance(1)
+        return counts
 
-    def _one(self, name: str) -> dict[str, np.ndarray]:
-        place = self._of[name]
-        if isinstance(place, int):
-            arrays = {key: column[place] for key, column in self._columns.items()}
-        elif hasattr(self._file[place], "keys"):
-            arrays = dict(self._file[place].items())
-        else:
-            arrays = {"features": self._file[place]}
-            if f"{name}_boxes" in self._file:
-                arrays["boxes"] = self._file[f"{name}_boxes"]
-        key = self.array if self.array in arrays else None
+    def read(self, name: str) -> dict[str, np.ndarray]:
+        """Features, and boxes where there are any, of one image."""
+        place, where = self._of[name], self.where(name)
         try:
-            return read_regions(arrays, key, self.where(name), with_boxes=self.with_boxes)
+            if isinstance(place, int):
+                arrays = {key: column[place] for key, column in self._columns.items()}
+            else:
+                arrays = self._arrays(name)
+            return read_regions(arrays, self._key(arrays), where, with_boxes=self.with_boxes)
         except OSError as error:
-            raise UserError(
-                f"{self.where(name)} cannot be read ({error}): copy it again."
-            ) from None
+            raise UserError(f"{where} cannot be read ({error}): copy it again.") from None
+
+    def _arrays(self, name: str) -> dict[str, Any]:
+        """The datasets of an image, of a layout with something an image."""
+        place = self._of[name]
+        if hasattr(self._file[place], "keys"):
+            return dict(self._file[place].items())
+        arrays = {"features": self._file[place]}
+        if f"{name}_boxes" in self._file:
+            arrays["boxes"] = self._file[f"{name}_boxes"]
+        return arrays
+
+    def _key(self, arrays: Mapping[str, Any]) -> str | None:
+        return self.array if self.array in arrays else None
 
     def where(self, name: str) -> str:
         """The file and the place in it."""
@@ -126,7 +136,3 @@ def _open(path: Path) -> Any:
 
 def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _described(one: Mapping[str, np.ndarray]) -> str:
-    return f"{one[FEATURES].shape}{' with boxes' * (BOXES in one)}"

@@ -12,6 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from hmgr_jax.data.row_arrays import COUNTS
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation.plan import FEATURES, Plan
 from hmgr_jax.preparation.progress import Bar
@@ -24,7 +27,10 @@ _BLOCK = 8 << 20
 
 
 def describe(folder: Path, files: list[str], plan: Plan) -> dict[str, Any]:
-    """The manifest of ``files`` (names in ``folder``) as ``plan`` made them."""
+    """The manifest of ``files`` (names in ``folder``) as ``plan`` made them.
+
+    Of videos, images are videos and regions are frames.
+    """
     splits = {}
     for name, split in plan.splits.items():
         regions, size = split.arrays[FEATURES].shape
@@ -34,6 +40,7 @@ def describe(folder: Path, files: list[str], plan: Plan) -> dict[str, Any]:
             "captions": sum(counts),
             "captions_per_image": [min(counts), max(counts)],
             "regions": regions,
+            "regions_per_image": _least_and_most(folder / f"{name}_{COUNTS}.npy", regions),
             "features": size,
         }
     sizes = {name: (folder / name).stat().st_size for name in sorted(files)}
@@ -43,6 +50,14 @@ def describe(folder: Path, files: list[str], plan: Plan) -> dict[str, Any]:
             for name, size in sizes.items()
         }
     return {"format": FORMAT, "splits": splits, "files": listed}
+
+
+def _least_and_most(counts: Path, regions: int) -> list[int]:
+    """Of true regions; without a file of counts all are."""
+    if not counts.is_file():
+        return [regions, regions]
+    found = np.load(counts)
+    return [int(found.min()), int(found.max())]
 
 
 def verify(folder: Path) -> str:

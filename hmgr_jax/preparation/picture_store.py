@@ -21,33 +21,31 @@ class PictureStore:
     """
 
     has_boxes = True
+    exact = True
+    slow = False
+    size = SIZE
 
     def __init__(self, path: Path, grid: int) -> None:
         if not path.is_dir():
             raise UserError(f"{path} is no folder: give --pictures the folder of the pictures.")
         self.path, self.grid = path, grid
-        self.shape = (grid * grid, SIZE)
-        self.bytes_an_image = 4 * grid * grid * (SIZE + 4)
-        found = [file for file in sorted(path.rglob("*")) if file.suffix in ENDINGS[1:]]
-        if not found:
+        self.files = find_files(path, ENDINGS[1:])
+        if not self.files:
             raise UserError(f"{path} holds no .jpg, .jpeg or .png: give the folder of pictures.")
-        self.files: dict[str, Path] = {file.relative_to(path).as_posix(): file for file in found}
-        stems = [file.relative_to(path).with_suffix("").as_posix() for file in found]
-        times = Counter(stems)
-        for stem, file in zip(stems, found, strict=True):
-            if times[stem] == 1:
-                self.files.setdefault(stem, file)
 
     @property
     def ids(self) -> Mapping[str, Path]:
         """{file name, with and without its ending: file}."""
         return self.files
 
-    def read(self, ids: Sequence[str]) -> dict[str, np.ndarray]:
-        """Features and boxes of the pictures ``ids``."""
-        values = [encode_grid(read_picture(self.files[name]), self.grid) for name in ids]
-        boxes = np.broadcast_to(grid_boxes(self.grid)[None], (len(ids), self.grid**2, 4))
-        return {FEATURES: np.stack(values), BOXES: boxes}
+    def regions(self, ids: Sequence[str]) -> np.ndarray:
+        """The patches, of every picture as many."""
+        return np.full(len(ids), self.grid**2)
+
+    def read(self, name: str) -> dict[str, np.ndarray]:
+        """Features and boxes of a picture."""
+        picture = read_picture(self.files[name])
+        return {FEATURES: encode_grid(picture, self.grid), BOXES: grid_boxes(self.grid)}
 
     def where(self, name: str) -> str:
         """The file."""
@@ -56,3 +54,15 @@ class PictureStore:
     def identity(self, ids: Sequence[str]) -> str:
         """Of the pictures that are read."""
         return identity(self.files[name] for name in ids)
+
+
+def find_files(root: Path, endings: Sequence[str]) -> dict[str, Path]:
+    """Files with one of ``endings``, by name and, where no other has it, by name without ending."""
+    found = [file for file in sorted(root.rglob("*")) if file.suffix in endings]
+    files = {file.relative_to(root).as_posix(): file for file in found}
+    stems = [file.relative_to(root).with_suffix("").as_posix() for file in found]
+    times = Counter(stems)
+    for stem, file in zip(stems, found, strict=True):
+        if times[stem] == 1:
+            files.setdefault(stem, file)
+    return files

@@ -11,8 +11,11 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from hmgr_jax.data.row_arrays import COUNTS, KINDS
+
 FEATURES = "ims"
 BOXES = "boxes"
+NOUNS = {"image": "images", "video": "videos"}
 CHUNK_BYTES = 32 << 20
 """About so much of a source is held at a time."""
 
@@ -34,9 +37,13 @@ def features(regions: int, size: int) -> Array:
     return Array((regions, size), np.dtype(np.float16))
 
 
-def boxes(regions: int) -> Array:
-    """What ``{split}_boxes.npy`` holds of an image: float32 [regions, 4] xyxy in 0..1."""
-    return Array((regions, 4), np.dtype(np.float32))
+def beside(name: str, regions: int) -> Array:
+    """What ``{split}_{name}.npy`` holds of an image: a count, boxes, labels, scores, sizes."""
+    if name == COUNTS:
+        return Array((), np.dtype(np.int32))
+    if name == BOXES:
+        return Array((regions, 4), np.dtype(np.float32))
+    return Array(KINDS[name].shape(regions), KINDS[name].dtype)
 
 
 @dataclass(frozen=True)
@@ -90,19 +97,22 @@ class Plan:
     source: RowSource
     about: Mapping[str, Any]
     """Command, options and `identity` of the sources, for people and for `key`."""
+    visual: str = "image"
+    """What rows of features are, as ``data.visual`` of a configuration."""
     files: str = ""
     """`identity` of sources with a file an image: one replaced is read again, the others stay."""
 
     def key(self, *, whole: bool) -> str:
         """Hexadecimal name of this preparation: the same for the same sources and options.
 
-        ``whole`` is for what is finished; one half done goes on although `files` differs.
+        ``whole`` is for what is finished; one half done goes on although `files` differs, and with
+        them the most regions of an image: files of another shape are begun anew.
         """
         about = json.dumps([self.about, self.files if whole else ""], sort_keys=True)
         digest = hashlib.sha256(about.encode())
         for name, split in self.splits.items():
             arrays = {end: [array.shape, str(array.dtype)] for end, array in split.arrays.items()}
-            digest.update(json.dumps([name, arrays]).encode())
+            digest.update(json.dumps([name, arrays if whole else {}]).encode())
             for image, captions in zip(split.ids, split.captions, strict=True):
                 digest.update(json.dumps([image, *captions]).encode())
         return digest.hexdigest()

@@ -13,15 +13,28 @@ from hmgr_jax.preparation.bottom_up import plan_bottom_up
 from hmgr_jax.preparation.captioned import Captioned, by_split, first_captions
 from hmgr_jax.preparation.captions_files import read_captions, read_karpathy
 from hmgr_jax.preparation.file_store import FileStore
+from hmgr_jax.preparation.msrvtt_captions import (
+    HGR,
+    hold_out,
+    read_1ka,
+    read_challenge,
+    read_hgr,
+    split_1ka,
+)
 from hmgr_jax.preparation.npy_store import NpyStore
 from hmgr_jax.preparation.picture_store import PictureStore
 from hmgr_jax.preparation.plan import Plan, identity
 from hmgr_jax.preparation.scan_source import plan_scan
 from hmgr_jax.preparation.stores import Store, plan_store
+from hmgr_jax.preparation.video_stores import ClipStore, FrameStore
 
 GRID = 6
 HDF5 = (".h5", ".hdf5", ".hdf")
-PLACES = ("help", "out", "source", "captions", "json", "features", "pictures", "ids")
+FRAMES, FRAME_GRID = 20, 2
+PLACES = (
+    *("help", "out", "source", "captions", "json", "csv", "names", "features", "pictures"),
+    *("videos", "ids"),
+)
 """Flags that say where things lie: a preparation is the same wherever they do."""
 
 
@@ -37,10 +50,9 @@ def bottom_up(flags: argparse.Namespace) -> Plan:
     for path in files:
         if not path.is_file():
             raise UserError(f"{path} is no file: give --source the TSV files.")
-    captions = Path(demand(flags, "captions"))
-    splits = _splits(flags, read_captions(captions))
+    images, captions = read_captions(demand(flags, "captions"))
     return plan_bottom_up(
-        splits,
+        _splits(flags, images),
         files,
         kind=flags.key,
         regions=flags.regions,
@@ -51,25 +63,77 @@ def bottom_up(flags: argparse.Namespace) -> Plan:
 def karpathy(flags: argparse.Namespace) -> Plan:
     """Of ``prepare karpathy``."""
     path = Path(demand(flags, "json"))
-    store = _store(flags, Path(demand(flags, "features")))
+    store = _store(flags, Path(demand(flags, "features")), with_boxes=not flags.no_boxes)
     splits = _splits(flags, read_karpathy(path))
-    return plan_store(splits, store, kind=flags.key, about=_about("karpathy", flags, path))
+    about = _about("karpathy", flags, [path])
+    return plan_store(splits, store, kind=flags.key, about=about, regions=flags.regions)
 
 
 def folder(flags: argparse.Namespace) -> Plan:
     """Of ``prepare folder``."""
-    if bool(flags.pictures) == bool(flags.features):
-        raise UserError("folder takes either --pictures or --features: give one of them.")
-    captions = Path(demand(flags, "captions"))
-    splits = _splits(flags, read_captions(captions))
+    _demand_one(flags, "pictures", "features")
+    images, captions = read_captions(demand(flags, "captions"))
+    splits = _splits(flags, images)
     store: Store
     if flags.pictures:
         store = PictureStore(Path(flags.pictures), flags.grid or GRID)
     else:
-        store = _store(flags, Path(flags.features))
-    plan = plan_store(splits, store, kind=flags.key, about=_about("folder", flags, captions))
+        store = _store(flags, Path(flags.features), with_boxes=not flags.no_boxes)
+    about = _about("folder", flags, captions)
+    plan = plan_store(splits, store, kind=flags.key, about=about, regions=flags.regions)
     _tell_unused(store, sum(map(len, splits.values())))
     return plan
+
+
+def msrvtt(flags: argparse.Namespace) -> Plan:
+    """Of ``prepare msrvtt``."""
+    _demand_one(flags, "features", "videos")
+    splits, captions = _msrvtt_splits(flags)
+    kept = {name: first_captions(found, flags.captions_per_image) for name, found in splits.items()}
+    frames = flags.frames or FRAMES
+    store: Store
+    if flags.videos:
+        store = ClipStore(Path(flags.videos), frames, flags.grid or FRAME_GRID)
+    else:
+        store = FrameStore(_store(flags, Path(flags.features), with_boxes=False), frames)
+    about = _about("msrvtt", flags, captions) | {"frames": frames}
+    return plan_store(kept, store, kind=flags.key, about=about, visual="video")
+
+
+def _msrvtt_splits(
+    flags: argparse.Namespace,
+) -> tuple[Mapping[str, Sequence[Captioned]], list[Path]]:
+    """The videos by split, and the files that tell it."""
+    files = [Path(name) for name in flags.json or ()]
+    if flags.names:
+        if len(files) != 1 or flags.csv:
+            raise UserError("--names goes with one --json, HGR's ref_captions.json: give both.")
+        folder = Path(flags.names)
+        videos = read_hgr(files[0], folder)
+        files += [folder / name for name in HGR.values()]
+    else:
+        videos = read_challenge(files)
+    if flags.csv:
+        path = Path(flags.csv)
+        return split_1ka(videos, read_1ka(path), flags.dev), [*files, path]
+    if not videos:
+        raise UserError("msrvtt takes its captions from --json, --csv or both: give one of them.")
+    splits = by_split(videos, dev=0, test=0, restval=False)
+    if "dev" not in splits:
+        splits = hold_out(splits.pop("train", []), flags.dev) | splits
+    elif flags.dev is not None:
+        raise UserError(
+            f"The files have {len(splits['dev'])} videos for dev, so leave --dev out; it is for "
+            "1k-A and for files without any."
+        )
+    return splits, files
+
+
+def _demand_one(flags: argparse.Namespace, *names: str) -> None:
+    """Exactly one of two flags must be given."""
+    if sum(bool(getattr(flags, name)) for name in names) != 1:
+        either = " or ".join(f"--{name}" for name in names)
+        raise UserError(f"This takes either {either}: give one of them.")
 
 
 def _tell_unused(store: Store, used: int) -> None:
@@ -101,9 +165,8 @@ def _splits(
     }
 
 
-def _store(flags: argparse.Namespace, path: Path) -> Store:
+def _store(flags: argparse.Namespace, path: Path, *, with_boxes: bool) -> Store:
     """The store of ``--features``, by what the path is."""
-    with_boxes = not flags.no_boxes
     if path.is_dir():
         return FileStore(path, flags.array, with_boxes=with_boxes)
     if path.suffix in HDF5:
@@ -115,6 +178,6 @@ def _store(flags: argparse.Namespace, path: Path) -> Store:
     raise UserError(f"{path} is neither a folder nor a .npy or .h5: give --features one of them.")
 
 
-def _about(command: str, flags: argparse.Namespace, captions: Path) -> dict[str, Any]:
+def _about(command: str, flags: argparse.Namespace, captions: Sequence[Path]) -> dict[str, Any]:
     options = {name: value for name, value in vars(flags).items() if name not in PLACES}
-    return {"command": command, "options": options, "captions": identity([captions])}
+    return {"command": command, "options": options, "captions": identity(captions)}

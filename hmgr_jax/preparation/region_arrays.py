@@ -34,16 +34,27 @@ def find_features(arrays: Mapping[str, Any], name: str | None, where: str) -> st
     return two[0]
 
 
+def region_shape(arrays: Mapping[str, Any], name: str | None, where: str) -> tuple[int, int]:
+    """(R, D) of one image, from the ``shape`` of its features alone.
+
+    Raises:
+        UserError: it is no [regions, features] or holds none.
+    """
+    shape = tuple(arrays[find_features(arrays, name, where)].shape)
+    if len(shape) != 2 or 0 in shape:
+        raise UserError(
+            f"{where} holds features of shape {shape} where [regions, features] was expected (of "
+            "a video [frames, features]): extract them again."
+        )
+    return shape[0], shape[1]
+
+
 def read_regions(
     arrays: Mapping[str, Any], name: str | None, where: str, *, with_boxes: bool
 ) -> dict[str, np.ndarray]:
     """``{"ims": [R, D], "boxes": float32 [R, 4] in 0..1 where there are any}`` of one image."""
+    region_shape(arrays, name, where)
     values = _numbers(arrays[find_features(arrays, name, where)], where)
-    if values.ndim != 2 or not values.size:
-        raise UserError(
-            f"{where} holds features of shape {values.shape} where [regions, features] was "
-            "expected: extract them again."
-        )
     found = {FEATURES: values}
     given = next((key for key in BOX_NAMES if key in arrays), None)
     if with_boxes and given:

@@ -12,7 +12,14 @@ import numpy as np
 from hmgr_jax.data.boxes import read_boxes
 from hmgr_jax.data.npy_rows import NpyRows
 from hmgr_jax.data.regions import open_features
-from hmgr_jax.data.scan_files import ScanFiles, demand_files, find_split, pair_captions
+from hmgr_jax.data.row_arrays import COUNTS, KINDS, demand_zero, read_array, read_counts
+from hmgr_jax.data.scan_files import (
+    ScanFiles,
+    demand_files,
+    demand_same_files,
+    find_split,
+    pair_captions,
+)
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation.plan import (
     BOXES,
@@ -20,13 +27,13 @@ from hmgr_jax.preparation.plan import (
     Chunk,
     Plan,
     SplitPlan,
+    beside,
     blocks,
-    boxes,
     features,
     identity,
 )
 
-KINDS = ("ims", "feat")
+NAMES = ("ims", "feat")
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,8 @@ class _Split:
 
     files: ScanFiles
     rows: NpyRows
+    counts: np.ndarray | None
+    """int32 [rows], true regions of each; None for all."""
     kept: np.ndarray
     """int [images], the first row of each image."""
     ends: np.ndarray
@@ -63,14 +72,31 @@ class ScanSource:
         first = np.cumsum(copies) - copies
         rows = np.repeat(kept - first, copies) + np.arange(copies.sum())
         values = found.rows.gather(rows)
+        if found.counts is not None:
+            demand_zero(values, found.counts[rows], lambda i: _holds(found, int(rows[i])))
         if len(rows) > len(images):
             _demand_copies(found, values, rows, np.repeat(first, copies))
             values = values[first]
-        arrays = {FEATURES: values}
-        if found.files.boxes:
-            shape = (len(found.rows), found.rows.shape[1])
-            arrays[BOXES] = read_boxes(found.files.boxes, kept, shape)
+        arrays = {FEATURES: values, **_read_beside(found, kept)}
         return Chunk(name, images, arrays, lambda i: f"{found.rows.path}, row {int(kept[i])},")
+
+
+def _holds(found: _Split, row: int) -> str:
+    return f"{found.rows.path} holds in row {row}"
+
+
+def _read_beside(found: _Split, kept: np.ndarray) -> dict[str, np.ndarray]:
+    """Counts, boxes, labels and so on of the ``kept`` rows, as far as they are there."""
+    shape = (len(found.rows), found.rows.shape[1])
+    arrays: dict[str, np.ndarray] = {}
+    if found.files.boxes:
+        arrays[BOXES] = read_boxes(found.files.boxes, kept, shape, found.counts)
+    if found.counts is not None:
+        arrays[COUNTS] = found.counts[kept]
+    for name, path in found.files.arrays.items():
+        if name != COUNTS:
+            arrays[name] = read_array(name, path, kept, shape)
+    return arrays
 
 
 def plan_scan(
@@ -84,8 +110,8 @@ def plan_scan(
     names = list(splits) if splits else _names(root)
     demand_files(root, names)
     found = {name: _open(root, name, captions_per_image) for name in names}
-    plans = {name: _plan(split, captions_per_image) for name, split in found.items()}
     _demand_alike(found)
+    plans = {name: _plan(split, captions_per_image) for name, split in found.items()}
     paths = [path for split in found.values() for path in split.files.paths()]
     about: dict[str, Any] = {
         "command": "scan",
@@ -97,7 +123,7 @@ def plan_scan(
 
 def _names(root: Path) -> list[str]:
     """Every split of which the folder holds features or captions, train first."""
-    ends = [*(f"_{kind}.npy" for kind in KINDS), "_caps.txt"]
+    ends = [*(f"_{name}.npy" for name in NAMES), "_caps.txt"]
     paths = sorted(root.iterdir()) if root.is_dir() else []
     found = {path.name.removesuffix(end) for path in paths for end in ends if path.match(f"*{end}")}
     order = {"train": 0, "dev": 1, "val": 1}
@@ -107,8 +133,9 @@ def _names(root: Path) -> list[str]:
 def _open(root: Path, name: str, per_image: int | None) -> _Split:
     files = find_split(root, name, tokenized=False)
     rows = open_features(files.features)
+    counts = read_counts(files.counts, (rows.shape[0], rows.shape[1]))
     kept, _ = pair_captions(files, len(rows), per_image)
-    return _Split(files, rows, kept, np.append(kept[1:], len(rows)))
+    return _Split(files, rows, counts, kept, np.append(kept[1:], len(rows)))
 
 
 def _plan(split: _Split, per_image: int | None) -> SplitPlan:
@@ -118,9 +145,8 @@ def _plan(split: _Split, per_image: int | None) -> SplitPlan:
         captions[image].append(sentence)
     regions, size = split.rows.shape[1:]
     arrays = {FEATURES: features(regions, size)}
-    if split.files.boxes:
-        arrays[BOXES] = boxes(regions)
-        read_boxes(split.files.boxes, split.kept[:1], (len(split.rows), regions))
+    for name in _read_beside(split, split.kept[:1]):  # which refuses files that do not fit
+        arrays[name] = beside(name, regions)
     ids = split.files.ids
     names = [ids[row] if ids else str(row) for row in split.kept.tolist()]
     return SplitPlan(names, captions, arrays)
@@ -128,26 +154,22 @@ def _plan(split: _Split, per_image: int | None) -> SplitPlan:
 
 def _demand_alike(found: Mapping[str, _Split]) -> None:
     """Refuse splits that could not be trained together, before hours are spent on them."""
-    (first, one), *others = found.items()
-    for name, other in others:
+    one, *others = found.values()
+    for other in others:
         if one.rows.shape[2] != other.rows.shape[2]:
             raise UserError(
                 f"{one.rows.path} has {one.rows.shape[2]} features a region but {other.rows.path} "
                 f"has {other.rows.shape[2]}: extract both alike."
             )
-        if bool(one.files.boxes) != bool(other.files.boxes):
-            have, lack = (first, name) if one.files.boxes else (name, first)
-            raise UserError(
-                f"{found[have].files.boxes[0]} has no counterpart for the {lack} split: give boxes "
-                "for all splits or for none."
-            )
+    demand_same_files({name: split.files for name, split in found.items()}, (BOXES, *KINDS))
 
 
 def _demand_copies(found: _Split, values: np.ndarray, rows: np.ndarray, first: np.ndarray) -> None:
     """Refuse rows of one id whose features differ: ids and features are then out of step."""
     raw = values.reshape(len(values), -1).view(np.uint8)
+    counts = np.zeros(len(rows)) if found.counts is None else found.counts[rows]
     for i in np.flatnonzero(first != np.arange(len(rows))).tolist():
-        if not np.array_equal(raw[i], raw[first[i]]):
+        if counts[i] != counts[first[i]] or not np.array_equal(raw[i], raw[first[i]]):
             name = found.files.ids[int(rows[i])] if found.files.ids else "the same image"
             raise UserError(
                 f"{found.rows.path} holds in row {int(rows[i])} other features than in row "

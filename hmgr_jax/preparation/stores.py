@@ -9,28 +9,31 @@ from typing import Any, Protocol
 import numpy as np
 
 from hmgr_jax.preparation.captioned import Captioned
+from hmgr_jax.preparation.filling import fill, fitting, plan_arrays
 from hmgr_jax.preparation.joining import join
 from hmgr_jax.preparation.plan import (
     BOXES,
+    CHUNK_BYTES,
     FEATURES,
+    Array,
     Chunk,
     Plan,
     SplitPlan,
     blocks,
-    boxes,
-    features,
 )
 
 
 class Store(Protocol):
-    """Features of images, [R, D] each, perhaps with boxes [R, 4] in 0..1."""
+    """Features of images, [R, D] each, perhaps with boxes [R, 4] in 0..1; or of videos."""
 
     path: Path
-    shape: tuple[int, int]
-    """(R, D), the same for all."""
+    size: int
+    """D, the same for all."""
     has_boxes: bool
-    bytes_an_image: int
-    """Memory that reading one takes."""
+    exact: bool
+    """Whether `regions` is known and not merely the most there can be."""
+    slow: bool
+    """Whether reading a few takes seconds, so that they are written before more are read."""
 
     @property
     def files(self) -> Mapping[str, Path] | None:
@@ -42,8 +45,12 @@ class Store(Protocol):
         """{id: which features}; two ids may have the same."""
         ...
 
-    def read(self, ids: Sequence[str]) -> dict[str, np.ndarray]:
-        """``{"ims": [k, R, D], "boxes": float32 [k, R, 4]?}``."""
+    def regions(self, ids: Sequence[str]) -> np.ndarray:
+        """R of each, int [k], without reading the features."""
+        ...
+
+    def read(self, name: str) -> dict[str, np.ndarray]:
+        """``{"ims": [R, D], "boxes": float32 [R, 4]?}`` of one image."""
         ...
 
     def where(self, name: str) -> str:
@@ -58,15 +65,27 @@ class Store(Protocol):
 class StoreSource:
     """The images of a plan, in its order, from a store."""
 
-    def __init__(self, store: Store, names: Mapping[str, Sequence[str]]) -> None:
-        self.store, self.names = store, names
+    def __init__(
+        self,
+        store: Store,
+        names: Mapping[str, Sequence[str]],
+        arrays: Mapping[str, Array],
+        cut: int | None,
+    ) -> None:
+        self.store, self.names, self.arrays, self.cut = store, names, arrays, cut
 
     def chunks(self, todo: Mapping[str, np.ndarray]) -> Iterator[Chunk]:
         """Images in the order of the plan."""
+        row_bytes = 4 * self.arrays[FEATURES].row_bytes  # as read, in float32, in float16
+        row_bytes = max(row_bytes, CHUNK_BYTES // 8) if self.store.slow else row_bytes
         for split, names in self.names.items():
-            for rows in blocks(np.flatnonzero(todo[split]), self.store.bytes_an_image):
+            for rows in blocks(np.flatnonzero(todo[split]), row_bytes):
                 wanted = [names[row] for row in rows.tolist()]
-                yield Chunk(split, rows, self.store.read(wanted), self._namer(wanted))
+                found = [self._one(name) for name in wanted]
+                yield Chunk(split, rows, fill(found, self.arrays), self._namer(wanted))
+
+    def _one(self, name: str) -> dict[str, np.ndarray]:
+        return fitting(self.store.read(name), self.arrays, self.cut, self.store.where(name))
 
     def changed(self, since: int) -> dict[str, np.ndarray]:
         """Images whose own file was changed or put there after ``since``, whatever its date says.
@@ -91,19 +110,19 @@ def plan_store(
     *,
     kind: str | None,
     about: Mapping[str, Any],
+    regions: int | None = None,
+    visual: str = "image",
 ) -> Plan:
-    """Join the images of ``splits`` with a store by id."""
+    """Join the images or videos of ``splits`` with a store by id, at most ``regions`` of each."""
     names = join(splits, store.ids, str(store.path), kind)
-    regions, size = store.shape
-    arrays = {FEATURES: features(regions, size)}
-    if store.has_boxes:
-        arrays[BOXES] = boxes(regions)
+    used = sorted(name for found in names.values() for name in found)
+    counts, boxes = store.regions(used), [BOXES] if store.has_boxes else []
+    arrays = plan_arrays(store.size, boxes, counts, regions, exact=store.exact)
     plans = {
         name: SplitPlan([image.id for image in found], [image.captions for image in found], arrays)
         for name, found in splits.items()
     }
-    used = sorted(name for found in names.values() for name in found)
-    source, about = StoreSource(store, names), dict(about)
+    source, about = StoreSource(store, names, arrays, regions), dict(about)
     if store.files is not None:
-        return Plan(plans, source, about, files=store.identity(used))
-    return Plan(plans, source, {**about, "features": store.identity(used)})
+        return Plan(plans, source, about, visual, files=store.identity(used))
+    return Plan(plans, source, {**about, "features": store.identity(used)}, visual)

@@ -13,6 +13,7 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from hmgr_jax.data.boxes import within
+from hmgr_jax.data.row_arrays import fitted
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation.plan import BOXES, FEATURES
 
@@ -134,7 +135,8 @@ def decode(line: Line, regions: int | None = None) -> dict[str, np.ndarray]:
     found[BOXES] = within((boxes / size[None])[None], lambda _: f"{line.where} holds")[0][kept]
     for name, (end, dtype) in LABELS.items():
         if name in cells:
-            found[end] = _values(cells, name, dtype, count, line)[kept, 0]
+            values = _values(cells, name, dtype, count, line)[kept, 0]
+            found[end] = fitted(end, values[None], lambda _: f"{line.where} holds")[0]
     return found
 
 

@@ -17,7 +17,7 @@ import hmgr_jax
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation import manifest
 from hmgr_jax.preparation.half import to_half
-from hmgr_jax.preparation.plan import FEATURES, Chunk, Plan, SplitPlan
+from hmgr_jax.preparation.plan import FEATURES, NOUNS, Chunk, Plan, SplitPlan
 from hmgr_jax.preparation.progress import Bar
 from hmgr_jax.preparation.row_file import RowFile
 from hmgr_jax.preparation.written import PROGRESS, Written
@@ -93,6 +93,10 @@ def write(plan: Plan, out: Path) -> bool:
 def _open_files(folder: Path, plan: Plan, written: Written) -> Files:
     """The files of all arrays; a split with a file that had to be begun counts as unwritten."""
     _demand_room(folder, plan)
+    planned = {f"{name}_{end}.npy" for name, split in plan.splits.items() for end in split.arrays}
+    for path in folder.glob("*.npy"):
+        if path.name not in planned:  # counts, where a file that was replaced made them needless
+            path.unlink()
     files = {
         name: {
             end: RowFile(folder / f"{name}_{end}.npy", len(split), array)
@@ -126,7 +130,7 @@ def _write_rows(plan: Plan, files: Files, written: Written) -> None:
     """All rows that are not written yet."""
     total = sum(len(split) for split in plan.splits.values())
     saved = time.monotonic()
-    with Bar("images", total, written.count()) as bar:
+    with Bar(NOUNS[plan.visual], total, written.count()) as bar:
         try:
             for chunk in plan.source.chunks(written.todo()):
                 _write_chunk(chunk, files[chunk.split])

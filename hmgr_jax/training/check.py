@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from hmgr_jax.data.regions import ITEMS
 from hmgr_jax.errors import UserError
 from hmgr_jax.models import unknown_name
 from hmgr_jax.models.base import Parts
@@ -18,6 +19,7 @@ from hmgr_jax.training.parallel import MAPPERS
 
 CHOICES = {
     "dtype": ("float32", "bfloat16"),
+    "data.visual": tuple(ITEMS),
     "data.batching": ("rows", "groups"),
     "train.decay": ("step", "cosine", "none"),
     "train.optimizer": KINDS,
@@ -52,7 +54,7 @@ def check(config: ConfigDict) -> None:
     """
     values = flatten(plain(config))
     for key, choices in CHOICES.items():
-        if values[key] not in choices:
+        if values.get(key, choices[0]) not in choices:  # a run may be older than the key
             raise UserError(f"{key} is one of {', '.join(choices)}, not {values[key]!r}.")
     for key, least in AT_LEAST.items():
         if values[key] < least:

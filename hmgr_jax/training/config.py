@@ -64,6 +64,7 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                 "source": "scan",  # scan: a SCAN folder; worlds: generated scenes
                 "root": "",
                 "splits": {"train": "train", "dev": "dev", "test": "test"},
+                "visual": "image",  # rows of a SCAN folder are images (regions) or video (frames)
                 "captions_per_image": 0,  # 0: from the files
                 "max_words": 94,
                 "buckets": (16, 24, 32, 48, 96),  # padded caption lengths

@@ -53,6 +53,19 @@ def check(out, split, numbers, ids, captions, *, with_boxes=True):
         assert "boxes" not in images
 
 
+def check_ragged(out, split, numbers, counts, most, *, with_boxes=True):
+    """A split holds the images ``numbers``, the first ``counts`` regions of each, then zeros."""
+    found = opened(out, split)[split].sources["image"].gather(np.arange(len(numbers)))
+    assert found["n_regions"].tolist() == counts
+    assert found["regions"].shape[1] == most
+    for i, (number, count) in enumerate(zip(numbers, counts, strict=True)):
+        np.testing.assert_array_equal(found["regions"][i, :count], values(number, count))
+        assert not found["regions"][i, count:].any()
+        if with_boxes:
+            assert found["boxes"][i, :count].any(axis=1).all()
+            assert not found["boxes"][i, count:].any()
+
+
 SPLITS = ("train", "train", "train", "val", "test", "restval")
 
 

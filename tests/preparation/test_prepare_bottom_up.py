@@ -1,10 +1,11 @@
 """TSV files of bottom-up attention: three sets of columns, gzip, any order, refusals."""
 
 import gzip
+import json
 
 import numpy as np
 import pytest
-from preparing import captions_of, check, karpathy, prepare, tsv_line
+from preparing import captions_of, check, check_ragged, karpathy, prepare, tsv_line
 
 NUMBERS = [3, 0, 4, 2, 5, 1]
 
@@ -51,7 +52,7 @@ def test_objects_and_attributes(tmp_path, captions, objects):
     _check(tmp_path / "out")
     labels = np.load(tmp_path / "out/train_labels.npy")
     np.testing.assert_array_equal(labels, [[0, 1, 2, 3], [1, 2, 3, 4], [2, 3, 4, 5]])
-    assert labels.dtype == np.int32
+    assert labels.dtype == np.int16
     assert (np.load(tmp_path / "out/train_attribute_scores.npy") == 0.25).all()
 
 
@@ -73,16 +74,44 @@ def test_ids_may_be_file_names_and_restval_may_train(tmp_path, captions):
     _check(tmp_path / "out", train=(0, 1, 2, 5))
 
 
-def test_a_number_of_boxes_that_varies_is_cut(tmp_path, captions, refused):
-    lines = [tsv_line(n, regions=4 + n % 2) for n in NUMBERS]
-    (tmp_path / "a.tsv").write_text("".join(lines))
-    command = _command([tmp_path / "a.tsv"], captions, tmp_path / "out")
-    refused(("a.tsv:2 has 4 boxes", "a.tsv:6 5", "--regions 4"), *command)
-    refused("a.tsv:2 has 4 boxes where --regions asks for 5", *command, "--regions", "5")
-    assert prepare(*command, "--regions", "4") == 0
-    found = np.load(tmp_path / "out/train_ims.npy")
-    assert found.shape == (3, 4, 6)
-    assert found[1, 0, 0] == 100
+def _of_many_sizes(path):
+    path.write_text("".join(tsv_line(n, regions=2 + n, objects="after") for n in NUMBERS))
+    return path
+
+
+def test_images_of_different_numbers_of_boxes(tmp_path, captions):
+    source, out = _of_many_sizes(tmp_path / "a.tsv"), tmp_path / "out"
+    assert prepare(*_command([source], captions, out)) == 0
+    most = 6  # of image 4 (of test): all splits are as wide; image 5 is of restval
+    for split, numbers in (("train", [0, 1, 2]), ("dev", [3]), ("test", [4])):
+        check_ragged(out, split, numbers, [2 + n for n in numbers], most)
+        assert np.load(out / f"{split}_labels.npy")[0].tolist() == [
+            *range(numbers[0], 2 * numbers[0] + 2), *[-1] * (most - 2 - numbers[0])
+        ]  # fmt: skip
+    described = json.loads((out / "manifest.json").read_text())["splits"]
+    assert described["train"]["regions_per_image"] == [2, 4]
+    assert described["dev"]["regions_per_image"] == [5, 5]
+    assert described["dev"]["regions"] == most
+    assert prepare("--verify", out) == 0
+
+
+@pytest.mark.parametrize(("cut", "counts"), [(3, [2, 3, 3]), (9, [2, 3, 4]), (2, None)])
+def test_the_most_boxes_that_are_kept(tmp_path, captions, cut, counts):
+    source, out = _of_many_sizes(tmp_path / "a.tsv"), tmp_path / "out"
+    assert prepare(*_command([source], captions, out, "--regions", str(cut))) == 0
+    if counts is None:  # all images have so many, which needs no file
+        assert not (out / "train_counts.npy").exists()
+        assert np.load(out / "train_ims.npy").shape == (3, 2, 6)
+    else:
+        check_ragged(out, "train", [0, 1, 2], counts, min(cut, 6))
+
+
+def test_a_prepared_folder_of_many_sizes_is_carried_through(tmp_path, captions):
+    source = _of_many_sizes(tmp_path / "a.tsv")
+    assert prepare(*_command([source], captions, tmp_path / "out")) == 0
+    assert prepare("scan", "--source", tmp_path / "out", "--out", tmp_path / "again") == 0
+    both = [(tmp_path / name / "manifest.json").read_bytes() for name in ("out", "again")]
+    assert both[0] == both[1]
 
 
 def _cut(lines):
@@ -124,6 +153,20 @@ def test_bad_files(tmp_path, captions, refused, change, parts):
     source = write(tmp_path / "a.tsv", change=change)
     refused(parts, *_command([source], captions, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_labels_that_do_not_fit(tmp_path, captions, refused):
+    lines = [tsv_line(n + (40000 if n == 2 else 0), objects="after") for n in NUMBERS]
+    (tmp_path / "a.tsv").write_text("".join(x.replace("281014", "1014", 1) for x in lines))
+    command = _command([tmp_path / "a.tsv"], captions, tmp_path / "out")
+    refused(("a.tsv:4 holds labels of 40002 where -1 to 32767 was expected",), *command)
+
+
+def test_lines_of_two_extractions(tmp_path, captions, refused):
+    lines = [tsv_line(n, objects=None if n == 1 else "after") for n in NUMBERS]
+    (tmp_path / "a.tsv").write_text("".join(lines))
+    command = _command([tmp_path / "a.tsv"], captions, tmp_path / "out")
+    refused(("a.tsv:6 holds no labels where others do", "one extraction"), *command)
 
 
 def test_boxes_outside_the_picture(tmp_path, captions, refused):

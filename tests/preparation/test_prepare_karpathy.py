@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from preparing import REGIONS, boxes, captions_of, check, karpathy, prepare, values
+from preparing import REGIONS, boxes, captions_of, check, check_ragged, karpathy, prepare, values
 
 from hmgr_jax.preparation.file_store import FileStore
 
@@ -69,6 +69,42 @@ def h5_groups(root, names):
     return root.with_suffix(".hdf")
 
 
+def ragged_npy(root, names):
+    """One array with the file of counts that ``prepare`` writes."""
+    root.mkdir()
+    rows = np.zeros((len(names), 6, 6), np.float32)
+    true = np.zeros((len(names), 6, 4), np.float32)
+    for i, n in enumerate(names):
+        rows[i, : n + 1], true[i, : n + 1] = values(n, n + 1), boxes(n + 1)
+    np.save(root / "all_ims.npy", rows)
+    np.save(root / "all_boxes.npy", true)
+    np.save(root / "all_counts.npy", np.asarray([n + 1 for n in names]))
+    (root / "all_ids.txt").write_text("".join(f"{name}\n" for name in names.values()))
+    return root / "all_ims.npy"
+
+
+def ragged_npz(root, names):
+    root.mkdir()
+    for n, name in names.items():
+        np.savez(root / f"{name}.npz", features=values(n, n + 1), boxes=boxes(n + 1))
+    return root
+
+
+def ragged_files(root, names):
+    root.mkdir()
+    for n, name in names.items():
+        np.save(root / f"{name}.npy", values(n, n + 1))
+    return root
+
+
+def ragged_h5(root, names):
+    with _h5(root.with_suffix(".h5")) as file:
+        for n, name in names.items():
+            file[f"{name}/features"] = values(n, n + 1)
+            file[f"{name}/boxes"] = boxes(n + 1)
+    return root.with_suffix(".h5")
+
+
 STORES = [one_npy, npz_files, npy_files, h5_rows, h5_images, h5_groups]
 NAMES = {
     "filename": "pic_{}.jpg",
@@ -110,6 +146,31 @@ def test_whatever_the_features_lie_in(tmp_path, dataset, store):
     source = store(tmp_path / "f", named("stem"))
     assert prepare(*_command(dataset, source, tmp_path / "out")) == 0
     _check(tmp_path / "out", with_boxes=store is not npy_files)
+
+
+@pytest.mark.parametrize("store", [ragged_npy, ragged_npz, ragged_files, ragged_h5])
+def test_images_of_different_numbers_of_regions(tmp_path, dataset, store):
+    source, out = store(tmp_path / "f", named("stem")), tmp_path / "out"
+    with_boxes = store is not ragged_files
+    assert prepare(*_command(dataset, source, out)) == 0
+    for split, numbers in (("train", [0, 1, 2]), ("dev", [3]), ("test", [4])):
+        counts = [n + 1 for n in numbers]
+        check_ragged(out, split, numbers, counts, 5, with_boxes=with_boxes)
+    assert prepare(*_command(dataset, source, tmp_path / "cut", "--regions", "2")) == 0
+    check_ragged(tmp_path / "cut", "train", [0, 1, 2], [1, 2, 2], 2, with_boxes=with_boxes)
+
+
+def test_bad_counts_of_one_npy(tmp_path, dataset, refused):
+    source = ragged_npy(tmp_path / "f", named("stem"))
+    command, counts = _command(dataset, source, tmp_path / "out"), np.arange(1, 7)
+    np.save(source.with_name("all_counts.npy"), counts[::-1])
+    refused(("all_boxes.npy holds in row 5 other", "after its 1 true regions"), *command)
+    command = (*_command(dataset, source, tmp_path / "other"), "--no-boxes")
+    refused(("all_ims.npy, row 5 (pic_3), holds other numbers", "after its 1 true"), *command)
+    np.save(source.with_name("all_counts.npy"), counts + 1)
+    refused("all_counts.npy says 7 in row 5", *command)
+    np.save(source.with_name("all_counts.npy"), counts[:5])
+    refused("all_counts.npy has shape (5,)", *command)
 
 
 def test_the_test_images_of_coco_are_testall_and_restval_is_asked_for(tmp_path):
@@ -157,9 +218,11 @@ def test_bad_json(tmp_path, refused):
     source = one_npy(tmp_path / "f", named("stem"))
     path, out = tmp_path / "d.json", tmp_path / "out"
     path.write_text('{"images": [')
-    refused("is no dataset_X.json of Karpathy", *_command(path, source, out))
+    refused(("d.json is no JSON", "'images' was expected"), *_command(path, source, out))
+    path.write_text("[]")
+    refused("d.json holds no object where", *_command(path, source, out))
     path.write_text('{"annotations": []}')
-    refused("'images'", *_command(path, source, out))
+    refused("is no dataset_X.json of Karpathy", *_command(path, source, out))
     changes = [
         (lambda images: images[2].pop("split"), ("image 2 (counted from 0), lacks 'split'",)),
         (lambda images: images[2].update(split="nowhere"), ("image 2 has the split 'nowhere'",)),
@@ -191,8 +254,12 @@ def test_bad_files(tmp_path, dataset, refused):
     good = (root / "pic_2.npz").read_bytes()
     (root / "pic_2.npz").write_bytes(good[:60])
     refused("pic_2.npz is no .npy or .npz that can be read", *command)
-    np.savez(root / "pic_2.npz", x=values(2)[:3], bbox=boxes(3), image_w=1, image_h=1)
-    refused(("pic_2.npz holds features of shape (3, 6)", "pic_0.npz has (4, 6)"), *command)
+    np.savez(root / "pic_2.npz", x=values(2)[:, :5], bbox=boxes(), image_w=1, image_h=1)
+    refused("pic_2.npz holds features of 5 numbers where the first has 6", *command)
+    np.savez(root / "pic_2.npz", x=values(2)[0], bbox=boxes(), image_w=1, image_h=1)
+    refused("pic_2.npz holds features of shape (6,) where [regions, features]", *command)
+    np.savez(root / "pic_2.npz", x=values(2)[:3], bbox=boxes(), image_w=1, image_h=1)
+    refused("pic_2.npz holds boxes of shape (4, 4) where (3, 4) was expected", *command)
     np.savez(root / "pic_2.npz", x=values(2))
     refused("pic_2.npz holds no boxes where others do", *command)
     np.savez(root / "pic_2.npz", x=values(2), bbox=boxes(), image_w=0, image_h=1)
@@ -215,15 +282,30 @@ def test_a_bad_file_is_replaced_and_the_others_are_not_read_again(
     np.savez(root / "pic_4.npz", x=bad, bbox=boxes(REGIONS, 40, 20), image_w=40, image_h=20)
     refused("pic_4.npz holds NaN or infinity", *command)
     read, real = [], FileStore.read
-    monkeypatch.setattr(FileStore, "read", lambda s, ids: read.extend(ids) or real(s, ids))
+    monkeypatch.setattr(FileStore, "read", lambda s, name: read.append(name) or real(s, name))
     np.savez(root / "pic_4.npz", x=values(4), bbox=boxes(REGIONS, 40, 20), image_w=40, image_h=20)
     old = (root / "pic_1.npz").stat()
     np.savez(root / "new.npz", x=values(1), bbox=boxes(REGIONS, 40, 20), image_w=40, image_h=20)
     (root / "new.npz").rename(root / "pic_1.npz")  # one that was read already, with an old date
     os.utime(root / "pic_1.npz", ns=(old.st_atime_ns, old.st_mtime_ns))
     assert prepare(*command) == 0
-    assert read == ["pic_1", "pic_4"]
+    assert read == ["pic_0", "pic_1", "pic_4"]  # the first file tells what there is
     _check(tmp_path / "out")
+
+
+def test_a_bad_file_may_be_replaced_by_one_of_another_size(tmp_path, dataset, refused):
+    root = npy_files(tmp_path / "f", named("stem"))
+    command = _command(dataset, root, tmp_path / "out")
+    bad = values(4, 7)
+    bad[0, 0] = np.inf
+    np.save(root / "pic_4.npy", bad)
+    refused("pic_4.npy holds NaN or infinity", *command)
+    partial = tmp_path / "out.partial"
+    assert (partial / "train_counts.npy").exists()
+    np.save(root / "pic_4.npy", values(4))  # now all are of one size, and no counts are needed
+    assert prepare(*command) == 0
+    assert prepare("--verify", tmp_path / "out") == 0
+    _check(tmp_path / "out", with_boxes=False)
 
 
 def test_bad_hdf5(tmp_path, dataset, refused):

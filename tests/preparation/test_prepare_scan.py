@@ -56,7 +56,8 @@ def test_the_manifest_is_the_fingerprint_and_depends_on_the_data_alone(source, t
     assert fingerprint([], tmp_path / "a") == fingerprint([], tmp_path / "b")
     found = json.loads((tmp_path / "a/manifest.json").read_text())
     assert found["splits"]["dev"] == {
-        "images": 2, "captions": 4, "captions_per_image": [2, 2], "regions": 4, "features": 6,
+        "images": 2, "captions": 4, "captions_per_image": [2, 2], "regions": 4,
+        "regions_per_image": [4, 4], "features": 6,
     }  # fmt: skip
 
 

@@ -1,0 +1,161 @@
+"""MSR-VTT's captions: the JSON of the challenge, the CSV of 1k-A, and the files of HGR."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hmgr_jax.errors import UserError
+from hmgr_jax.preparation.captioned import (
+    Captioned,
+    distinct,
+    drawing_order,
+    file_names,
+    read_split,
+    tidy,
+)
+from hmgr_jax.preparation.captions_files import cell, load_json, table_rows
+
+COLUMNS = (("video_id", "video", "vid"), ("sentence", "caption"))
+HGR = {"train": "trn_names.npy", "dev": "val_names.npy", "test": "tst_names.npy"}
+HELD_OUT = 0.05
+"""Share of the training videos that are taken for dev where no file says which."""
+
+
+def read_challenge(paths: Sequence[Path]) -> list[Captioned]:
+    """The videos of ``videodatainfo.json``, or of ``train_val_`` and ``test_videodatainfo.json``.
+
+    Captions are in the order of the file; of which split a video is, its entry says.
+
+    Raises:
+        UserError: a video twice, a sentence of an unknown video, an empty one, a video without.
+    """
+    videos: list[Captioned] = []
+    for path in paths:
+        found = load_json(path, "MSR-VTT's videos and sentences")
+        captions: dict[str, list[str]] = {}
+        for number, video in enumerate(_listed(path, found, "videos")):
+            where = f"{path}, video {number}"
+            name = str(_of(video, "video_id", where))
+            split = read_split(str(_of(video, "split", where)), where)
+            videos.append(Captioned(file_names(name), split, captions.setdefault(name, []), where))
+        for number, sentence in enumerate(_listed(path, found, "sentences")):
+            where = f"{path}, sentence {number}"
+            name = str(_of(sentence, "video_id", where))
+            if name not in captions:
+                raise UserError(
+                    f"{where} is of {name}, which is none of the {len(captions)} videos of the "
+                    "file: give the file that lists it, or remove the sentence."
+                )
+            captions[name].append(tidy(_of(sentence, "caption", where), where))
+    videos = distinct(videos)
+    lacking = next((video for video in videos if not video.captions), None)
+    if lacking is not None:
+        raise UserError(
+            f"{lacking.where} ({lacking.id}) has no sentence: give a file with its captions, or "
+            "remove the video."
+        )
+    return videos
+
+
+def read_1ka(path: Path) -> list[Captioned]:
+    """The videos of ``MSRVTT_JSFUSION_test.csv``, one caption each."""
+    videos = []
+    for where, row in table_rows(path, COLUMNS):
+        names = file_names(cell(row, COLUMNS[0], where))
+        videos.append(Captioned(names, "test", [tidy(cell(row, COLUMNS[1], where), where)], where))
+    if not videos:
+        raise UserError(f"{path} holds no rows where 1k-A has a video and its caption a row.")
+    return distinct(videos)
+
+
+def read_hgr(path: Path, names: Path) -> list[Captioned]:
+    """The videos of ``ref_captions.json`` that ``{trn,val,tst}_names.npy`` in ``names`` list.
+
+    Raises:
+        UserError: a file is missing or holds no names, or the first video without captions.
+    """
+    found = load_json(path, "{video: captions}")
+    videos = []
+    for split, file in HGR.items():
+        for number, name in enumerate(_names(names / file)):
+            where = f"{names / file}, row {number}"
+            captions = found.get(name)
+            if not isinstance(captions, list) or not captions:
+                raise UserError(
+                    f"{where} is {name}, of which {path} has no captions: give the files of one "
+                    "release."
+                )
+            texts = [tidy(text, f"{path}, {name},") for text in captions]
+            videos.append(Captioned(file_names(name), split, texts, where))
+    return distinct(videos)
+
+
+def split_1ka(
+    videos: Sequence[Captioned], tests: Sequence[Captioned], dev: float | None
+) -> dict[str, list[Captioned]]:
+    """1k-A: ``tests`` are the test split, ``videos`` that are none of them train and dev.
+
+    Without ``videos`` there is only the test split.
+    """
+    ids = {video.id for video in tests}
+    rest = [video for video in videos if video.id not in ids]
+    if videos and not rest:
+        raise UserError(
+            "All videos of --json are among those of --csv, so none is left to train on: give the "
+            "JSON of all videos."
+        )
+    return hold_out(rest, dev) | {"test": list(tests)} if rest else {"test": list(tests)}
+
+
+def hold_out(videos: Sequence[Captioned], dev: float | None) -> dict[str, list[Captioned]]:
+    """Train and dev: ``dev`` is a share below 1 or a number of videos; drawn by their ids."""
+    given = HELD_OUT if dev is None else dev
+    count = max(1, round(given * len(videos))) if 0 < given < 1 else int(given)
+    if given <= 0 or (given >= 1 and count != given) or count >= len(videos):
+        raise UserError(
+            f"--dev is {given:g} where a share between 0 and 1, or a whole number below the "
+            f"{len(videos)} videos to train on, was expected: correct it."
+        )
+    held = set(drawing_order(videos)[:count])
+    return {
+        "train": [video for i, video in enumerate(videos) if i not in held],
+        "dev": [video for i, video in enumerate(videos) if i in held],
+    }
+
+
+def _names(path: Path) -> list[str]:
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(
+            f"{path} is no array of names that can be read ({error}): save it as a plain array of "
+            "text with numpy.save."
+        ) from None
+    if found.ndim != 1 or found.dtype.kind not in "US" or not found.size:
+        raise UserError(
+            f"{path} has shape {found.shape} and type {found.dtype} where names of videos were "
+            "expected: save a plain array of text."
+        )
+    return [name.decode() if isinstance(name, bytes) else str(name) for name in found.tolist()]
+
+
+def _listed(path: Path, found: Mapping[str, Any], key: str) -> list[Any]:
+    listed = found.get(key)
+    if not isinstance(listed, list) or not listed:
+        raise UserError(
+            f"{path} holds no list {key!r} where MSR-VTT has videos and sentences: give "
+            "videodatainfo.json, or train_val_videodatainfo.json and test_videodatainfo.json."
+        )
+    return listed
+
+
+def _of(entry: Any, key: str, where: str) -> Any:
+    if not isinstance(entry, dict) or entry.get(key) is None:
+        raise UserError(
+            f"{where} (counted from 0) lacks {key!r} where MSR-VTT has it: download the file again."
+        )
+    return entry[key]

@@ -1,0 +1,102 @@
+"""Videos as stores of frames: features that were extracted, or clips themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hmgr_jax.errors import UserError
+from hmgr_jax.preparation.grid import SIZE, encode_grid
+from hmgr_jax.preparation.picture_store import find_files
+from hmgr_jax.preparation.plan import FEATURES, identity
+from hmgr_jax.preparation.stores import Store
+from hmgr_jax.preparation.video_frames import choose_frames, demand_av, read_frames
+
+ENDINGS = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".MP4", ".AVI", ".MOV")
+
+
+class FrameStore:
+    """Features of frames, at most ``frames`` of a video, spread evenly over those of ``store``."""
+
+    has_boxes = False
+    slow = False
+
+    def __init__(self, store: Store, frames: int) -> None:
+        self.store, self.frames = store, frames
+        self.path, self.size, self.exact = store.path, store.size, store.exact
+
+    @property
+    def files(self) -> Mapping[str, Path] | None:
+        """As of the store within."""
+        return self.store.files
+
+    @property
+    def ids(self) -> Mapping[str, Any]:
+        """As of the store within."""
+        return self.store.ids
+
+    def regions(self, ids: Sequence[str]) -> np.ndarray:
+        """Frames that are taken of each."""
+        return np.minimum(self.store.regions(ids), self.frames)
+
+    def read(self, name: str) -> dict[str, np.ndarray]:
+        """The features of the frames that are taken."""
+        values = self.store.read(name)[FEATURES]
+        return {FEATURES: values[choose_frames(len(values), self.frames)]}
+
+    def where(self, name: str) -> str:
+        """As of the store within."""
+        return self.store.where(name)
+
+    def identity(self, ids: Sequence[str]) -> str:
+        """As of the store within."""
+        return self.store.identity(ids)
+
+
+class ClipStore:
+    """Clips by file name, with and without its ending; at most ``frames`` of each are described.
+
+    A frame is cut into ``grid`` x ``grid`` patches, each described as those of pictures
+    (`hmgr_jax.preparation.grid`); all patches of a frame are one row.
+    """
+
+    has_boxes = False
+    exact = False
+    slow = True
+
+    def __init__(self, path: Path, frames: int, grid: int) -> None:
+        if not path.is_dir():
+            raise UserError(f"{path} is no folder: give --videos the folder of the clips.")
+        self.path, self.frames, self.grid = path, frames, grid
+        self.size = grid * grid * SIZE
+        self.files = find_files(path, ENDINGS)
+        if not self.files:
+            raise UserError(f"{path} holds no .mp4, .avi, .mkv, .webm or .mov: give the folder.")
+        demand_av(path)
+
+    @property
+    def ids(self) -> Mapping[str, Path]:
+        """{file name, with and without its ending: file}."""
+        return self.files
+
+    def regions(self, ids: Sequence[str]) -> np.ndarray:
+        """The most frames that are taken: how many there are is known once a clip is decoded."""
+        return np.full(len(ids), self.frames)
+
+    def read(self, name: str) -> dict[str, np.ndarray]:
+        """The frames that are taken of a clip, described."""
+        return {FEATURES: np.stack(read_frames(self.files[name], self.frames, self._describe))}
+
+    def _describe(self, frame: np.ndarray) -> np.ndarray:
+        return encode_grid(frame, self.grid).reshape(-1)
+
+    def where(self, name: str) -> str:
+        """The file."""
+        return str(self.files[name])
+
+    def identity(self, ids: Sequence[str]) -> str:
+        """Of the clips that are read."""
+        return identity(self.files[name] for name in ids)
