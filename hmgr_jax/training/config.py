@@ -61,9 +61,10 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
             "deterministic": False,
             "model": {"name": model, **known, **model_fields},
             "data": {
-                "source": "scan",  # scan: a SCAN folder; worlds: generated scenes
+                "source": "scan",  # scan: a SCAN folder; worlds, clips: generated
                 "root": "",
                 "splits": {"train": "train", "dev": "dev", "test": "test"},
+                "visual": "image",  # rows of a SCAN folder are images (regions) or video (frames)
                 "captions_per_image": 0,  # 0: from the files
                 "max_words": 94,
                 "buckets": (16, 24, 32, 48, 96),  # padded caption lengths
@@ -73,6 +74,7 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                 "batching": "rows",  # rows, or groups: whole families in a batch
                 "threads": 2,
                 "worlds": {"seed": 0, "train": 2000, "dev": 200, "test": 400},
+                "clips": {"seed": 0, "train": 2000, "dev": 200, "test": 400},
             },
             "train": {
                 "steps": 1000,

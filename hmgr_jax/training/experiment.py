@@ -120,7 +120,14 @@ def make_model(config: ConfigDict, plan: Plan) -> Model:
         UserError: it needs an input that the data does not have.
     """
     fields = {k: v for k, v in config.model.items() if k != "name"}
-    model = get_model(config.model.name, **fields, dtype=config.dtype).fit_to(plan)
+    model = get_model(config.model.name, **fields, dtype=config.dtype)
+    if not set(model.modalities) <= plan.features.keys():
+        raise UserError(
+            f"{config.model.name} reads {' and '.join(model.modalities)}, but the data has "
+            f"{' and '.join(plan.features)}: give data of that kind (data.source, data.visual), or "
+            "a system that reads this one (model.visual of those that have it)."
+        )
+    model = model.fit_to(plan)
     words = getattr(model, "vocabulary_size", plan.vocabulary_size)
     if words < plan.vocabulary_size:
         raise UserError(
