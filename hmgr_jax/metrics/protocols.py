@@ -155,12 +155,11 @@ class OneToOne(Protocol):
     def check(self, sides: Sides) -> None:
         """Raise `UserError` unless the pairs are as many as defined, each group once a side."""
         super().check(sides)
-        groups = [np.sort(side) for side in (sides.groups_a, sides.groups_b)]
-        if len(np.unique(groups[0])) < len(groups[0]) or not np.array_equal(*groups):
+        a, b = np.sort(sides.groups_a), np.sort(sides.groups_b)
+        if len(np.unique(a)) < len(a) or not np.array_equal(a, b):
             raise UserError(
-                f"protocol {self.name} is defined on one caption an item, found sides of "
-                f"{len(groups[0])} and {len(groups[1])}: keep one caption of each, or use the "
-                "protocol plain"
+                f"protocol {self.name} is defined on one caption an item, found sides of {len(a)} "
+                f"and {len(b)}: keep one caption of each, or use the protocol plain"
             )
 
 
