@@ -91,13 +91,15 @@ def read_frames(
     frame_dropout: float,
     feature_dropout: float,
     keys: Keys | None,
-) -> tuple[Float[Array, "B K F"], Bool[Array, "B K"]]:
-    """Scaled features of the frames that are read, and their mask.
+) -> tuple[Float[Array, "B K F"], Bool[Array, "B K"], Float[Array, "B K"] | None]:
+    """Scaled features of the frames that are read, their mask, and with ``positions`` their times.
 
-    With ``positions`` the waves of their times come after the features (our addition: without
-    them a clip is a set of frames, and a set does not tell which way things move).
+    The waves of these then come after the features, too (our addition: without times a clip is a
+    set of frames, and a set does not tell which way things move).
     """
     x, mask, time = sample_frames(items["frames"], items["n_frames"], count, sampling, keys)
     x = dropout(scale_features(x, scale), feature_dropout, keys, "features")
     mask = drop_nodes(mask, frame_dropout, keys, "frame_nodes")
-    return (jnp.concatenate([x, time_waves(time)], axis=-1) if positions else x), mask
+    if not positions:
+        return x, mask, None
+    return jnp.concatenate([x, time_waves(time)], axis=-1), mask, time

@@ -18,6 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from hmgr_jax.errors import UserError
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.layers.frames import SAMPLINGS, read_frames
 from hmgr_jax.layers.graph import AFFINITIES, GraphReasoning, full_support, window_support
@@ -146,6 +147,8 @@ class HMGR(Model):
 
     def __post_init__(self) -> None:
         check_ranges(self, choices=CHOICES, at_least=AT_LEAST, shares=("write_rate",))
+        if self.visual == "video" and self.boxes:
+            raise UserError("model.boxes is for images, and model.visual is video: leave it off.")
 
     @property
     def modalities(self) -> tuple[str, str]:
@@ -324,7 +327,7 @@ class VisualTower(nn.Module):
     def __call__(self, items: Items, keys: Keys | None) -> Float[Array, "B D"]:
         """Embed, reason, pool."""
         m, dtype = self.model, jnp.dtype(self.model.dtype)
-        x, mask = self._read(items, keys)
+        x, mask, time = self._read(items, keys)
         regions = RegionEmbedding(
             m.dim, m.region_embedding, m.region_hidden, m.residual_gain, dtype, name="regions"
         )
@@ -333,21 +336,21 @@ class VisualTower(nn.Module):
             support = _support(mask, m.frame_window if m.visual == "video" else 0)
             for layer in range(m.graph_layers):
                 boxes = items["boxes"] if m.boxes else None
-                x = _graph(m, layer, m.boxes)(x, support, boxes)
+                x = _graph(m, layer, m.boxes)(x, support, boxes, time)
         return GlobalPool(m.pool, m.pool_dropout, dtype, name="pool")(x, mask, keys)
 
-    def _read(self, items: Items, keys: Keys | None) -> tuple[Array, Array]:
+    def _read(self, items: Items, keys: Keys | None) -> tuple[Array, Array, Array | None]:
         m = self.model
+        drops = m.region_dropout, m.feature_dropout
         if m.visual == "image":
-            return read_regions(items, m.region_scale, m.region_dropout, m.feature_dropout, keys)
+            return *read_regions(items, m.region_scale, *drops, keys), None
         return read_frames(
             items,
             m.region_scale,
             m.frames,
             m.frame_sampling,
             m.frame_positions,
-            m.region_dropout,
-            m.feature_dropout,
+            *drops,
             keys,
         )
 

@@ -88,7 +88,7 @@ class _Sentence:
     def _clause(self, actor: Actor, plain: bool) -> str:
         """What one object does; if ``plain`` nothing of when."""
         movement, name = actor.movement, self._name(actor)
-        motion = self._pick(MOTIONS[movement.motion])
+        motion = self._common(MOTIONS[movement.motion])
         if movement.other is not None:
             motion = motion.format(other=self._name(self.clip.actors[movement.other]))
         if plain or self.rng.random() < 0.4:
@@ -102,8 +102,10 @@ class _Sentence:
         return f"the {self._word(COLOURS[actor.colour])} {self._word(SHAPES[actor.shape])}"
 
     def _word(self, meaning: str) -> str:
-        """The common word two times out of three, else any."""
-        words = WORDS[meaning]
+        return self._common(WORDS[meaning])
+
+    def _common(self, words: Sequence[str]) -> str:
+        """The first, commonest one two times out of three, else any."""
         return words[0] if self.rng.random() < 0.67 else self._pick(words)
 
     def _shuffled(self) -> list[Actor]:
