@@ -14,8 +14,9 @@ import numpy as np
 from hmgr_jax.data.pipeline import Batches
 from hmgr_jax.data.split import DataSet
 from hmgr_jax.data.worlds import open_worlds
+from hmgr_jax.data.worlds.clips import open_clips
 from hmgr_jax.layers.dropout import Keys
-from hmgr_jax.models import defaults, get_model
+from hmgr_jax.models import defaults, get_model, list_models
 from hmgr_jax.models.base import Model, Plan, Variables
 from hmgr_jax.training.experiment import item_shapes
 from hmgr_jax.training.optimizer import Optimizer, Schedule
@@ -33,10 +34,17 @@ SMALL = {
     "sharpness": 4.0,
 }
 DROPOUT = 0.2
+# {case: (registered system, its hyper-parameters)}: all as they are, and those of another modality.
+CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in list_models()}
+VIDEO = {"visual": "video", "frames": 5, "frame_sampling": "random", "frame_positions": True}
+CASES["hmgr-video"] = ("hmgr", VIDEO | {"frame_window": 2})
 # {modalities: a data set that has them}
-DATA = {("image", "text"): lambda: open_worlds(train=32, dev=8, test=8)}
+DATA = {
+    ("image", "text"): lambda: open_worlds(train=32, dev=8, test=8),
+    ("video", "text"): lambda: open_clips(train=32, dev=8, test=8),
+}
 # Inputs that say how much of an item's other inputs is true; the rest is padding.
-COUNTS = ("n_regions", "lengths")
+COUNTS = ("n_regions", "n_frames", "lengths")
 STEPS, EPOCH = 20, 5
 LEARNING_RATE = 0.005
 """Small: attention over attention makes rounding errors grow tenfold a step at four times this."""
@@ -64,12 +72,13 @@ def data_of(modalities: tuple[str, ...]) -> DataSet:
 
 
 @cache
-def small(name: str) -> "System":
-    """A registered system with small hyper-parameters."""
+def small(case: str) -> "System":
+    """A system of ``CASES`` with small hyper-parameters."""
+    name, options = CASES[case]
     fields = defaults(name)
     chosen = {key: value for key, value in SMALL.items() if key in fields}
     chosen |= {key: DROPOUT for key in fields if key.endswith("dropout")}
-    return System(get_model(name, **chosen))
+    return System(get_model(name, **chosen, **options))
 
 
 class System:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from contract_cases import (
     BATCH,
+    CASES,
     DEVICES,
     LENGTH,
     ROWS,
@@ -20,7 +21,6 @@ from contract_cases import (
     with_garbage,
 )
 
-from hmgr_jax.models import list_models
 from hmgr_jax.training.checkpoint import Checkpoints
 from hmgr_jax.training.evaluate import Evaluator
 from hmgr_jax.training.optimizer import Stage
@@ -29,7 +29,7 @@ from hmgr_jax.training.step import init_state
 ITEMS = np.arange(BATCH)
 
 
-@pytest.fixture(scope="module", params=list_models())
+@pytest.fixture(scope="module", params=CASES)
 def system(request):
     return small(request.param)
 

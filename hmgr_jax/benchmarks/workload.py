@@ -53,6 +53,7 @@ class Workload:
             "text": {"tokens": (), "lengths": ()},
         }
         features["image"]["boxes"] = (self.regions, 4)
+        features["video"] = {"frames": (self.regions, self.region_dim), "n_frames": ()}
         return Plan(PLAN_STEPS, PLAN_EPOCH, self.vocabulary, features)
 
     def system(self) -> Model:
@@ -73,10 +74,11 @@ class Workload:
 def random_batch(
     model: Model, batch: int, words: int, regions: int, vocabulary: int, lengths: str = "full"
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Random items of every modality of ``model``, with all of their regions."""
+    """Random items of every modality of ``model``, with all of their regions or frames."""
     rng = np.random.default_rng(0)
     drawn = rng.choice(F8K_LENGTHS, batch) if lengths == "f8k" else np.full(batch, words)
     counts = {"lengths": np.minimum(drawn, words), "n_regions": np.full(batch, regions)}
+    counts["n_frames"] = counts["n_regions"]
 
     def draw(name: str, feature: Feature) -> np.ndarray:
         shape = (batch, *(words if extent is None else extent for extent in feature.shape))

@@ -16,9 +16,10 @@ from hmgr_jax.data.tokens import tokenize
 from hmgr_jax.data.vectors import learn_vectors, read_vectors
 from hmgr_jax.data.vocabulary import Vocabulary
 from hmgr_jax.data.worlds import open_worlds
+from hmgr_jax.data.worlds.clips import open_clips
 from hmgr_jax.errors import UserError
 
-SOURCES = ("scan", "worlds")
+SOURCES = ("scan", "worlds", "clips")
 
 
 def open_data(
@@ -39,6 +40,8 @@ def open_data(
         if visual != "image":
             raise UserError(f"Generated worlds hold images: leave data.visual, {visual!r}, out.")
         return open_worlds(**data.worlds.to_dict(), roles=roles, known=vocabulary)
+    if data.source == "clips":
+        return open_clips(**data.clips.to_dict(), roles=roles, known=vocabulary)
     if data.source != "scan":
         raise UserError(f"data.source is one of {', '.join(SOURCES)}, not {data.source!r}.")
     if not data.root:

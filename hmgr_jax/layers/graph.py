@@ -66,6 +66,26 @@ class BoxAffinity(nn.Module):
         return out[..., 0]
 
 
+class TimeAffinity(nn.Module):
+    """A learned affinity of two frames by the signed time from one to the other (our addition).
+
+    At first it grows with that time, so that a message already says what comes later; from equal
+    weights the order of frames would have to be found while no caption is understood yet.
+    """
+
+    hidden: int = 32
+    slope: float = 4.0
+
+    @nn.compact
+    def __call__(self, time: Float[Array, "B N"]) -> Float[Array, "B N N"]:
+        """Affinity of every ordered pair of frames, whose times are in 0..1."""
+        ahead = (time[:, None, :] - time[:, :, None])[..., None]
+        slope = self.param("slope", nn.initializers.constant(self.slope), (1,), jnp.float32)
+        hidden = jax.nn.relu(Linear(self.hidden, name="hidden")(ahead))
+        out = Linear(1, kernel_init=nn.initializers.zeros_init(), name="out")(hidden)
+        return (out + ahead * slope[None, None, None, :])[..., 0]
+
+
 class GraphReasoning(nn.Module):
     """One layer: messages over pairwise affinities, added to the nodes.
 
@@ -90,8 +110,12 @@ class GraphReasoning(nn.Module):
         x: Float[Array, "B N D"],
         support: Bool[Array, "B N N"],
         boxes: Float[Array, "B N 4"] | None = None,
+        time: Float[Array, "B N"] | None = None,
     ) -> Float[Array, "B N D"]:
-        """Reason over ``x`` along the edges of ``support`` (padding has none)."""
+        """Reason over ``x`` along the edges of ``support`` (padding has none).
+
+        Where ``time`` is given, edges have an affinity of times besides.
+        """
 
         def project(name: str) -> Array:
             return Linear(self.features, dtype=self.dtype, name=name)(x)
@@ -103,6 +127,8 @@ class GraphReasoning(nn.Module):
             if boxes is None:
                 raise ValueError("GraphReasoning(boxes=True) needs boxes")
             affinity = affinity + BoxAffinity(name="box_affinity")(boxes)
+        if time is not None:
+            affinity = affinity + TimeAffinity(name="time_affinity")(time)
         if self.affinity == "softmax":
             weights = masked_softmax(affinity, support)
         else:

@@ -58,8 +58,9 @@ class Protocol:
         """Raise `UserError` if the protocol does not fit; it can be asked before training."""
         found = len(sides.groups_b if sides.text_first else sides.groups_a)
         if self.items is not None and found != self.items:
+            what = "clips" if "video" in sides.modalities else "images"
             raise UserError(
-                f"protocol {self.name} is defined on {self.items} distinct images, found {found}: "
+                f"protocol {self.name} is defined on {self.items} distinct {what}, found {found}: "
                 "evaluate the full test split or use the protocol plain"
             )
 
@@ -144,6 +145,25 @@ class Folds(Protocol):
 
 
 @dataclass(frozen=True)
+class OneToOne(Protocol):
+    """Every item has one caption, and every caption one item.
+
+    A sentence that stands beside two clips, as some of MSR-VTT's do, is two captions: each is right
+    for its own clip alone, and finding the other one counts as a miss.
+    """
+
+    def check(self, sides: Sides) -> None:
+        """Raise `UserError` unless the pairs are as many as defined, each group once a side."""
+        super().check(sides)
+        a, b = np.sort(sides.groups_a), np.sort(sides.groups_b)
+        if len(np.unique(a)) < len(a) or not np.array_equal(a, b):
+            raise UserError(
+                f"protocol {self.name} is defined on one caption an item, found sides of {len(a)} "
+                f"and {len(b)}: keep one caption of each, or use the protocol plain"
+            )
+
+
+@dataclass(frozen=True)
 class Family(Protocol):
     """Is the right one found among siblings that differ only in who stands where?
 
@@ -185,6 +205,9 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol("f30k", "Flickr30K: all images of the split against all captions, one matrix"),
         Protocol("coco5k", "COCO 5K: all 5,000 test images against all captions, one matrix", 5000),
         Folds("coco1k", "COCO 1K: mean of five consecutive folds of 1,000 test images", 5000),
+        Protocol("msrvtt", "MSR-VTT full: all clips against all captions, the best own one counts"),
+        OneToOne("msrvtt1ka", "MSR-VTT 1k-A: 1,000 test clips, one caption each, one matrix", 1000),
+        Protocol("clips", "generated clips: all clips of the split against all, one matrix"),
         Protocol("worlds", "generated worlds: all scenes of the split against all, one matrix"),
         Family("family", "family: own scene strictly above its siblings with the same objects"),
     )

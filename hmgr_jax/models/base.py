@@ -75,6 +75,13 @@ def regions_and_tokens(regions: int, region_dim: int) -> dict[str, dict[str, Fea
     return {"image": image, "text": text}
 
 
+def frames_and_tokens(frames: int, frame_dim: int) -> dict[str, dict[str, Feature]]:
+    """The inputs of a system that reads frames and words."""
+    video = {"frames": Feature((frames, frame_dim), "float16"), "n_frames": Feature((), "int32")}
+    text = {"tokens": Feature((None,), "int32"), "lengths": Feature((), "int32")}
+    return {"video": video, "text": text}
+
+
 class Attended(NamedTuple):
     """How the fragments of one item (queries) attended to those of another (contexts)."""
 
@@ -126,9 +133,13 @@ class Axis(Protocol):
 class Model:
     """A system: frozen hyper-parameters and the functions below, all pure."""
 
-    modalities: ClassVar[tuple[str, ...]]
     coarse_exact: ClassVar[bool] = False
     """True where the inner product of ``coarse`` codes is the score itself."""
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What it reads, in the order of a score matrix's sides; often a constant of the class."""
+        raise NotImplementedError
 
     def fit_to(self, plan: Plan) -> Model:
         """This model with what ``plan`` decides (sizes, lengths of warm-ups) filled in."""

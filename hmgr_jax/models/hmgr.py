@@ -4,6 +4,8 @@ Each item alone: fragments (regions or words) are embedded, reason over a graph,
 a unit vector. Then, over instances: the vector consults a memory of the pairs seen before, in a few
 hops. The score of a pair is the inner product of the two results. Only the paper's abstract could
 be read; what it leaves open follows the specification's section 3, and BUILD_NOTES.md says where.
+
+With ``visual="video"`` the visual items are clips and their fragments are frames (spec 3.9).
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from hmgr_jax.errors import UserError
 from hmgr_jax.layers.dropout import Keys
+from hmgr_jax.layers.frames import SAMPLINGS, read_frames
 from hmgr_jax.layers.graph import AFFINITIES, GraphReasoning, full_support, window_support
 from hmgr_jax.layers.grouped_memory import GroupedMemory
 from hmgr_jax.layers.linear import einsum
@@ -42,6 +46,7 @@ from hmgr_jax.models.base import (
     Terms,
     Variables,
     example,
+    frames_and_tokens,
     regions_and_tokens,
 )
 from hmgr_jax.models.ranges import check_ranges
@@ -58,7 +63,13 @@ MEMORIES = (
 )
 
 
+VISUALS = {"image": "regions", "video": "frames"}
+"""What the visual items are, and what their fragments are."""
+
+
 CHOICES = {
+    "visual": tuple(VISUALS),
+    "frame_sampling": SAMPLINGS,
     "memory": MEMORIES,
     "write_rule": WRITE_RULES,
     "write_address": WRITE_ADDRESSES,
@@ -73,6 +84,8 @@ AT_LEAST = {
     "region_hidden": 0,
     "graph_layers": 0,
     "text_window": 0,
+    "frames": 0,
+    "frame_window": 0,
     "slots": 1,
     "key_dim": 1,
     "hops": 1,
@@ -84,9 +97,9 @@ AT_LEAST = {
 class HMGR(Model):
     """Hyper-parameters of HMGR; sizes of 0 come from the data, warm-ups of -1 from the schedule."""
 
-    modalities: ClassVar[tuple[str, ...]] = ("image", "text")
     coarse_exact: ClassVar[bool] = True
 
+    visual: str = "image"  # or "video": the clips' frames are their regions
     dim: int = 1024
     word_dim: int = 300
     vocabulary_size: int = 0
@@ -99,6 +112,9 @@ class HMGR(Model):
     region_hidden: int = 0
     feature_dropout: float = 0.0
     region_dropout: float = 0.0
+    frames: int = 0  # of a clip that are read at most; 0: all
+    frame_sampling: str = "uniform"
+    frame_positions: bool = False
     word_dropout: float = 0.0
     vector_dropout: float = 0.0
     # graphs
@@ -109,6 +125,7 @@ class HMGR(Model):
     graph_gate: bool = False
     residual_gain: float = 0.0  # of graph layers and region MLP at the start; 0 is the identity
     text_window: int = 0
+    frame_window: int = 0  # edges between frames at most so far apart; 0: all
     boxes: bool = False
     pool: str = "attention"
     pool_dropout: float = 0.4
@@ -130,10 +147,17 @@ class HMGR(Model):
 
     def __post_init__(self) -> None:
         check_ranges(self, choices=CHOICES, at_least=AT_LEAST, shares=("write_rate",))
+        if self.visual == "video" and self.boxes:
+            raise UserError("model.boxes is for images, and model.visual is video: leave it off.")
+
+    @property
+    def modalities(self) -> tuple[str, str]:
+        """The visual items and the text; a tower's parameters are named by its modality."""
+        return (self.visual, "text")
 
     def fit_to(self, plan: Plan) -> HMGR:
         """Sizes from the data; the memory is read after max(1 epoch, 10% of the steps)."""
-        regions, region_dim = plan.features["image"]["regions"]
+        regions, region_dim = plan.features[self.visual][VISUALS[self.visual]]
         epoch = plan.steps_per_epoch
         memory = max(epoch, plan.steps // 10)
         return replace(
@@ -148,7 +172,9 @@ class HMGR(Model):
         )
 
     def inputs(self) -> Mapping[str, Mapping[str, Feature]]:
-        """Regions (and their boxes where the switch is on) and tokens."""
+        """Regions (and their boxes where the switch is on) or frames, and tokens."""
+        if self.visual == "video":
+            return frames_and_tokens(self.regions, self.region_dim)
         found = regions_and_tokens(self.regions, self.region_dim)
         if self.boxes:
             found["image"]["boxes"] = Feature((self.regions, 4), "float32")
@@ -157,11 +183,12 @@ class HMGR(Model):
     def parts(self) -> Parts:
         """Encoders, the word vectors and graphs within them, and the access to the memory."""
         parts: dict[str, tuple[str, ...]] = {
-            "image": ("image",),
+            self.visual: (self.visual,),
             "text": ("text",),
             "words": ("text/words/vectors",),
         }
-        graphs = [t for t, on in (("image", self.visual_graph), ("text", self.text_graph)) if on]
+        switches = zip(self.modalities, (self.visual_graph, self.text_graph), strict=True)
+        graphs = [tower for tower, on in switches if on]
         if graphs and self.graph_layers:
             layers = range(self.graph_layers)
             parts["graphs"] = tuple(f"{t}/graph{layer}" for t in graphs for layer in layers)
@@ -172,13 +199,13 @@ class HMGR(Model):
     # --- towers -------------------------------------------------------------------------------
 
     def _tower(self, modality: str) -> nn.Module:
-        return ImageTower(self) if modality == "image" else TextTower(self)
+        return TextTower(self) if modality == "text" else VisualTower(self)
 
     def _access(self) -> MemoryAccess:
         return MemoryAccess(
             features=self.dim,
             slots=self.slots,
-            modalities=("image", "text"),
+            modalities=self.modalities,
             key_features=self.key_dim,
             hops=self.hops,
             write_address=self.write_address,
@@ -187,11 +214,11 @@ class HMGR(Model):
 
     def init(self, key: Array, tables: Tree = None) -> Variables:
         """Fresh parameters, and a memory of random unit rows."""
-        k_image, k_text, k_memory, k_slots = jax.random.split(key, 4)
+        k_visual, k_text, k_memory, k_slots = jax.random.split(key, 4)
         items = {m: example(features) for m, features in self.inputs().items()}
         params = {
-            "image": self._tower("image").init(k_image, items["image"], None)["params"],
-            "text": self._tower("text").init(k_text, items["text"], None)["params"],
+            m: self._tower(m).init(k, items[m], None)["params"]
+            for m, k in zip(self.modalities, (k_visual, k_text), strict=True)
         }
         if self.memory == "none":
             return Variables(params, None, None, tables)
@@ -258,7 +285,7 @@ class HMGR(Model):
 
         def rank(vectors: Mapping[str, Array]) -> Array:
             return triplet_of_vectors(
-                vectors["image"],
+                vectors[self.visual],
                 vectors["text"],
                 row["valid"],
                 row["group"] if self.mask_same_image else None,
@@ -291,8 +318,8 @@ class HMGR(Model):
         return total, terms, variables.stats, memory
 
 
-class ImageTower(nn.Module):
-    """Regions to a unit vector."""
+class VisualTower(nn.Module):
+    """Regions or frames to a unit vector."""
 
     model: HMGR
 
@@ -300,16 +327,32 @@ class ImageTower(nn.Module):
     def __call__(self, items: Items, keys: Keys | None) -> Float[Array, "B D"]:
         """Embed, reason, pool."""
         m, dtype = self.model, jnp.dtype(self.model.dtype)
-        x, mask = read_regions(items, m.region_scale, m.region_dropout, m.feature_dropout, keys)
+        x, mask, time = self._read(items, keys)
         regions = RegionEmbedding(
             m.dim, m.region_embedding, m.region_hidden, m.residual_gain, dtype, name="regions"
         )
         x = regions(x)
         if m.visual_graph:
+            support = _support(mask, m.frame_window if m.visual == "video" else 0)
             for layer in range(m.graph_layers):
                 boxes = items["boxes"] if m.boxes else None
-                x = _graph(m, layer, m.boxes)(x, full_support(mask), boxes)
+                x = _graph(m, layer, m.boxes)(x, support, boxes, time)
         return GlobalPool(m.pool, m.pool_dropout, dtype, name="pool")(x, mask, keys)
+
+    def _read(self, items: Items, keys: Keys | None) -> tuple[Array, Array, Array | None]:
+        m = self.model
+        drops = m.region_dropout, m.feature_dropout
+        if m.visual == "image":
+            return *read_regions(items, m.region_scale, *drops, keys), None
+        return read_frames(
+            items,
+            m.region_scale,
+            m.frames,
+            m.frame_sampling,
+            m.frame_positions,
+            *drops,
+            keys,
+        )
 
 
 class TextTower(nn.Module):
@@ -332,10 +375,14 @@ class TextTower(nn.Module):
         )
         x, mask = words(items["tokens"], items["lengths"], keys)
         if m.text_graph:
-            support = window_support(mask, m.text_window) if m.text_window else full_support(mask)
+            support = _support(mask, m.text_window)
             for layer in range(m.graph_layers):
                 x = _graph(m, layer)(x, support)
         return GlobalPool(m.pool, m.pool_dropout, dtype, name="pool")(x, mask, keys)
+
+
+def _support(mask: Array, window: int) -> Array:
+    return window_support(mask, window) if window else full_support(mask)
 
 
 def _graph(m: HMGR, layer: int, boxes: bool = False) -> GraphReasoning:

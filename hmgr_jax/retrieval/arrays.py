@@ -10,13 +10,16 @@ from hmgr_jax.data.split import Items
 from hmgr_jax.errors import FoundNonFinite, UserError
 from hmgr_jax.models.base import Feature
 
+COUNTS = {"n_regions": "regions", "n_frames": "frames"}
+"""{input: the input whose true rows it counts}."""
+
 
 class Arrays:
     """A source of the arrays in ``items``, each [n, ...], checked against what a model takes.
 
-    Integers become int32 and float64 becomes float32; ``n_regions`` may be left out where every
-    image has all of its regions. Raises ``UserError`` for an input that is missing or of another
-    shape, ``FoundNonFinite`` for NaN and infinity.
+    Integers become int32 and float64 becomes float32; ``n_regions`` (``n_frames``) may be left out
+    where every image (clip) has all of its regions (frames). Raises ``UserError`` for an input that
+    is missing or of another shape, ``FoundNonFinite`` for NaN and infinity.
     """
 
     lengths: np.ndarray | None = None
@@ -30,8 +33,9 @@ class Arrays:
             shapes = {name: list(value.shape) for name, value in found.items()}
             raise UserError(f"{modality} items need arrays of one length from 1, found {shapes}.")
         self._count = counts.pop()
-        if "n_regions" in inputs and "n_regions" not in found and "regions" in found:
-            found["n_regions"] = np.full(self._count, found["regions"].shape[1:2] or 0, np.int32)
+        for name, of in COUNTS.items():
+            if name in inputs and name not in found and of in found:
+                found[name] = np.full(self._count, found[of].shape[1:2] or 0, np.int32)
         for name, feature in inputs.items():
             if name in found or not feature.optional:
                 _demand(found, name, (self._count, *feature.shape), modality)

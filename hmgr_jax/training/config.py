@@ -61,7 +61,7 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
             "deterministic": False,
             "model": {"name": model, **known, **model_fields},
             "data": {
-                "source": "scan",  # scan: a SCAN folder; worlds: generated scenes
+                "source": "scan",  # scan: a SCAN folder; worlds, clips: generated
                 "root": "",
                 "splits": {"train": "train", "dev": "dev", "test": "test"},
                 "visual": "image",  # rows of a SCAN folder are images (regions) or video (frames)
@@ -74,6 +74,7 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                 "batching": "rows",  # rows, or groups: whole families in a batch
                 "threads": 2,
                 "worlds": {"seed": 0, "train": 2000, "dev": 200, "test": 400},
+                "clips": {"seed": 0, "train": 2000, "dev": 200, "test": 400},
             },
             "train": {
                 "steps": 1000,

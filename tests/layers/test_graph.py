@@ -9,6 +9,7 @@ from layer_cases import as64, linear, mask_of, normal, random_params, softmax
 from hmgr_jax.layers.graph import (
     BoxAffinity,
     GraphReasoning,
+    TimeAffinity,
     box_geometry,
     full_support,
     window_support,
@@ -143,3 +144,20 @@ def test_box_affinity_starts_at_zero_and_then_matters():
     np.testing.assert_allclose(valid(found), valid(expected), rtol=0, atol=1e-5)
     with pytest.raises(ValueError, match="needs boxes"):
         module.apply({"params": params}, X, support)
+
+
+def test_times_on_edges():
+    """Signed: what comes later weighs more at first, and nothing else is changed by it."""
+    time = jnp.asarray([[0.0, 0.25, 0.5, 0.75, 1.0]] * 3)
+    affinity = TimeAffinity()
+    params = jax.jit(affinity.init)(jax.random.key(0), time)
+    ahead = np.arange(5)[None, :] - np.arange(5)[:, None]
+    np.testing.assert_allclose(affinity.apply(params, time)[0], ahead, atol=1e-6)
+
+    module, support = GraphReasoning(D, "softmax"), full_support(MASK)
+    params = random_params(module, X, support, None, time)
+    found = module.apply({"params": params}, X, support, None, time)
+    extra = affinity.apply({"params": params["time_affinity"]}, time)
+    assert np.abs(extra + jnp.swapaxes(extra, 1, 2)).max() > 0.1  # what was learnt need not be odd
+    expected = reasoned(params, X, np.asarray(support), "softmax", extra)
+    np.testing.assert_allclose(valid(found), valid(expected), rtol=0, atol=1e-5)

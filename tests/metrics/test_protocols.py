@@ -1,5 +1,6 @@
 """Protocols by hand: folds by slicing, families by looking, and sizes that do not fit."""
 
+import csv
 import dataclasses
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from hmgr_jax.errors import FoundNonFinite, UserError
 from hmgr_jax.metrics.directions import both_directions, direction
 from hmgr_jax.metrics.protocols import PROTOCOLS, Folds, evaluate_all, get_protocol
+from hmgr_jax.metrics.ranks import count_ties, ranks, recalls
 
 SMALL_FOLDS = Folds("coco1k", "five folds of four", items=20)
 
@@ -163,3 +165,63 @@ def test_every_protocol_says_in_one_line_what_it_is():
         assert "\n" not in protocol.description
     with pytest.raises(dataclasses.FrozenInstanceError):
         PROTOCOLS["f30k"].name = "other"
+
+
+# --- clips --------------------------------------------------------------------------------------
+
+CLIPS = ("video", "text")
+
+
+def test_clips_with_many_captions():
+    """A clip counts its best caption, and every caption is a query."""
+    scores = np.array([[0.9, 0.1, 0.8, 0.2], [0.3, 0.7, 0.6, 0.1]], np.float32)
+    found = PROTOCOLS["msrvtt"].evaluate(
+        scores, np.array([0, 1]), np.array([0, 0, 1, 1]), modalities=CLIPS
+    )
+    assert (found["v2t/R@1"], found["v2t/meanR"]) == (50.0, 1.5)  # clip 1: 0.6 after 0.7
+    assert (found["t2v/R@1"], found["t2v/meanR"]) == (25.0, 1.75)
+    scores, clips, captions = scene([1 + i % 20 for i in range(30)])
+    found = PROTOCOLS["msrvtt"].evaluate(scores, clips, captions, modalities=CLIPS)
+    assert found == both_directions(scores, clips, captions, modalities=CLIPS)
+    assert {name.partition("/")[0] for name in found} == {"v2t", "t2v", "rsum"}
+
+
+def test_1ka_is_a_thousand_pairs():
+    small = dataclasses.replace(get_protocol("msrvtt1ka"), items=4)
+    scores, pairs = np.eye(4, dtype=np.float32), np.arange(4)
+    assert small.evaluate(scores, pairs, pairs, modalities=CLIPS)["rsum"] == 600
+    with pytest.raises(UserError, match="defined on 1000 distinct clips, found 4"):
+        get_protocol("msrvtt1ka").evaluate(scores, pairs, pairs, modalities=CLIPS)
+    twice = np.repeat(pairs, 2)
+    with pytest.raises(UserError, match="one caption an item, found sides of 4 and 8"):
+        small.evaluate(np.repeat(scores, 2, axis=1), pairs, twice, modalities=CLIPS)
+    with pytest.raises(UserError, match="one caption an item"):
+        small.evaluate(scores, pairs, np.array([0, 1, 2, 2]), modalities=CLIPS)
+
+
+@pytest.mark.parametrize(
+    ("name", "t2v", "v2t", "tied"),
+    [
+        ("video", (48.0, 73.0, 82.9), (45.6, 74.1, 82.7), (46.0, 74.1, 82.8)),
+        ("titles", (29.7, 55.8, 66.6), (28.1, 54.9, 66.8), (28.4, 54.9, 66.8)),
+    ],
+)
+def test_real_matrices_of_1ka(real_data, name, t2v, v2t, tied):
+    """Rows are the captions, in the order of the list: rows of equal captions are equal.
+
+    Their note has 45.7 and 28.4 for R@1 of the columns, ranked by sorting; five captions stand
+    beside two or three clips, so that columns tie, which here counts against the model.
+    """
+    folder = real_data / "msrvtt_1ka"
+    with open(folder / "MSRVTT_JSFUSION_test.csv", newline="") as file:
+        captions = [row["sentence"] for row in csv.DictReader(file)]
+    scores, pairs = np.load(folder / f"msrvtt_{name}_matrix.npy"), np.arange(1000)
+    of_first = np.array([captions.index(caption) for caption in captions])
+    np.testing.assert_array_equal(scores[of_first], scores)
+    assert len(set(captions)) == 995
+
+    found = evaluate_all(("msrvtt1ka",), scores, pairs, pairs, modalities=("text", "video"))
+    assert tuple(found[f"t2v/R@{k}"] for k in (1, 5, 10)) == pytest.approx(t2v)
+    assert tuple(found[f"v2t/R@{k}"] for k in (1, 5, 10)) == pytest.approx(v2t)
+    best = recalls(ranks(scores.T, pairs, pairs) - count_ties(scores.T, pairs, pairs))
+    assert tuple(best[f"R@{k}"] for k in (1, 5, 10)) == pytest.approx(tied)

@@ -1,6 +1,7 @@
 """Write a contact sheet of generated worlds: ``python -m hmgr_jax.data.worlds --out sheet.png``.
 
-Options: ``--seed 0``, ``--split train|dev|test``, and ``--families 3``, the rows of the sheet.
+Options: ``--clips`` for clips instead of scenes, ``--seed 0``, ``--split train|dev|test``, and
+``--families 3``: a family is a row of the sheet, one of clips is four.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hmgr_jax.command import Parser, guarded
+from hmgr_jax.data.worlds.clip_sheet import draw_clip_sheet
 from hmgr_jax.data.worlds.scene import SIBLINGS
 from hmgr_jax.data.worlds.sheet import draw_sheet
 from hmgr_jax.errors import UserError
@@ -24,6 +26,7 @@ def run(arguments: Sequence[str]) -> int:
     """Parse the command line and write the sheet; raises ``UserError`` for what cannot be done."""
     parser = Parser()
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--clips", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--split", choices=("train", "dev", "test"), default="train")
     parser.add_argument("--families", type=int, default=3)
@@ -44,9 +47,10 @@ def run(arguments: Sequence[str]) -> int:
         raise UserError(f"{options.out} exists already: give another name, or move it away.")
     if not options.out.parent.is_dir():
         raise UserError(f"{options.out.parent} is not a folder: make it, or give another path.")
-    draw_sheet(options.out, seed=options.seed, split=options.split, families=options.families)
-    count = options.families * SIBLINGS
-    print(f"{options.out}: {count} scenes of {options.families} families")
+    draw = draw_clip_sheet if options.clips else draw_sheet
+    draw(options.out, seed=options.seed, split=options.split, families=options.families)
+    count, what = options.families * SIBLINGS, "clips" if options.clips else "scenes"
+    print(f"{options.out}: {count} {what} of {options.families} families")
     return 0
 
 

@@ -106,7 +106,7 @@ def draw_scenes(seed: int, split: str, family: int, attempt: int) -> tuple[Scene
     sizes = rng.integers(len(SIZES), size=count).tolist()
     kinds = [(*divmod(k, len(COLOURS)), size) for k, size in zip(labels, sizes, strict=True)]
     places = _draw_places(rng, count)
-    backdrop = _draw_backdrop(rng)
+    backdrop = draw_backdrop(rng)
     play = 1 - 2 * EDGE - SPAN
     scenes = []
     for sibling, order in enumerate(_draw_orders(rng, count)):
@@ -161,7 +161,7 @@ def _is_inside(rings: np.ndarray) -> np.ndarray:
     return np.abs(rings - SPAN / 2).max(axis=(1, 2)) <= SPAN / 2
 
 
-def _draw_backdrop(rng: np.random.Generator) -> Backdrop:
+def draw_backdrop(rng: np.random.Generator) -> Backdrop:
     """A pale tint that no object has, so that every object stands out."""
     grey = rng.uniform(212, 238)
     red, green, blue = (grey + rng.uniform(-12, 12, size=3)).tolist()

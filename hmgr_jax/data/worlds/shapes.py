@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Protocol
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from hmgr_jax.data.worlds.scene import SHAPES, Thing
+from hmgr_jax.data.worlds.scene import SHAPES
 
 Outline = tuple[tuple[np.ndarray, bool], ...]
 """Polygons [K, 2] in a square of half width 1, in drawing order: ink (True) or a hole."""
@@ -27,8 +28,28 @@ PALETTE = np.array(
 """RGB (0..255) of COLOURS, in their order."""
 
 
+class Outlined(Protocol):
+    """What can be drawn: an outline at a place, with half the side of the square that holds it."""
+
+    @property
+    def shape(self) -> int:
+        """Index into SHAPES."""
+
+    @property
+    def x(self) -> float:
+        """Centre, a share of the picture's width."""
+
+    @property
+    def y(self) -> float:
+        """Centre, downwards."""
+
+    @property
+    def radius(self) -> float:
+        """Half the side of the square."""
+
+
 def coverage(
-    thing: Thing, window: tuple[float, float, float, float], pixels: int, fine: int
+    thing: Outlined, window: tuple[float, float, float, float], pixels: int, fine: int
 ) -> np.ndarray:
     """Share of each pixel that the object covers, float64 [pixels, pixels] in 0..1.
 

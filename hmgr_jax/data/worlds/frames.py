@@ -1,0 +1,84 @@
+"""Frame features as the coarse map of a network would hold them, and frames as pictures.
+
+A frame is a grid of cells; for each colour and for each shape, how much of it lies in every cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from hmgr_jax.data.split import Items
+from hmgr_jax.data.worlds.clip import MOST_FRAMES, Clip, Shown
+from hmgr_jax.data.worlds.render import background
+from hmgr_jax.data.worlds.scene import COLOURS, SHAPES
+from hmgr_jax.data.worlds.shapes import PALETTE, coverage
+
+CELLS = 6
+FINE = 24
+"""A cell is drawn this many times too large in both directions, then averaged."""
+CHANNELS = len(COLOURS) + len(SHAPES)
+WIDTH = CHANNELS * CELLS * CELLS
+"""Length of a feature: channel by channel, row by row, the covered share of each cell."""
+NOISE = 0.01
+WHOLE = (0.0, 0.0, 1.0, 1.0)
+
+
+@dataclass
+class ClipFrames:
+    """The frames of all clips of a split, in memory."""
+
+    frames: np.ndarray
+    """float16 [n, T, D], zero where there is no frame."""
+    n_frames: np.ndarray
+    """int32 [n]."""
+    lengths: np.ndarray | None = None
+    """None: every clip is padded to MOST_FRAMES frames."""
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def gather(self, items: np.ndarray, length: int | None = None) -> Items:
+        """Read clips as {"frames", "n_frames"}; `length` is not used."""
+        del length
+        return {"frames": self.frames[items], "n_frames": self.n_frames[items]}
+
+
+def make_frames(clips: Sequence[Clip]) -> ClipFrames:
+    """Features of every clip."""
+    frames = np.zeros((len(clips), MOST_FRAMES, WIDTH), np.float16)
+    for row, clip in enumerate(clips):
+        noise = clip.generator("features").standard_normal((clip.frames, WIDTH), np.float32)
+        frames[row, : clip.frames] = describe_frames(clip) + NOISE * noise
+    return ClipFrames(frames, np.array([clip.frames for clip in clips], np.int32))
+
+
+def describe_frames(clip: Clip) -> np.ndarray:
+    """Features of the frames without noise, float64 [T, WIDTH]."""
+    found = np.zeros((clip.frames, CHANNELS, CELLS * CELLS))
+    for actor, states in zip(clip.actors, clip.states(clip.times), strict=True):
+        for frame, state in enumerate(states.round(9).tolist()):
+            share = _share(actor.shape, *state)
+            found[frame, actor.colour] += share
+            found[frame, len(COLOURS) + actor.shape] += share
+    return found.reshape(clip.frames, WIDTH)
+
+
+@lru_cache(maxsize=256)  # siblings, and the frames of what stands still, share their states
+def _share(shape: int, x: float, y: float, radius: float) -> np.ndarray:
+    return coverage(Shown(shape, x, y, radius), WHOLE, CELLS, FINE).reshape(-1)
+
+
+def render_frames(clip: Clip, pixels: int = 96) -> np.ndarray:
+    """The frames as pictures, uint8 [T, pixels, pixels, 3]."""
+    middles = (np.arange(pixels) + 0.5) / pixels
+    empty = background(clip.backdrop, *np.meshgrid(middles, middles))
+    pictures = np.repeat(empty[None], clip.frames, axis=0)
+    for actor, states in zip(clip.actors, clip.states(clip.times), strict=True):
+        for frame, state in enumerate(states.tolist()):
+            share = coverage(Shown(actor.shape, *state), WHOLE, pixels, 4)[..., None]
+            pictures[frame] += share * (PALETTE[actor.colour] - pictures[frame])
+    return np.clip(np.rint(pictures), 0, 255).astype(np.uint8)

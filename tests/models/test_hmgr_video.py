@@ -1,0 +1,221 @@
+"""HMGR on clips: frames in place of regions, masks and true lengths, times, and old names kept."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hmgr_cases import ITEMS, B, D, F, captions, hmgr, variables_of
+
+from hmgr_jax.errors import UserError
+from hmgr_jax.layers.dropout import Keys
+from hmgr_jax.models import get_model
+from hmgr_jax.models.base import Plan
+
+T = 9
+KEYS = Keys.at(jnp.int32(0), jnp.int32(0), jnp.arange(B))
+
+
+def video(name="hmgr", **overrides):
+    return hmgr(name, **({"visual": "video", "regions": T} | overrides))
+
+
+def clips():
+    rng = np.random.default_rng(5)
+    lengths = rng.integers(3, T + 1, B)
+    frames = rng.standard_normal((B, T, F)) * (np.arange(T)[None, :, None] < lengths[:, None, None])
+    return {
+        "frames": jnp.asarray(frames, jnp.float16),
+        "n_frames": jnp.asarray(lengths, jnp.int32),
+    }
+
+
+CLIPS = clips()
+
+
+def encode(model, variables, items=CLIPS, *, train=False, keys=None):
+    def of(variables, items):
+        return model.encode(variables, "video", items, train=train, keys=keys)[0]
+
+    return np.asarray(jax.jit(of)(variables, items))
+
+
+def reversed_in_time(items):
+    place = np.arange(T)[None, :]
+    lengths = np.asarray(items["n_frames"])[:, None]
+    order = np.where(place < lengths, lengths - 1 - place, place)
+    turned = np.take_along_axis(np.asarray(items["frames"]), order[:, :, None], axis=1)
+    return {"frames": jnp.asarray(turned), "n_frames": items["n_frames"]}
+
+
+# --- names and sizes ----------------------------------------------------------------------------
+
+
+def test_clips_are_a_modality_of_their_own():
+    model = video()
+    assert model.modalities == ("video", "text")
+    inputs = model.inputs()
+    assert inputs["video"].keys() == {"frames", "n_frames"}
+    assert (inputs["video"]["frames"].shape, inputs["video"]["frames"].dtype) == ((T, F), "float16")
+    params = jax.eval_shape(model.init, jax.random.key(0)).params
+    assert params.keys() == {"video", "text", "memory"}
+    assert {"query_video", "query_text"} <= params["memory"].keys()
+    assert model.parts()["video"] == ("video",)
+    assert model.parts()["graphs"] == ("video/graph0", "text/graph0")
+    assert "image" not in model.parts()
+
+
+def test_images_keep_their_names_and_numbers():
+    """A checkpoint from before there was video fits: the same paths, shapes and first values."""
+    model = hmgr()
+    assert model.modalities == ("image", "text")
+    assert model.parts().keys() == {"image", "text", "words", "graphs", "memory"}
+    shapes = jax.eval_shape(model.init, jax.random.key(0)).params
+    assert shapes.keys() == {"image", "text", "memory"}
+    of_video = jax.eval_shape(video(regions=6).init, jax.random.key(0)).params
+    assert jax.tree.map(lambda x: x.shape, shapes["image"]) == jax.tree.map(
+        lambda x: x.shape, of_video["video"]
+    )
+    # Frames without times are regions to the same tower.
+    variables = variables_of(video())
+    memory = {k.replace("video", "image"): v for k, v in variables.params["memory"].items()}
+    params = {"image": variables.params["video"], "text": variables.params["text"]}
+    as_image = hmgr(regions=T)
+    items = {"regions": CLIPS["frames"], "n_regions": CLIPS["n_frames"]}
+    found = as_image.encode(
+        variables.replace(params=params | {"memory": memory}),
+        "image",
+        items,
+        train=False,
+        keys=None,
+    )[0]
+    np.testing.assert_allclose(encode(video(), variables), found, rtol=0, atol=1e-6)
+
+
+def test_the_plan_fills_in_the_sizes():
+    plan = Plan(1000, 30, 77, {"video": {"frames": (20, 11)}, "text": {}})
+    model = get_model("vse", visual="video").fit_to(plan)
+    assert (model.regions, model.region_dim, model.vocabulary_size) == (20, 11, 77)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"visual": "film"}, "model.visual is one of image, video, not 'film'"),
+        ({"frame_sampling": "best"}, "model.frame_sampling is one of uniform, random"),
+        ({"frames": -1}, "model.frames must be at least 0, not -1"),
+        ({"frame_window": -1}, "model.frame_window must be at least 0"),
+        ({"boxes": True}, "model.boxes is for images"),
+    ],
+)
+def test_wrong_choices_are_one_sentence(wrong, sentence):
+    with pytest.raises(UserError) as error:
+        video(**wrong)
+    assert str(error.value).startswith(sentence)
+    assert "\n" not in str(error.value)
+
+
+# --- padding, lengths, order --------------------------------------------------------------------
+
+SWITCHES = [
+    {},
+    {"affinity": "softmax", "graph_gate": True, "frame_positions": True},
+    {"frames": 4, "frame_positions": True},
+    {"frame_window": 1, "pool": "mean"},
+    {"visual_graph": False, "pool": "gru"},
+]
+ids = [" ".join(map(str, switch)) or "plain" for switch in SWITCHES]
+
+
+@pytest.mark.parametrize("switch", SWITCHES, ids=ids)
+def test_padding_never_matters(switch):
+    """Garbage beyond a clip's last frame, and more room for it, change nothing."""
+    model = video(**switch)
+    variables = variables_of(model)
+    clean = encode(model, variables)
+    true = np.arange(T)[None, :, None] < np.asarray(CLIPS["n_frames"])[:, None, None]
+    dirty = CLIPS | {"frames": jnp.where(true, CLIPS["frames"], jnp.float16(7))}
+    np.testing.assert_allclose(encode(model, variables, dirty), clean, rtol=0, atol=1e-6)
+    room = CLIPS | {"frames": jnp.pad(dirty["frames"], ((0, 0), (0, 3), (0, 0)))}
+    longer = dataclasses.replace(model, regions=T + 3)
+    np.testing.assert_allclose(encode(longer, variables, room), clean, rtol=0, atol=1e-6)
+    for b in (0, 7):
+        n = int(CLIPS["n_frames"][b])
+        alone = {"frames": CLIPS["frames"][b : b + 1, :n], "n_frames": jnp.asarray([n])}
+        short = dataclasses.replace(model, regions=n)
+        np.testing.assert_allclose(encode(short, variables, alone)[0], clean[b], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("switch", [{}, {"pool": "mean"}, {"visual_graph": False}], ids=str)
+def test_only_times_tell_the_order(switch):
+    """A graph of frames, and any pooling of it, is that of a set."""
+    plain, timed = video(**switch), video(**switch, frame_positions=True)
+    variables = variables_of(plain)
+    found = encode(plain, variables)
+    np.testing.assert_allclose(
+        encode(plain, variables, reversed_in_time(CLIPS)), found, rtol=0, atol=1e-5
+    )
+    variables = variables_of(timed)
+    found = encode(timed, variables)
+    moved = np.abs(encode(timed, variables, reversed_in_time(CLIPS)) - found).max(axis=1)
+    linear = switch == {"pool": "mean", "visual_graph": False}
+    assert (moved > 1e-3).all() or linear
+
+
+def test_the_mean_of_linear_frames_does_not_know_the_order():
+    """What recipes compare the frame graph with."""
+    model = video("vse", pool="mean", frame_positions=True)
+    variables = variables_of(model)
+    np.testing.assert_allclose(
+        encode(model, variables, reversed_in_time(CLIPS)), encode(model, variables), atol=1e-5
+    )
+
+
+def test_a_window_keeps_far_frames_apart():
+    wide, narrow = video(frame_window=T), video(frame_window=1)
+    variables = variables_of(wide)
+    np.testing.assert_allclose(encode(wide, variables), encode(video(), variables), atol=1e-6)
+    assert np.abs(encode(narrow, variables) - encode(wide, variables)).max() > 0.01
+
+
+def test_fewer_frames_are_those_of_linspace():
+    model = video(frames=4)
+    variables = variables_of(model)
+    lengths = np.asarray(CLIPS["n_frames"])
+    chosen = np.stack(
+        [np.round(np.linspace(0, n - 1, 4)).astype(int) if n > 4 else np.arange(4) for n in lengths]
+    )
+    frames = np.take_along_axis(np.asarray(CLIPS["frames"]), chosen[:, :, None], axis=1)
+    few = {
+        "frames": jnp.asarray(frames),
+        "n_frames": jnp.minimum(CLIPS["n_frames"], 4),
+    }
+    np.testing.assert_allclose(
+        encode(model, variables), encode(video(regions=4), variables, few), rtol=0, atol=1e-6
+    )
+
+
+def test_random_frames_in_training_alone():
+    even, random = video(frames=3), video(frames=3, frame_sampling="random")
+    variables = variables_of(even)
+    np.testing.assert_array_equal(encode(even, variables), encode(random, variables))
+    quiet = {"pool_dropout": 0.0}
+    even, random = (dataclasses.replace(m, **quiet) for m in (even, random))
+    drawn = encode(random, variables, train=True, keys=KEYS)
+    assert np.abs(drawn - encode(even, variables, train=True, keys=KEYS)).max() > 0.01
+    np.testing.assert_array_equal(drawn, encode(random, variables, train=True, keys=KEYS))
+    rows = slice(4, 8)
+    part = jax.tree.map(lambda x: x[rows], CLIPS)
+    keys = KEYS.replace(rows=KEYS.rows[rows])
+    np.testing.assert_allclose(
+        encode(random, variables, part, train=True, keys=keys), drawn[rows], rtol=0, atol=1e-6
+    )
+
+
+def test_text_is_read_as_with_images():
+    variables = variables_of(video())
+    found, _ = video().encode(variables, "text", captions(), train=True, keys=None)
+    as_before = hmgr().encode(variables, "text", ITEMS["text"], train=True, keys=None)[0]
+    np.testing.assert_array_equal(found, as_before)
+    assert found.shape == (B, D)
