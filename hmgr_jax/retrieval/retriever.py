@@ -24,6 +24,7 @@ from hmgr_jax.training.check import check
 from hmgr_jax.training.checkpoint import Checkpoints
 from hmgr_jax.training.evaluate import Evaluator
 from hmgr_jax.training.experiment import make_model
+from hmgr_jax.training.judged import Judged
 from hmgr_jax.training.parallel import make_mesh
 
 
@@ -99,6 +100,10 @@ class Retriever:
     ) -> dict[str, float]:
         """Metrics of a split; ``store`` and ``tell`` are those of `Evaluator.matrices`."""
         return self.evaluator.metrics(self.variables, split, protocols, store=store, tell=tell)
+
+    def judged_scores(self, judged: Judged) -> np.ndarray:
+        """Scores float32 [images of the split, judged captions], see `Judged.scores`."""
+        return judged.scores(self.evaluator, self.variables, self.config.data, self.vocabulary)
 
     def store(self, role: str) -> Path | None:
         """Where the scores of train, dev or test are kept until they are evaluated.

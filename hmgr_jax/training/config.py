@@ -34,7 +34,7 @@ _NOT_HASHED = (
     "eval.tile",
 )
 # Files that a result does depend on count by their last name, wherever they lie.
-_BY_NAME = ("data.captions_from", "data.vectors", "data.vocabulary", "init.")
+_BY_NAME = ("data.captions_from", "data.vectors", "data.vocabulary", "eval.judgments", "init.")
 
 
 def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
@@ -99,6 +99,7 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                 "select": "rsum",
                 "batch_size": 256,
                 "tile": 4096,
+                "judgments": "",  # folder of Flickr8k's expert and crowd judgments
             },
             "init": {},  # {part: workdir of a run whose best step this part starts from}
             "parallel": {"mapper": "shard_map", "devices": 0},  # 0 devices: all
