@@ -45,7 +45,7 @@ class Retriever:
         mesh = make_mesh(config.parallel.devices)
         self.evaluator = Evaluator.of(config, model, mesh)
         self.variables = self.evaluator.here(variables)
-        if self.evaluator.needs_train:
+        if model.needs_train:
             train = self.open(("train",)).splits["train"]
             self.variables = self.evaluator.finalized(self.variables, train)
 
