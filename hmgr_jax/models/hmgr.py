@@ -81,6 +81,7 @@ AT_LEAST = {
     "hops": 1,
     "memory_groups": 1,
     "rebuild_memory": 0,
+    "address_gain": 0.0,
 }
 WRITTEN = ("joint", "separate", "visual_only_write", "text_only_write")
 """Memories that last and are written: they can be written anew before evaluation."""
@@ -128,6 +129,7 @@ class HMGR(Model):
     write_rate: float = 0.1
     write_rule: str = "slotwise"
     write_address: str = "learned"
+    address_gain: float = 1.0  # of vectors on their way to an address; √dim makes logits of order 1
     memory_groups: int = 8
     memory_warmup_steps: int = -1
     rebuild_memory: int = 0  # batches of training pairs written anew before evaluation; 0: none
@@ -191,6 +193,7 @@ class HMGR(Model):
             key_features=self.key_dim,
             hops=self.hops,
             write_address=self.write_address,
+            gain=self.address_gain,
             dtype=jnp.dtype(self.dtype),
         )
 

@@ -41,9 +41,9 @@ def starting(model):
 # --- what the memory does, in numpy -----------------------------------------------------------
 
 
-def hop(p, modality, slots, h):
+def hop(p, modality, slots, h, gain):
     """(h after one more hop, what was read, where)."""
-    q, k = linear(p[f"query_{modality}"], h), linear(p["key"], slots)
+    q, k = linear(p[f"query_{modality}"], gain * h), linear(p["key"], gain * slots)
     address = softmax(q @ k.T / np.sqrt(k.shape[1]))
     read = address @ slots
     both = np.concatenate([h, read], axis=1)
@@ -60,6 +60,7 @@ def by_the_specification(
     rate=0.1,
     rule="slotwise",
     address="learned",
+    gain=1.0,
     writers=MODALITIES,
 ):
     """(vectors after the memory, slots [memories, S, D]) of one batch, spec 3.4 and 3.5."""
@@ -73,12 +74,12 @@ def by_the_specification(
         for number, m in enumerate(MODALITIES):
             h = x[m][rows]
             for _ in range(hops):
-                h, read[m], place[m] = hop(p, m, slots[number % memories], h)
+                h, read[m], place[m] = hop(p, m, slots[number % memories], h, gain)
             hats[m][rows] = unit(h)
             both = np.concatenate([x[m][rows], read[m]], axis=1)
             written[m] = np.tanh(linear(p[f"write_content_{m}"], both))
             if address == "learned":
-                place[m] = softmax(linear(p[f"write_place_{m}"], both))
+                place[m] = softmax(linear(p[f"write_place_{m}"], gain * both))
         mean = (read["image"] + read["text"]) / 2
         gate = softmax(
             linear(p["write_gate"], np.concatenate([*(x[m][rows] for m in MODALITIES), mean], 1))
@@ -109,6 +110,7 @@ SPECIFIED = {
     "hme": ({"write_rule": "hme"}, {"rule": "hme"}),
     "rate": ({"write_rate": 0.5}, {"rate": 0.5}),
     "content": ({"write_address": "content"}, {"address": "content"}),
+    "gain": ({"address_gain": 4.0}, {"gain": 4.0}),
     "groups-2": ({"memory_groups": 2}, {"groups": 2}),
     "groups-1": ({"memory_groups": 1}, {"groups": 1}),
 }
@@ -168,6 +170,7 @@ CHANGES = [
     ({"write_rule": "hme"}, MEMORY),
     ({"write_rate": 0.5}, MEMORY),
     ({"write_address": "content"}, MEMORY),
+    ({"address_gain": 4.0}, MEMORY),
     ({"memory_groups": 2}, MEMORY),
     ({"pre_memory_loss": 0.0}, ("total",)),
     ({"memory_warmup_steps": AFTER + 1}, ("after", "total", "score")),
