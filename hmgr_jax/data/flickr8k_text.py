@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from hmgr_jax.data.captions import read_lines
@@ -24,6 +25,22 @@ def read_flickr8k(tokens: str | Path, images: str | Path) -> dict[str, list[str]
         if name in numbered:
             raise UserError(f"{images}:{number} lists {name} again: every image must occur once.")
         numbered[name] = []
+    for name, place, text in _lines_of(tokens):
+        if name in numbered:
+            numbered[name].append((place, text))
+    without = next((name for name, captions in numbered.items() if not captions), None)
+    if without is not None:
+        raise UserError(f"{tokens} has no caption of {without}, which {images} lists.")
+    return {name: [text for _, text in sorted(found)] for name, found in numbered.items()}
+
+
+def captions_by_id(tokens: str | Path) -> dict[str, str]:
+    """Every caption of ``Flickr8k.token.txt`` by its id, ``name#number``; errors as above."""
+    return {f"{name}#{place}": text for name, place, text in _lines_of(Path(tokens))}
+
+
+def _lines_of(tokens: Path) -> Iterator[tuple[str, int, str]]:
+    """(image, number, caption) of every line."""
     for number, line in enumerate(read_lines(tokens), start=1):
         match = _LINE.fullmatch(line)
         if match is None:
@@ -31,9 +48,4 @@ def read_flickr8k(tokens: str | Path, images: str | Path) -> dict[str, list[str]
                 f'{tokens}:{number} is not "name#number, tab, caption" but {line[:40]!r}: give '
                 "Flickr8k's own token file."
             )
-        if match[1] in numbered:
-            numbered[match[1]].append((int(match[2]), match[3]))
-    without = next((name for name, captions in numbered.items() if not captions), None)
-    if without is not None:
-        raise UserError(f"{tokens} has no caption of {without}, which {images} lists.")
-    return {name: [text for _, text in sorted(found)] for name, found in numbered.items()}
+        yield match[1], int(match[2]), match[3]

@@ -19,9 +19,8 @@ from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.layers.masking import l2n
 from hmgr_jax.layers.recurrent import GRU, flip
 from hmgr_jax.models import get_model
-from hmgr_jax.models.base import Codes, Items, Model, Variables
+from hmgr_jax.models.base import Codes, Items, LocalAxis, Model, Variables
 from hmgr_jax.shapes import Array, Float, Int, Tree
-from hmgr_jax.training.parallel import LocalAxis
 
 INPUTS = ("images", "captions", "lengths")
 ENCODERS = {"basic": "linear", "weight_norm": "weight_norm"}

@@ -77,6 +77,29 @@ class GroupedMemory:
         use = use / jnp.maximum(jnp.sum(use, axis=1, keepdims=True), 1e-12)
         return {m: x[order] for m, x in hats.items()}, slots, use
 
+    def rewrite(
+        self,
+        slots: Float[Array, "M S D"],
+        codes: Mapping[str, Float[Array, "n D"]],
+        batch: int,
+        axis: Any,
+    ) -> Float[Array, "M S D"]:
+        """The slots after all pairs of ``codes`` have met them, ``batch`` pairs at a time."""
+        pairs = next(iter(codes.values())).shape[0]
+        batches = -(-pairs // batch)
+        missing = batches * batch - pairs
+
+        def cut(x: Array) -> Array:
+            return jnp.pad(x, ((0, missing), (0, 0))).reshape(batches, batch, -1)
+
+        valid = (jnp.arange(batches * batch) < pairs).reshape(batches, batch)
+
+        def meet(slots: Array, given: tuple[Mapping[str, Array], Array]) -> tuple[Array, None]:
+            _, slots, _ = self.read_then_write(slots, *given, axis)
+            return slots, None
+
+        return jax.lax.scan(meet, slots, ({m: cut(x) for m, x in codes.items()}, valid))[0]
+
     def _write(
         self,
         slots: Array,

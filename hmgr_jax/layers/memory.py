@@ -43,6 +43,9 @@ class MemoryAccess(nn.Module):
 
     Queries and slot keys have ``key_features`` dimensions; hops share their weights.
     ``write_address`` is ``"learned"``, or ``"content"`` to write where the instance last read.
+    ``gain`` multiplies whatever enters the maps of an address. At 1, as specified, unit vectors
+    make logits so small that a fresh memory is read and written everywhere alike: a read's have a
+    standard deviation of 1 / D. At √D their entries are of order one, and so are the logits.
     """
 
     features: int
@@ -51,6 +54,7 @@ class MemoryAccess(nn.Module):
     key_features: int = 256
     hops: int = 2
     write_address: str = "learned"
+    gain: float = 1.0
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
@@ -78,11 +82,12 @@ class MemoryAccess(nn.Module):
         Returns:
             the unit vectors after the last hop, what the last hop read, and where it read.
         """
-        keys = self.key(slots)
+        keys = self.key(self.gain * slots)
         h, read = x, x
         address = jnp.zeros((x.shape[0], self.slots), jnp.float32)
         for _ in range(self.hops):
-            logits = einsum("nk,sk->ns", self.query[modality](h), keys) / self.key_features**0.5
+            query = self.query[modality](self.gain * h)
+            logits = einsum("nk,sk->ns", query, keys) / self.key_features**0.5
             address = jax.nn.softmax(logits, axis=-1)
             read = einsum("ns,sd->nd", address, slots)
             both = jnp.concatenate([h, read], axis=-1)
@@ -97,7 +102,7 @@ class MemoryAccess(nn.Module):
         both = jnp.concatenate([x, read], axis=-1)
         content = jnp.tanh(self.write_content[modality](both))
         if self.write_address == "learned":
-            address = jax.nn.softmax(self.write_place[modality](both), axis=-1)
+            address = jax.nn.softmax(self.write_place[modality](self.gain * both), axis=-1)
         return content, address
 
     def gate(

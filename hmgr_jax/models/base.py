@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from hmgr_jax.layers.dropout import Keys
@@ -101,7 +102,7 @@ class Explanation(NamedTuple):
 
 @runtime_checkable
 class Axis(Protocol):
-    """The devices as a model sees them; the identity on one device (training/parallel.py)."""
+    """The devices as a model sees them: `LocalAxis`, or those of training/parallel.py."""
 
     @property
     def size(self) -> int:
@@ -127,6 +128,34 @@ class Axis(Protocol):
     def pair_rows(self, score: Callable[[Tree, Tree], Array], a: Tree, b: Tree) -> Array:
         """Score matrix [B, B], each device computing the rows of its own ``a``."""
         ...
+
+
+class LocalAxis:
+    """One device without any mapping: everything is the identity."""
+
+    size = 1
+
+    def index(self) -> Int[Array, ""]:
+        """Device 0."""
+        return jnp.zeros((), jnp.int32)
+
+    def gather(self, tree: Tree) -> Tree:
+        """The tree itself."""
+        return tree
+
+    def mean(self, x: Array) -> Array:
+        """``x`` itself."""
+        return x
+
+    def sum(self, x: Array) -> Array:
+        """``x`` itself."""
+        return x
+
+    def pair_rows(
+        self, score: Callable[[Tree, Tree], Array], a: Tree, b: Tree
+    ) -> Float[Array, "B B"]:
+        """The score matrix."""
+        return score(a, b)
 
 
 @dataclass(frozen=True)
@@ -198,8 +227,28 @@ class Model:
         """Vectors for inner-product search."""
         raise NotImplementedError
 
-    def finalize(self, variables: Variables, train_codes: Mapping[str, Codes]) -> Variables:
-        """Variables for evaluation, from the codes of the training items; by default unchanged."""
+    @property
+    def needs_train(self) -> bool:
+        """Whether ``finalize`` makes something of the training items, which then are encoded."""
+        return type(self).finalize is not Model.finalize
+
+    def before_finalize(self, variables: Variables) -> Variables:
+        """Variables with which the training items are encoded for ``finalize``."""
+        return variables
+
+    def finalize(
+        self,
+        variables: Variables,
+        train_codes: Mapping[str, Codes],
+        rows: Mapping[str, np.ndarray],
+    ) -> Variables:
+        """Variables for evaluation; by default unchanged.
+
+        Args:
+            variables: as they were trained.
+            train_codes: {modality: codes of the training items, in order}.
+            rows: {modality: int [N]}, which item each of the N training rows holds.
+        """
         return variables
 
     def parts(self) -> Parts:

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hmgr_jax.errors import UserError
 from hmgr_jax.layers.dropout import Keys
@@ -40,6 +42,7 @@ from hmgr_jax.models.base import (
     Codes,
     Feature,
     Items,
+    LocalAxis,
     Model,
     Parts,
     Plan,
@@ -90,7 +93,13 @@ AT_LEAST = {
     "key_dim": 1,
     "hops": 1,
     "memory_groups": 1,
+    "rebuild_memory": 0,
+    "address_gain": 0.0,
 }
+WRITTEN = ("joint", "separate", "visual_only_write", "text_only_write")
+"""Memories that last and are written: they can be written anew before evaluation."""
+REBUILD_BATCH = 128
+"""Pairs that meet the memory together when it is rebuilt: a batch of the published schedule."""
 
 
 @dataclass(frozen=True)
@@ -137,8 +146,10 @@ class HMGR(Model):
     write_rate: float = 0.1
     write_rule: str = "slotwise"
     write_address: str = "learned"
+    address_gain: float = 1.0  # of vectors on their way to an address; √dim makes logits of order 1
     memory_groups: int = 8
     memory_warmup_steps: int = -1
+    rebuild_memory: int = 0  # batches of training pairs written anew before evaluation; 0: none
     # loss
     margin: float = 0.2
     pre_memory_loss: float = 1.0
@@ -209,6 +220,7 @@ class HMGR(Model):
             key_features=self.key_dim,
             hops=self.hops,
             write_address=self.write_address,
+            gain=self.address_gain,
             dtype=jnp.dtype(self.dtype),
         )
 
@@ -269,6 +281,34 @@ class HMGR(Model):
             writes=self.memory != "learned",
         )
 
+    @property
+    def needs_train(self) -> bool:
+        """To rebuild the memory."""
+        return self.rebuild_memory > 0 and self.memory in WRITTEN
+
+    def before_finalize(self, variables: Variables) -> Variables:
+        """The memory asleep: what is written are the vectors before it."""
+        memory = variables.memory.replace(active=jnp.zeros_like(variables.memory.active))
+        return replace(variables, memory=memory)
+
+    def finalize(
+        self,
+        variables: Variables,
+        train_codes: Mapping[str, Codes],
+        rows: Mapping[str, np.ndarray],
+    ) -> Variables:
+        """Write so many batches of training pairs into the stored memory (spec 3.6).
+
+        The weights are final and there is no gradient ("precise memory"). The pairs are drawn
+        without replacement, always the same, in an order that does not follow the images.
+        """
+        if not self.needs_train:
+            return variables
+        drawn = np.random.default_rng(0).permutation(len(rows["text"]))
+        drawn = drawn[: self.rebuild_memory * REBUILD_BATCH]
+        codes = {m: np.asarray(train_codes[m])[rows[m][drawn]] for m in self.modalities}
+        return replace(variables, memory=_rebuilt(self, variables, codes))
+
     # --- loss ---------------------------------------------------------------------------------
 
     def loss(
@@ -316,6 +356,15 @@ class HMGR(Model):
             "memory/norm": jnp.sqrt(jnp.mean(jnp.sum(slots**2, axis=-1))),
         }
         return total, terms, variables.stats, memory
+
+
+@partial(jax.jit, static_argnums=0)
+def _rebuilt(model: HMGR, variables: Variables, codes: Mapping[str, Array]) -> MemoryState:
+    memory = model._memory(variables)
+    slots = memory.rewrite(model._slots(variables), codes, REBUILD_BATCH, LocalAxis())
+    return variables.memory.replace(
+        slots=slots, written=variables.memory.written + len(codes["text"])
+    )
 
 
 class VisualTower(nn.Module):

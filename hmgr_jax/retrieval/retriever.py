@@ -24,6 +24,7 @@ from hmgr_jax.training.check import check
 from hmgr_jax.training.checkpoint import Checkpoints
 from hmgr_jax.training.evaluate import Evaluator
 from hmgr_jax.training.experiment import make_model
+from hmgr_jax.training.judged import Judged
 from hmgr_jax.training.parallel import make_mesh
 
 
@@ -44,7 +45,7 @@ class Retriever:
         mesh = make_mesh(config.parallel.devices)
         self.evaluator = Evaluator.of(config, model, mesh)
         self.variables = self.evaluator.here(variables)
-        if self.evaluator.needs_train:
+        if model.needs_train:
             train = self.open(("train",)).splits["train"]
             self.variables = self.evaluator.finalized(self.variables, train)
 
@@ -99,6 +100,10 @@ class Retriever:
     ) -> dict[str, float]:
         """Metrics of a split; ``store`` and ``tell`` are those of `Evaluator.matrices`."""
         return self.evaluator.metrics(self.variables, split, protocols, store=store, tell=tell)
+
+    def judged_scores(self, judged: Judged) -> np.ndarray:
+        """Scores float32 [images of the split, judged captions], see `Judged.scores`."""
+        return judged.scores(self.evaluator, self.variables, self.config.data, self.vocabulary)
 
     def store(self, role: str) -> Path | None:
         """Where the scores of train, dev or test are kept until they are evaluated.

@@ -18,6 +18,7 @@ from hmgr_jax.training import hosts, loop, recipe_file, results
 from hmgr_jax.training.ensemble import mean_of_runs
 from hmgr_jax.training.experiment import Experiment, build
 from hmgr_jax.training.flops import matmul_flops
+from hmgr_jax.training.judged import open_judged
 from hmgr_jax.training.named_leaves import by_name
 from hmgr_jax.training.progress import table
 from hmgr_jax.training.workdir import write_json_atomic, write_text_atomic
@@ -75,6 +76,7 @@ def evaluate(retriever: Retriever, split: str) -> int:
     config = retriever.config
     names = results.protocols(config, split)
     data, store = retriever.open((split,)), retriever.store(split)
+    people = open_judged(config.eval, data.splits[split])
     hosts.stop_at_once()
     hosts.demand_same(
         configuration=configs.config_hash(config),
@@ -83,13 +85,17 @@ def evaluate(retriever: Retriever, split: str) -> int:
         data=data.fingerprint,
         weights=retriever.variables,
     )
+    metrics = retriever.evaluate(data.splits[split], names, store=store, tell=True)
+    if people:
+        metrics |= people.metrics(retriever.judged_scores(people))
     found = results.record(
         config,
         protocols=names,
         split=split,
-        metrics=retriever.evaluate(data.splits[split], names, store=store, tell=True),
+        metrics=metrics,
         step=retriever.step,
         fingerprint=data.fingerprint,
+        judgments=people.counts() if people else None,
     )
     return _finish(found, config, retriever.workdir / f"evaluation-{split}.json", [store])
 

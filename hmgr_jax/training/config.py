@@ -20,7 +20,7 @@ from hmgr_jax.models import defaults, unknown_name
 
 OPEN_GROUPS: Mapping[str, Any] = {"train.lr_factors": 1.0, "init": ""}
 """Groups whose keys are parts of the model, with a value of the type that theirs have."""
-SCORING = ("model.score_step",)
+SCORING = ("model.score_step", "model.rebuild_memory")
 """Hyper-parameters that shape no parameter and only say how pairs are scored: they may differ
 between training and a later evaluation, where a system has them."""
 # What a result does not depend on: where the data lies (its fingerprint tells), what is printed,
@@ -34,7 +34,7 @@ _NOT_HASHED = (
     "eval.tile",
 )
 # Files that a result does depend on count by their last name, wherever they lie.
-_BY_NAME = ("data.captions_from", "data.vectors", "data.vocabulary", "init.")
+_BY_NAME = ("data.captions_from", "data.vectors", "data.vocabulary", "eval.judgments", "init.")
 
 
 def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
@@ -101,6 +101,7 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                 "select": "rsum",
                 "batch_size": 256,
                 "tile": 4096,
+                "judgments": "",  # folder of Flickr8k's expert and crowd judgments
             },
             "init": {},  # {part: workdir of a run whose best step this part starts from}
             "parallel": {"mapper": "shard_map", "devices": 0},  # 0 devices: all

@@ -16,6 +16,7 @@ from hmgr_jax.retrieval.retriever import Retriever
 from hmgr_jax.retrieval.room import demand_room
 from hmgr_jax.training import config as configs
 from hmgr_jax.training import results
+from hmgr_jax.training.judged import open_judged
 
 Pair = tuple[str, str]
 
@@ -45,6 +46,7 @@ def mean_of_runs(runs: Sequence[Retriever], role: str) -> dict[str, Any]:
     for run, split in zip(runs, splits, strict=True):
         _demand_same_items(first, splits[0], run, split)
     names = results.protocols(first.config, role)
+    people = open_judged(first.config.eval, splits[0])
     metrics: dict[str, float] = {}
     for (a, b), scores in _mean(runs, splits, role).items():
         metrics |= evaluate_all(
@@ -55,6 +57,9 @@ def mean_of_runs(runs: Sequence[Retriever], role: str) -> dict[str, Any]:
             modalities=(a, b),
             families=splits[0].families,
         )
+    if people:
+        each = [run.judged_scores(people) for run in runs]
+        metrics |= people.metrics(np.mean(each, axis=0))
     return {
         "model": "+".join(run.config.model.name for run in runs),
         "protocol": ",".join(names),
@@ -69,6 +74,7 @@ def mean_of_runs(runs: Sequence[Retriever], role: str) -> dict[str, Any]:
             for run in runs
         ],
         "data_fingerprint": opened[0].fingerprint,
+        **({"judgments": people.counts()} if people else {}),
     }
 
 

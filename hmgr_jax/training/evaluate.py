@@ -210,17 +210,13 @@ class Evaluator:
         """Variables on the devices of this process."""
         return replicate(self.mesh, hosts.here(variables))
 
-    @property
-    def needs_train(self) -> bool:
-        """Whether the model makes something of the training items before evaluation."""
-        return type(self.model).finalize is not Model.finalize
-
     def finalized(self, variables: Variables, train: Split) -> Variables:
         """Variables for evaluation; encodes the training items only for models that ask."""
         variables = self.here(variables)
-        if not self.needs_train:
+        if not self.model.needs_train:
             return variables
-        return self.model.finalize(variables, self.encode_split(variables, train))
+        codes = self.encode_split(self.model.before_finalize(variables), train)
+        return self.model.finalize(variables, codes, train.rows)
 
 
 class _ScoreTile:

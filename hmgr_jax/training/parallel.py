@@ -6,12 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from hmgr_jax.shapes import Array, Float, Int, Tree
+from hmgr_jax.shapes import Array, Int, Tree
 
 DATA = "data"
 MAPPERS = ("shard_map", "pmap")
@@ -44,34 +43,6 @@ class MappedAxis:
     def pair_rows(self, score: Callable[[Tree, Tree], Array], a: Tree, b: Tree) -> Array:
         """Score matrix [B, B]: own rows of ``a`` with all of ``b``, then the rows gathered."""
         return self.gather(score(a, self.gather(b)))
-
-
-class LocalAxis:
-    """One device without any mapping: everything is the identity."""
-
-    size = 1
-
-    def index(self) -> Int[Array, ""]:
-        """Device 0."""
-        return jnp.zeros((), jnp.int32)
-
-    def gather(self, tree: Tree) -> Tree:
-        """The tree itself."""
-        return tree
-
-    def mean(self, x: Array) -> Array:
-        """``x`` itself."""
-        return x
-
-    def sum(self, x: Array) -> Array:
-        """``x`` itself."""
-        return x
-
-    def pair_rows(
-        self, score: Callable[[Tree, Tree], Array], a: Tree, b: Tree
-    ) -> Float[Array, "B B"]:
-        """The score matrix."""
-        return score(a, b)
 
 
 def make_mesh(devices: int = 0) -> Mesh:

@@ -18,7 +18,7 @@ from hmgr_jax.data.open import open_data
 from hmgr_jax.errors import UserError
 from hmgr_jax.metrics.protocols import Sides, get_protocol
 from hmgr_jax.training import config as configs
-from hmgr_jax.training import hosts, plots
+from hmgr_jax.training import hosts, judged, plots
 from hmgr_jax.training.checkpoint import Checkpoints
 from hmgr_jax.training.evaluate import Evaluator, recall_table
 from hmgr_jax.training.experiment import Experiment
@@ -44,6 +44,7 @@ def record(
     metrics: Mapping[str, float],
     step: int,
     fingerprint: str,
+    judgments: Mapping[str, Mapping[str, int]] | None = None,
 ) -> dict[str, Any]:
     """What is written of an evaluation: the numbers and all that they depend on."""
     return {
@@ -54,6 +55,7 @@ def record(
         "step": step,
         "config_hash": configs.config_hash(config),
         "data_fingerprint": fingerprint,
+        **({"judgments": judgments} if judgments else {}),
     }
 
 
@@ -100,6 +102,10 @@ def finish(
     variables = replicate(experiment.mesh, state).variables(None)
     variables = evaluator.finalized(variables, splits["train"])
     metrics = evaluator.metrics(variables, splits["test"], config.eval.protocols, tell=True)
+    people = judged.open_judged(config.eval, splits["test"])
+    if people:
+        words = experiment.data.vocabulary
+        metrics |= people.metrics(people.scores(evaluator, variables, config.data, words))
     found = record(
         config,
         protocols=config.eval.protocols,
@@ -107,6 +113,7 @@ def finish(
         metrics=metrics,
         step=step,
         fingerprint=experiment.data.fingerprint,
+        judgments=people.counts() if people else None,
     )
     if hosts.first():
         plots.curves(workdir, step)
@@ -133,17 +140,22 @@ def _dev_rows(workdir: Path, select: str) -> list[dict[str, float]]:
 
 
 def show(results: Mapping[str, Any], data: str) -> None:
-    """Print an evaluation on the data set named ``data``: its protocols and a table."""
+    """Print an evaluation on the data set named ``data``: its protocols and its tables."""
     _show_protocols(results)
     runs = results.get("runs")
     what = f"mean scores of {len(runs)} runs" if runs else f"step {results['step']}"
     title = f"{results['model']} on {data}, {results['split']}, {what}"
-    table(title, recall_table(results["metrics"]))
+    graded = {k: v for k, v in results["metrics"].items() if k.startswith(judged.PREFIX)}
+    table(title, recall_table({k: v for k, v in results["metrics"].items() if k not in graded}))
+    if graded:
+        table("agreement with people", recall_table(graded))
 
 
 def _show_protocols(results: Mapping[str, Any]) -> None:
     for name in results["protocol"].split(","):
         print(f"{name}: {get_protocol(name).description}")
+    for line in judged.describe(results.get("judgments", {}), results["split"]):
+        print(line)
 
 
 def show_files(results: Mapping[str, Any], workdir: Path) -> None:
@@ -196,6 +208,7 @@ def check_protocols(experiment: Experiment) -> None:
         sides = Sides(split.groups[a], split.groups[b], (a, b), split.families)
         for name in names:
             get_protocol(name).check(sides)
+    judged.open_judged(evaluation, experiment.data.splits["test"])
     known = _metric_names(evaluation.dev_protocols, (a, b))
     if evaluation.select not in known:
         raise UserError(

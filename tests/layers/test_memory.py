@@ -145,3 +145,20 @@ def test_a_new_memory_changes_little():
     x = jnp.asarray(unit(normal(20, 16)))
     hopped, _, _ = module.apply(params, slots, x, "image", method="read")
     assert np.sum(np.asarray(hopped * x), axis=1).min() > 0.8
+
+
+def test_a_fresh_memory_has_places_only_with_a_gain():
+    """Unit vectors of the published sizes: without it every slot is read and written alike."""
+    features, slots = 256, 128
+    memory = initial_slots(jax.random.key(0), 1, slots, features)[0]
+    x = jnp.asarray(unit(normal(50, features)))
+
+    def entropies(gain):
+        module = MemoryAccess(features, slots, ("image", "text"), key_features=256, gain=gain)
+        params = jax.jit(lambda key: module.init(key, memory, method="touch"))(jax.random.key(1))
+        _, read, at = module.apply(params, memory, x, "image", method="read")
+        _, place = module.apply(params, x, read, at, "image", method="content")
+        return [float(-jnp.mean(jnp.sum(a * jnp.log(a), axis=1))) for a in (at, place)]
+
+    np.testing.assert_allclose(entropies(1.0), np.log(slots), atol=0.01)
+    assert max(entropies(features**0.5)) < np.log(slots) - 0.3

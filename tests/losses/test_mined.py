@@ -8,7 +8,8 @@ from jax.sharding import PartitionSpec as P
 
 from hmgr_jax.losses.mined import mined_triplet
 from hmgr_jax.losses.triplet import negatives, triplet
-from hmgr_jax.training.parallel import DATA, LocalAxis, MappedAxis, make_mesh
+from hmgr_jax.models.base import LocalAxis
+from hmgr_jax.training.parallel import DATA, MappedAxis, make_mesh
 
 SIZE, FEATURES = 8, 3
 VALID = jnp.arange(SIZE) < 7

@@ -9,8 +9,8 @@ from hmgr_cases import AFTER, BEFORE, SIZES, B, D, S, codes, hmgr, row, variable
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.layers.memory import write, write_shares
 from hmgr_jax.losses.triplet import negatives, triplet
+from hmgr_jax.models.base import LocalAxis
 from hmgr_jax.training.checkpoint import Checkpoints
-from hmgr_jax.training.parallel import LocalAxis
 
 GROUPS = 8
 WRITERS = ("write_content_image", "write_content_text", "write_place_image", "write_place_text")

@@ -15,9 +15,8 @@ from hmgr_jax.layers.matching import RAW_NORMS, Attention, Contexts, Queries
 from hmgr_jax.layers.matching_units import UNITS
 from hmgr_jax.layers.packing import pack
 from hmgr_jax.models import get_model
-from hmgr_jax.models.base import Plan, Variables
+from hmgr_jax.models.base import LocalAxis, Plan, Variables
 from hmgr_jax.models.imram import IMRAM
-from hmgr_jax.training.parallel import LocalAxis
 
 IMAGES, REGIONS, CAPTIONS, LONGEST, FEATURES, DIM = 3, 4, 3, 5, 6, 8
 LENGTHS = np.array([5, 2, 4])

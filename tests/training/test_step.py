@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hmgr_jax.models.base import Feature, Model, Variables
+from hmgr_jax.models.base import Feature, LocalAxis, Model, Variables
 from hmgr_jax.training.optimizer import Optimizer, Schedule, Stage
 from hmgr_jax.training.parallel import (
     MAPPERS,
-    LocalAxis,
     MappedAxis,
     make_mesh,
     map_step,
