@@ -3,7 +3,8 @@
 ``python -m hmgr_jax.prepare scan`` checks a SCAN, VSRN or IMRAM folder, stores every image once and
 in float16:
 
-    --source DIR                 {split}_ims.npy or _feat.npy, _caps.txt, _ids.txt, _boxes.npy
+    --source DIR                 {split}_ims.npy or _feat.npy, _caps.txt, _ids.txt, and what there
+                                 is of _boxes.npy, _counts.npy, _labels.npy, _scores.npy, _wh.npy
     --out DIR                    the folder to make
     --splits train,dev,test      by default all that the folder holds
     --captions-per-image N       where rows repeat but there are no ids
@@ -57,11 +58,11 @@ Options of all but scan:
 
     --key NAME                   what the ids of the features are: filename, stem, cocoid, padded
                                  or imgid; by default whichever of them fits all images
-    --restval                    take the images of Karpathy's split restval into train
-    --captions-per-image N       keep the first N captions of an image (or video)
+    --captions-per-image N       keep the first N captions of an image or video
 
 Options of bottom-up, karpathy and folder:
 
+    --restval                    take the images of Karpathy's split restval into train
     --regions N                  keep at most the first N regions of an image; images with fewer are
                                  filled up with zeros, and {split}_counts.npy says how many are true
 

@@ -156,6 +156,20 @@ def test_captions_that_name_their_images_must_fit(tmp_path, refused):
     refused("names images but", *command)
 
 
+def test_labels_scores_and_sizes_of_the_real_regions_are_carried_through(real_data, tmp_path):
+    raw, out = real_data / "f8k_regions", tmp_path / "out"
+    if not raw.is_dir():
+        pytest.skip(f"no f8k_regions in {real_data}")
+    assert prepare("scan", "--source", raw, "--splits", "dev", "--out", out) == 0
+    for name in ("ims", "boxes", "labels", "scores", "wh"):
+        was, made = (np.load(root / f"dev_{name}.npy") for root in (raw, out))
+        assert was.dtype == made.dtype
+        np.testing.assert_array_equal(was, made)
+    found = opened(out, "dev")["dev"].sources["image"].gather(np.arange(113))
+    np.testing.assert_array_equal(found["labels"], np.load(raw / "dev_labels.npy"))
+    np.testing.assert_array_equal(found["scores"], np.load(raw / "dev_scores.npy"))
+
+
 def test_the_prepared_flickr8k_trains_to_the_same_metrics(real_data, tmp_path):
     raw, out = real_data / "f8k_precomp", tmp_path / "f8k"
     if not raw.is_dir():
