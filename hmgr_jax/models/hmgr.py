@@ -288,6 +288,8 @@ class HMGR(Model):
 
     def before_finalize(self, variables: Variables) -> Variables:
         """The memory asleep: what is written are the vectors before it."""
+        if self.memory == "none":
+            return variables
         memory = variables.memory.replace(active=jnp.zeros_like(variables.memory.active))
         return replace(variables, memory=memory)
 

@@ -88,6 +88,8 @@ def test_memories_that_do_not_last_are_left_alone(memory):
     assert not model.needs_train
     kept = variables_of(model)
     assert model.finalize(kept, train_codes(), ROWS) is kept
+    if memory == "none":
+        assert model.before_finalize(kept) is kept
 
 
 def test_off_by_default_and_in_vse():
