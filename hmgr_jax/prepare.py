@@ -34,7 +34,14 @@ in float16:
     --dev 0.1 --test 0.1         shares of the pictures, where there is no column split
     --out DIR
 
-Options of all but scan:
+``python -m hmgr_jax.prepare array-record`` makes a TFDS dataset of ArrayRecord files from a folder
+that can be trained on, raw or prepared:
+
+    --source DIR                 as for scan; also small arrays of regions, where there are any
+    --out DIR                    for data.source=array_record, and for tfds.builder_from_directory
+    --splits, --captions-per-image   as for scan
+
+Options of bottom-up, karpathy and folder:
 
     --key NAME                   what the ids of the features are: filename, stem, cocoid, padded
                                  or imgid; by default whichever of them fits all images
@@ -62,6 +69,7 @@ if TYPE_CHECKING:
 JOINING = ("key", "restval", "captions-per-image")
 VERBS = {
     "scan": ("source", "out", "splits", "captions-per-image"),
+    "array-record": ("source", "out", "splits", "captions-per-image"),
     "bottom-up": ("source", "captions", "out", "regions", "dev", "test", *JOINING),
     "karpathy": ("json", "features", "ids", "array", "no-boxes", "out", *JOINING),
     "folder": (
@@ -95,8 +103,11 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     from hmgr_jax.preparation import plans, writing  # after the flags are known to be right
 
+    layout = plans.layout(verb)
+
     makers: dict[str, Callable[[argparse.Namespace], Plan]] = {
         "scan": plans.scan,
+        "array-record": plans.array_record,
         "bottom-up": plans.bottom_up,
         "karpathy": plans.karpathy,
         "folder": plans.folder,
@@ -104,7 +115,7 @@ def run(arguments: Sequence[str]) -> int:
     out = Path(plans.demand(flags, "out"))
     try:
         plan = makers[verb](flags)
-        made = writing.write(plan, out)
+        made = writing.write(plan, out, layout)
     except writing.Terminated:
         print("error: Stopped by SIGTERM: the same command goes on.", file=sys.stderr, flush=True)
         return 143
@@ -153,7 +164,9 @@ def _report(plan: Plan, out: Path, made: bool) -> None:
     )
     print(f"{out} holds images: {counts}.")
     recipe = "coco" if "testall" in plan.splits else "f8k"
-    print(f"Train: python -m hmgr_jax.main --config configs/{recipe}.py --config.data.root={out}")
+    source = " --config.data.source=array_record" if "shard_bytes" in plan.about else ""
+    command = f"python -m hmgr_jax.main --config configs/{recipe}.py --config.data.root={out}"
+    print(f"Train: {command}{source}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hmgr_jax.data.npy_rows import NpyRows
+from hmgr_jax.data.npy_rows import NpyRows, Rows
 from hmgr_jax.data.split import Items
 from hmgr_jax.errors import FoundNonFinite, UserError
 
@@ -28,7 +28,10 @@ class RegionSource:
     lengths: np.ndarray | None = None
 
     def __init__(
-        self, path: str | Path, rows: np.ndarray | None = None, boxes: np.ndarray | None = None
+        self,
+        path: str | Path | Rows,
+        rows: np.ndarray | None = None,
+        boxes: np.ndarray | None = None,
     ) -> None:
         self.file = open_features(path)
         self.rows = np.arange(len(self.file)) if rows is None else np.asarray(rows, np.int64)
@@ -77,15 +80,15 @@ class RegionSource:
             # All bits of the exponent set: three times faster than isfinite for float16.
             if not self._checked[row] and (values & exponent).max() == exponent:
                 raise FoundNonFinite(
-                    f"{self.file.path} holds NaN or infinity in row {row} (counted from 0): "
-                    "extract the features of that image again."
+                    f"{self.file.path} holds NaN or infinity in {self.file.spot(row)}: extract the "
+                    "features of that image again."
                 )
             self._checked[row] = True
 
 
-def open_features(path: str | Path) -> NpyRows:
+def open_features(path: str | Path | Rows) -> Rows:
     """Open a feature file and refuse one that is not float16 or float32 [rows, R, D]."""
-    file = NpyRows(path)
+    file: Rows = NpyRows(path) if isinstance(path, str | Path) else path
     if file.dtype not in (np.dtype(np.float16), np.dtype(np.float32)):
         raise UserError(
             f"{path} holds {file.dtype} where float16 or float32 was expected: convert it."

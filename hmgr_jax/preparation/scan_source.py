@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hmgr_jax.data.boxes import read_boxes
-from hmgr_jax.data.npy_rows import NpyRows
+from hmgr_jax.data.npy_rows import Rows
 from hmgr_jax.data.regions import open_features
 from hmgr_jax.data.scan_files import ScanFiles, demand_files, find_split, pair_captions
 from hmgr_jax.errors import UserError
@@ -34,7 +34,7 @@ class _Split:
     """One split of the folder, and which of its rows are kept."""
 
     files: ScanFiles
-    rows: NpyRows
+    rows: Rows
     kept: np.ndarray
     """int [images], the first row of each image."""
     ends: np.ndarray

@@ -7,9 +7,10 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,6 +27,15 @@ from hmgr_jax.training.workdir import lock, write_json_atomic, write_text_atomic
 SAVE_SECONDS = 5.0
 """At most so much work is lost by a kill."""
 Files = Mapping[str, Mapping[str, RowFile]]
+
+
+class Layout(NamedTuple):
+    """How the arrays of a plan lie on the disk."""
+
+    units: Callable[[Plan], Mapping[str, int]]
+    """How many parts of every split are written one by one."""
+    fill: Callable[[Path, Plan, Written], list[str]]
+    """Write into a folder what is not written yet; the names of the files."""
 
 
 class Terminated(BaseException):
@@ -52,11 +62,12 @@ def demand_free(out: Path, key: str) -> bool:
     )
 
 
-def write(plan: Plan, out: Path) -> bool:
+def write(plan: Plan, out: Path, layout: Layout | None = None) -> bool:
     """Make ``out`` as ``plan`` says, going on where an earlier attempt was stopped.
 
-    Whatever ends it early, a signal, a bad row, a full disk, the rows written so far are remembered
-    in ``{out}.partial``. Returns False where ``out`` was there already, whole.
+    Whatever ends it early, a signal, a bad row, a full disk, what is written so far is remembered
+    in ``{out}.partial``. ``layout`` is `ROWS` by default. Returns False where ``out`` was there
+    already, whole.
 
     Raises:
         UserError: ``out`` holds something else, the disk has no room, or a row is bad.
@@ -69,17 +80,10 @@ def write(plan: Plan, out: Path) -> bool:
         if not demand_free(out, key):  # another process has made it meanwhile
             shutil.rmtree(partial)
             return False
-        rows = {name: len(split) for name, split in plan.splits.items()}
-        written = Written(partial, plan.key(whole=False), rows)
-        written.forget(plan.source.changed(written.begun))
+        layout = layout or ROWS
+        written = Written(partial, plan.key(whole=False), layout.units(plan))
         names = _write_texts(partial, plan)
-        files = _open_files(partial, plan, written)
-        names += [f"{split}_{end}.npy" for split, found in files.items() for end in found]
-        try:
-            _write_rows(plan, files, written)
-        finally:
-            for file in _each(files):
-                file.close()
+        names += layout.fill(partial, plan, written)
         described = manifest.describe(partial, names, plan)
         made = {"key": key, "version": hmgr_jax.__version__, **plan.about}
         write_json_atomic(partial / manifest.PREPARED, made)
@@ -90,9 +94,28 @@ def write(plan: Plan, out: Path) -> bool:
     return True
 
 
-def _open_files(folder: Path, plan: Plan, written: Written) -> Files:
-    """The files of all arrays; a split with a file that had to be begun counts as unwritten."""
+def _rows(plan: Plan) -> dict[str, int]:
+    return {name: len(split) for name, split in plan.splits.items()}
+
+
+def _fill_rows(folder: Path, plan: Plan, written: Written) -> list[str]:
+    """A ``.npy`` file an array, with a row an image."""
+    written.forget(plan.source.changed(written.begun))
     _demand_room(folder, plan)
+    files = open_files(folder, plan, written)
+    try:
+        _write_rows(plan, files, written)
+    finally:
+        close_files(files)
+    return [f"{split}_{end}.npy" for split, found in files.items() for end in found]
+
+
+ROWS = Layout(_rows, _fill_rows)
+"""What training reads fastest."""
+
+
+def open_files(folder: Path, plan: Plan, written: Written) -> Files:
+    """The files of all arrays; a split with a file that had to be begun counts as unwritten."""
     files = {
         name: {
             end: RowFile(folder / f"{name}_{end}.npy", len(split), array)
@@ -154,6 +177,12 @@ def _save(files: Files, written: Written) -> None:
     for file in _each(files):
         file.sync()
     written.save()
+
+
+def close_files(files: Files) -> None:
+    """Close all files."""
+    for file in _each(files):
+        file.close()
 
 
 def _each(files: Files) -> Iterator[RowFile]:
