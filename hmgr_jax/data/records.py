@@ -111,7 +111,9 @@ def _readable(root: Path, load: Callable[[], Any]) -> tfds.core.DatasetBuilder:
     """The builder, if its files can be read without TensorFlow."""
     try:
         builder = load()
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except tfds.core.DatasetNotFoundError:
+        raise
+    except Exception as error:  # TFDS lets through what its many parsers raise
         raise UserError(
             f"{root} has descriptions that TFDS cannot read ({' '.join(str(error).split())[:200]}"
             "): copy it again or prepare it again."
