@@ -8,6 +8,11 @@ in float16:
     --splits train,dev,test      by default all that the folder holds
     --captions-per-image N       where rows repeat but there are no ids
 
+``python -m hmgr_jax.prepare array-record`` makes a TFDS dataset in ArrayRecord files, for
+--config.data.source=array_record and for ``tfds.builder_from_directory``, from such a folder, raw
+or prepared, with all that it holds of regions; features keep their precision. It takes the four
+options of scan and no others.
+
 ``python -m hmgr_jax.prepare bottom-up`` reads the base64 TSV of bottom-up attention (6 columns, or
 10 with objects and attributes):
 
@@ -34,14 +39,7 @@ in float16:
     --dev 0.1 --test 0.1         shares of the pictures, where there is no column split
     --out DIR
 
-``python -m hmgr_jax.prepare array-record`` makes a TFDS dataset of ArrayRecord files from a folder
-that can be trained on, raw or prepared:
-
-    --source DIR                 as for scan; also small arrays of regions, where there are any
-    --out DIR                    for data.source=array_record, and for tfds.builder_from_directory
-    --splits, --captions-per-image   as for scan
-
-Options of bottom-up, karpathy and folder:
+Options of all but scan:
 
     --key NAME                   what the ids of the features are: filename, stem, cocoid, padded
                                  or imgid; by default whichever of them fits all images
@@ -103,15 +101,17 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     from hmgr_jax.preparation import plans, writing  # after the flags are known to be right
 
-    layout = plans.layout(verb)
-
     makers: dict[str, Callable[[argparse.Namespace], Plan]] = {
         "scan": plans.scan,
-        "array-record": plans.array_record,
         "bottom-up": plans.bottom_up,
         "karpathy": plans.karpathy,
         "folder": plans.folder,
     }
+    layout = writing.ROWS
+    if verb == "array-record":
+        from hmgr_jax.preparation import array_record  # which loads tensorflow-datasets
+
+        makers[verb], layout = array_record.of_flags, array_record.RECORDS
     out = Path(plans.demand(flags, "out"))
     try:
         plan = makers[verb](flags)

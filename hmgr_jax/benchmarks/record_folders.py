@@ -27,7 +27,7 @@ def open_as(source: str, root: Path, splits: Mapping[str, str]) -> DataSet:
     """Write the SCAN folder ``root`` as ``source``, into ``root/records``, and open that."""
     out = root / "records"
     if source == "array_record":
-        write(array_record.plan(root, list(splits.values()), None), out, array_record.RECORDS)
+        write(array_record.plan(root, list(splits.values())), out, array_record.RECORDS)
         return open_array_record(out, splits=splits)
     with contextlib.redirect_stdout(io.StringIO()):  # what is printed is one row of JSON
         CompressedRecords(source=root, data_dir=out).download_and_prepare()

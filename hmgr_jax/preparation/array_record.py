@@ -6,6 +6,8 @@ arrays also lie beside the records in the layout of a SCAN folder, so that openi
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import os
 import shutil
 import tempfile
@@ -17,6 +19,7 @@ import tensorflow_datasets as tfds
 from hmgr_jax.data.record_features import DESCRIPTIONS
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation.plan import FEATURES, Chunk, Plan, SplitPlan
+from hmgr_jax.preparation.plans import demand
 from hmgr_jax.preparation.progress import Bar
 from hmgr_jax.preparation.row_file import RowFile
 from hmgr_jax.preparation.tfds_builder import (
@@ -28,17 +31,25 @@ from hmgr_jax.preparation.tfds_builder import (
     examples,
     plan_folder,
 )
-from hmgr_jax.preparation.writing import Layout, close_files, open_files
+from hmgr_jax.preparation.writing import Files, Layout
 from hmgr_jax.preparation.written import Written
 
 _SHARD = ".shard"
 _BESIDES = 1 << 10  # bytes of a record that are not its arrays, about
 
 
-def plan(root: Path, splits: list[str] | None, captions_per_image: int | None) -> Plan:
+def of_flags(flags: argparse.Namespace) -> Plan:
     """Of ``prepare array-record``."""
+    splits = [name for name in (flags.splits or "").split(",") if name]
+    return plan(Path(demand(flags, "source")), splits, flags.captions_per_image)
+
+
+def plan(
+    root: Path, splits: list[str] | None = None, captions_per_image: int | None = None
+) -> Plan:
+    """The records of a folder; for `hmgr_jax.preparation.writing.write` with `RECORDS`."""
     found = plan_folder(root, splits, captions_per_image)
-    return Plan(found.splits, found.source, {**found.about, "shard_bytes": SHARD_BYTES})
+    return dataclasses.replace(found, about={**found.about, "shard_bytes": SHARD_BYTES})
 
 
 def _units(plan: Plan) -> dict[str, int]:
@@ -46,31 +57,32 @@ def _units(plan: Plan) -> dict[str, int]:
     return {name: len(bounds(split)) for name, split in plan.splits.items()}
 
 
-def _fill(folder: Path, plan: Plan, written: Written) -> list[str]:
+def _arrays(plan: Plan) -> Plan:
+    """What lies beside the records as ``.npy``: all but the features."""
+    splits = {}
+    for name, split in plan.splits.items():
+        kept = {end: array for end, array in split.arrays.items() if end != FEATURES}
+        splits[name] = SplitPlan(split.ids, split.captions, kept)
+    return dataclasses.replace(plan, splits=splits)
+
+
+def _fill(folder: Path, plan: Plan, files: Files, written: Written) -> list[str]:
     """All files of records that are not written yet, and the descriptions of TFDS."""
     _demand_room(folder, plan)
-    beside = Plan({name: _beside(split) for name, split in plan.splits.items()}, plan.source, {})
-    files = open_files(folder, beside, written)
     with tempfile.TemporaryDirectory() as unused:  # where TFDS itself would write
         builder = RetrievalRecords(source=plan, data_dir=unused)
         total = sum(len(split) for split in plan.splits.values())
-        done = sum(_rows_done(plan, written).values())
-        try:
-            with Bar("images", total, done) as bar:
-                infos = [
-                    _write_split(folder, name, builder, files[name], written, bar)
-                    for name in plan.splits
-                ]
-        finally:
-            close_files(files)
+        with Bar("images", total, _rows_done(plan, written)) as bar:
+            infos = [
+                _write_split(folder, name, builder, files[name], written, bar)
+                for name in plan.splits
+            ]
         builder.info.set_splits(tfds.core.SplitDict(infos))
         builder.info.write_to_directory(folder)
-    names = [f"{split}_{end}.npy" for split, found in files.items() for end in found]
-    shards = [Path(path).name for info in infos for path in info.filepaths]
-    return [*names, *shards, *DESCRIPTIONS]
+    return [*(Path(path).name for info in infos for path in info.filepaths), *DESCRIPTIONS]
 
 
-RECORDS = Layout(_units, _fill)
+RECORDS = Layout(_units, _arrays, _fill)
 """How `hmgr_jax.preparation.writing.write` makes such a folder."""
 
 
@@ -120,21 +132,12 @@ def _write_split(
     )
 
 
-def _rows_done(plan: Plan, written: Written) -> dict[str, int]:
-    return {
-        name: sum(
-            end - first
-            for (first, end), done in zip(bounds(split), written.done[name], strict=True)
-            if done
-        )
-        for name, split in plan.splits.items()
-    }
-
-
-def _beside(split: SplitPlan) -> SplitPlan:
-    """What lies beside the records as ``.npy``: all but the features."""
-    arrays = {end: array for end, array in split.arrays.items() if end != FEATURES}
-    return SplitPlan(split.ids, split.captions, arrays)
+def _rows_done(plan: Plan, written: Written) -> int:
+    done = 0
+    for name, split in plan.splits.items():
+        for (first, end), whole in zip(bounds(split), written.done[name], strict=True):
+            done += (end - first) * bool(whole)
+    return done
 
 
 def _demand_room(folder: Path, plan: Plan) -> None:

@@ -18,7 +18,6 @@ from hmgr_jax.preparation.picture_store import PictureStore
 from hmgr_jax.preparation.plan import Plan, identity
 from hmgr_jax.preparation.scan_source import plan_scan
 from hmgr_jax.preparation.stores import Store, plan_store
-from hmgr_jax.preparation.writing import ROWS, Layout
 
 GRID = 6
 HDF5 = (".h5", ".hdf5", ".hdf")
@@ -28,28 +27,8 @@ PLACES = ("help", "out", "source", "captions", "json", "features", "pictures", "
 
 def scan(flags: argparse.Namespace) -> Plan:
     """Of ``prepare scan``."""
-    return plan_scan(Path(demand(flags, "source")), _names(flags), flags.captions_per_image)
-
-
-def array_record(flags: argparse.Namespace) -> Plan:
-    """Of ``prepare array-record``."""
-    from hmgr_jax.preparation import array_record
-
-    source = Path(demand(flags, "source"))
-    return array_record.plan(source, _names(flags), flags.captions_per_image)
-
-
-def layout(verb: str) -> Layout:
-    """How what a command makes lies on the disk."""
-    if verb == "array-record":
-        from hmgr_jax.preparation.array_record import RECORDS  # needs tensorflow-datasets
-
-        return RECORDS
-    return ROWS
-
-
-def _names(flags: argparse.Namespace) -> list[str]:
-    return [name for name in (flags.splits or "").split(",") if name]
+    splits = [name for name in (flags.splits or "").split(",") if name]
+    return plan_scan(Path(demand(flags, "source")), splits, flags.captions_per_image)
 
 
 def bottom_up(flags: argparse.Namespace) -> Plan:

@@ -11,6 +11,7 @@ and puts captions and a manifest beside them.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -132,7 +133,7 @@ def plan_folder(root: Path, splits: list[str] | None, captions_per_image: int | 
         first = split.arrays[FEATURES]._replace(dtype=dtype)
         kept[name] = SplitPlan(split.ids, split.captions, {**split.arrays, FEATURES: first})
     _demand_alike(root, kept)
-    return Plan(kept, plan.source, {**plan.about, "command": "array-record"})
+    return dataclasses.replace(plan, splits=kept, about={**plan.about, "command": "array-record"})
 
 
 def _demand_alike(root: Path, splits: Mapping[str, SplitPlan]) -> None:

@@ -30,12 +30,14 @@ Files = Mapping[str, Mapping[str, RowFile]]
 
 
 class Layout(NamedTuple):
-    """How the arrays of a plan lie on the disk."""
+    """How what a plan holds lies on the disk."""
 
     units: Callable[[Plan], Mapping[str, int]]
-    """How many parts of every split are written one by one."""
-    fill: Callable[[Path, Plan, Written], list[str]]
-    """Write into a folder what is not written yet; the names of the files."""
+    """How many parts every split is written in, each whole or not there."""
+    arrays: Callable[[Plan], Plan]
+    """The plan with those arrays only that lie in ``.npy`` files."""
+    fill: Callable[[Path, Plan, Files, Written], list[str]]
+    """Write what is not written yet; the names of all files but the ``.npy`` and captions."""
 
 
 class Terminated(BaseException):
@@ -83,7 +85,13 @@ def write(plan: Plan, out: Path, layout: Layout | None = None) -> bool:
         layout = layout or ROWS
         written = Written(partial, plan.key(whole=False), layout.units(plan))
         names = _write_texts(partial, plan)
-        names += layout.fill(partial, plan, written)
+        files = _open_files(partial, layout.arrays(plan), written)
+        names += [f"{split}_{end}.npy" for split, found in files.items() for end in found]
+        try:
+            names += layout.fill(partial, plan, files, written)
+        finally:
+            for file in _each(files):
+                file.close()
         described = manifest.describe(partial, names, plan)
         made = {"key": key, "version": hmgr_jax.__version__, **plan.about}
         write_json_atomic(partial / manifest.PREPARED, made)
@@ -94,28 +102,9 @@ def write(plan: Plan, out: Path, layout: Layout | None = None) -> bool:
     return True
 
 
-def _rows(plan: Plan) -> dict[str, int]:
-    return {name: len(split) for name, split in plan.splits.items()}
-
-
-def _fill_rows(folder: Path, plan: Plan, written: Written) -> list[str]:
-    """A ``.npy`` file an array, with a row an image."""
-    written.forget(plan.source.changed(written.begun))
-    _demand_room(folder, plan)
-    files = open_files(folder, plan, written)
-    try:
-        _write_rows(plan, files, written)
-    finally:
-        close_files(files)
-    return [f"{split}_{end}.npy" for split, found in files.items() for end in found]
-
-
-ROWS = Layout(_rows, _fill_rows)
-"""What training reads fastest."""
-
-
-def open_files(folder: Path, plan: Plan, written: Written) -> Files:
+def _open_files(folder: Path, plan: Plan, written: Written) -> Files:
     """The files of all arrays; a split with a file that had to be begun counts as unwritten."""
+    _demand_room(folder, plan)
     files = {
         name: {
             end: RowFile(folder / f"{name}_{end}.npy", len(split), array)
@@ -166,6 +155,20 @@ def _write_rows(plan: Plan, files: Files, written: Written) -> None:
             raise RuntimeError(f"the source gave no features of {first} of {name}")
 
 
+def _units(plan: Plan) -> dict[str, int]:
+    return {name: len(split) for name, split in plan.splits.items()}
+
+
+def _fill(folder: Path, plan: Plan, files: Files, written: Written) -> list[str]:
+    written.forget(plan.source.changed(written.begun))
+    _write_rows(plan, files, written)
+    return []
+
+
+ROWS = Layout(_units, lambda plan: plan, _fill)
+"""All arrays in ``.npy`` files, written image by image: what training reads fastest."""
+
+
 def _write_chunk(chunk: Chunk, files: Mapping[str, RowFile]) -> None:
     for end, file in files.items():
         values = chunk.arrays[end]
@@ -177,12 +180,6 @@ def _save(files: Files, written: Written) -> None:
     for file in _each(files):
         file.sync()
     written.save()
-
-
-def close_files(files: Files) -> None:
-    """Close all files."""
-    for file in _each(files):
-        file.close()
 
 
 def _each(files: Files) -> Iterator[RowFile]:

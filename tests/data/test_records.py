@@ -25,8 +25,8 @@ SPLITS = {"train": "train", "dev": "dev", "test": "test"}
 WORDS = Vocabulary((*MARKS, "a", "picture"))
 
 
-def records(source, out, splits=None):
-    assert write(array_record.plan(source, splits, None), out, array_record.RECORDS)
+def records(source, out):
+    assert write(array_record.plan(source), out, array_record.RECORDS)
     return out
 
 
