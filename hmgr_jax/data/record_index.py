@@ -19,8 +19,6 @@ from hmgr_jax.data.record_features import (
 from hmgr_jax.data.record_rows import RecordRows
 from hmgr_jax.errors import UserError
 
-_BLOCK_BYTES = 32 << 20
-
 
 class _Record(NamedTuple):
     id: str
@@ -44,17 +42,14 @@ def write_index(
     found: list[_Record] = []
     beside: dict[str, list[np.ndarray]] = {end: [] for end in arrays}
     seen: dict[str, int] = {}
-    step = max(1, _BLOCK_BYTES // rows.row_bytes)
-    for start in range(0, len(rows), step):
-        block = np.arange(start, min(start + step, len(rows)))
-        for row, raw in zip(block.tolist(), rows.records.read(block), strict=True):
-            example = decoder.deserialize_example_np(raw)
-            record = _record(example, rows, row)
-            if seen.setdefault(record.id, row) != row:
-                _refuse(rows, row, f"repeats the id {record.id!r} of record {seen[record.id]}")
-            found.append(record)
-            for end, name in arrays.items():
-                beside[end].append(np.asarray(example[name]))
+    for row, raw in rows.records.read(np.arange(len(rows)), rows.row_bytes):
+        example = decoder.deserialize_example_np(raw)
+        record = _record(example, rows, row)
+        if seen.setdefault(record.id, row) != row:
+            _refuse(rows, row, f"repeats the id {record.id!r} of record {seen[record.id]}")
+        found.append(record)
+        for end, name in arrays.items():
+            beside[end].append(np.asarray(example[name]))
     _write(folder, split, found, beside)
 
 

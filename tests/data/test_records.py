@@ -13,6 +13,7 @@ import tfds_datasets as datasets
 import tiny_run
 from scan_folders import write_folder
 
+from hmgr_jax.data.open import open_data
 from hmgr_jax.data.record_rows import RecordRows
 from hmgr_jax.data.records import open_array_record, open_tfds
 from hmgr_jax.data.scan import open_scan
@@ -73,9 +74,7 @@ def test_the_same_data_set_from_every_source(scan, folder, tmp_path):
     assert open_array_record(folder, splits=SPLITS).fingerprint == (
         open_tfds(str(folder), "", splits=SPLITS).fingerprint
     )
-    builder = tfds_builder.RetrievalRecords(source=scan, data_dir=tmp_path / "tfds")
-    builder.download_and_prepare()
-    same(want, open_tfds("retrieval_records:1.0.0", str(tmp_path / "tfds"), splits=SPLITS))
+    tfds_builder.RetrievalRecords(source=scan, data_dir=tmp_path / "tfds").download_and_prepare()
     same(want, open_tfds("retrieval_records", str(tmp_path / "tfds"), splits=SPLITS))
 
 
@@ -269,15 +268,24 @@ def test_wrong_places(scan, folder, tmp_path):
         train(foreign)
 
 
-def test_the_configuration_opens_them(folder, capsys, tmp_path):
-    recipe = str(tiny_run.ROOT / "configs" / "f8k.py")
+def test_the_configuration_opens_them(scan, folder, tmp_path):
+    want = open_scan(scan, splits=SPLITS)
+    config = tiny_run.config(recipe=str(tiny_run.ROOT / "configs" / "f8k.py")).data
+    config.captions_from = ""
     for source, parts in (
         ("array_record", "give the folder that hmgr_jax.prepare array-record made"),
         ("tfds", "give a dataset's folder, or name/config:version"),
         ("records", "data.source is one of scan, array_record, tfds"),
     ):
-        assert tiny_run.run(tmp_path / "run", recipe=recipe, data__source=source) == 2
-        assert parts in capsys.readouterr().err
+        config.source = source
+        with pytest.raises(UserError, match=parts):
+            open_data(config)
+    for config.source in ("array_record", "tfds"):
+        config.root = str(folder)
+        same(want, open_data(config))
+    tfds_builder.RetrievalRecords(source=scan, data_dir=tmp_path).download_and_prepare()
+    config.root, config.tfds_dir = "retrieval_records:1.0.0", str(tmp_path)
+    same(want, open_data(config))
 
 
 def test_training_writes_the_same_metrics(tmp_path):
