@@ -9,6 +9,11 @@ in float16:
     --splits train,dev,test      by default all that the folder holds
     --captions-per-image N       where rows repeat but there are no ids
 
+``python -m hmgr_jax.prepare array-record`` makes a TFDS dataset in ArrayRecord files, for
+--config.data.source=array_record and for ``tfds.builder_from_directory``, from such a folder, raw
+or prepared, with all that it holds of regions; features keep their precision. It takes the four
+options of scan and no others.
+
 ``python -m hmgr_jax.prepare bottom-up`` reads the base64 TSV of bottom-up attention (6 columns, or
 10 with objects and attributes):
 
@@ -87,6 +92,7 @@ if TYPE_CHECKING:
 JOINING = ("key", "restval", "captions-per-image")
 VERBS = {
     "scan": ("source", "out", "splits", "captions-per-image"),
+    "array-record": ("source", "out", "splits", "captions-per-image"),
     "bottom-up": ("source", "captions", "out", "regions", "dev", "test", *JOINING),
     "karpathy": ("json", "features", "ids", "array", "no-boxes", "regions", "out", *JOINING),
     "folder": (
@@ -133,10 +139,15 @@ def run(arguments: Sequence[str]) -> int:
         "folder": plans.folder,
         "msrvtt": plans.msrvtt,
     }
+    layout = writing.ROWS
+    if verb == "array-record":
+        from hmgr_jax.preparation import array_record  # which loads tensorflow-datasets
+
+        makers[verb], layout = array_record.of_flags, array_record.RECORDS
     out = Path(plans.demand(flags, "out"))
     try:
         plan = makers[verb](flags)
-        made = writing.write(plan, out)
+        made = writing.write(plan, out, layout)
     except writing.Terminated:
         print("error: Stopped by SIGTERM: the same command goes on.", file=sys.stderr, flush=True)
         return 143
@@ -189,7 +200,9 @@ def _report(plan: Plan, out: Path, made: bool) -> None:
     print(f"{out} holds {NOUNS[plan.visual]}: {counts}.")
     if "train" not in plan.splits:
         return
-    print(f"Train: python -m hmgr_jax.main --config {_recipe(plan)} --config.data.root={out}")
+    source = " --config.data.source=array_record" if "shard_bytes" in plan.about else ""
+    command = f"python -m hmgr_jax.main --config {_recipe(plan)} --config.data.root={out}"
+    print(f"Train: {command}{source}")
 
 
 def _recipe(plan: Plan) -> str:

@@ -1,4 +1,4 @@
-"""Batches a second, and memory, of the data pipeline on a feature file of its own."""
+"""Batches a second, and memory, of the data pipeline on features of its own."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from hmgr_jax.benchmarks.memory import peak_memory_bytes
+from hmgr_jax.benchmarks.memory import forget_peak, peak_memory_bytes
 from hmgr_jax.data.pipeline import batches
 from hmgr_jax.data.scan import open_scan
+from hmgr_jax.data.split import Split
 from hmgr_jax.errors import UserError
 
 BLOCK = 500  # rows written at once
 WARM_UP = 10  # batches that are not counted
+SOURCES = ("npy", "array_record", "tfds")
 
 
 def run(
@@ -28,23 +30,31 @@ def run(
     features: int = 2048,
     sparse_gb: float = 0.0,
     folder: str = "",
+    source: str = "npy",
 ) -> dict[str, Any]:
     """Read ``count`` batches from a temporary SCAN folder of float16 [images, regions, features].
 
     The file has just been written, so it is read from the page cache. With ``sparse_gb`` it is so
-    large, and has no content: what counts then is ``peak_memory_bytes`` of this process.
-    ``folder`` is where the temporary folder goes.
+    large, and has no content: what counts then is ``peak_memory_bytes`` of this process, since the
+    data was written. ``folder`` is where the temporary folder goes. ``source`` is ``npy``,
+    ``array_record`` (as `prepare array-record` makes it) or ``tfds`` (compressed, as TFDS does).
 
     Returns:
         a row for JSON.
     """
     if min(batch, threads, count, images, regions, features) < 1 or sparse_gb < 0:
         raise UserError("Every size must be at least 1: raise the one that is not.")
+    if source not in SOURCES or (sparse_gb and source != "npy"):
+        raise UserError(
+            f"--source is {source} where one of {', '.join(SOURCES)} was expected, and npy with "
+            "--sparse-gb: correct it."
+        )
     if sparse_gb:
         images = int(sparse_gb * 1e9) // (regions * features * 2)
     with tempfile.TemporaryDirectory(dir=folder or None) as root:
         write_folder(Path(root), images, regions, features, sparse=sparse_gb > 0)
-        split = open_scan(root, splits={"train": "train"}).splits["train"]
+        split = _open(Path(root), source)
+        forget_peak()
         stream = iter(
             batches(split, batch_size=batch, seed=0, steps=WARM_UP + count, threads=threads)
         )
@@ -56,6 +66,7 @@ def run(
         seconds = time.perf_counter() - begin
     return {
         "benchmark": "pipeline",
+        "source": source,
         "batch": batch,
         "threads": threads,
         "batches": count,
@@ -66,6 +77,16 @@ def run(
         "peak_memory_bytes": peak_memory_bytes(),
         "load": os.getloadavg()[0],
     }
+
+
+def _open(root: Path, source: str) -> Split:
+    """The split of a SCAN folder, after it was brought into the form of ``source``."""
+    splits = {"train": "train"}
+    if source == "npy":
+        return open_scan(root, splits=splits).splits["train"]
+    from hmgr_jax.benchmarks import record_folders
+
+    return record_folders.open_as(source, root, splits).splits["train"]
 
 
 def write_folder(root: Path, images: int, regions: int, features: int, *, sparse: bool) -> None:

@@ -6,13 +6,45 @@ import os
 import threading
 import weakref
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 
 from hmgr_jax.errors import UserError
 
 _MOST_BYTES = 1 << 30  # the kernel moves at most 2 GiB in one call
+
+
+class Rows(Protocol):
+    """An array on disk, one row an image, wherever it is kept."""
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all rows."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        """Read ``rows`` (int [k], any order, repeats allowed) into a fresh array [k, ...]."""
+        ...
+
+    def spot(self, row: int) -> str:
+        """What a person calls a row."""
+        ...
+
+    def paths(self) -> list[Path]:
+        """The files that hold the rows."""
+        ...
 
 
 class NpyRows:
@@ -48,6 +80,14 @@ class NpyRows:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["path"])  # type: ignore[misc]
+
+    def spot(self, row: int) -> str:
+        """What a person calls a row."""
+        return f"row {row} (counted from 0)"
+
+    def paths(self) -> list[Path]:
+        """The file."""
+        return [self.path]
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
         """Read ``rows`` (int [k], any order, repeats allowed) into a fresh array [k, ...].

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from hmgr_jax.data.worlds import open_worlds
 from hmgr_jax.data.worlds.clips import open_clips
 from hmgr_jax.errors import UserError
 
-SOURCES = ("scan", "worlds", "clips")
+SOURCES = ("scan", "array_record", "tfds", "worlds", "clips")
 
 
 def open_data(
@@ -42,17 +43,21 @@ def open_data(
         return open_worlds(**data.worlds.to_dict(), roles=roles, known=vocabulary)
     if data.source == "clips":
         return open_clips(**data.clips.to_dict(), roles=roles, known=vocabulary)
-    if data.source != "scan":
+    if data.source not in SOURCES:
         raise UserError(f"data.source is one of {', '.join(SOURCES)}, not {data.source!r}.")
     if not data.root:
         files = [f"{data.splits[role]}{end}" for role in roles for end in ("_ims.npy", "_caps.txt")]
+        what = {
+            "scan": f"the folder that holds {', '.join(files)}",
+            "array_record": "the folder that hmgr_jax.prepare array-record made",
+            "tfds": "a dataset's folder, or name/config:version as it lies in data.tfds_dir",
+        }
         raise UserError(
-            f"data.root is empty: give the folder that holds {', '.join(files)}, as "
-            "--config.data.root=FOLDER."
+            f"data.root is empty: give {what[data.source]}, as --config.data.root=FOLDER."
         )
     if vocabulary is None and data.vocabulary:
         vocabulary = Vocabulary.load(data.vocabulary)
-    return open_scan(
+    return _opener(data)(
         data.root,
         vocabulary=vocabulary,
         captions_per_image=data.captions_per_image or None,
@@ -63,13 +68,25 @@ def open_data(
     )
 
 
+def _opener(data: Any) -> Callable[..., DataSet]:
+    """What opens a source; TFDS is loaded only where it is needed."""
+    if data.source == "scan":
+        return open_scan
+    from hmgr_jax.data import records
+
+    if data.source == "array_record":
+        return records.open_array_record
+    return functools.partial(records.open_tfds, data_dir=data.tfds_dir)
+
+
 def more_captions(data: Any) -> dict[str, list[str]]:
     """{image: captions} of the train list in ``data.captions_from``; empty where there is none.
 
     A relative folder is looked for beside ``data.root``, and its absence is announced; an
     absolute one must exist.
     """
-    if not data.captions_from or not Path(data.root).is_dir():  # the latter is refused elsewhere
+    found = Path(data.root).is_dir() or Path(data.captions_from).is_absolute()
+    if not data.captions_from or not found:  # a folder that is none is refused elsewhere
         return {}
     folder = Path(data.root, data.captions_from)
     tokens, images = folder / "Flickr8k.token.txt", folder / "Flickr_8k.trainImages.txt"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hmgr_jax.data.npy_rows import NpyRows
+from hmgr_jax.data.npy_rows import NpyRows, Rows
 from hmgr_jax.data.row_arrays import demand_zero
 from hmgr_jax.data.split import Items
 from hmgr_jax.errors import FoundNonFinite, UserError
@@ -38,7 +38,7 @@ class RegionSource:
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | Path | Rows,
         rows: np.ndarray | None = None,
         more: Mapping[str, np.ndarray] | None = None,
         *,
@@ -99,8 +99,8 @@ class RegionSource:
             # All bits of the exponent set: three times faster than isfinite for float16.
             if not self._checked[row] and (values & exponent).max() == exponent:
                 raise FoundNonFinite(
-                    f"{self.file.path} holds NaN or infinity in row {row} (counted from 0): "
-                    "extract the features of that image again."
+                    f"{self.file.path} holds NaN or infinity in {self.file.spot(row)}: extract the "
+                    "features of that image again."
                 )
         if self.counts is not None:
             where = f"{self.file.path} holds in row"
@@ -108,9 +108,9 @@ class RegionSource:
         self._checked[rows] = True
 
 
-def open_features(path: str | Path) -> NpyRows:
+def open_features(path: str | Path | Rows) -> Rows:
     """Open a feature file and refuse one that is not float16 or float32 [rows, R, D]."""
-    file = NpyRows(path)
+    file: Rows = NpyRows(path) if isinstance(path, str | Path) else path
     if file.dtype not in (np.dtype(np.float16), np.dtype(np.float32)):
         raise UserError(
             f"{path} holds {file.dtype} where float16 or float32 was expected: convert it."

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def open_scan(
     test_split: str = "test",
     splits: Mapping[str, str] | None = None,
     visual: str = "image",
+    find: Callable[[str], ScanFiles] | None = None,
 ) -> DataSet:
     """Open a folder of region or frame features and captions.
 
@@ -62,15 +64,18 @@ def open_scan(
     vocabulary is built from the captions of train and dev (threshold 4, as SCAN does) and
     ``vocabulary_captions`` ({image: captions}; those already in train and dev are not counted
     again, those of dev and test images not at all, which takes their ids), unless ``vocabulary``
-    is given; without train it must be given.
+    is given; without train it must be given. ``find`` locates a split by its name in the folder,
+    where its features are not in ``.npy``.
 
     Raises ``UserError`` (one sentence with file and row) for anything missing or malformed.
     """
     root = Path(root)
     if splits is None:
         splits = {"train": "train", "dev": "dev", "test": test_split}
-    demand_files(root, splits.values())
-    files = {role: find_split(root, name) for role, name in splits.items()}
+    if find is None:
+        demand_files(root, splits.values())
+        find = functools.partial(find_split, root)
+    files = {role: find(name) for role, name in splits.items()}
     if vocabulary is None:
         vocabulary = _build_vocabulary(root, files, vocabulary_captions or {})
     demand_same_files(files, ("boxes", *GIVEN))

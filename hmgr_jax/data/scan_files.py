@@ -14,6 +14,7 @@ import numpy as np
 
 from hmgr_jax.data.boxes import find_boxes
 from hmgr_jax.data.captions import read_lines
+from hmgr_jax.data.npy_rows import Rows
 from hmgr_jax.data.row_arrays import COUNTS, find_arrays
 from hmgr_jax.data.tokens import tokenize
 from hmgr_jax.errors import UserError
@@ -23,7 +24,7 @@ from hmgr_jax.errors import UserError
 class ScanFiles:
     """The files of one split, with its captions and the ids of its rows as read from them."""
 
-    features: Path
+    features: Path | Rows
     captions: Path
     ids_file: Path
     boxes: list[Path]
@@ -49,8 +50,10 @@ class ScanFiles:
         """Every file of the split that is there."""
         ids = [] if self.ids is None else [self.ids_file]
         caption_ids = [] if self.caption_ids is None else [self.caption_ids_file]
+        features = self.features
+        rows = [features] if isinstance(features, Path) else features.paths()
         more = [*self.boxes, *self.arrays.values()]
-        return [self.features, self.captions, *ids, *caption_ids, *more]
+        return [*rows, self.captions, *ids, *caption_ids, *more]
 
 
 def demand_files(root: Path, names: Iterable[str]) -> None:

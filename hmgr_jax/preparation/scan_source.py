@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hmgr_jax.data.boxes import read_boxes
-from hmgr_jax.data.npy_rows import NpyRows
+from hmgr_jax.data.npy_rows import Rows
 from hmgr_jax.data.regions import open_features
 from hmgr_jax.data.row_arrays import COUNTS, KINDS, demand_zero, read_array, read_counts
 from hmgr_jax.data.scan_files import (
@@ -41,7 +41,7 @@ class _Split:
     """One split of the folder, and which of its rows are kept."""
 
     files: ScanFiles
-    rows: NpyRows
+    rows: Rows
     counts: np.ndarray | None
     """int32 [rows], true regions of each; None for all."""
     kept: np.ndarray

@@ -7,9 +7,10 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,6 +27,17 @@ from hmgr_jax.training.workdir import lock, write_json_atomic, write_text_atomic
 SAVE_SECONDS = 5.0
 """At most so much work is lost by a kill."""
 Files = Mapping[str, Mapping[str, RowFile]]
+
+
+class Layout(NamedTuple):
+    """How what a plan holds lies on the disk."""
+
+    units: Callable[[Plan], Mapping[str, int]]
+    """How many parts every split is written in, each whole or not there."""
+    arrays: Callable[[Plan], Plan]
+    """The plan with those arrays only that lie in ``.npy`` files."""
+    fill: Callable[[Path, Plan, Files, Written], list[str]]
+    """Write what is not written yet; the names of all files but the ``.npy`` and captions."""
 
 
 class Terminated(BaseException):
@@ -52,11 +64,12 @@ def demand_free(out: Path, key: str) -> bool:
     )
 
 
-def write(plan: Plan, out: Path) -> bool:
+def write(plan: Plan, out: Path, layout: Layout | None = None) -> bool:
     """Make ``out`` as ``plan`` says, going on where an earlier attempt was stopped.
 
-    Whatever ends it early, a signal, a bad row, a full disk, the rows written so far are remembered
-    in ``{out}.partial``. Returns False where ``out`` was there already, whole.
+    Whatever ends it early, a signal, a bad row, a full disk, what is written so far is remembered
+    in ``{out}.partial``. ``layout`` is `ROWS` by default. Returns False where ``out`` was there
+    already, whole.
 
     Raises:
         UserError: ``out`` holds something else, the disk has no room, or a row is bad.
@@ -69,14 +82,13 @@ def write(plan: Plan, out: Path) -> bool:
         if not demand_free(out, key):  # another process has made it meanwhile
             shutil.rmtree(partial)
             return False
-        rows = {name: len(split) for name, split in plan.splits.items()}
-        written = Written(partial, plan.key(whole=False), rows)
-        written.forget(plan.source.changed(written.begun))
+        layout = layout or ROWS
+        written = Written(partial, plan.key(whole=False), layout.units(plan))
         names = _write_texts(partial, plan)
-        files = _open_files(partial, plan, written)
+        files = _open_files(partial, layout.arrays(plan), written)
         names += [f"{split}_{end}.npy" for split, found in files.items() for end in found]
         try:
-            _write_rows(plan, files, written)
+            names += layout.fill(partial, plan, files, written)
         finally:
             for file in _each(files):
                 file.close()
@@ -145,6 +157,20 @@ def _write_rows(plan: Plan, files: Files, written: Written) -> None:
         if todo.any():
             first = plan.splits[name].ids[int(np.flatnonzero(todo)[0])]
             raise RuntimeError(f"the source gave no features of {first} of {name}")
+
+
+def _units(plan: Plan) -> dict[str, int]:
+    return {name: len(split) for name, split in plan.splits.items()}
+
+
+def _fill(folder: Path, plan: Plan, files: Files, written: Written) -> list[str]:
+    written.forget(plan.source.changed(written.begun))
+    _write_rows(plan, files, written)
+    return []
+
+
+ROWS = Layout(_units, lambda plan: plan, _fill)
+"""All arrays in ``.npy`` files, written image by image: what training reads fastest."""
 
 
 def _write_chunk(chunk: Chunk, files: Mapping[str, RowFile]) -> None:

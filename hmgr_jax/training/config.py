@@ -27,6 +27,7 @@ between training and a later evaluation, where a system has them."""
 # how it is read and computed.
 _NOT_HASHED = (
     "data.root",
+    "data.tfds_dir",
     "data.threads",
     "train.log_steps",
     "train.save_steps",
@@ -61,8 +62,10 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
             "deterministic": False,
             "model": {"name": model, **known, **model_fields},
             "data": {
-                "source": "scan",  # scan: a SCAN folder; worlds, clips: generated
+                # scan: a SCAN folder; array_record, tfds: records; worlds, clips: generated
+                "source": "scan",
                 "root": "",
+                "tfds_dir": "",  # where TFDS keeps its data, if data.root is a name
                 "splits": {"train": "train", "dev": "dev", "test": "test"},
                 "visual": "image",  # rows of a SCAN folder are images (regions) or video (frames)
                 "captions_per_image": 0,  # 0: from the files

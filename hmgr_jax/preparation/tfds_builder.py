@@ -1,0 +1,198 @@
+"""A folder that can be trained on as a dataset of TensorFlow Datasets, written without TensorFlow.
+
+    from hmgr_jax.preparation.tfds_builder import RetrievalRecords
+
+    RetrievalRecords(source="DATA/f30k", data_dir="TFDS").download_and_prepare()
+    tfds.data_source("retrieval_records:1.0.0", data_dir="TFDS", split="train")
+
+``python -m hmgr_jax.prepare array-record`` writes the same records, goes on where it was stopped,
+and puts captions and a manifest beside them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.proto import tf_example_pb2
+
+from hmgr_jax.data.record_features import CAPTIONS, ID, TEXT, describe, name_in_record
+from hmgr_jax.errors import FoundNonFinite, UserError
+from hmgr_jax.preparation.plan import FEATURES, Chunk, Plan, SplitPlan
+from hmgr_jax.preparation.scan_source import plan_scan
+
+SHARD_BYTES = 256 << 20
+"""About so large is a file: what a kill makes `prepare array-record` write again."""
+OPTIONS = "group_size:1,uncompressed"
+"""Features hardly compress, and are read four times as fast without."""
+FORMAT = "array_record"
+Examples = Iterator[tuple[int, dict[str, Any]]]
+
+
+class RecordFile(tfds.core.ExampleWriter):
+    """Writes an ``.array_record`` file whose bytes depend on nothing but the records."""
+
+    def __init__(self) -> None:
+        super().__init__(tfds.core.FileFormat(FORMAT))
+
+    def write(self, path: Any, examples: Iterable[tuple[Any, bytes]]) -> None:
+        """Write serialised ``examples`` (key, record), in order.
+
+        Raises:
+            UserError: not all of them arrived on the disk.
+        """
+        from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+
+        count = 0
+        try:
+            writer = ArrayRecordWriter(os.fspath(path), OPTIONS)
+            for _, record in examples:
+                # The order of an Example's features is left to chance otherwise.
+                example = tf_example_pb2.Example.FromString(record)
+                writer.write(example.SerializeToString(deterministic=True))
+                count += 1
+            writer.close()
+        except RuntimeError as error:
+            raise UserError(
+                f"{path} could not be written ({error}): look at the disk and its room, and give "
+                "the same command again."
+            ) from None
+        if ArrayRecordReader(os.fspath(path)).num_records() != count:
+            raise UserError(
+                f"{path} was not written whole ({count} records): look at the disk and its room, "
+                "and give the same command again."
+            )
+
+
+class RetrievalRecords(tfds.core.ShardBasedBuilder):
+    """Images or videos as features of their regions or frames, with captions, a record each.
+
+    ``source`` is a folder in SCAN's layout, as `hmgr_jax.data.scan.open_scan` reads it, raw or
+    prepared: all its splits, each image once, in the order of the rows, features in the precision
+    they have. `hmgr_jax.data.record_features` lists what a record holds. It is needed only to
+    prepare. ``captions_per_image`` is that of `open_scan`.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    url_infos = None
+    """Nothing is downloaded; TFDS would look for checksums with a package it does not require."""
+
+    def __init__(
+        self,
+        *,
+        source: str | Path | Plan | None = None,
+        captions_per_image: int | None = None,
+        file_format: Any = FORMAT,
+        **options: Any,
+    ) -> None:
+        if isinstance(source, str | Path):
+            source = plan_folder(Path(source), None, captions_per_image)
+        self.plan = source
+        super().__init__(file_format=file_format, **options)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        if self.plan:
+            arrays = next(iter(self.plan.splits.values())).arrays
+            features = describe({end: (a.shape, a.dtype) for end, a in arrays.items()})
+        elif (Path(self.data_dir) / "features.json").is_file():
+            features = tfds.features.FeaturesDict.from_config(self.data_dir)
+        else:
+            raise UserError(
+                f"{self.data_dir} holds no dataset yet: give source=FOLDER to prepare it."
+            )
+        return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
+
+    def _shard_iterators_per_split(self, dl_manager: Any) -> Mapping[str, list[Callable[[], Any]]]:
+        if self.plan is None:
+            raise UserError("There is nothing to prepare from: give source=FOLDER.")
+        return {
+            name: [functools.partial(examples, self.plan, name, *ends) for ends in bounds(split)]
+            for name, split in self.plan.splits.items()
+        }
+
+    def _example_writer(self) -> tfds.core.ExampleWriter:
+        return RecordFile()
+
+
+def plan_folder(root: Path, splits: list[str] | None, captions_per_image: int | None) -> Plan:
+    """What a folder holds, features in the precision that they have there."""
+    plan = plan_scan(root, splits, captions_per_image)
+    kept = {}
+    for name, split in plan.splits.items():
+        if not name.isidentifier() or name == "all":
+            raise UserError(
+                f"{root} has a split {name!r}, which TFDS takes for no name: rename its files."
+            )
+        dtype = plan.source.splits[name].rows.dtype  # type: ignore[attr-defined]
+        first = split.arrays[FEATURES]._replace(dtype=dtype)
+        kept[name] = SplitPlan(split.ids, split.captions, {**split.arrays, FEATURES: first})
+    _demand_alike(root, kept)
+    return dataclasses.replace(plan, splits=kept, about={**plan.about, "command": "array-record"})
+
+
+def _demand_alike(root: Path, splits: Mapping[str, SplitPlan]) -> None:
+    """All records of a dataset are alike."""
+    (first, one), *others = splits.items()
+    for name, other in others:
+        for end in dict.fromkeys([*one.arrays, *other.arrays]):
+            a, b = one.arrays.get(end), other.arrays.get(end)
+            if a != b:
+                spelt = [f"{list(x.shape)} {x.dtype}" if x else "nothing" for x in (a, b)]
+                raise UserError(
+                    f"{root} has {spelt[0]} a row in {first}_{end}.npy but {spelt[1]} in "
+                    f"{name}_{end}.npy, and all records of a dataset are alike: bring them to one "
+                    "form, or leave a split out with --splits."
+                )
+
+
+def bounds(split: SplitPlan) -> list[tuple[int, int]]:
+    """(first row, one past the last) of every file of a split."""
+    row = sum(array.row_bytes for array in split.arrays.values())
+    step = max(1, SHARD_BYTES // row)
+    return [(start, min(start + step, len(split))) for start in range(0, len(split), step)]
+
+
+def examples(
+    plan: Plan, name: str, first: int, end: int, seen: Callable[[Chunk], None] | None = None
+) -> Examples:
+    """(row, example) of rows ``first`` to ``end - 1`` of a split; ``seen`` is given every chunk.
+
+    Raises:
+        UserError: file and row of what cannot be read, or is not finite.
+    """
+    todo = {split: np.zeros(len(found), bool) for split, found in plan.splits.items()}
+    todo[name][first:end] = True
+    split = plan.splits[name]
+    for chunk in plan.source.chunks(todo):
+        arrays = {end: chunk.arrays[end] for end in split.arrays}
+        _demand_finite(arrays[FEATURES], chunk.where)
+        for k, row in enumerate(chunk.rows.tolist()):
+            yield row, _example(split, row, {end: found[k] for end, found in arrays.items()})
+        if seen:
+            seen(chunk)
+
+
+def _example(split: SplitPlan, row: int, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    name = split.ids[row]
+    fields = {
+        name_in_record(end): np.ascontiguousarray(values, split.arrays[end].dtype)
+        if values.shape
+        else values.item()
+        for end, values in arrays.items()
+    }
+    captions = [{ID: f"{name}#{k}", TEXT: text} for k, text in enumerate(split.captions[row])]
+    return {ID: name, **fields, CAPTIONS: captions}
+
+
+def _demand_finite(values: np.ndarray, where: Callable[[int], str]) -> None:
+    bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
+    if len(bad):
+        raise FoundNonFinite(
+            f"{where(int(bad[0]))} holds NaN or infinity: extract the features of that image again."
+        )
