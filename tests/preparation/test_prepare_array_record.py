@@ -226,10 +226,10 @@ def test_ragged_folders_are_carried(source, tmp_path):
     out = tmp_path / "out"
     assert prepare(*command(source, out)) == 0
     want = opened(source, "train", "dev")
-    for found in (
-        open_array_record(out, splits={"train": "train", "dev": "dev"}, vocabulary=VOCABULARY),
-        open_tfds(str(out), "", splits={"train": "train", "dev": "dev"}, vocabulary=VOCABULARY),
-    ):
+    options = {"splits": {"train": "train", "dev": "dev"}, "vocabulary": VOCABULARY}
+    videos = open_array_record(out, **options, visual="video").splits["train"].sources["video"]
+    assert videos.gather(np.arange(5))["n_frames"].tolist() == [4, 2, 3, 1, 4]
+    for found in (open_array_record(out, **options), open_tfds(str(out), "", **options)):
         for split, one in want.items():
             items = np.arange(len(one.sources["image"]))
             got = found.splits[split].sources["image"].gather(items)
