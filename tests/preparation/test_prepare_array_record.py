@@ -8,7 +8,9 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from array_record.python.array_record_data_source import ArrayRecordDataSource
 from preparing import FEATURES, REGIONS, boxes, opened, prepare, values
+from tensorflow_datasets.proto import tf_example_pb2
 from test_prepare_scan import write
 from tiny_run import files
 
@@ -152,6 +154,17 @@ def test_refusals(source, tmp_path, refused):
     for end in ("ims.npy", "caps.txt", "ids.txt", "boxes.npy"):
         (source / f"dev_{end}").rename(source / f"my-dev_{end}")
     refused("has a split 'my-dev', which TFDS takes for no name", *command(source, tmp_path / "x"))
+
+
+def test_the_bytes_of_a_record_are_not_left_to_chance(tmp_path):
+    names = [f"name{k:02}" for k in range(20)]
+    example = tf_example_pb2.Example()
+    for name in reversed(names):
+        example.features.feature[name].int64_list.value.append(1)
+    RecordFile().write(tmp_path / "x", [(0, example.SerializeToString())])
+    (record,) = ArrayRecordDataSource([str(tmp_path / "x")])
+    places = [record.index(name.encode()) for name in names]
+    assert places == sorted(places)
 
 
 def test_a_disk_that_takes_nothing(tmp_path, monkeypatch):
