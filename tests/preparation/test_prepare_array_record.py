@@ -8,7 +8,9 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from array_record.python.array_record_data_source import ArrayRecordDataSource
 from preparing import FEATURES, REGIONS, boxes, opened, prepare, values
+from tensorflow_datasets.proto import tf_example_pb2
 from test_prepare_scan import write
 from tiny_run import files
 
@@ -154,6 +156,17 @@ def test_refusals(source, tmp_path, refused):
     refused("has a split 'my-dev', which TFDS takes for no name", *command(source, tmp_path / "x"))
 
 
+def test_the_bytes_of_a_record_are_not_left_to_chance(tmp_path):
+    names = [f"name{k:02}" for k in range(20)]
+    example = tf_example_pb2.Example()
+    for name in reversed(names):
+        example.features.feature[name].int64_list.value.append(1)
+    RecordFile().write(tmp_path / "x", [(0, example.SerializeToString())])
+    (record,) = ArrayRecordDataSource([str(tmp_path / "x")])
+    places = [record.index(name.encode()) for name in names]
+    assert places == sorted(places)
+
+
 def test_a_disk_that_takes_nothing(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="could not be written"):
         RecordFile().write(tmp_path / "none" / "x", iter([(0, b"")]))
@@ -226,10 +239,10 @@ def test_ragged_folders_are_carried(source, tmp_path):
     out = tmp_path / "out"
     assert prepare(*command(source, out)) == 0
     want = opened(source, "train", "dev")
-    for found in (
-        open_array_record(out, splits={"train": "train", "dev": "dev"}, vocabulary=VOCABULARY),
-        open_tfds(str(out), "", splits={"train": "train", "dev": "dev"}, vocabulary=VOCABULARY),
-    ):
+    options = {"splits": {"train": "train", "dev": "dev"}, "vocabulary": VOCABULARY}
+    videos = open_array_record(out, **options, visual="video").splits["train"].sources["video"]
+    assert videos.gather(np.arange(5))["n_frames"].tolist() == [4, 2, 3, 1, 4]
+    for found in (open_array_record(out, **options), open_tfds(str(out), "", **options)):
         for split, one in want.items():
             items = np.arange(len(one.sources["image"]))
             got = found.splits[split].sources["image"].gather(items)
