@@ -22,12 +22,12 @@ class Caption(NamedTuple):
 
 
 def find_image(split: Split, name: str) -> int:
-    """The number of the image that ``name`` is the id of, or else the number of.
+    """The number of the image (or video) that ``name`` is the id of, or else the number of.
 
     Raises:
         UserError: there is no such image.
     """
-    return _find("image", split.ids["image"], name, split.name)
+    return _find(split.visual, split.ids[split.visual], name, split.name)
 
 
 def find_caption(split: Split, text: str) -> Caption:
@@ -42,9 +42,10 @@ def find_caption(split: Split, text: str) -> Caption:
     if text in ids or _is_number(text) or _LOOKS_LIKE_AN_ID.fullmatch(text):
         item = _find("caption", ids, text, split.name)
         return Caption(split.sources["text"].captions[item], ids[item])  # type: ignore[attr-defined]
-    if text in split.ids["image"]:
+    if text in split.ids[split.visual]:
         own = next(name for name in ids if name.rpartition("#")[0] == text)
-        raise UserError(f"{text} is an image, not a caption: give one of its captions, as {own}.")
+        what = "an image" if split.visual == "image" else f"a {split.visual}"
+        raise UserError(f"{text} is {what}, not a caption: give one of its captions, as {own}.")
     return Caption(text, None)
 
 

@@ -106,8 +106,8 @@ def word_vectors(data: Any, opened: DataSet, dim: int) -> np.ndarray | None:
     by_image: dict[str, list[str]] = {}
     images = train.groups["text"]
     for image, caption in zip(images, train.sources["text"].captions, strict=True):  # type: ignore[attr-defined]
-        by_image.setdefault(train.ids["image"][image], []).append(caption)
-    held_out = {i for name, s in opened.splits.items() if name != "train" for i in s.ids["image"]}
+        by_image.setdefault(train.ids[train.visual][image], []).append(caption)
+    held_out = {i for name, s in opened.splits.items() if name != "train" for i in s.ids[s.visual]}
     for image, captions in more_captions(data).items():
         if image not in held_out:
             by_image[image] = captions

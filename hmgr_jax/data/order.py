@@ -62,13 +62,13 @@ class RowOrder:
 class FamilyOrder:
     """Every image once an epoch with one of its captions, whole families in a batch.
 
-    The image side is ``"image"``, or the first modality; without families every image is its own.
+    The image side is that of `Split.visual`; without families every image is its own.
     The caption is chosen by (seed, epoch, image). Families must be of one size that divides the
     batch, so that the number of steps in an epoch does not hang on the order.
     """
 
     def __init__(self, split: Split, batch_size: int, seed: int) -> None:
-        side = "image" if "image" in split.rows else next(iter(split.rows))
+        side = split.visual
         images = split.rows[side]
         self._by_image = np.argsort(images, kind="stable").astype(np.int32)
         self._counts = np.bincount(images, minlength=len(split.sources[side]))

@@ -48,6 +48,11 @@ class Split:
     families: Mapping[str, np.ndarray] = field(default_factory=dict)
     """{modality: int32 [n]}: scenes that share their objects (generated worlds); else empty."""
 
+    @property
+    def visual(self) -> str:
+        """The modality that captions describe, ``"image"`` or ``"video"``: the first but text."""
+        return next((name for name in self.sources if name != "text"), "text")
+
     def __len__(self) -> int:
         return len(next(iter(self.rows.values())))
 
