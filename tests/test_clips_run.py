@@ -96,14 +96,14 @@ def test_encode_and_load_give_the_same_codes(trained, split, tmp_path):
     assert numbers.shape == (2, 3)
     with pytest.raises(UserError, match="hmgr knows video, text, not image"):
         retriever.encode("image", {"regions": raw["frames"]})
-    with pytest.raises(UserError, match=r"video items need frames of shape \[2, 8, 576\]"):
+    with pytest.raises(UserError, match=r"video items need frames of shape \[2, 8, 256\]"):
         retriever.encode("video", {"frames": raw["frames"][:2, :5]})
 
 
 def test_show(tmp_path, capsys):
     assert run(tmp_path / "run", "--mode=show", model="hmgr", **TINY) == 0
     out = capsys.readouterr().out
-    assert "frames: float16 [8, 576]" in out
+    assert "frames: float16 [8, 256]" in out
     assert "n_frames: int32 []" in out
     assert ["train", "200", "40", "200"] in [line.split() for line in out.splitlines()]
     assert "video/graph0" in out

@@ -114,7 +114,8 @@ class GraphReasoning(nn.Module):
     ) -> Float[Array, "B N D"]:
         """Reason over ``x`` along the edges of ``support`` (padding has none).
 
-        Where ``time`` is given, edges have an affinity of times besides.
+        Where ``time`` is given, edges have an affinity of times besides, and what they carry is
+        how the neighbour differs from the node: what stands still says nothing (our addition).
         """
 
         def project(name: str) -> Array:
@@ -134,7 +135,10 @@ class GraphReasoning(nn.Module):
         else:
             degree = jnp.maximum(jnp.sum(support, axis=-1, keepdims=True), 1).astype(jnp.float32)
             weights = jnp.where(support, affinity, 0.0) / degree
-        message = einsum("bij,bjd->bid", weights, project("message"), dtype=self.dtype)
+        sent = project("message")
+        message = einsum("bij,bjd->bid", weights, sent, dtype=self.dtype)
+        if time is not None:
+            message = message - jnp.sum(weights, axis=-1, keepdims=True) * sent
         if self.gated:
             message = message * jnp.tanh(project("gate"))
         update = Linear(self.features, dtype=self.dtype, name="out")(message)

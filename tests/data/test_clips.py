@@ -1,6 +1,5 @@
 """Generated clips as a data set: keys, families, arrays, and how little unordered frames tell."""
 
-import dataclasses
 import hashlib
 import os
 import re
@@ -15,18 +14,20 @@ from hmgr_jax.data.worlds.__main__ import main
 from hmgr_jax.data.worlds.clip import EDGE, GAP, MOVERS, draw_clips
 from hmgr_jax.data.worlds.clip_captions import describe_clip
 from hmgr_jax.data.worlds.clips import make_clips, open_clips
-from hmgr_jax.data.worlds.frames import CELLS, WIDTH, describe_frames, render_frames
+from hmgr_jax.data.worlds.frames import NODES, UNIT, WIDTH, describe_frames, render_frames
 from hmgr_jax.data.worlds.scene import COLOURS, SHAPES
 from hmgr_jax.errors import UserError
 
 KNOWN_CAPTIONS = (
-    "the purple cross goes around counterclockwise while the green cross travels upwards",
-    "as the green cross goes up, the purple cross goes around counterclockwise",
-    "the green plus rises fast and the purple cross goes around counterclockwise",
-    "the green cross rises while the purple cross circles counterclockwise",
-    "as the violet cross goes around counterclockwise, the green cross rises quickly",
+    "the green cross speeds up as it moves up and the purple cross circles "
+    "clockwise while the black triangle stands still",
+    "as the purple cross circles clockwise, the green cross moves up while "
+    "the black triangle stands still",
+    "the purple cross circles clockwise and the green cross moves up faster and faster",
+    "the purple cross goes around clockwise and the green cross speeds up as it moves up",
+    "the green cross moves up while the purple cross circles clockwise",
 )
-KNOWN_STATE = (0.673432, 0.539489, 0.082985)
+KNOWN_STATE = (0.841948, 0.612859, 0.08037)
 DIGEST = """
 import hashlib
 from hmgr_jax.data.worlds.clip import draw_clips
@@ -101,7 +102,7 @@ def test_unordered_frames_are_the_same_in_all_siblings(families):
 
 
 def _sorted_channel(frames, channel):
-    x = frames.reshape(len(frames), -1, CELLS**2)[:, channel]
+    x = frames.reshape(len(frames), -1, NODES**2)[:, channel]
     return x[np.lexsort(x.round(6).T)]
 
 
@@ -171,16 +172,17 @@ def test_frames_are_padded_with_zeros(data):
 
 
 def test_a_feature_says_where_colours_and_shapes_are(families):
-    clip = dataclasses.replace(families[0][0])
-    found = describe_frames(clip).reshape(clip.frames, -1, CELLS, CELLS)
-    for actor, states in zip(clip.actors, clip.states(clip.times), strict=True):
-        for frame, (x, y, radius) in enumerate(states):
-            colour = found[frame, actor.colour]
-            assert colour.sum() / CELLS**2 < 4 * radius**2
-            centres = (np.arange(CELLS) + 0.5) / CELLS
-            assert abs((colour.sum(0) @ centres) / colour.sum() - x) < 0.5 / CELLS
-            assert abs((colour.sum(1) @ centres) / colour.sum() - y) < 0.5 / CELLS
-            assert (found[frame, len(COLOURS) + actor.shape] >= colour - 1e-9).all()
+    """The mean place of the nodes, weighted, is the middle of the object."""
+    nodes = np.linspace(0, 1, NODES)
+    for clip in families[0] + families[1]:
+        found = describe_frames(clip).reshape(clip.frames, -1, NODES, NODES)
+        for actor, states in zip(clip.actors, clip.states(clip.times), strict=True):
+            for frame, (x, y, radius) in enumerate(states):
+                colour = found[frame, actor.colour]
+                assert 0.2 * radius**2 < colour.sum() * UNIT < 4 * radius**2
+                assert abs((colour.sum(0) @ nodes) / colour.sum() - x) < 0.4 * radius
+                assert abs((colour.sum(1) @ nodes) / colour.sum() - y) < 0.4 * radius
+                assert (found[frame, len(COLOURS) + actor.shape] >= colour - 1e-9).all()
     assert found.shape[1] == len(COLOURS) + len(SHAPES)
 
 
@@ -220,13 +222,13 @@ def test_only_the_order_tells_which_way_things_move():
 
     def column(frame):
         def features(clip, actor):
-            maps = describe_frames(clip).reshape(clip.frames, -1, CELLS, CELLS)
+            maps = describe_frames(clip).reshape(clip.frames, -1, NODES, NODES)
             return maps[frame(clip), actor.colour].sum(axis=0)
 
         return features
 
     def bag(clip, actor):
-        maps = describe_frames(clip).reshape(clip.frames, -1, CELLS, CELLS)
+        maps = describe_frames(clip).reshape(clip.frames, -1, NODES, NODES)
         return maps[:, actor.colour].sum(axis=(0, 1))
 
     def ends(clip, actor):

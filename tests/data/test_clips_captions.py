@@ -124,12 +124,12 @@ def _is_true(said, clip):
     step, growth = mine[-1, :2] - mine[0, :2], mine[-1, 2] / mine[0, 2]
     if name in ("left", "right", "up", "down"):
         axis, sign = {"left": (0, -1), "right": (0, 1), "up": (1, -1), "down": (1, 1)}[name]
-        return step[axis] * sign > 0.25 and abs(step[1 - axis]) < 0.2 * abs(step[axis])
+        return step[axis] * sign > 0.13 and abs(step[1 - axis]) < 0.2 * abs(step[axis])
     if name in ("towards", "away"):
         gap = np.linalg.norm(mine[:, :2] - states[others[0]][:, :2], axis=1)
-        return (gap[0] - gap[-1]) * (1 if name == "towards" else -1) > 0.25
+        return (gap[0] - gap[-1]) * (1 if name == "towards" else -1) > 0.13
     if name in ("grows", "shrinks"):
-        return growth > 1.5 if name == "grows" else growth < 0.67
+        return growth > 1.4 if name == "grows" else growth < 0.72
     if name in ("clockwise", "counterclockwise"):
         return _turns(mine) > 6 if name == "clockwise" else _turns(mine) < -6
     if name == "still":
@@ -143,7 +143,7 @@ def _is_true(said, clip):
         ratio = speed[half:].sum() / speed[:half].sum()
         return ratio > 2 if name == "faster" else ratio < 0.5
     pace = np.linalg.norm(step) * len(speed) / len(moving)
-    return pace > 0.5 if name == "quick" else pace < 0.42
+    return pace > 0.32 if name == "quick" else pace < 0.24
 
 
 def _turns(mine):

@@ -26,7 +26,7 @@ def layer_norm(params, x):
     return x * params["scale"] + params["bias"]
 
 
-def reasoned(params, x, support, affinity, extra=None, gated=False):
+def reasoned(params, x, support, affinity, extra=None, gated=False, differences=False):
     """One layer, node by node, in float64."""
     p, x = as64((params, x))
     out = x.copy()
@@ -42,7 +42,8 @@ def reasoned(params, x, support, affinity, extra=None, gated=False):
             if extra is not None:
                 a = a + np.asarray(extra)[b, i, neighbours]
             a = softmax(a) if affinity == "softmax" else a / len(neighbours)
-            y = sum(w * sent[j] for w, j in zip(a, neighbours, strict=True))
+            own = sent[i] if differences else 0
+            y = sum(w * (sent[j] - own) for w, j in zip(a, neighbours, strict=True))
             if gated:
                 y = y * np.tanh(linear(p["gate"], x[b, i]))
             out[b, i] += layer_norm(p["norm"], linear(p["out"], y))
@@ -147,7 +148,7 @@ def test_box_affinity_starts_at_zero_and_then_matters():
 
 
 def test_times_on_edges():
-    """Signed: what comes later weighs more at first, and nothing else is changed by it."""
+    """Signed: what comes later weighs more at first; messages are differences."""
     time = jnp.asarray([[0.0, 0.25, 0.5, 0.75, 1.0]] * 3)
     affinity = TimeAffinity()
     params = jax.jit(affinity.init)(jax.random.key(0), time)
@@ -159,5 +160,5 @@ def test_times_on_edges():
     found = module.apply({"params": params}, X, support, None, time)
     extra = affinity.apply({"params": params["time_affinity"]}, time)
     assert np.abs(extra + jnp.swapaxes(extra, 1, 2)).max() > 0.1  # what was learnt need not be odd
-    expected = reasoned(params, X, np.asarray(support), "softmax", extra)
+    expected = reasoned(params, X, np.asarray(support), "softmax", extra, differences=True)
     np.testing.assert_allclose(valid(found), valid(expected), rtol=0, atol=1e-5)

@@ -26,15 +26,16 @@ MOVERS = 2
 STILL = (1, 2)
 """How many objects stand still, at least and at most."""
 RADII = (0.065, 0.095)
-GROWN = (0.05, 0.115)
-"""Half the size of an object, and of one that grows at its begin and its end."""
-LENGTHS = (0.3, 0.5)
+GROWING, GROWTH = (0.045, 0.085), 1.45
+"""Half the size of an object; of one that is to grow, and how many times that it becomes."""
+LENGTHS = (0.16, 0.26)
 SLANT = 0.1
-"""Length of a line, and how far it may leave the horizontal or vertical, as a share of it."""
+"""Length of a line, and how far it may leave the horizontal or vertical, as a share of it. Longer
+ones would tell from their first frame, by the room that is left, where they go."""
 ORBIT = (0.13, 0.16)
 EDGE, GAP = 0.02, 0.03
 """Free space between objects and the edge of the picture, and between any two objects."""
-NEAR = (0.03, 0.08)
+NEAR = (0.03, 0.12)
 """Free space between an object and the one that it has come to."""
 KINDS = ("across", "across", "along", "along", "approach", "approach", "size", "turn")
 TRIES = 200
@@ -134,7 +135,8 @@ def _draw_moving(rng: np.random.Generator, kind: str, still: list[Movement]) -> 
     radius, length = float(rng.uniform(*RADII)), float(rng.uniform(*LENGTHS))
     x, y = rng.random(2).tolist()
     if kind == "size":
-        return Movement("grows", timing, Track(x, y, GROWN))
+        small = float(rng.uniform(*GROWING))
+        return Movement("grows", timing, Track(x, y, (small, GROWTH * small)))
     if kind == "turn":  # at another pace five frames would not show which way round
         orbit, phase = float(rng.uniform(*ORBIT)), float(rng.uniform(0, 2 * np.pi))
         track = Track(x, y, (radius, radius), orbit=orbit, phase=phase)

@@ -32,7 +32,7 @@ Choice = TypeVar("Choice")
 PER_CLIP = 5
 LONGEST = 22
 """Tokens of a caption: with its two marks it fits a padded length of 24."""
-QUICK, SLOW = 0.55, 0.4
+QUICK, SLOW = 0.36, 0.21
 """Pace of a line in pictures a clip: quick from the first on, slow up to the second."""
 
 
@@ -60,7 +60,8 @@ class _Sentence:
         still = self.clip.actors[MOVERS:]
         if self.rng.random() < 0.15 and "nothing" not in sentence:
             name = self._name(self._pick(still))
-            sentence = self._pick(STANDING).format(sentence, name)
+            pattern = STANDING["while" in sentence]
+            sentence = pattern.format(sentence, name)
         return sentence
 
     def _about_movers(self) -> str:
@@ -91,7 +92,7 @@ class _Sentence:
         motion = self._common(MOTIONS[movement.motion])
         if movement.other is not None:
             motion = motion.format(other=self._name(self.clip.actors[movement.other]))
-        if plain or self.rng.random() < 0.4:
+        if plain or self.rng.random() < 0.6:
             return f"{name} {motion}"
         pace = _pace(actor)
         if pace and self.rng.random() < 0.5:
@@ -105,8 +106,8 @@ class _Sentence:
         return self._common(WORDS[meaning])
 
     def _common(self, words: Sequence[str]) -> str:
-        """The first, commonest one two times out of three, else any."""
-        return words[0] if self.rng.random() < 0.67 else self._pick(words)
+        """The first, commonest one three times out of four, else any."""
+        return words[0] if self.rng.random() < 0.75 else self._pick(words)
 
     def _shuffled(self) -> list[Actor]:
         return [self.movers[k] for k in self.rng.permutation(MOVERS)]

@@ -52,8 +52,8 @@ def _draw_clip(figure: Figure, clip: Clip, bottom: float, size: tuple[float, flo
         for caption in describe_clip(clip)
     ]
     left, top = 2 * GAP + MOST_FRAMES * (SIDE + GAP), (bottom + SIDE) / height
-    text = {"va": "top", "linespacing": 1.3, "color": "#222222", "fontsize": 8.7}
-    figure.text(left / width, top, "\n".join(lines), **text)
+    text = figure.text(left / width, top, "\n".join(lines), va="top", fontsize=8.7)
+    text.set_linespacing(1.3)
     title = f"{clip.split} {clip.index}   (family {clip.family}, {clip.frames} frames)"
     above = top + 0.06 / height
     figure.text(GAP / width, above, title, fontsize=9, color="#333333", va="bottom")

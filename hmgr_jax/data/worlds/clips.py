@@ -34,7 +34,7 @@ def open_clips(
     """Generate the clips of three splits with frame features and five captions each.
 
     Sizes count clips, in multiples of 4 (whole families). Clip i of a split belongs to family
-    i // 4 and does not depend on the sizes. Videos give "frames" float16 [n, 8, 576] and "n_frames"
+    i // 4 and does not depend on the sizes. Videos give "frames" float16 [n, 8, 256] and "n_frames"
     int32 [n], 5 to 8.
 
     ``roles`` are the splits to make, ``known`` is the vocabulary of a checkpoint. Raises

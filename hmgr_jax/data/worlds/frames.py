@@ -1,6 +1,7 @@
 """Frame features as the coarse map of a network would hold them, and frames as pictures.
 
-A frame is a grid of cells; for each colour and for each shape, how much of it lies in every cell.
+A frame is seen at the nodes of a coarse grid; for each colour and for each shape, how much of it
+lies around every node, near things more than those farther off.
 """
 
 from __future__ import annotations
@@ -17,13 +18,17 @@ from hmgr_jax.data.worlds.render import background
 from hmgr_jax.data.worlds.scene import COLOURS, SHAPES
 from hmgr_jax.data.worlds.shapes import PALETTE, coverage
 
-CELLS = 6
-FINE = 24
-"""A cell is drawn this many times too large in both directions, then averaged."""
+NODES = 4
+"""Of the grid, from edge to edge, in both directions."""
+PIXELS, FINE = 24, 5
+"""An outline is drawn in so many pixels, each of them so many times too large in both directions
+and then averaged."""
 CHANNELS = len(COLOURS) + len(SHAPES)
-WIDTH = CHANNELS * CELLS * CELLS
-"""Length of a feature: channel by channel, row by row, the covered share of each cell."""
-NOISE = 0.01
+WIDTH = CHANNELS * NODES * NODES
+"""Length of a feature: channel by channel, row by row."""
+UNIT = 0.02
+"""The area that counts as 1, as a share of the picture: about that of an object."""
+NOISE = 0.02
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
@@ -58,7 +63,7 @@ def make_frames(clips: Sequence[Clip]) -> ClipFrames:
 
 def describe_frames(clip: Clip) -> np.ndarray:
     """Features of the frames without noise, float64 [T, WIDTH]."""
-    found = np.zeros((clip.frames, CHANNELS, CELLS * CELLS))
+    found = np.zeros((clip.frames, CHANNELS, NODES * NODES))
     for actor, states in zip(clip.actors, clip.states(clip.times), strict=True):
         for frame, state in enumerate(states.round(9).tolist()):
             share = _share(actor.shape, *state)
@@ -69,7 +74,12 @@ def describe_frames(clip: Clip) -> np.ndarray:
 
 @lru_cache(maxsize=256)  # siblings, and the frames of what stands still, share their states
 def _share(shape: int, x: float, y: float, radius: float) -> np.ndarray:
-    return coverage(Shown(shape, x, y, radius), WHOLE, CELLS, FINE).reshape(-1)
+    """How much of an object lies around each node, in UNITs, float64 [NODES * NODES]."""
+    covered = coverage(Shown(shape, x, y, radius), WHOLE, PIXELS, FINE)
+    middles = (np.arange(PIXELS) + 0.5) / PIXELS
+    apart = np.abs(middles[:, None] * (NODES - 1) - np.arange(NODES))
+    near = np.maximum(1 - apart, 0)  # sums to 1 over the nodes: a place is a linear map of these
+    return (near.T @ covered @ near).reshape(-1) / (UNIT * PIXELS**2)
 
 
 def render_frames(clip: Clip, pixels: int = 96) -> np.ndarray:
