@@ -31,6 +31,7 @@ SMALL = {
     "slots": 8,
     "graph_layers": 1,
     "sharpness": 4.0,
+    "heads": 4,
 }
 DROPOUT = 0.2
 # {modalities: a data set that has them}

@@ -57,7 +57,7 @@ class Alignment(NamedTuple):
 
     def _rebuilt(
         self, items: Codes, others: Codes
-    ) -> tuple[tuple[Float[Array, "A B N M"], ...], Float[Array, "A B N D"]]:
+    ) -> tuple[tuple[Float[Array, "A B N _"], ...], Float[Array, "A B N D"]]:
         if self.cross is None:
             dtype = self.rebuilding.dtype
             attended = attention_of_scan(items, others, dtype)

@@ -38,7 +38,7 @@ class Rebuilding:
 
     def weights(
         self, nodes: Float[Array, "A N D"], concepts: tuple[Concepts, ...]
-    ) -> tuple[Float[Array, "A B N M"], ...]:
+    ) -> tuple[Float[Array, "A B N _"], ...]:
         """Of every node, over all concepts together; 0 at concepts that are padding."""
         logits = jnp.concatenate([self._logits(nodes, of_one) for of_one in concepts], axis=3)
         mask = jnp.concatenate([of_one.mask for of_one in concepts], axis=2)[:, :, None, :]
@@ -55,7 +55,7 @@ class Rebuilding:
         return self.sharpness * products
 
     def rebuilt(
-        self, weights: tuple[Float[Array, "A B N M"], ...], concepts: tuple[Concepts, ...]
+        self, weights: tuple[Float[Array, "A B N _"], ...], concepts: tuple[Concepts, ...]
     ) -> Float[Array, "A B N D"]:
         """Every node as the mixture of concepts that it takes."""
         parts = [
