@@ -51,19 +51,21 @@ class Feature:
     below: int | None = None
     """Integers are ids from -1 (none) up to this, exclusive."""
 
-    def demand_ids(self, name: str, values: Array) -> None:
-        """Refuse ids out of range, which no table has a row for.
 
-        Raises:
-            UserError: names the input and what was found.
-        """
-        if self.below is None:
-            return
-        least, most = int(values.min(initial=-1)), int(values.max(initial=-1))
-        if least < -1 or most >= self.below:
+def demand_ids(features: Mapping[str, Feature], items: Items) -> None:
+    """Refuse ids out of range, which no table has a row for.
+
+    Raises:
+        UserError: names the input and what was found.
+    """
+    for name, feature in features.items():
+        if feature.below is None or name not in items:
+            continue
+        least, most = int(items[name].min(initial=-1)), int(items[name].max(initial=-1))
+        if least < -1 or most >= feature.below:
             raise UserError(
-                f"{name} are ids from -1 (none) to {self.below - 1}, found {least} to {most}: "
-                "raise the number of classes of the model, or correct the file."
+                f"{name} are ids from -1 (none) to {feature.below - 1}, found {least} to {most}: "
+                "raise the model's number of classes, or correct the file."
             )
 
 
