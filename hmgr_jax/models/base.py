@@ -52,7 +52,7 @@ class Feature:
     """Integers are ids from -1 (none) up to this, exclusive."""
 
 
-def demand_ids(features: Mapping[str, Feature], items: Items) -> None:
+def demand_ids(features: Mapping[str, Feature], items: Mapping[str, Any]) -> None:
     """Refuse ids out of range, which no table has a row for.
 
     Raises:
