@@ -214,13 +214,14 @@ class RACG(Model):
         """Mean similarity of regions and of words with what they are rebuilt as, added up."""
         if a[0] == "text":
             return self.score(variables, b, a).T
-        return all_pairs(lambda x, y: self._of_block(variables, x, y), a[1], b[1])
+        return all_pairs(lambda x, y: self.score_block(variables, x, y), a[1], b[1])
 
     def score_pairs(self, variables: Variables, images: Codes, texts: Codes) -> Float[Array, " P"]:
         """``score`` of each picture with the caption beside it."""
-        return aligned_pairs(lambda x, y: self._of_block(variables, x, y), images, texts)
+        return aligned_pairs(lambda x, y: self.score_block(variables, x, y), images, texts)
 
-    def _of_block(self, variables: Variables, images: Codes, texts: Codes) -> Float[Array, "I C"]:
+    def score_block(self, variables: Variables, images: Codes, texts: Codes) -> Float[Array, "I C"]:
+        """``score`` of a few pictures with a few captions, all at once."""
         of_images = self._alignment(variables, "image").score(images, texts)
         return of_images + self._alignment(variables, "text").score(texts, images).T
 
@@ -237,7 +238,7 @@ class RACG(Model):
         for direction, (modality, own, other) in sides.items():
             weights, cosines = self._alignment(variables, modality).correspondence(own, other)
             attention[direction] = Attended(weights[0], cosines[0])
-        return Explanation(self._of_block(variables, image, text)[0], attention)
+        return Explanation(self.score_block(variables, image, text)[0], attention)
 
     def coarse(self, variables: Variables, modality: str, codes: Codes) -> Float[Array, "n D"]:
         """The mean node, of unit length: for a shortlist."""

@@ -146,6 +146,7 @@ def test_blocks_change_nothing(monkeypatch):
     monkeypatch.setattr(pair_blocks, "CAPTIONS", {"cpu": 2})
     monkeypatch.setattr(pair_blocks, "IMAGES", {"cpu": 2})
     monkeypatch.setattr(pair_blocks, "PAIRS", 4)
+    monkeypatch.setattr(pair_blocks, "SHORTER", (2, 4, 5))
     assert_same(model_of())
 
 
@@ -184,6 +185,32 @@ def test_parameters_of_the_paper():
     assert count(8481) == 25_384_750
     assert count(11353) == 26_246_350
     assert count(8481, "labels", "attributes") == 25_384_750 + 1_215_000
+
+
+def test_cost_of_a_pair():
+    """Spec 4.9: some 13 million operations at the paper's sizes and 14 words, by XLA's count."""
+    for name, most in (("racg", 10e6), ("racg_strict", 16e6)):
+        sizes = {"image": {"regions": (36, 2048)}, "text": {}}
+        model = get_model(name).fit_to(Plan(10, 5, 1000, sizes))
+        variables = jax.eval_shape(model.init, jax.random.key(0))
+        found = {
+            "image": {"regions": _shape(1, 36, 2048), "n_regions": _shape(1)},
+            "text": {"tokens": _shape(1, 14), "lengths": _shape(1)},
+        }
+        codes = {
+            m: jax.eval_shape(
+                lambda v, x, m=m, model=model: model.encode(v, m, x, train=False, keys=None)[0],
+                variables,
+                found[m],
+            )
+            for m in found
+        }
+        score = jax.jit(model.score_block).lower(variables, codes["image"], codes["text"])
+        assert 0.8 * most < score.compile().cost_analysis()["flops"] < most
+
+
+def _shape(*sizes):
+    return jax.ShapeDtypeStruct(sizes, jnp.float16 if len(sizes) == 3 else jnp.int32)
 
 
 def test_presets():
