@@ -3,6 +3,7 @@
     python -m hmgr_jax.main --config configs/coco.py --config.data.root=DATA/coco_precomp
     python -m hmgr_jax.main --config configs/coco.py:vse --config.data.root=DATA/coco_precomp
     python -m hmgr_jax.main --config configs/coco.py:imram --config.data.root=DATA/coco_precomp
+    python -m hmgr_jax.main --config configs/coco.py:racg --config.data.root=DATA/coco_precomp
 
 Files expected in ``data.root``: ``{train,dev,testall}_ims.npy`` [rows, 36, 2048] (float32 or
 float16, 33.4 GB for train), ``_caps.txt``, and ``_ids.txt`` where images are repeated, once a
@@ -16,7 +17,9 @@ Hardware: one accelerator with 16 GB, or several (the batch of 128 is split over
 numbers: unknown, never measured by us: the features are not ours to ship and no run was made.
 
 Schedule: 30 epochs of 4,425 steps, the rate a tenth after half of them (BUILD_NOTES.md, "HMGR").
-``:imram`` and ``:scan`` have the released IMRAM's setting: sharpness 11, a rate of 5e-4, 20 epochs.
+``:imram`` and ``:scan`` have the released IMRAM's setting: sharpness 11, a rate of 5e-4, 20 epochs;
+``:racg`` and ``:racg_strict`` the same. These two use boxes, and labels and attributes of
+Visual Genome's 1,600 and 400 classes, where the folder has them.
 """
 
 from ml_collections import ConfigDict
@@ -29,8 +32,9 @@ RELEASED = {"sharpness": 11.0, "mask_same_image": False}
 
 def get_config(model: str = "hmgr") -> ConfigDict:
     """The recipe of one system on MS-COCO."""
-    matching = model in ("imram", "scan")
-    config = recipe("coco", model, dim=1024, **(RELEASED if matching else {}))
+    released = model in ("imram", "scan")
+    matching = released or model.startswith("racg")
+    config = recipe("coco", model, dim=1024, **(RELEASED if released else {}))
     config.data.splits.test = "testall"
     config.train.steps = (20 if matching else 30) * 4425
     config.train.lr = 5e-4 if matching else 2e-4

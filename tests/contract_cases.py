@@ -32,6 +32,7 @@ SMALL = {
     "slots": 8,
     "graph_layers": 1,
     "sharpness": 4.0,
+    "heads": 4,
 }
 DROPOUT = 0.2
 # {case: (registered system, its hyper-parameters)}: all as they are, and those of another modality.

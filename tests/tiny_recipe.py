@@ -12,7 +12,9 @@ def get_config(model="hmgr"):
     # The memory without the graphs: a tenth of the compilation.
     memory = {"slots": 8, "key_dim": 8, "visual_graph": False, "text_graph": False}
     memory["memory_warmup_steps"] = 3
-    config = recipe("worlds", model, **fields, **(memory if model == "hmgr" else {}))
+    heads = {"heads": 4}
+    own = {"hmgr": memory, "racg": heads, "racg_strict": heads}.get(model, {})
+    config = recipe("worlds", model, **fields, **own)
     config.data.source = "worlds"
     config.data.batching = "groups"
     config.data.buckets = (32,)  # one compilation of the step

@@ -86,6 +86,22 @@ class TimeAffinity(nn.Module):
         return (out + ahead * slope[None, None, None, :])[..., 0]
 
 
+class DistanceAffinity(nn.Module):
+    """A learned affinity of two words by how far apart they stand, with its sign; starts at 0."""
+
+    furthest: int
+    """Words further apart count as so far."""
+
+    @nn.compact
+    def __call__(self, count: int) -> Float[Array, "1 N N"]:
+        """Affinity of every ordered pair of ``count`` words: of word j for word i."""
+        start = nn.initializers.zeros_init()
+        table = self.param("weights", start, (2 * self.furthest + 1,), jnp.float32)
+        place = jnp.arange(count)
+        offset = jnp.clip(place[None, :] - place[:, None], -self.furthest, self.furthest)
+        return table[offset + self.furthest][None]
+
+
 class GraphReasoning(nn.Module):
     """One layer: messages over pairwise affinities, added to the nodes.
 
@@ -103,6 +119,8 @@ class GraphReasoning(nn.Module):
     gated: bool = False
     gain: float = 0.0
     dtype: Any = jnp.float32
+    furthest: int = 0
+    """Words so far apart have their own affinity by distance; 0: no such term."""
 
     @nn.compact
     def __call__(
@@ -130,6 +148,8 @@ class GraphReasoning(nn.Module):
             affinity = affinity + BoxAffinity(name="box_affinity")(boxes)
         if time is not None:
             affinity = affinity + TimeAffinity(name="time_affinity")(time)
+        if self.furthest:
+            affinity = affinity + DistanceAffinity(self.furthest, name="distance")(x.shape[1])
         if self.affinity == "softmax":
             weights = masked_softmax(affinity, support)
         else:

@@ -11,12 +11,15 @@ from typing import Any
 from hmgr_jax.errors import UserError
 from hmgr_jax.models.base import Model
 
+_CGAM = {"recon_source": "all", "recon_logit": "dot", "sharpness": 1.0, "mask_same_image": False}
 # name -> (module, class, hyper-parameters that make it this system)
 _REGISTRY: dict[str, tuple[str, str, Mapping[str, Any]]] = {
     "hmgr": ("hmgr", "HMGR", {}),
     "vse": ("hmgr", "HMGR", {"visual_graph": False, "text_graph": False, "memory": "none"}),
     "imram": ("imram", "IMRAM", {}),
     "scan": ("imram", "IMRAM", {"variant": "text", "steps": 1}),
+    "racg": ("racg", "RACG", {}),
+    "racg_strict": ("racg", "RACG", _CGAM),
 }
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from hmgr_jax.errors import UserError
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.shapes import Array, Float, Int, Tree
 
@@ -47,6 +48,26 @@ class Feature:
     """None is an axis whose length the batch decides (words)."""
     dtype: str
     optional: bool = False
+    """Data may lack it, and the model goes without."""
+    below: int | None = None
+    """Integers are ids from -1 (none) up to this, exclusive."""
+
+
+def demand_ids(features: Mapping[str, Feature], items: Mapping[str, Any]) -> None:
+    """Refuse ids out of range, which no table has a row for.
+
+    Raises:
+        UserError: names the input and what was found.
+    """
+    for name, feature in features.items():
+        if feature.below is None or name not in items:
+            continue
+        least, most = int(items[name].min(initial=-1)), int(items[name].max(initial=-1))
+        if least < -1 or most >= feature.below:
+            raise UserError(
+                f"{name} are ids from -1 (none) to {feature.below - 1}, found {least} to {most}: "
+                "raise the model's number of classes, or correct the file."
+            )
 
 
 def example(features: Mapping[str, Feature]) -> dict[str, Array]:

@@ -23,7 +23,7 @@ class Attention(NamedTuple):
     """How Q words or regions attended to Y regions or words, in K steps."""
 
     weights: np.ndarray
-    """float [K, Q, Y]: each row sums to 1."""
+    """float [K, Q, Y]: each row sums to 1, or to less where a query also takes of its own side."""
     cosines: np.ndarray
     """float [K, Q]: of every query with what it attended to."""
 

@@ -35,7 +35,15 @@ _NOT_HASHED = (
     "eval.tile",
 )
 # Files that a result does depend on count by their last name, wherever they lie.
-_BY_NAME = ("data.captions_from", "data.vectors", "data.vocabulary", "eval.judgments", "init.")
+_BY_NAME = (
+    "data.captions_from",
+    "data.vectors",
+    "data.vocabulary",
+    "data.object_names",
+    "data.attribute_names",
+    "eval.judgments",
+    "init.",
+)
 
 
 def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
@@ -74,6 +82,8 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                 "vocabulary": "",  # a SCAN vocabulary; empty: built from train and dev
                 "vectors": "none",  # none, captions (learnt), or a GloVe/word2vec text file
                 "captions_from": "",  # folder in Flickr8k's text layout: more training captions
+                "object_names": "",  # names of detected classes, a line each: their first vectors
+                "attribute_names": "",  # the same for attributes
                 "batching": "rows",  # rows, or groups: whole families in a batch
                 "threads": 2,
                 "worlds": {"seed": 0, "train": 2000, "dev": 200, "test": 400},

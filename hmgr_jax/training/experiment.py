@@ -12,13 +12,14 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from hmgr_jax.data.class_names import class_vectors, read_class_names
 from hmgr_jax.data.open import open_data, word_vectors
 from hmgr_jax.data.pipeline import demand_fits, steps_per_epoch
 from hmgr_jax.data.split import DataSet, Split
 from hmgr_jax.data.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 from hmgr_jax.models import get_model
-from hmgr_jax.models.base import Feature, Model, Plan
+from hmgr_jax.models.base import Feature, Model, Plan, demand_ids
 from hmgr_jax.training.check import check, check_parts
 from hmgr_jax.training.optimizer import Optimizer, Schedule, Stage
 from hmgr_jax.training.parallel import MappedAxis, make_mesh, map_step
@@ -63,15 +64,51 @@ class Experiment:
         optimizer = self.optimizer(self.stages()[0])
         # One program: op by op the same numbers take ten times as long.
         state = jax.jit(lambda: init_state(self.model, optimizer, self.config.seed))()
-        params = state.params
+        params, vectors = state.params, None
         if "words" in self.model.parts():
             (path,) = self.model.parts()["words"]
             shape = _leaf(params, path).shape
             vectors = word_vectors(self.config.data, self.data, shape[1])
             if vectors is not None:
                 params = _with_leaf(params, path, jnp.asarray(vectors))
+        params = self._with_named_classes(params, vectors)
         params = warm_start(params, self.model.parts(), self.config.init, self.data.vocabulary)
         return state.replace(params=params)  # type: ignore[attr-defined]
+
+    def _with_named_classes(self, params: Any, words: np.ndarray | None) -> Any:
+        """Word vectors of the names of classes in place of random ones, where names are given."""
+        files = {"labels": self.config.data.object_names}
+        files["attributes"] = self.config.data.attribute_names
+        for part in (part for part, file in files.items() if file):
+            paths = self.model.parts().get(part)
+            if paths is None:
+                raise UserError(
+                    f"data has names for {part}, {files[part]}, but {self.config.model.name} has "
+                    "no vectors for them here: leave the names empty."
+                )
+            table = _leaf(params, paths[0])  # row 0 is for no class
+            names = read_class_names(files[part], table.shape[0] - 1)
+            have, vectors = class_vectors(names, self.config.data, self.data, words)
+            if vectors.shape[1] != table.shape[1]:
+                raise UserError(
+                    f"{self.config.data.vectors} holds vectors of {vectors.shape[1]} dimensions "
+                    f"but model.word_dim is {table.shape[1]}: set it to {vectors.shape[1]}."
+                )
+            params = _with_leaf(params, paths[0], table.at[have + 1].set(vectors))
+        return params
+
+    def goes_without(self) -> str:
+        """What the system could use and the data lacks, in a sentence; empty where nothing is."""
+        c = self.config.model
+        wanted = get_model(c.name, **{k: v for k, v in c.items() if k != "name"}).inputs()
+        lacking = {
+            m: [k for k, f in of.items() if f.optional and k not in self.plan.features.get(m, {})]
+            for m, of in wanted.items()
+        }
+        each = [
+            f"no {' and no '.join(names)} of {m} items" for m, names in lacking.items() if names
+        ]
+        return f"The data has {' and '.join(each)}: {c.name} goes without." if each else ""
 
     def abstract_state(self) -> State:
         """Shapes and dtypes of the state, without computing anything."""
@@ -82,6 +119,8 @@ class Experiment:
         """What the step takes of a batch: the model's inputs and the row."""
         wanted = self.model.inputs()
         found = {m: {k: batch[m][k] for k in wanted[m] if k in batch[m]} for m in wanted}
+        for m, items in found.items():
+            demand_ids(wanted[m], items)
         return {**found, "row": batch["row"]}
 
 

@@ -229,6 +229,8 @@ class _Run:
             + (f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""),
             flush=True,
         )
+        if e.goes_without():
+            print(e.goes_without(), flush=True)
         if self.start:
             print(f"Going on after step {self.start} of {self.workdir}.", flush=True)
 

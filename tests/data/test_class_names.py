@@ -1,0 +1,61 @@
+"""Names of classes and their word vectors."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from hmgr_jax.data.class_names import class_vectors, read_class_names
+from hmgr_jax.data.split import DataSet
+from hmgr_jax.data.vocabulary import MARKS, Vocabulary
+from hmgr_jax.errors import UserError
+
+OPENED = DataSet("toy", {}, Vocabulary((*MARKS, "dog", "hydrant")), "")
+
+
+def written(tmp_path, text):
+    path = tmp_path / "names.txt"
+    path.write_text(text)
+    return path
+
+
+def test_the_first_of_several_names_counts(tmp_path):
+    path = written(tmp_path, "dog,puppy\nFire hydrant\nstop_sign\n")
+    assert read_class_names(path, 3) == [["dog"], ["fire", "hydrant"], ["stop", "sign"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("dog\ncat\n", "holds 2 names where the model has 3 classes"),
+        ("dog\n\ncat\n", "names.txt:2 is empty"),
+    ],
+)
+def test_refused(tmp_path, text, sentence):
+    with pytest.raises(UserError, match=sentence):
+        read_class_names(written(tmp_path, text), 3)
+    with pytest.raises(UserError, match="cannot be read"):
+        read_class_names(tmp_path / "none.txt", 3)
+
+
+def test_vectors_that_were_learnt(tmp_path):
+    """Words that captions do not hold have none; the mean of those that do is the class's."""
+    words = np.arange(12, dtype=np.float32).reshape(6, 2)
+    names = [["zebra"], ["fire", "hydrant"], ["dog", "hydrant"]]
+    have, vectors = class_vectors(names, SimpleNamespace(vectors="captions"), OPENED, words)
+    np.testing.assert_array_equal(have, [1, 2])
+    np.testing.assert_array_equal(vectors, [[10, 11], [9, 10]])
+
+
+def test_vectors_of_a_file_know_words_that_captions_do_not_hold(tmp_path):
+    file = tmp_path / "glove.txt"
+    file.write_text("zebra 1 2\nfire 3 4\nhydrant 5 6\n")
+    data = SimpleNamespace(vectors=str(file))
+    have, vectors = class_vectors([["zebra"], ["fire", "hydrant"]], data, OPENED, None)
+    np.testing.assert_array_equal(have, [0, 1])
+    np.testing.assert_array_equal(vectors, [[1, 2], [4, 5]])
+
+
+def test_names_without_vectors_are_refused():
+    with pytest.raises(UserError, match=r"data\.vectors is none"):
+        class_vectors([["dog"]], SimpleNamespace(vectors="none"), OPENED, None)
