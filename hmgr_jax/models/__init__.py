@@ -17,6 +17,7 @@ _REGISTRY: dict[str, tuple[str, str, Mapping[str, Any]]] = {
     "vse": ("hmgr", "HMGR", {"visual_graph": False, "text_graph": False, "memory": "none"}),
     "imram": ("imram", "IMRAM", {}),
     "scan": ("imram", "IMRAM", {"variant": "text", "steps": 1}),
+    "resg": ("resg", "ReSG", {}),
 }
 
 

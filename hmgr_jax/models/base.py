@@ -178,6 +178,15 @@ class Model:
         """
         raise NotImplementedError
 
+    def relations(
+        self, variables: Variables, modality: str, items: Items
+    ) -> Float[Array, "B K N N"] | None:
+        """Weights of the edges within each item, from the second node to the first, in K layers.
+
+        None where the system has no such edges.
+        """
+        return None
+
     @classmethod
     def explainable(cls) -> bool:
         """Whether this system has ``explain``."""
@@ -190,6 +199,10 @@ class Model:
     def finalize(self, variables: Variables, train_codes: Mapping[str, Codes]) -> Variables:
         """Variables for evaluation, from the codes of the training items; by default unchanged."""
         return variables
+
+    def remark(self, report: Mapping[str, float]) -> str | None:
+        """What there is to say about the terms of the last step of the first epoch."""
+        return None
 
     def parts(self) -> Parts:
         """{part name: paths of parameters}, to freeze, to train apart or to start from a file."""

@@ -26,8 +26,8 @@ from hmgr_jax.layers.matching_pairs import attend_in_pairs, score_in_pairs
 from hmgr_jax.layers.matching_units import UNITS, Unit
 from hmgr_jax.layers.regions import SCALES, RegionEmbedding, read_regions
 from hmgr_jax.layers.words import WordEncoder
-from hmgr_jax.losses.mined import mined_triplet
-from hmgr_jax.losses.triplet import negatives, triplet
+from hmgr_jax.losses.mined import in_warmup, ranking
+from hmgr_jax.losses.triplet import negatives
 from hmgr_jax.models.base import (
     Attended,
     Axis,
@@ -55,7 +55,6 @@ CHOICES = {
     "region_scale": SCALES,
     "region_embedding": ("linear", "weight_norm"),  # basic and weight_norm in the released code
 }
-TO_THE_END = 10**9
 AT_LEAST = {"dim": 1, "word_dim": 1, "steps": 1, "score_step": 0, "sharpness": 0.0, "slope": 0.0}
 
 
@@ -91,7 +90,7 @@ class IMRAM(Model):
     # loss
     margin: float = 0.2
     sum_warmup_steps: int = 0
-    """So long all negatives count, and then the hardest; `TO_THE_END` compiles nothing else."""
+    """So long all negatives count, and then the hardest; 10⁹ compiles nothing else."""
     mask_same_image: bool = True
 
     def __post_init__(self) -> None:
@@ -260,17 +259,8 @@ class IMRAM(Model):
 
         batch = variables.params, codes["image"], codes["text"]
 
-        def hardest() -> Array:
-            return mined_triplet(score, pairs, *batch, is_negative, axis, self.margin)
-
-        def all_negatives() -> Array:
-            scores = axis.pair_rows(lambda a, b: score(batch[0], a, b), *batch[1:])
-            return triplet(scores, is_negative, margin=self.margin, hard=False)
-
-        if 0 < self.sum_warmup_steps < TO_THE_END:
-            total = jax.lax.cond(step >= self.sum_warmup_steps, hardest, all_negatives)
-        else:
-            total = all_negatives() if self.sum_warmup_steps else hardest()
+        warmup = in_warmup(step, self.sum_warmup_steps)
+        total, _ = ranking(score, pairs, *batch, is_negative, axis, self.margin, warmup)
         return total, {"triplet": total}, variables.stats, None
 
 
