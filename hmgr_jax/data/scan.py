@@ -14,6 +14,7 @@ from hmgr_jax.data.fingerprint import fingerprint
 from hmgr_jax.data.regions import RegionSource
 from hmgr_jax.data.scan_files import ScanFiles, demand_files, find_split, pair_captions
 from hmgr_jax.data.split import DataSet, Split
+from hmgr_jax.data.text_graph import find_word_graphs, read_word_graphs
 from hmgr_jax.data.tokens import tokenize
 from hmgr_jax.data.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import UserError
@@ -39,6 +40,7 @@ def open_scan(
     ``{split}_ids.txt`` (a name or number a row), ``{split}_cap_ids.txt`` (the id of its image a
     caption, where images have different numbers of captions), ``{split}_boxes.npy`` ([rows, R, 4]
     xyxy in 0..1), or ``{split}_ims_bbx.npy`` in pixels with ``{split}_ims_size.npy`` [rows, 2].
+    ``{split}_caps.conllu`` holds word graphs, see `hmgr_jax.data.text_graph`.
 
     Images are runs of equal ids: where every image is stored once a caption, as in SCAN's dev and
     test files, the first row of each run is kept and caption i belongs to the image of row i.
@@ -62,11 +64,13 @@ def open_scan(
     files = {role: find_split(root, name) for role, name in splits.items()}
     if vocabulary is None:
         vocabulary = _build_vocabulary(root, files, vocabulary_captions or {})
+    graphs = find_word_graphs({role: found.captions for role, found in files.items()})
     opened = {
-        role: _open_split(role, found, vocabulary, captions_per_image, max_words)
+        role: _open_split(role, found, vocabulary, captions_per_image, max_words, graphs.get(role))
         for role, found in files.items()
     }
     paths = [path for found in files.values() for path in found.paths()]
+    paths += graphs.values()
     _demand_alike({role: split.sources["image"] for role, split in opened.items()}, files)
     return DataSet(root.resolve().name, opened, vocabulary, fingerprint(paths, root))
 
@@ -115,7 +119,12 @@ def _held_out(files: Mapping[str, ScanFiles]) -> set[str]:
 
 
 def _open_split(
-    role: str, files: ScanFiles, vocabulary: Vocabulary, per_image: int | None, max_words: int
+    role: str,
+    files: ScanFiles,
+    vocabulary: Vocabulary,
+    per_image: int | None,
+    max_words: int,
+    graphs: Path | None,
 ) -> Split:
     """Pair the rows of one split with its captions."""
     images = RegionSource(files.features)
@@ -124,7 +133,10 @@ def _open_split(
     if files.boxes:
         boxes = read_boxes(files.boxes, kept, (len(images), images.feature_shape[0]))
     names = [files.ids[row] if files.ids else str(row) for row in kept.tolist()]
-    texts = CaptionSource(files.tokens, vocabulary, max_words=max_words, captions=files.sentences)
+    arcs = read_word_graphs(graphs, files.sentences) if graphs else None
+    texts = CaptionSource(
+        files.tokens, vocabulary, max_words=max_words, captions=files.sentences, arcs=arcs
+    )
     first = np.searchsorted(image_of_caption, image_of_caption)  # first caption of the same image
     number = np.arange(len(texts)) - first
     return Split(

@@ -12,11 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hmgr_jax.losses.triplet import triplet
 from hmgr_jax.shapes import Array, Bool, Float, Tree
 
-TO_THE_END = 10**9
-"""A warm-up that never ends."""
 Score = Callable[[Tree, Tree, Tree], Array]
 
 
@@ -91,7 +88,7 @@ def mined_scores(
     return Hardest(positive, (negative[0], negative[1]), some)
 
 
-def ranking(
+def mined_triplet(
     score: Score,
     score_pairs: Score,
     params: Tree,
@@ -100,28 +97,10 @@ def ranking(
     is_negative: Bool[Array, "B B"],
     axis: Any,
     margin: float,
-    warmup: Bool[Array, ""] | bool,
-) -> tuple[Float[Array, ""], Hardest]:
-    """``triplet(score(params, a, b), hard=not warmup)``, and the scores of the hardest negatives.
+) -> Float[Array, ""]:
+    """``triplet(score(params, a, b), hard=True)``, its value and its gradient.
 
     Arguments are those of `mined_scores`; ``margin`` is by how much a positive should exceed a
-    negative. A ``warmup`` known when the step is compiled leaves the other case out.
+    negative.
     """
-
-    def hardest() -> tuple[Array, Hardest]:
-        found = mined_scores(score, score_pairs, params, a, b, is_negative, axis)
-        return found.triplet(margin), found
-
-    def all_negatives() -> tuple[Array, Hardest]:
-        scores = axis.pair_rows(lambda x, y: score(params, x, y), a, b)
-        total = triplet(scores, is_negative, margin=margin, hard=False)
-        return total, hardest_of(scores, is_negative)
-
-    if isinstance(warmup, bool):
-        return all_negatives() if warmup else hardest()
-    return jax.lax.cond(warmup, all_negatives, hardest)
-
-
-def in_warmup(step: Array, steps: int) -> Bool[Array, ""] | bool:
-    """Whether ``step`` is before ``steps``; known at once where it is never or always so."""
-    return step < steps if 0 < steps < TO_THE_END else steps > 0
+    return mined_scores(score, score_pairs, params, a, b, is_negative, axis).triplet(margin)

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 import jax.numpy as jnp
 from flax import struct
 
+from hmgr_jax.errors import UserError
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.shapes import Array, Float, Int, Tree
 
@@ -46,6 +47,24 @@ class Feature:
     """None is an axis whose length the batch decides (words)."""
     dtype: str
     optional: bool = False
+    """Data may lack it, and the model goes without."""
+    below: int | None = None
+    """Integers are ids from -1 (none) up to this, exclusive."""
+
+    def demand_ids(self, name: str, values: Array) -> None:
+        """Refuse ids out of range, which no table has a row for.
+
+        Raises:
+            UserError: names the input and what was found.
+        """
+        if self.below is None:
+            return
+        least, most = int(values.min(initial=-1)), int(values.max(initial=-1))
+        if least < -1 or most >= self.below:
+            raise UserError(
+                f"{name} are ids from -1 (none) to {self.below - 1}, found {least} to {most}: "
+                "raise the number of classes of the model, or correct the file."
+            )
 
 
 def example(features: Mapping[str, Feature]) -> dict[str, Array]:

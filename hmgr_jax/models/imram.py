@@ -26,8 +26,8 @@ from hmgr_jax.layers.matching_pairs import attend_in_pairs, score_in_pairs
 from hmgr_jax.layers.matching_units import UNITS, Unit
 from hmgr_jax.layers.regions import SCALES, RegionEmbedding, read_regions
 from hmgr_jax.layers.words import WordEncoder
-from hmgr_jax.losses.mined import in_warmup, ranking
 from hmgr_jax.losses.triplet import negatives
+from hmgr_jax.losses.warmed import warmed_triplet
 from hmgr_jax.models.base import (
     Attended,
     Axis,
@@ -90,7 +90,7 @@ class IMRAM(Model):
     # loss
     margin: float = 0.2
     sum_warmup_steps: int = 0
-    """So long all negatives count, and then the hardest; 10⁹ compiles nothing else."""
+    """So long all negatives count, and then the hardest; `warmed.TO_THE_END`: to the end."""
     mask_same_image: bool = True
 
     def __post_init__(self) -> None:
@@ -257,10 +257,16 @@ class IMRAM(Model):
         def pairs(params: Tree, images: Codes, texts: Codes) -> Array:
             return self.score_pairs(replace(variables, params=params), images, texts)
 
-        batch = variables.params, codes["image"], codes["text"]
-
-        warmup = in_warmup(step, self.sum_warmup_steps)
-        total, _ = ranking(score, pairs, *batch, is_negative, axis, self.margin, warmup)
+        total = warmed_triplet(
+            score,
+            pairs,
+            (variables.params, codes["image"], codes["text"]),
+            is_negative,
+            axis,
+            margin=self.margin,
+            step=step,
+            warmup=self.sum_warmup_steps,
+        )
         return total, {"triplet": total}, variables.stats, None
 
 

@@ -30,9 +30,10 @@ from hmgr_jax.layers.matching_units import Unit
 from hmgr_jax.layers.reading_order import ORDERS
 from hmgr_jax.layers.regions import EMBEDDINGS, SCALES
 from hmgr_jax.losses.centers import VARIANTS, center_hinge
-from hmgr_jax.losses.mined import Hardest, in_warmup, ranking
+from hmgr_jax.losses.mined import Hardest
 from hmgr_jax.losses.thresholds import calibration, spread, threshold_hinge
 from hmgr_jax.losses.triplet import negatives
+from hmgr_jax.losses.warmed import warmed_ranking
 from hmgr_jax.models.base import (
     Attended,
     Axis,
@@ -65,7 +66,16 @@ CHOICES = {
 }
 NOT_NEGATIVE = (
     *("edge_dim", "region_hidden", "graph_layers", "neighbours", "text_window", "sharpness"),
-    *("slope", "global_weight", "margin", "triplet_weight", "center_weight", "center_margin"),
+    *(
+        "object_classes",
+        "attribute_classes",
+        "slope",
+        "global_weight",
+        "margin",
+        "triplet_weight",
+        "center_weight",
+        "center_margin",
+    ),
     "threshold_weight",
 )
 AT_LEAST = {"dim": 1, "word_dim": 1, "groups": 1, **dict.fromkeys(NOT_NEGATIVE, 0)}
@@ -91,6 +101,10 @@ class ReSG(Model):
     region_dropout: float = 0.0
     word_dropout: float = 0.0
     vector_dropout: float = 0.0
+    semantic_embed: bool = True
+    """What a detector says of regions is added to them, where the data has it."""
+    object_classes: int = 1600
+    attribute_classes: int = 400
     # graphs
     visual_graph: bool = True
     text_graph: bool = True
@@ -151,7 +165,8 @@ class ReSG(Model):
 
     def fit_to(self, plan: Plan) -> ReSG:
         """Sizes from the data, and word graphs where it has them."""
-        regions, region_dim = plan.features["image"]["regions"]
+        found = plan.features["image"]
+        regions, region_dim = found["regions"]
         parsed = "heads" in plan.features["text"]
         support, edges = self.text_support, self.text_edges
         warmup = plan.steps_per_epoch if self.sum_warmup_steps < 0 else self.sum_warmup_steps
@@ -160,6 +175,8 @@ class ReSG(Model):
             vocabulary_size=self.vocabulary_size or plan.vocabulary_size,
             regions=self.regions or regions,
             region_dim=self.region_dim or region_dim,
+            object_classes=self.object_classes if "labels" in found else 0,
+            attribute_classes=self.attribute_classes if "attributes" in found else 0,
             text_support=("dependency" if parsed else "window") if support == "auto" else support,
             text_edges=("dependency" if parsed else "distance") if edges == "auto" else edges,
             sum_warmup_steps=warmup,
@@ -168,6 +185,8 @@ class ReSG(Model):
     def inputs(self) -> Mapping[str, Mapping[str, Feature]]:
         """Regions, boxes where there are any, tokens, and arcs between words where wanted."""
         found = regions_and_tokens(self.regions, self.region_dim)
+        for name, count in self.classes().items():
+            found["image"][name] = Feature((self.regions,), "int16", optional=True, below=count)
         ordered = self.readout == "gru" and self.region_order != "file"
         if ordered or (self.boxes and self._relations_of("image")):
             found["image"]["boxes"] = Feature((self.regions, 4), "float32", optional=not ordered)
@@ -178,6 +197,11 @@ class ReSG(Model):
             if kinds:
                 found["text"]["relations"] = Feature((None,), "int32")
         return found
+
+    def classes(self) -> dict[str, int]:
+        """{input: classes} of what is embedded besides features."""
+        found = {"labels": self.object_classes, "attributes": self.attribute_classes}
+        return {name: n for name, n in found.items() if n} if self.semantic_embed else {}
 
     def _relations_of(self, modality: str) -> bool:
         graph = self.visual_graph if modality == "image" else self.text_graph
@@ -190,6 +214,7 @@ class ReSG(Model):
             "text": ("text",),
             "words": ("text/words/vectors",),
         }
+        parts |= {name: (f"image/classes/{name}/vectors",) for name in self.classes()}
         graphs = [t for t, on in (("image", self.visual_graph), ("text", self.text_graph)) if on]
         if graphs and self.graph_layers:
             layers = range(self.graph_layers)
@@ -351,9 +376,8 @@ class ReSG(Model):
             return self.score_pairs(replace(variables, params=params), images, texts)
 
         batch = variables.params, codes["image"], codes["text"]
-
-        warmup = in_warmup(step, self.sum_warmup_steps)
-        return ranking(score, pairs, *batch, is_negative, axis, self.margin, warmup)
+        schedule = {"margin": self.margin, "step": step, "warmup": self.sum_warmup_steps}
+        return warmed_ranking(score, pairs, batch, is_negative, axis, **schedule)
 
     def remark(self, report: Mapping[str, float]) -> str | None:
         """Where the similarities lie after the first epoch, to set the thresholds by."""

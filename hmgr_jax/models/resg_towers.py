@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
+from hmgr_jax.layers.classes import ClassEmbedding
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.layers.graph import box_geometry, full_support, window_support
 from hmgr_jax.layers.pooling import GlobalPool
@@ -46,6 +47,10 @@ class RegionTower(nn.Module):
         x = RegionEmbedding(
             m.dim, m.region_embedding, m.region_hidden, m.residual_gain, dtype, name="regions"
         )(x)
+        classes = m.classes()
+        if classes:
+            embed = ClassEmbedding(classes, m.word_dim, m.dim, dtype, name="classes")
+            x = x + embed(items)
         boxes, weights, geometry = items.get("boxes"), [], None
         if m.visual_graph and m.relation_edges:
             geometry = jnp.zeros((*mask.shape, mask.shape[1], 6), jnp.float32)

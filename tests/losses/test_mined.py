@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from hmgr_jax.losses.mined import hardest_of, in_warmup, mined_scores, ranking
+from hmgr_jax.losses.mined import hardest_of, mined_scores, mined_triplet
 from hmgr_jax.losses.triplet import negatives, triplet
+from hmgr_jax.losses.warmed import warmed_ranking
 from hmgr_jax.training.parallel import DATA, LocalAxis, MappedAxis, make_mesh
 
 SIZE, FEATURES = 8, 3
@@ -38,7 +39,7 @@ def of_all(w, a, b, is_negative):
 
 
 def mined(w, a, b, is_negative, axis):
-    return mined_scores(score, score_pairs, w, a, b, is_negative, axis).triplet(0.2)
+    return mined_triplet(score, score_pairs, w, a, b, is_negative, axis, 0.2)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -103,9 +104,9 @@ def test_a_warm_up_on_all_negatives(hard):
     is_negative = negatives(VALID)
     expected = triplet(score(w, a, b), is_negative, hard=hard)
 
-    def run(step, steps):
-        given = score, score_pairs, w, a, b, is_negative, LocalAxis(), 0.2
-        return ranking(*given, in_warmup(step, steps))
+    def run(step, warmup):
+        given = score, score_pairs, (w, a, b), is_negative, LocalAxis()
+        return warmed_ranking(*given, margin=0.2, step=step, warmup=warmup)
 
     traced = jax.jit(run, static_argnums=1)(jnp.int32(5 if hard else 4), 5)
     known = run(jnp.int32(4), 0 if hard else 10**9)
