@@ -3,6 +3,7 @@
     python -m hmgr_jax.main --config configs/coco.py --config.data.root=DATA/coco_precomp
     python -m hmgr_jax.main --config configs/coco.py:vse --config.data.root=DATA/coco_precomp
     python -m hmgr_jax.main --config configs/coco.py:imram --config.data.root=DATA/coco_precomp
+    python -m hmgr_jax.main --config configs/coco.py:resg --config.data.root=DATA/coco_precomp
 
 Files expected in ``data.root``: ``{train,dev,testall}_ims.npy`` [rows, 36, 2048] (float32 or
 float16, 33.4 GB for train), ``_caps.txt``, and ``_ids.txt`` where images are repeated, once a
@@ -16,7 +17,8 @@ Hardware: one accelerator with 16 GB, or several (the batch of 128 is split over
 numbers: unknown, never measured by us: the features are not ours to ship and no run was made.
 
 Schedule: 30 epochs of 4,425 steps, the rate a tenth after half of them (BUILD_NOTES.md, "HMGR").
-``:imram`` and ``:scan`` have the released IMRAM's setting: sharpness 11, a rate of 5e-4, 20 epochs.
+``:imram`` and ``:scan`` have the released IMRAM's setting: sharpness 11, a rate of 5e-4, 20 epochs;
+``:resg`` takes it over.
 """
 
 from ml_collections import ConfigDict
@@ -25,12 +27,13 @@ from hmgr_jax.training.config import recipe
 
 # Captions of the same picture count as negatives in the released IMRAM and SCAN.
 RELEASED = {"sharpness": 11.0, "mask_same_image": False}
+OF_MODEL = {"imram": RELEASED, "scan": RELEASED, "resg": {"sharpness": 11.0}}
 
 
 def get_config(model: str = "hmgr") -> ConfigDict:
     """The recipe of one system on MS-COCO."""
-    matching = model in ("imram", "scan")
-    config = recipe("coco", model, dim=1024, **(RELEASED if matching else {}))
+    matching = model in OF_MODEL
+    config = recipe("coco", model, dim=1024, **OF_MODEL.get(model, {}))
     config.data.splits.test = "testall"
     config.train.steps = (20 if matching else 30) * 4425
     config.train.lr = 5e-4 if matching else 2e-4

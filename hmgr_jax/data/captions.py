@@ -60,7 +60,9 @@ class CaptionSource:
         """``{"tokens": int32 [k, L] padded with 0, "lengths": int32 [k]}``.
 
         With word graphs also "heads" (position of the word each depends on; its own where there is
-        none) and "relations" (a number of `text_graph.RELATIONS`), int32 [k, L]. L is ``length``, or the longest of ``items``. Raises ``ValueError`` where one is longer.
+        none) and "relations" (a number of `text_graph.RELATIONS`), int32 [k, L].
+
+        L is ``length``, or the longest of ``items``. Raises ``ValueError`` where one is longer.
         """
         items = np.asarray(items, np.int64).reshape(-1)
         lengths = self._lengths[items]

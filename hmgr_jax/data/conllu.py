@@ -111,7 +111,7 @@ def _places(forms: list[str], ranges: list[tuple[int, int, str]], surfaces: list
     for first, last, form in ranges:
         inner = range(first - 1, min(last, len(forms)))
         if "".join(forms[i] for i in inner) != form:
-            shared |= {i: (first, form) for i in inner}
+            shared |= dict.fromkeys(inner, (first, form))
     places, last_range = [], None
     for i, form in enumerate(forms):
         if i not in shared:
