@@ -4,6 +4,7 @@
     python -m hmgr_jax.main --config configs/coco.py:vse --config.data.root=DATA/coco_precomp
     python -m hmgr_jax.main --config configs/coco.py:imram --config.data.root=DATA/coco_precomp
     python -m hmgr_jax.main --config configs/coco.py:racg --config.data.root=DATA/coco_precomp
+    python -m hmgr_jax.main --config configs/coco.py:resg --config.data.root=DATA/coco_precomp
 
 Files expected in ``data.root``: ``{train,dev,testall}_ims.npy`` [rows, 36, 2048] (float32 or
 float16, 33.4 GB for train), ``_caps.txt``, and ``_ids.txt`` where images are repeated, once a
@@ -18,8 +19,8 @@ numbers: unknown, never measured by us: the features are not ours to ship and no
 
 Schedule: 30 epochs of 4,425 steps, the rate a tenth after half of them (BUILD_NOTES.md, "HMGR").
 ``:imram`` and ``:scan`` have the released IMRAM's setting: sharpness 11, a rate of 5e-4, 20 epochs;
-``:racg`` and ``:racg_strict`` the same. These two use boxes, and labels and attributes of
-Visual Genome's 1,600 and 400 classes, where the folder has them.
+``:racg``, ``:racg_strict`` and ``:resg`` the same. These use boxes, labels and attributes (Visual
+Genome's 1,600 and 400 classes), ``:resg`` word graphs too, where the folder has them.
 """
 
 from ml_collections import ConfigDict
@@ -28,13 +29,19 @@ from hmgr_jax.training.config import recipe
 
 # Captions of the same picture count as negatives in the released IMRAM and SCAN.
 RELEASED = {"sharpness": 11.0, "mask_same_image": False}
+OF_MODEL = {
+    "imram": RELEASED,
+    "scan": RELEASED,
+    "racg": {},
+    "racg_strict": {},
+    "resg": {"sharpness": 11.0},
+}
 
 
 def get_config(model: str = "hmgr") -> ConfigDict:
     """The recipe of one system on MS-COCO."""
-    released = model in ("imram", "scan")
-    matching = released or model.startswith("racg")
-    config = recipe("coco", model, dim=1024, **(RELEASED if released else {}))
+    matching = model in OF_MODEL
+    config = recipe("coco", model, dim=1024, **OF_MODEL.get(model, {}))
     config.data.splits.test = "testall"
     config.train.steps = (20 if matching else 30) * 4425
     config.train.lr = 5e-4 if matching else 2e-4

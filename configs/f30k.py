@@ -4,11 +4,13 @@
     python -m hmgr_jax.main --config configs/f30k.py:vse --config.data.root=DATA/f30k_precomp
     python -m hmgr_jax.main --config configs/f30k.py:imram --config.data.root=DATA/f30k_precomp
     python -m hmgr_jax.main --config configs/f30k.py:racg --config.data.root=DATA/f30k_precomp
+    python -m hmgr_jax.main --config configs/f30k.py:resg --config.data.root=DATA/f30k_precomp
 
 ``:imram`` is IMRAM's released setting (3 steps, sharpness 9, one model of both directions;
 ``--config.model.variant=text`` or ``image`` for one), ``:scan`` the same with one step and words
-attending to regions. ``:racg`` and ``:racg_strict`` (CGAM's equations) use boxes, and labels and
-attributes of Visual Genome's 1,600 and 400 classes, where the folder has them.
+attending to regions. ``:racg``, ``:racg_strict`` (CGAM's equations) and ``:resg`` use boxes, labels
+and attributes (Visual Genome's 1,600 and 400 classes), ``:resg`` word graphs too, where the folder
+has them.
 
 Files expected in ``data.root``: ``{train,dev,test}_ims.npy`` [rows, 36, 2048] (float32 or float16,
 8.6 GB for train), ``_caps.txt``, and ``_ids.txt`` where images are repeated, once a caption.

@@ -4,6 +4,7 @@
     python -m hmgr_jax.main --config configs/f8k.py:vse --config.data.root=DATA/f8k_precomp
     python -m hmgr_jax.main --config configs/f8k.py:imram --config.data.root=DATA/f8k_precomp
     python -m hmgr_jax.main --config configs/f8k.py:racg --config.data.root=DATA/f8k_precomp
+    python -m hmgr_jax.main --config configs/f8k.py:resg --config.data.root=DATA/f8k_precomp
 
 Files expected in ``data.root``: ``{train,dev,test}_ims.npy`` [rows, regions, features] and
 ``_caps.txt``. Where a folder ``f8k_text`` with ``Flickr8k.token.txt`` and
@@ -11,8 +12,9 @@ Files expected in ``data.root``: ``{train,dev,test}_ims.npy`` [rows, regions, fe
 train list; otherwise from the train split alone, and the run says so.
 
 ``:imram`` (words attending to regions, K=3) and ``:scan`` (K=1) take the same care with the data in
-batches of 64; ``--config.model.variant=full`` is the model of both directions. ``:racg`` and
-``:racg_strict`` use boxes and the labels of COCO's 80 classes where the folder has them.
+batches of 64; ``--config.model.variant=full`` is the model of both directions. ``:racg``,
+``:racg_strict`` and ``:resg`` use boxes and the labels of COCO's 80 classes where the folder has
+them, ``:resg`` word graphs too (``python -m hmgr_jax.prepare dependencies``).
 
 Hardware: a laptop. On 762 training pictures with 6x6 grid features (1,280 numbers each) a step
 takes 0.95 s (hmgr) and 0.45 s (vse) of one CPU core, so a run takes 8 and 4 minutes; imram's takes
@@ -29,7 +31,15 @@ from hmgr_jax.training.config import recipe
 
 STEPS = 464
 TO_THE_END = 10**9
-MATCHING = ("imram", "scan", "racg", "racg_strict")
+MATCHING = ("imram", "scan", "racg", "racg_strict", "resg")
+CLASSES = 80  # COCO's, where the folder has labels
+OF_MODEL: dict[str, dict[str, Any]] = {
+    "imram": {"variant": "text"},
+    "scan": {"variant": "text"},
+    "racg": {"object_classes": CLASSES},
+    "racg_strict": {"object_classes": CLASSES},
+    "resg": {"graph_layers": 1},
+}
 
 
 def get_config(model: str = "hmgr") -> ConfigDict:
@@ -45,12 +55,7 @@ def get_config(model: str = "hmgr") -> ConfigDict:
         "word_dropout": 0.3,
         "vector_dropout": 0.3,
     }
-    if model.startswith("racg"):
-        fields["object_classes"] = 80  # COCO's, where the folder has labels
-    elif model in MATCHING:
-        fields["variant"] = "text"
-    else:
-        fields |= {"affinity": "softmax", "graph_layers": 1}
+    fields |= OF_MODEL.get(model, {"affinity": "softmax", "graph_layers": 1})
     config = recipe("f8k", model, **fields)
     config.data.vectors = "captions"
     config.data.captions_from = "../f8k_text"

@@ -4,6 +4,7 @@
     python -m hmgr_jax.main --config configs/worlds.py:vse
     python -m hmgr_jax.main --config configs/worlds.py:imram
     python -m hmgr_jax.main --config configs/worlds.py:racg
+    python -m hmgr_jax.main --config configs/worlds.py:resg
 
 Hardware: a laptop; hmgr takes 3 minutes on 2 CPU cores, of which making 8,000 scenes takes 15 s.
 Measured on 400 test scenes, 3 seeds: sum of recalls 340.0 ± 7.1 of the 450 that finding every
@@ -21,7 +22,7 @@ from hmgr_jax.training.config import recipe
 
 STEPS = 800
 TO_THE_END = 10**9
-MATCHING = ("imram", "scan", "racg", "racg_strict")
+MATCHING = ("imram", "scan", "racg", "racg_strict", "resg")
 RACG = {"object_classes": 64, "text_distance": 4}  # 8 shapes in 8 colours
 HMGR = {
     "slots": 64,

@@ -59,7 +59,14 @@ folder is trained on with --config.data.visual=video:
     --dev 0.05                   with --csv: share or number of the other videos held out for dev
     --out DIR
 
-Options of all but scan:
+``python -m hmgr_jax.prepare dependencies`` parses the captions of a folder and writes the word
+graphs that ``resg`` reads, {split}_caps.conllu (CoNLL-U) beside {split}_caps.txt:
+
+    --root DIR                   the folder
+    --splits train,dev,test      by default all that the folder holds
+    --parser en_core_web_sm      a model of spaCy, which must be installed (hmgr-jax[parse])
+
+Options of bottom-up, karpathy and folder:
 
     --key NAME                   what the ids of the features are: filename, stem, cocoid, padded
                                  or imgid; by default whichever of them fits all images
@@ -106,6 +113,7 @@ VERBS = {
 }
 SEVERAL = {"bottom-up": ("source", "captions"), "folder": ("captions",), "msrvtt": ("json",)}
 """Flags that take several values, and may be repeated."""
+PARSING = ("root", "splits", "parser")
 COUNTS = ("captions-per-image", "regions", "grid", "frames")
 SHARES = ("dev", "test")
 SWITCHES = ("restval", "no-boxes")
@@ -124,8 +132,11 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     if verb == "--verify" or verb.startswith("--verify="):
         return _verify([verb, *rest])
+    if verb == "dependencies":
+        return _dependencies(rest)
     if verb not in VERBS:
-        raise UserError(f"There is no preparation {verb!r}: choose {', '.join(VERBS)} or --verify.")
+        known = ", ".join([*VERBS, "dependencies"])
+        raise UserError(f"There is no preparation {verb!r}: choose {known} or --verify.")
     flags = _flags(verb, rest)
     if flags.help:
         print(__doc__)
@@ -184,6 +195,22 @@ def _verify(arguments: Sequence[str]) -> int:
     from hmgr_jax.preparation import manifest
 
     print(manifest.verify(Path(flags.verify)))
+    return 0
+
+
+def _dependencies(arguments: Sequence[str]) -> int:
+    parser = Parser()
+    for name in PARSING:
+        parser.add_argument(f"--{name}")
+    flags = parser.parse(arguments)
+    if flags.help:
+        print(__doc__)
+        return 0
+    from hmgr_jax.preparation import dependencies, plans
+
+    root = Path(plans.demand(flags, "root"))
+    for path, count in dependencies.write(root, flags.splits, flags.parser):
+        print(f"{path} holds the word graphs of {count:,} captions.", flush=True)
     return 0
 
 

@@ -279,7 +279,8 @@ def assert_devices_agree(one: Run, many: Run) -> None:
     assert_same_everywhere((many.end.state, many.end.reports))
     for name in one.end.reports[0]:
         a, b = one.end.of_steps(name), many.end.of_steps(name)
-        np.testing.assert_allclose(b, a, rtol=1e-4 if name == "grad_norm" else 1e-5, atol=1e-6)
+        # Single similarities, which are below 1, are as close as parameters are.
+        np.testing.assert_allclose(b, a, rtol=1e-4 if name == "grad_norm" else 1e-5, atol=1e-5)
     a, b = one.end.state, many.end.state
     for name in ("params", "stats", "memory"):
         assert_close(getattr(b, name), getattr(a, name), rtol=1e-4, atol=1e-5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,11 +17,21 @@ MAX_WORDS = 94
 """Words kept of a caption by default: with ``<start>`` and ``<end>`` it fits a length of 96."""
 
 
+class Arcs(NamedTuple):
+    """What the tokens of a caption depend on."""
+
+    heads: Sequence[int]
+    """Number of the token, -1 for a root; a token's own where it depends on none."""
+    relations: Sequence[int]
+    """A number of `text_graph.RELATIONS` each."""
+
+
 class CaptionSource:
     """Token ids of captions; ``lengths`` (int32 [n]) count ``<start>`` and ``<end>``.
 
     A caption of more than ``max_words`` words is cut, and keeps its ``<end>``. ``captions`` are
-    the sentences as written, for people.
+    the sentences as written, for people. ``arcs`` are word graphs, one a caption: roots depend on
+    ``<start>``, and what depends on a word that was cut depends on nothing.
     """
 
     def __init__(
@@ -30,6 +41,7 @@ class CaptionSource:
         *,
         max_words: int = MAX_WORDS,
         captions: Sequence[str] = (),
+        arcs: Sequence[Arcs] | None = None,
     ) -> None:
         if max_words < 1:
             raise UserError(f"max_words must be at least 1, it is {max_words}.")
@@ -39,12 +51,16 @@ class CaptionSource:
         self.lengths: np.ndarray | None = self._lengths
         self._starts = np.cumsum(self._lengths, dtype=np.int64) - self._lengths
         self._flat = np.fromiter(chain.from_iterable(encoded), np.int32)
+        self._arcs = None if arcs is None else _flat_arcs(arcs, self._lengths)
 
     def __len__(self) -> int:
         return len(self._lengths)
 
     def gather(self, items: np.ndarray, length: int | None = None) -> Items:
         """``{"tokens": int32 [k, L] padded with 0, "lengths": int32 [k]}``.
+
+        With word graphs also "heads" (position of the word each depends on; its own where there is
+        none) and "relations" (a number of `text_graph.RELATIONS`), int32 [k, L].
 
         L is ``length``, or the longest of ``items``. Raises ``ValueError`` where one is longer.
         """
@@ -58,7 +74,24 @@ class CaptionSource:
         position = np.arange(length)
         inside = position < lengths[:, None]
         where = np.where(inside, self._starts[items][:, None] + position, 0)
-        return {"tokens": np.where(inside, self._flat[where], np.int32(PAD)), "lengths": lengths}
+        found = {"tokens": np.where(inside, self._flat[where], np.int32(PAD)), "lengths": lengths}
+        for name, flat in (self._arcs or {}).items():
+            found[name] = np.where(inside, flat[where], np.int32(0))
+        return found
+
+
+def _flat_arcs(arcs: Sequence[Arcs], lengths: np.ndarray) -> dict[str, np.ndarray]:
+    """Heads and relations of all captions in a row, with ``<start>`` and ``<end>``."""
+    heads, relations = [], []
+    for (given, kinds), length in zip(arcs, lengths.tolist(), strict=True):
+        words = length - 2
+        own = [
+            (head + 1, kind) if head < words else (place, 0)
+            for place, (head, kind) in enumerate(zip(given, kinds, strict=True), start=1)
+        ][:words]
+        heads += [0, *(head for head, _ in own), length - 1]
+        relations += [0, *(kind for _, kind in own), 0]
+    return {"heads": np.array(heads, np.int32), "relations": np.array(relations, np.int32)}
 
 
 def read_lines(path: Path) -> list[str]:

@@ -22,6 +22,7 @@ from hmgr_jax.data.scan_files import (
     pair_captions,
 )
 from hmgr_jax.data.split import DataSet, Split
+from hmgr_jax.data.text_graph import find_word_graphs, read_word_graphs
 from hmgr_jax.data.tokens import tokenize
 from hmgr_jax.data.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import UserError
@@ -50,7 +51,8 @@ def open_scan(
     caption, where images have different numbers of captions), ``{split}_counts.npy`` (how many
     regions of a row are true, the first; the others are zero), ``{split}_labels.npy`` and
     ``_scores.npy`` ([rows, R]), ``{split}_boxes.npy`` ([rows, R, 4] xyxy in 0..1), or
-    ``{split}_ims_bbx.npy`` in pixels with ``{split}_ims_size.npy`` [rows, 2]. ``visual`` says what
+    ``{split}_ims_bbx.npy`` in pixels with ``{split}_ims_size.npy`` [rows, 2].
+    ``{split}_caps.conllu`` holds word graphs, see `hmgr_jax.data.text_graph`. ``visual`` says what
     the rows are: ``"image"``, of regions, or ``"video"``, of frames.
 
     Images are runs of equal ids: where every image is stored once a caption, as in SCAN's dev and
@@ -79,11 +81,15 @@ def open_scan(
     if vocabulary is None:
         vocabulary = _build_vocabulary(root, files, vocabulary_captions or {})
     demand_same_files(files, ("boxes", *GIVEN))
+    graphs = find_word_graphs({role: found.captions for role, found in files.items()})
     opened = {
-        role: _open_split(role, found, vocabulary, captions_per_image, max_words, visual)
+        role: _open_split(
+            role, found, vocabulary, captions_per_image, max_words, visual, graphs.get(role)
+        )
         for role, found in files.items()
     }
     paths = [path for found in files.values() for path in found.paths()]
+    paths += graphs.values()
     _demand_alike({role: split.sources[visual] for role, split in opened.items()}, files)
     return DataSet(root.resolve().name, opened, vocabulary, fingerprint(paths, root))
 
@@ -138,6 +144,7 @@ def _open_split(
     per_image: int | None,
     max_words: int,
     visual: str,
+    graphs: Path | None,
 ) -> Split:
     """Pair the rows of one split with its captions."""
     shape = open_features(files.features).shape
@@ -145,7 +152,10 @@ def _open_split(
     images = RegionSource(files.features, counts=counts, visual=visual)
     kept, image_of_caption = pair_captions(files, len(images), per_image)
     names = [files.ids[row] if files.ids else str(row) for row in kept.tolist()]
-    texts = CaptionSource(files.tokens, vocabulary, max_words=max_words, captions=files.sentences)
+    arcs = read_word_graphs(graphs, files.sentences) if graphs else None
+    texts = CaptionSource(
+        files.tokens, vocabulary, max_words=max_words, captions=files.sentences, arcs=arcs
+    )
     first = np.searchsorted(image_of_caption, image_of_caption)  # first caption of the same image
     number = np.arange(len(texts)) - first
     return Split(

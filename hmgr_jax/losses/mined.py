@@ -1,4 +1,4 @@
-"""Triplet ranking on the hardest negatives where a pair's score is dear.
+"""The hardest negatives of a batch where a pair's score is dear, and triplet ranking on them.
 
 Only 3 B of a batch's B² pairs have a gradient then: the positives, and the hardest negative of
 every row and column. All pairs are scored without one to find them, and these are scored again.
@@ -7,7 +7,7 @@ every row and column. All pairs are scored without one to find them, and these a
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,38 @@ from hmgr_jax.shapes import Array, Bool, Float, Tree
 Score = Callable[[Tree, Tree, Tree], Array]
 
 
-def mined_triplet(
+class Hardest(NamedTuple):
+    """The scores of a global batch that a loss on the hardest negatives is made of."""
+
+    positive: Float[Array, " B"]
+    negatives: tuple[Float[Array, " B"], Float[Array, " B"]]
+    """The highest among the negatives of every row, and of every column."""
+    some: tuple[Bool[Array, " B"], Bool[Array, " B"]]
+    """Whether a row, or a column, has any; the scores of others mean nothing."""
+
+    def triplet(self, margin: float) -> Float[Array, ""]:
+        """The hinge of every hardest negative against the positive, summed."""
+        hinges = [
+            jnp.where(some, jnp.maximum(margin + n - self.positive, 0.0), 0.0)
+            for n, some in zip(self.negatives, self.some, strict=True)
+        ]
+        return jnp.sum(hinges[0]) + jnp.sum(hinges[1])
+
+    def scaled(self, factor: float) -> Hardest:
+        """All scores by ``factor``, which is positive."""
+        rows, columns = self.negatives
+        return Hardest(self.positive * factor, (rows * factor, columns * factor), self.some)
+
+
+def hardest_of(scores: Float[Array, "B B"], is_negative: Bool[Array, "B B"]) -> Hardest:
+    """The hardest negatives in a whole matrix, whose positives are on the diagonal."""
+    found = jnp.where(is_negative, scores, -jnp.inf)
+    some = jnp.any(is_negative, axis=1), jnp.any(is_negative, axis=0)
+    highest = [jnp.where(any_, jnp.max(found, axis=1 - i), 0.0) for i, any_ in enumerate(some)]
+    return Hardest(jnp.diagonal(scores), (highest[0], highest[1]), some)
+
+
+def mined_scores(
     score: Score,
     score_pairs: Score,
     params: Tree,
@@ -25,9 +56,8 @@ def mined_triplet(
     b: Tree,
     is_negative: Bool[Array, "B B"],
     axis: Any,
-    margin: float,
-) -> Float[Array, ""]:
-    """``triplet(score(params, a, b), hard=True)``, its value and its gradient.
+) -> Hardest:
+    """``hardest_of(score(params, a, b), is_negative)``, its value and its gradient.
 
     Where several negatives of a row are equally hard, the first of them gets the whole gradient.
 
@@ -39,7 +69,6 @@ def mined_triplet(
         b: this device's codes of the second modality.
         is_negative: of the global batch, see ``losses.triplet.negatives``.
         axis: the model's ``Axis``; each device scores the pairs of its own rows and columns again.
-        margin: by how much a positive should exceed a negative.
     """
     still = jax.lax.stop_gradient((params, a, b))
     scores = axis.pair_rows(lambda x, y: score(still[0], x, y), still[1], still[2])
@@ -55,8 +84,23 @@ def mined_triplet(
         jax.tree.map(lambda x: x[columns], all_b),
     )
     positive, *negative = axis.gather(tuple(again.reshape(3, size)))
-    hinges = [
-        jnp.where(jnp.any(is_negative, axis=1 - i), jnp.maximum(margin + n - positive, 0.0), 0.0)
-        for i, n in enumerate(negative)
-    ]
-    return jnp.sum(hinges[0]) + jnp.sum(hinges[1])
+    some = jnp.any(is_negative, axis=1), jnp.any(is_negative, axis=0)
+    return Hardest(positive, (negative[0], negative[1]), some)
+
+
+def mined_triplet(
+    score: Score,
+    score_pairs: Score,
+    params: Tree,
+    a: Tree,
+    b: Tree,
+    is_negative: Bool[Array, "B B"],
+    axis: Any,
+    margin: float,
+) -> Float[Array, ""]:
+    """``triplet(score(params, a, b), hard=True)``, its value and its gradient.
+
+    Arguments are those of `mined_scores`; ``margin`` is by how much a positive should exceed a
+    negative.
+    """
+    return mined_scores(score, score_pairs, params, a, b, is_negative, axis).triplet(margin)

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from hmgr_jax.losses.mined import Score, mined_triplet
+from hmgr_jax.losses.mined import Hardest, Score, hardest_of, mined_scores
 from hmgr_jax.losses.triplet import triplet
 from hmgr_jax.shapes import Array, Bool, Float, Int, Tree
 
@@ -27,6 +27,25 @@ def warmed_triplet(
 ) -> Float[Array, ""]:
     """The sum over all negatives until step ``warmup``, and the hardest ones from then on.
 
+    Arguments are those of `warmed_ranking`.
+    """
+    given = score, score_pairs, batch, is_negative, axis
+    return warmed_ranking(*given, margin=margin, step=step, warmup=warmup)[0]
+
+
+def warmed_ranking(
+    score: Score,
+    score_pairs: Score,
+    batch: tuple[Tree, Tree, Tree],
+    is_negative: Bool[Array, "B B"],
+    axis: Any,
+    *,
+    margin: float,
+    step: Int[Array, ""],
+    warmup: int,
+) -> tuple[Float[Array, ""], Hardest]:
+    """`warmed_triplet`, and the scores of the hardest negatives, which both of its halves know.
+
     Args:
         score: (params, codes [n], codes [m]) to the matrix [n, m].
         score_pairs: (params, codes [P], codes [P]) to the scores [P] of aligned pairs.
@@ -38,13 +57,15 @@ def warmed_triplet(
         warmup: steps; 0 and ``TO_THE_END`` compile one of both losses only.
     """
 
-    def hardest() -> Array:
-        return mined_triplet(score, score_pairs, *batch, is_negative, axis, margin)
+    def hardest() -> tuple[Array, Hardest]:
+        found = mined_scores(score, score_pairs, *batch, is_negative, axis)
+        return found.triplet(margin), found
 
-    def all_negatives() -> Array:
+    def all_negatives() -> tuple[Array, Hardest]:
         params, images, texts = batch
         scores = axis.pair_rows(lambda a, b: score(params, a, b), images, texts)
-        return triplet(scores, is_negative, margin=margin, hard=False)
+        total = triplet(scores, is_negative, margin=margin, hard=False)
+        return total, hardest_of(scores, is_negative)
 
     if 0 < warmup < TO_THE_END:
         return jax.lax.cond(step >= warmup, hardest, all_negatives)

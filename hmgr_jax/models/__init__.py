@@ -20,6 +20,7 @@ _REGISTRY: dict[str, tuple[str, str, Mapping[str, Any]]] = {
     "scan": ("imram", "IMRAM", {"variant": "text", "steps": 1}),
     "racg": ("racg", "RACG", {}),
     "racg_strict": ("racg", "RACG", _CGAM),
+    "resg": ("resg", "ReSG", {}),
 }
 
 

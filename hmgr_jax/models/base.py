@@ -239,6 +239,15 @@ class Model:
         """
         raise NotImplementedError
 
+    def relations(
+        self, variables: Variables, modality: str, items: Items
+    ) -> Float[Array, "B K N N"] | None:
+        """Weights of the edges within each item, from the second node to the first, in K layers.
+
+        None where the system has no such edges.
+        """
+        return None
+
     @classmethod
     def explainable(cls) -> bool:
         """Whether this system has ``explain``."""
@@ -271,6 +280,10 @@ class Model:
             rows: {modality: int [N]}, which item each of the N training rows holds.
         """
         return variables
+
+    def remark(self, report: Mapping[str, float]) -> str | None:
+        """What there is to say about the terms of the last step of the first epoch."""
+        return None
 
     def parts(self) -> Parts:
         """{part name: paths of parameters}, to freeze, to train apart or to start from a file."""

@@ -18,6 +18,7 @@ from hmgr_jax.data.row_arrays import COUNTS
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation.plan import FEATURES, Plan
 from hmgr_jax.preparation.progress import Bar
+from hmgr_jax.training.workdir import write_json_atomic
 
 MANIFEST = "manifest.json"
 PREPARED = "prepared.json"
@@ -92,6 +93,18 @@ def verify(folder: Path) -> str:
                     f"{entry['sha256'][:12]}...: it has changed, so copy it again or prepare again."
                 )
     return f"{folder} is as its manifest says: {len(files)} files, {total:,} bytes."
+
+
+def add(folder: Path, name: str) -> None:
+    """List the file ``name``, made since, where ``folder`` has a manifest; written last, whole."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        return
+    files = _read(folder)
+    size = (folder / name).stat().st_size
+    files[name] = {"bytes": size, "sha256": _sha256(folder / name, lambda _: None)}
+    found = json.loads(path.read_text("utf-8"))
+    write_json_atomic(path, found | {"files": dict(sorted(files.items()))})
 
 
 def made_by(folder: Path) -> str | None:

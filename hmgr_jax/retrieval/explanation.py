@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +17,8 @@ from hmgr_jax.models import get_model, list_models
 from hmgr_jax.retrieval.retriever import Retriever
 
 DIRECTIONS = ("t2i", "i2t")
+EDGES = 24
+"""Relations that are told of each item and layer, the strongest."""
 
 
 class Attention(NamedTuple):
@@ -26,6 +28,14 @@ class Attention(NamedTuple):
     """float [K, Q, Y]: each row sums to 1, or to less where a query also takes of its own side."""
     cosines: np.ndarray
     """float [K, Q]: of every query with what it attended to."""
+
+
+class Edge(NamedTuple):
+    """What one node took from another."""
+
+    to: int
+    source: int
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,17 @@ class PairExplanation:
     """The score of every matching step."""
     attention: Mapping[str, Attention]
     """``t2i``: words attend to regions; ``i2t``: regions to words."""
+    relations: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """{modality: float [K, N, N]}: edges between its own nodes, to the first from the second, in K
+    graph layers; empty where the system has none."""
+
+    def strongest(self, modality: str, layer: int, count: int = EDGES) -> list[Edge]:
+        """The strongest edges between different nodes of a modality, in order."""
+        weights = self.relations[modality][layer]
+        apart = np.where(np.eye(len(weights), dtype=bool), -1.0, weights)
+        order = np.argsort(-apart, axis=None, kind="stable")[:count]
+        pairs = (divmod(int(place), len(weights)) for place in order)
+        return [Edge(to, j, float(weights[to, j])) for to, j in pairs if apart[to, j] > 0]
 
     def rows(self) -> dict[str, Any]:
         """For JSON: lists, and weights as rows of one query each."""
@@ -60,6 +81,16 @@ class PairExplanation:
             "boxes": _plain(self.boxes),
             "score": self.score,
             "steps": steps,
+        } | ({"relations": self._relation_rows()} if self.relations else {})
+
+    def _relation_rows(self) -> dict[str, Any]:
+        return {
+            modality: [
+                {"layer": layer + 1, "to": to, "from": source, "weight": round(weight, 7)}
+                for layer in range(len(weights))
+                for to, source, weight in self.strongest(modality, layer)
+            ]
+            for modality, weights in self.relations.items()
         }
 
 
@@ -77,8 +108,12 @@ def demand_explainable(retriever: Retriever) -> None:
         )
 
 
-def explain_pair(retriever: Retriever, image: Items, sentence: str) -> PairExplanation:
+def explain_pair(
+    retriever: Retriever, image: Items, sentence: str, text: Items | None = None
+) -> PairExplanation:
     """Explain the score of an image (one item with ``boxes``, leading axis 1) and a sentence.
+
+    ``text`` are the arrays of the sentence, where there is more to it than its words.
 
     Raises:
         UserError: the system has nothing to explain, or the items do not fit it.
@@ -95,7 +130,8 @@ def explain_pair(retriever: Retriever, image: Items, sentence: str) -> PairExpla
         )
     words = ("<start>", *tokens, "<end>")
     regions = int(image["n_regions"][0])
-    codes = (retriever.encode("image", image), retriever.encode("text", [sentence]))
+    given = {"image": image, "text": [sentence] if text is None else text}
+    codes = (retriever.encode("image", image), retriever.encode("text", given["text"]))
     score = retriever.score(("image", codes[0]), ("text", codes[1]))
     found = jax.device_get(jax.jit(retriever.model.explain)(retriever.variables, *codes))
     counts = {"t": len(words), "i": regions}
@@ -104,12 +140,25 @@ def explain_pair(retriever: Retriever, image: Items, sentence: str) -> PairExpla
         weights, cosines = found.attention[direction]
         query, context = (counts[side] for side in direction.split("2"))
         attention[direction] = Attention(weights[:, :query, :context], cosines[:, :query])
-    numbers = jax.tree.leaves((score, found.scores, attention))
+    relations = _relations(retriever, given, {"image": regions, "text": len(words)})
+    numbers = jax.tree.leaves((score, found.scores, attention, relations))
     if not all(np.isfinite(x).all() for x in numbers):
         raise FoundNonFinite("The score of the pair holds NaN or infinity: train the model anew.")
     steps = tuple(_plain(found.scores))
     boxes = np.asarray(image["boxes"][0, :regions])
-    return PairExplanation(words, unknown, boxes, float(score[0, 0]), steps, attention)
+    return PairExplanation(words, unknown, boxes, float(score[0, 0]), steps, attention, relations)
+
+
+def _relations(
+    retriever: Retriever, given: Mapping[str, Any], counts: Mapping[str, int]
+) -> dict[str, np.ndarray]:
+    """Edges within the items, without padding, of the modalities that have any."""
+    found = {m: retriever.relations(m, items) for m, items in given.items()}
+    return {
+        m: weights[0, :, : counts[m], : counts[m]]
+        for m, weights in found.items()
+        if weights is not None
+    }
 
 
 def _plain(values: np.ndarray) -> Any:

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from hmgr_jax.data.captions import CaptionSource
 from hmgr_jax.data.open import open_data
 from hmgr_jax.data.split import DataSet, Split
+from hmgr_jax.data.text_graph import parsed_arcs
 from hmgr_jax.data.tokens import tokenize
 from hmgr_jax.data.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
@@ -122,16 +123,28 @@ class Retriever:
                 ``{"regions": [n, R, D]}``.
 
         Raises:
-            UserError: another modality, or inputs that do not fit the model.
+            UserError: another modality, inputs that do not fit the model, or sentences for a model
+                of word graphs where their parser is not installed.
         """
+        return self.evaluator.encode(self.variables, modality, self._source(modality, items))
+
+    def relations(
+        self, modality: str, items: Sequence[str] | Mapping[str, np.ndarray]
+    ) -> np.ndarray | None:
+        """Weights [n, K, N, N] of the edges within items, see ``Model.relations``."""
+        source = self._source(modality, items)
+        found = source.gather(np.arange(len(source)))
+        wanted = {name: found[name] for name in self.model.inputs()[modality] if name in found}
+        relations = jax.jit(self.model.relations, static_argnums=1)
+        return jax.device_get(relations(self.variables, modality, wanted))
+
+    def _source(self, modality: str, items: Sequence[str] | Mapping[str, np.ndarray]) -> Any:
         if modality not in self.model.modalities:
             known = ", ".join(self.model.modalities)
             raise UserError(f"{self.config.model.name} knows {known}, not {modality}.")
         if isinstance(items, Mapping):
-            source: Any = Arrays(items, modality, self.model.inputs()[modality])
-        else:
-            source = self._sentences(modality, items)
-        return self.evaluator.encode(self.variables, modality, source)
+            return Arrays(items, modality, self.model.inputs()[modality])
+        return self._sentences(modality, items)
 
     @property
     def max_words(self) -> int:
@@ -160,7 +173,8 @@ class Retriever:
                 RuntimeWarning,
                 stacklevel=3,
             )
-        return CaptionSource(tokens, self.vocabulary, max_words=limit)
+        arcs = parsed_arcs(items) if "heads" in self.model.inputs()["text"] else None
+        return CaptionSource(tokens, self.vocabulary, max_words=limit, arcs=arcs)
 
     def score(self, a: tuple[str, Any], b: tuple[str, Any]) -> np.ndarray:
         """Score matrix of (modality, codes) with (modality, codes), higher is better."""

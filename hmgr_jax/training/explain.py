@@ -19,6 +19,7 @@ from hmgr_jax.data.split import Items, Split
 from hmgr_jax.errors import UserError
 from hmgr_jax.retrieval.attention_picture import draw_step
 from hmgr_jax.retrieval.explanation import PairExplanation, demand_explainable, explain_pair
+from hmgr_jax.retrieval.relation_picture import draw_relations
 from hmgr_jax.retrieval.retriever import Retriever
 from hmgr_jax.training.plots import save_png
 from hmgr_jax.training.workdir import write_text_atomic
@@ -30,7 +31,9 @@ LONGEST = 48
 def explain(
     retriever: Retriever, split: str, pair: Sequence[str], images: str | None, out: str | None
 ) -> int:
-    """Write ``stepK.png`` for every matching step and ``attention.json``.
+    """Write ``stepK.png`` for every matching step, ``attention.json``, and ``relations.png``.
+
+    The last where the system has edges between regions or words.
 
     Args:
         retriever: a trained run of a system that can explain.
@@ -46,12 +49,15 @@ def explain(
     name = items.ids["image"][image]
     item = _with_boxes(items, image, data)
     picture = _picture(data, items, image, images)
-    found = explain_pair(retriever, item, caption.sentence)
+    found = explain_pair(retriever, item, caption.sentence, _parsed(retriever, items, caption))
     folder = Path(out) if out else retriever.workdir / "explain" / folder_name(split, name, caption)
     folder.mkdir(parents=True, exist_ok=True)
     for step in range(len(found.steps)):
         figure = draw_step(picture, found, step, caption.sentence, name)
         save_png(figure, folder / f"step{step + 1}.png")
+    if found.relations:
+        page = draw_relations(picture, found, caption.sentence, name)
+        save_png(page, folder / "relations.png")
     said = {"image": name, "caption": caption.id, "sentence": caption.sentence}
     run = {"model": retriever.config.model.name, "trained_steps": retriever.step, "split": split}
     write_text_atomic(folder / "attention.json", _json(run | said | found.rows()))
@@ -80,6 +86,13 @@ def _with_boxes(split: Split, image: int, data: ConfigDict) -> Items:
             "other splits)."
         )
     return item
+
+
+def _parsed(retriever: Retriever, split: Split, caption: Caption) -> Items | None:
+    """A caption of the split with its word graph, for models that read it."""
+    if caption.id is None or "heads" not in retriever.model.inputs()["text"]:
+        return None
+    return split.sources["text"].gather(np.array([list(split.ids["text"]).index(caption.id)]))
 
 
 def _picture(data: ConfigDict, split: Split, image: int, images: str | None) -> np.ndarray | None:
@@ -114,6 +127,8 @@ def _tell(found: PairExplanation, image: str, caption: Caption, folder: Path) ->
     print(f"{image} with {caption.id or 'your own sentence'}: {caption.sentence}")
     print(f"score:      {found.score:.4f} (steps: {steps})")
     print(f"pictures:   {folder / 'step1.png'}" + _to_the_last(found))
+    if found.relations:
+        print(f"relations:  {folder / 'relations.png'}")
     print(f"numbers:    {folder / 'attention.json'}")
 
 

@@ -127,6 +127,8 @@ class _Run:
                 last = done == t.steps
                 if last or done % t.log_steps == 0:
                     self._log(done, report)
+                if done == epoch:
+                    self._remark(report)
                 due = last or done % (t.eval_steps or epoch) == 0
                 metric = self._evaluate(done) if due else None
                 stopping = self.stop.now() and not last  # read once: a signal may come any time
@@ -190,6 +192,12 @@ class _Run:
                 f"{step}; nothing of them was kept: lower train.lr, or look for extreme values in "
                 f"the features of the items listed in {file}."
             )
+
+    def _remark(self, report: Mapping[str, jax.Array]) -> None:
+        """What the model has to say when every item was seen once."""
+        said = self.experiment.model.remark({k: float(v) for k, v in report.items()})
+        if said:
+            self.progress.say(f"After the first epoch: {said}")
 
     def _evaluate(self, step: int) -> float:
         """A row of dev metrics; returns the one by which the best step is chosen."""

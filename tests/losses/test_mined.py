@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from hmgr_jax.losses.mined import mined_triplet
+from hmgr_jax.losses.mined import hardest_of, mined_scores, mined_triplet
 from hmgr_jax.losses.triplet import negatives, triplet
+from hmgr_jax.losses.warmed import warmed_ranking
 from hmgr_jax.models.base import LocalAxis
 from hmgr_jax.training.parallel import DATA, MappedAxis, make_mesh
 
@@ -80,3 +81,36 @@ def test_a_score_that_is_not_a_number_is_not_passed_over():
     w, a, b = batch()
     a = a.at[2].set(jnp.nan)
     assert not jnp.isfinite(mined(w, a, b, negatives(VALID), LocalAxis()))
+
+
+def test_the_hardest_of_a_matrix_are_those_mined():
+    """Rows that no negative belongs to are marked, and count for nothing."""
+    w, a, b = batch()
+    is_negative = negatives(*CASES["groups"])
+    found = mined_scores(score, score_pairs, w, a, b, is_negative, LocalAxis())
+    expected = hardest_of(score(w, a, b), is_negative)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        some = np.asarray(expected.some[0])
+        np.testing.assert_allclose(np.asarray(one)[some], np.asarray(other)[some], rtol=1e-6)
+    np.testing.assert_array_equal(expected.some[0], VALID)
+    np.testing.assert_allclose(
+        expected.triplet(0.2), triplet(score(w, a, b), is_negative), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_a_warm_up_on_all_negatives(hard):
+    """Known when compiling or not, the loss is the same, and so are the hardest."""
+    w, a, b = batch()
+    is_negative = negatives(VALID)
+    expected = triplet(score(w, a, b), is_negative, hard=hard)
+
+    def run(step, warmup):
+        given = score, score_pairs, (w, a, b), is_negative, LocalAxis()
+        return warmed_ranking(*given, margin=0.2, step=step, warmup=warmup)
+
+    traced = jax.jit(run, static_argnums=1)(jnp.int32(5 if hard else 4), 5)
+    known = run(jnp.int32(4), 0 if hard else 10**9)
+    for total, found in (traced, known):
+        np.testing.assert_allclose(total, expected, rtol=1e-6)
+        np.testing.assert_allclose(found.triplet(0.2), triplet(score(w, a, b), is_negative))

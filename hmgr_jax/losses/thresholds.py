@@ -1,0 +1,75 @@
+"""Positives above one threshold, hardest negatives below another (ReSG spec 5.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+
+from hmgr_jax.losses.mined import Hardest
+from hmgr_jax.shapes import Array, Bool, Float
+
+QUANTILES = (0.25, 0.5, 0.75)
+
+
+def threshold_hinge(
+    found: Hardest, valid: Bool[Array, " B"], *, above: float = 0.7, below: float = 0.5
+) -> Float[Array, ""]:
+    """Σ [above - positive]_+ + Σ [hardest negative - below]_+ over rows and columns of a batch.
+
+    Args:
+        found: similarities of the global batch.
+        valid: rows that count.
+        above: m_p, what a positive should reach.
+        below: m_n, what no negative should exceed.
+    """
+    total = jnp.sum(jnp.where(valid, jnp.maximum(above - found.positive, 0.0), 0.0))
+    for negative, some in zip(found.negatives, found.some, strict=True):
+        total = total + jnp.sum(jnp.where(some, jnp.maximum(negative - below, 0.0), 0.0))
+    return total
+
+
+def quantiles(x: Float[Array, " n"], mask: Bool[Array, " n"]) -> Float[Array, " 3"]:
+    """`QUANTILES` of the entries of ``mask``, linear in between; 0 where there is none."""
+    count = jnp.sum(mask)
+    ordered = jnp.sort(jnp.where(mask, x, jnp.inf))
+    place = jnp.asarray(QUANTILES) * jnp.maximum(count - 1, 0).astype(jnp.float32)
+    low = jnp.floor(place).astype(jnp.int32)
+    high = jnp.minimum(low + 1, jnp.maximum(count - 1, 0))
+    share = place - low.astype(jnp.float32)
+    between = ordered[low] * (1.0 - share) + ordered[high] * share
+    return jnp.where(count > 0, between, 0.0)
+
+
+def spread(found: Hardest, valid: Bool[Array, " B"]) -> dict[str, Array]:
+    """`QUANTILES` of a batch's positives and hardest negatives, by the names they are logged by."""
+    sides = {
+        "positive": (found.positive, valid),
+        "hardest": (jnp.concatenate(found.negatives), jnp.concatenate(found.some)),
+    }
+    return {
+        name: value
+        for side, (values, mask) in sides.items()
+        for name, value in zip(_names(side), quantiles(values, mask), strict=True)
+    }
+
+
+def calibration(report: Mapping[str, float], above: float, below: float) -> str:
+    """A sentence on `spread`, beside the thresholds in use.
+
+    A good ``above`` is the 75th percentile of positives, a good ``below`` the median of hardest
+    negatives, where these are in that order (spec 5.6).
+    """
+    positive, hardest = ([report[n] for n in _names(side)] for side in ("positive", "hardest"))
+    shown = [", ".join(f"{x:.3f}" for x in values) for values in (positive, hardest)]
+    fit = f"thresholds of {positive[2]:.2f} and {hardest[1]:.2f} would suit them"
+    if hardest[1] >= positive[2]:
+        fit = "they do not part yet, so no thresholds would suit them"
+    return (
+        f"the quartiles of similarity are {shown[0]} for positives and {shown[1]} for hardest "
+        f"negatives: {fit} (model.positive_threshold is {above}, model.negative_threshold {below})."
+    )
+
+
+def _names(side: str) -> list[str]:
+    return [f"similarity/{side}_p{q * 100:.0f}" for q in QUANTILES]
