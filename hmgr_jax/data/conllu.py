@@ -63,7 +63,9 @@ def read_conllu(path: Path) -> Iterator[Sentence]:
 
 
 def _sentence(path: Path, start: int, block: list[str]) -> Sentence:
-    text, surfaces, words = None, [], []
+    text: str | None = None
+    surfaces: list[str] = []
+    words: list[tuple[int, str, int]] = []
     ranges: list[tuple[int, int, str]] = []
     forms: list[str] = []
     for number, line in enumerate(block, start=start):
@@ -107,7 +109,7 @@ def _sentence(path: Path, start: int, block: list[str]) -> Sentence:
 
 def _places(forms: list[str], ranges: list[tuple[int, int, str]], surfaces: list[str]) -> list[int]:
     """The stretch of text of each word; fills ``surfaces``."""
-    shared = {}
+    shared: dict[int, tuple[int, str]] = {}
     for first, last, form in ranges:
         inner = range(first - 1, min(last, len(forms)))
         if "".join(forms[i] for i in inner) != form:

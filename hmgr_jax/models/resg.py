@@ -376,8 +376,16 @@ class ReSG(Model):
             return self.score_pairs(replace(variables, params=params), images, texts)
 
         batch = variables.params, codes["image"], codes["text"]
-        schedule = {"margin": self.margin, "step": step, "warmup": self.sum_warmup_steps}
-        return warmed_ranking(score, pairs, batch, is_negative, axis, **schedule)
+        return warmed_ranking(
+            score,
+            pairs,
+            batch,
+            is_negative,
+            axis,
+            margin=self.margin,
+            step=step,
+            warmup=self.sum_warmup_steps,
+        )
 
     def remark(self, report: Mapping[str, float]) -> str | None:
         """Where the similarities lie after the first epoch, to set the thresholds by."""

@@ -80,8 +80,9 @@ def _draw_regions(axes: Axes, faded: FadedPicture, edges: Sequence[Edge]) -> Non
     for edge in reversed(edges):
         _arrow(axes, middle[edge.source], middle[edge.to], edge.weight, ARROW, 0.15)
     for node in np.flatnonzero(joined):
+        x, y = middle[node].tolist()
         axes.text(
-            *middle[node], str(node), fontsize=7.5, ha="center", va="center", color="white",
+            x, y, str(node), fontsize=7.5, ha="center", va="center", color="white",
             bbox={"facecolor": "#343a40", "edgecolor": "none", "pad": 1.2},
         )  # fmt: skip
     axes.set(xticks=[], yticks=[])
