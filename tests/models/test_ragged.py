@@ -9,9 +9,8 @@ import tiny_run
 from hmgr_jax.data.scan import open_scan
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.models import defaults, get_model
-from hmgr_jax.models.base import Plan
+from hmgr_jax.models.base import LocalAxis, Plan
 from hmgr_jax.training.experiment import item_shapes
-from hmgr_jax.models.base import LocalAxis
 
 REGIONS, SHORT, ROWS = 5, 3, 8
 SIZES = {"dim": 16, "word_dim": 8, "slots": 8, "key_dim": 8, "graph_layers": 1}
