@@ -12,9 +12,8 @@ from hmgr_jax.errors import UserError
 from hmgr_jax.layers import pair_blocks
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.models import get_model
-from hmgr_jax.models.base import Plan, Variables
+from hmgr_jax.models.base import LocalAxis, Plan, Variables
 from hmgr_jax.models.racg import RACG
-from hmgr_jax.training.parallel import LocalAxis
 
 IMAGES, REGIONS, CAPTIONS, LONGEST, FEATURES, DIM = 3, 5, 3, 6, 6, 8
 COUNTS, LENGTHS = np.array([5, 3, 1]), np.array([6, 2, 4])

@@ -9,10 +9,9 @@ import pytest
 from hmgr_jax.errors import UserError
 from hmgr_jax.layers import matching_blocks
 from hmgr_jax.layers.dropout import Keys
-from hmgr_jax.models.base import Plan, Variables
+from hmgr_jax.models.base import LocalAxis, Plan, Variables
 from hmgr_jax.models.resg import ReSG
 from hmgr_jax.training.flops import matmul_flops
-from hmgr_jax.training.parallel import LocalAxis
 
 COUNT, REGIONS, LONGEST, FEATURES, DIM, CLASSES = 3, 4, 5, 6, 8, 3
 KEYS = Keys.at(jnp.int32(0), jnp.int32(0), jnp.arange(COUNT))
