@@ -87,6 +87,23 @@ def test_the_numbers_are_of_words_and_regions_without_padding(made, split):
             assert np.shape(step[direction]["cosines"]) == shape[:1]
 
 
+@pytest.mark.parametrize("strict", [False, True])
+def test_what_nodes_are_rebuilt_from(tmp_path, strict):
+    """RACG has one step; its strict form takes of a node's own side too, which is not shown."""
+    run = finished("racg_strict" if strict else "racg")
+    assert explain(run, "test/000005", "test/000005#2", tmp_path / "pair") == 0
+    assert sorted(path.name for path in (tmp_path / "pair").iterdir()) == [
+        "attention.json",
+        "step1.png",
+    ]
+    (step,) = numbers(tmp_path / "pair")["steps"]
+    for direction in ("t2i", "i2t"):
+        shares = np.array(step[direction]["weights"]).sum(axis=1)
+        assert (shares < 1 - 1e-3).all() if strict else np.allclose(shares, 1, atol=1e-5)
+        assert (np.abs(step[direction]["cosines"]) <= 1 + 1e-5).all()
+    assert step["score"] == pytest.approx(numbers(tmp_path / "pair")["score"], abs=1e-5)
+
+
 def test_the_score_is_that_of_the_whole_split(made, retriever, split):
     """Of all items encoded together; steps and cosines add up to it."""
     found = numbers(made)
