@@ -12,16 +12,17 @@ from ml_collections import ConfigDict
 
 from hmgr_jax.training.config import recipe
 
-STEPS = 700
+STEPS = 500
 TO_THE_END = 10**9
 HMGR = {
     "slots": 64,
     "key_dim": 64,
     "affinity": "softmax",
     "graph_layers": 1,
-    "residual_gain": 0.3,
+    "residual_gain": 1.0,
     "text_graph": False,
-    "frame_positions": True,
+    "frame_times": True,
+    "pool_dropout": 0.0,
 }
 
 
@@ -44,7 +45,7 @@ def get_config(model: str = "hmgr") -> ConfigDict:
     config.data.clips.train = 8000
     config.train.steps = STEPS
     config.train.batch_size = 128
-    config.train.lr = 4e-3
+    config.train.lr = 2e-3
     config.train.warmup_steps = 60
     config.train.decay = "cosine"
     config.train.log_steps = 20

@@ -37,8 +37,8 @@ SMALL = {
 DROPOUT = 0.2
 # {case: (registered system, its hyper-parameters)}: all as they are, and those of another modality.
 CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in list_models()}
-VIDEO = {"visual": "video", "frames": 5, "frame_sampling": "random", "frame_positions": True}
-CASES["hmgr-video"] = ("hmgr", VIDEO | {"frame_window": 2})
+VIDEO = {"visual": "video", "frames": 5, "frame_sampling": "random", "frame_window": 2}
+CASES["hmgr-video"] = ("hmgr", VIDEO | {"frame_positions": True, "frame_times": True})
 # {modalities: a data set that has them}
 DATA = {
     ("image", "text"): lambda: open_worlds(train=32, dev=8, test=8),

@@ -91,15 +91,12 @@ def read_frames(
     frame_dropout: float,
     feature_dropout: float,
     keys: Keys | None,
-) -> tuple[Float[Array, "B K F"], Bool[Array, "B K"], Float[Array, "B K"] | None]:
-    """Scaled features of the frames that are read, their mask, and with ``positions`` their times.
+) -> tuple[Float[Array, "B K F"], Bool[Array, "B K"], Float[Array, "B K"]]:
+    """Scaled features of the frames that are read, their mask and their times.
 
-    The waves of these then come after the features, too (our addition: without times a clip is a
-    set of frames, and a set does not tell which way things move).
+    With ``positions`` the waves of the times come after the features, too.
     """
     x, mask, time = sample_frames(items["frames"], items["n_frames"], count, sampling, keys)
     x = dropout(scale_features(x, scale), feature_dropout, keys, "features")
     mask = drop_nodes(mask, frame_dropout, keys, "frame_nodes")
-    if not positions:
-        return x, mask, None
-    return jnp.concatenate([x, time_waves(time)], axis=-1), mask, time
+    return (jnp.concatenate([x, time_waves(time)], axis=-1) if positions else x), mask, time

@@ -123,7 +123,7 @@ class HMGR(Model):
     region_dropout: float = 0.0
     frames: int = 0  # of a clip that are read at most; 0: all
     frame_sampling: str = "uniform"
-    frame_positions: bool = False
+    frame_positions: bool = False  # waves of a frame's time among its features
     word_dropout: float = 0.0
     vector_dropout: float = 0.0
     # graphs
@@ -134,6 +134,7 @@ class HMGR(Model):
     graph_gate: bool = False
     residual_gain: float = 0.0  # of graph layers and region MLP at the start; 0 is the identity
     text_window: int = 0
+    frame_times: bool = False  # edges know times, and messages are differences
     frame_window: int = 0  # edges between frames at most so far apart; 0: all
     boxes: bool = False
     pool: str = "attention"
@@ -395,7 +396,7 @@ class VisualTower(nn.Module):
         drops = m.region_dropout, m.feature_dropout
         if m.visual == "image":
             return *read_regions(items, m.region_scale, *drops, keys), None
-        return read_frames(
+        x, mask, time = read_frames(
             items,
             m.region_scale,
             m.frames,
@@ -404,6 +405,7 @@ class VisualTower(nn.Module):
             *drops,
             keys,
         )
+        return x, mask, time if m.frame_times else None
 
 
 class TextTower(nn.Module):
