@@ -9,7 +9,7 @@ the context's Gram matrix.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -86,6 +86,22 @@ class Attention(NamedTuple):
             powers = jnp.where(mask, jnp.exp(raw - jnp.where(mask, shift, 0.0)), 0.0)
             return powers / jnp.where(mask, queries.total(powers), 1.0)
         return raw
+
+
+@runtime_checkable
+class Matching(Protocol):
+    """How queries are compared with what they attend to, in one direction and so many steps."""
+
+    @property
+    def steps(self) -> int:
+        """How many there are."""
+        ...
+
+    def __call__(
+        self, contexts: Contexts, queries: Queries
+    ) -> tuple[Float[Array, "K B Q"], Float[Array, "K B Y Q"]]:
+        """What every query is worth at each step, and how much it attended to what."""
+        ...
 
 
 class Matcher(NamedTuple):

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from hmgr_jax.layers.linear import einsum
-from hmgr_jax.layers.matching import Contexts, Matcher, Queries
+from hmgr_jax.layers.matching import Contexts, Matching, Queries
 from hmgr_jax.layers.packing import Packing, pack
 from hmgr_jax.shapes import Array, Float, Int, Tree
 
@@ -44,7 +44,7 @@ def in_blocks(score: Callable[[Tree], Array], images: Tree) -> Float[Array, "K I
     return jnp.moveaxis(scores, 1, 0).reshape(steps, blocks * size, captions)[:, :count]
 
 
-def words_to_regions(matcher: Matcher, images: Tree, texts: Tree) -> Float[Array, "K I C"]:
+def words_to_regions(matcher: Matching, images: Tree, texts: Tree) -> Float[Array, "K I C"]:
     """Mean over a caption's words of what ``matcher`` gives them, each attending to the regions.
 
     The words of all captions stand in rows without padding, whole captions in a row.
@@ -79,7 +79,7 @@ def words_to_regions(matcher: Matcher, images: Tree, texts: Tree) -> Float[Array
     return einsum("nw,wc->nc", flat, mean).reshape(matcher.steps, -1, count)
 
 
-def regions_to_words(matcher: Matcher, images: Tree, texts: Tree) -> Float[Array, "K I C"]:
+def regions_to_words(matcher: Matching, images: Tree, texts: Tree) -> Float[Array, "K I C"]:
     """Mean over a picture's regions of what ``matcher`` gives them, each attending to the words."""
     (pictures, regions), captions = images["mask"].shape, texts["mask"].shape[0]
     nodes, query = _flat((images["nodes"], images.get("query", ())))

@@ -26,7 +26,7 @@ def init_head(key: Array, groups: int) -> Tree:
 
 
 class GroupMatcher(NamedTuple):
-    """In place of a `Matcher` of one step: what a query is worth is not one cosine.
+    """A `Matching` of one step: what a query is worth is not one cosine.
 
     Query and attended context are cut into ``groups`` of features; the cosines x of the groups
     give tanh(x W_1 + b_1) W_2 + b_2.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from hmgr_jax.layers.matching import Matcher, Queries
+from hmgr_jax.layers.matching import Matching, Queries
 from hmgr_jax.layers.matching_blocks import contexts_of, cut
 from hmgr_jax.shapes import Array, Float, Tree
 
@@ -14,7 +14,7 @@ AT_ONCE = 32
 
 
 def attend_in_pairs(
-    matcher: Matcher, queries: Tree, contexts: Tree
+    matcher: Matching, queries: Tree, contexts: Tree
 ) -> tuple[Float[Array, "K P Q"], Float[Array, "K P Y Q"]]:
     """Cosines and weights of the fragments of P items, each attending to the item beside it.
 
@@ -30,7 +30,7 @@ def attend_in_pairs(
     return matcher(contexts_of(contexts), attending)
 
 
-def score_in_pairs(matcher: Matcher, queries: Tree, contexts: Tree) -> Float[Array, "K P"]:
+def score_in_pairs(matcher: Matching, queries: Tree, contexts: Tree) -> Float[Array, "K P"]:
     """Mean of those cosines over each item's fragments, a few pairs at a time."""
 
     @jax.checkpoint

@@ -22,7 +22,7 @@ from hmgr_jax.errors import UserError
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.layers.linear import einsum
 from hmgr_jax.layers.masking import l2n, masked_mean
-from hmgr_jax.layers.matching import Attention, Matcher
+from hmgr_jax.layers.matching import Attention, Matcher, Matching
 from hmgr_jax.layers.matching_blocks import in_blocks, regions_to_words, words_to_regions
 from hmgr_jax.layers.matching_groups import GroupMatcher, init_head
 from hmgr_jax.layers.matching_pairs import attend_in_pairs, score_in_pairs
@@ -294,7 +294,7 @@ class ReSG(Model):
             return found
         return found + self.global_weight * jnp.sum(images["vector"] * texts["vector"], axis=1)
 
-    def _matcher(self, variables: Variables, direction: str) -> Any:
+    def _matcher(self, variables: Variables, direction: str) -> Matching:
         attention = Attention(self.sharpness, slope=self.slope, dtype=jnp.dtype(self.dtype))
         if self.match == "groups":
             return GroupMatcher(attention, variables.params["heads"][direction], self.groups)

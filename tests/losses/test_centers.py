@@ -33,8 +33,9 @@ def plain(a, b, margin=0.2, variant="triplet", stop_gradient=False):
     loss = 0.0
     for group, members in rows.items():
         for z in (x[i] for i in members for x in (a, b)):
-            near = jnp.sum((z - centres[group]) ** 2)
-            far = [jnp.sum((z - c) ** 2) for g, c in centres.items() if g != group]
+            # |z - c|² of unit vectors; on the sphere the gradient is the same.
+            near = 2 - 2 * z @ centres[group]
+            far = [2 - 2 * z @ c for g, c in centres.items() if g != group]
             other = jnp.min(jnp.stack(far))
             value = near - margin if variant == "pull" else margin + near - other
             loss = loss + jnp.maximum(value, 0)
