@@ -18,6 +18,7 @@ from hmgr_jax.interop.releases import RELEASES, Release
 from hmgr_jax.interop.run_folder import Meta, Saved
 from hmgr_jax.interop.script_options import as_trained
 from hmgr_jax.interop.state_dict import Weights
+from hmgr_jax.retrieval.retriever import saved_config
 from hmgr_jax.shapes import Tree
 from hmgr_jax.training import config as configs
 from hmgr_jax.training import recipe_file
@@ -198,7 +199,7 @@ def _config_within(
             f"{path} does not say what it was trained with: give the recipe, such as --config "
             "configs/f30k.py:imram."
         )
-    config = run_folder.config_of(exported)
+    config = saved_config(exported)
     for key, text in overrides.items():
         recipe_file.override(config, key, text)
     return config

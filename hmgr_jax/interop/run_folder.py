@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from hmgr_jax.data.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 from hmgr_jax.models.base import Model
-from hmgr_jax.retrieval.retriever import saved_plan, with_tuples
+from hmgr_jax.retrieval.retriever import saved_config, saved_plan
 from hmgr_jax.shapes import Tree
 from hmgr_jax.training import config as configs
 from hmgr_jax.training import results
@@ -45,14 +44,9 @@ class Saved:
         return Vocabulary(tuple(self.meta["vocabulary"]))
 
 
-def config_of(meta: Mapping[str, Any]) -> ConfigDict:
-    """The configuration that JSON holds."""
-    return ConfigDict(with_tuples(meta["config"]))
-
-
 def model_of(meta: Mapping[str, Any]) -> Model:
     """The model with the sizes that data and weights give it."""
-    config = config_of(meta)
+    config = saved_config(meta)
     return make_model(config, saved_plan(meta, config))
 
 

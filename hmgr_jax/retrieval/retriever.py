@@ -73,7 +73,7 @@ class Retriever:
             if newest is None:
                 raise UserError(f"{workdir} holds no whole checkpoint: train there first.")
             meta = checkpoints.meta(newest)
-            saved = ConfigDict(with_tuples(meta["config"]))
+            saved = saved_config(meta)
             # Any machine can use what was trained on many devices.
             saved.parallel.devices = min(saved.parallel.devices, len(jax.devices()))
             saved = _replaced(saved, config, workdir) if config is not None else saved
@@ -226,6 +226,15 @@ def saved_plan(meta: Mapping[str, Any], config: ConfigDict) -> Plan:
         for m, inputs in meta["features"].items()
     }
     return Plan(config.train.steps, meta["steps_per_epoch"], len(meta["vocabulary"]), features)
+
+
+def saved_config(meta: Mapping[str, Any]) -> ConfigDict:
+    """The configuration of a run; keys that did not exist when it was made have their defaults."""
+    saved = with_tuples(meta["config"])
+    config = configs.recipe(saved["name"], saved["model"]["name"]).unlock()
+    with config.ignore_type():
+        config.update(saved)
+    return config
 
 
 def with_tuples(tree: Any) -> Any:
