@@ -3,7 +3,13 @@
     python -m hmgr_jax.main --config configs/clips.py
     python -m hmgr_jax.main --config configs/clips.py:vse
 
-``:vse`` is the mean of the frames, without graph and memory: it cannot know their order.
+Every caption says which way two objects move, or which of them moves first. The four clips of a
+family share every state of every object and differ in its order: recall is about who is there,
+``family/accuracy`` about the motion (chance 25%). ``:vse`` is the mean of the frames, without graph
+and memory; it cannot know their order.
+
+Hardware: a laptop; CPU_MINUTES of one core. Measured on 400 test clips, 3 seeds: sum of recalls
+RSUM and family accuracy ACC for ``hmgr``, VSUM and VACC for ``:vse``.
 """
 
 from typing import Any
@@ -17,11 +23,12 @@ TO_THE_END = 10**9
 HMGR = {
     "slots": 64,
     "key_dim": 64,
-    "affinity": "softmax",
     "graph_layers": 1,
+    # Motion has to be in the code from the first step on: from next to nothing on both sides, video
+    # and text do not find it.
+    "frame_times": True,
     "residual_gain": 1.0,
     "text_graph": False,
-    "frame_times": True,
     "pool_dropout": 0.0,
 }
 
