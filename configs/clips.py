@@ -8,8 +8,9 @@ family share every state of every object and differ in its order: recall is abou
 ``family/accuracy`` about the motion (chance 25%). ``:vse`` is the mean of the frames, without graph
 and memory; it cannot know their order.
 
-Hardware: a laptop; 4 minutes. Measured on 400 test clips, 3 seeds: sum of recalls 384.7 ± 1.0 and
-family accuracy 53.8 ± 1.1% for ``hmgr``, 328.7 ± 5.4 and 24.5 ± 0.1% for ``:vse``.
+Hardware: a laptop; 5 to 8 minutes of a busy core. Measured on 400 test clips, 3 seeds: sum of
+recalls 384.7 ± 1.0 and family accuracy 53.8 ± 1.1% for ``hmgr``, 328.7 ± 5.4 and 24.5 ± 0.1% for
+``:vse``.
 """
 
 from typing import Any
@@ -23,6 +24,7 @@ TO_THE_END = 10**9
 HMGR = {
     "slots": 64,
     "key_dim": 64,
+    "affinity": "softmax",
     "graph_layers": 1,
     # Motion has to be in the code from the first step on: from next to nothing on both sides, video
     # and text do not find it.
