@@ -3,7 +3,14 @@
     python -m hmgr_jax.main --config configs/clips.py
     python -m hmgr_jax.main --config configs/clips.py:vse
 
-``:vse`` is the mean of the frames, without graph and memory: it cannot know their order.
+Every caption says which way two objects move, or which of them moves first. The four clips of a
+family share every state of every object and differ in its order: recall is about who is there,
+``family/accuracy`` about the motion (chance 25%). ``:vse`` is the mean of the frames, without graph
+and memory; it cannot know their order.
+
+Hardware: a laptop; 5 to 8 minutes of a busy core. Measured on 400 test clips, 3 seeds: sum of
+recalls 384.7 ± 1.0 and family accuracy 53.8 ± 1.1% for ``hmgr``, 328.7 ± 5.4 and 24.5 ± 0.1% for
+``:vse``.
 """
 
 from typing import Any
@@ -19,9 +26,11 @@ HMGR = {
     "key_dim": 64,
     "affinity": "softmax",
     "graph_layers": 1,
+    # Motion has to be in the code from the first step on: from next to nothing on both sides, video
+    # and text do not find it.
+    "frame_times": True,
     "residual_gain": 1.0,
     "text_graph": False,
-    "frame_times": True,
     "pool_dropout": 0.0,
 }
 

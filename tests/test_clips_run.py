@@ -141,8 +141,8 @@ def test_what_does_not_fit_is_one_sentence(tmp_path, capsys, options, sentence):
 def test_recipes_of_msrvtt(tmp_path, capsys):
     recipe = str(ROOT / "configs" / "msrvtt.py")
     full, first = (config(recipe=recipe, model=name) for name in ("hmgr", "vse-1ka"))
-    assert (full.train.steps, full.eval.protocols) == (51350, ("msrvtt",))
-    assert (first.train.steps, first.eval.protocols) == (70300, ("msrvtt1ka",))
+    assert (full.train.steps, full.eval.protocols) == (50850, ("msrvtt",))
+    assert (first.train.steps, first.eval.protocols) == (66750, ("msrvtt1ka",))
     assert (full.name, first.name, first.model.name) == ("msrvtt", "msrvtt1ka", "vse")
     assert (full.model.frames, full.model.dim, full.data.visual) == (20, 1024, "video")
     root = scan_folder(tmp_path / "data")

@@ -108,6 +108,8 @@ def _read(
                 f"{path}:{number} judges {image} with {caption} again: every pair must occur once."
             )
         ratings[image, caption] = found
+    if not ratings:
+        raise UserError(f"{path} is empty: give Flickr8k's own file.")
     images, captions = zip(*ratings, strict=True)
     values = np.array(list(ratings.values()), np.float64)
     return Judgments(images, captions, values, tuple(texts[caption] for caption in captions))

@@ -45,7 +45,7 @@ class Captioned:
 def file_names(name: str) -> dict[str, str]:
     """The kinds of ids that a file name gives: itself, and without its ending."""
     path = PurePosixPath(name)
-    stem = str(path.with_suffix("")) if path.suffix[1:].isalpha() else name
+    stem = str(path.with_suffix("")) if path.suffix[1:].strip("0123456789") else name
     return {"filename": name, "stem": stem}
 
 

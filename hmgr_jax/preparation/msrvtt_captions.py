@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,8 +102,9 @@ def split_1ka(
 
     Without ``videos`` there is only the test split.
     """
-    ids = {video.id for video in tests}
-    rest = [video for video in videos if video.id not in ids]
+    # By names without endings: one file may say video7 where the other says video7.mp4.
+    ids = {video.names["stem"] for video in tests}
+    rest = [video for video in videos if video.names["stem"] not in ids]
     if videos and not rest:
         raise UserError(
             "All videos of --json are among those of --csv, so none is left to train on: give the "
@@ -114,8 +116,9 @@ def split_1ka(
 def hold_out(videos: Sequence[Captioned], dev: float | None) -> dict[str, list[Captioned]]:
     """Train and dev: ``dev`` is a share below 1 or a number of videos; drawn by their ids."""
     given = HELD_OUT if dev is None else dev
-    count = max(1, round(given * len(videos))) if 0 < given < 1 else int(given)
-    if given <= 0 or (given >= 1 and count != given) or count >= len(videos):
+    whole = given >= 1 and math.isfinite(given) and given == int(given)
+    count = int(given) if whole else max(1, round(given * len(videos))) if 0 < given < 1 else 0
+    if not 0 < count < len(videos):
         raise UserError(
             f"--dev is {given:g} where a share between 0 and 1, or a whole number below the "
             f"{len(videos)} videos to train on, was expected: correct it."

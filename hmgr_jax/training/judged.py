@@ -124,6 +124,11 @@ def open_judged(evaluation: ConfigDict, split: Split) -> Judged | None:
                 f"{split.ids['image'][0]}): evaluate a split that holds some, with their names as "
                 "ids."
             )
+        if len(np.unique(judgments.ratings[~judgments.own])) < 2:
+            raise UserError(
+                f"{name} judgments of {folder} have no two different ratings of captions of other "
+                f"images than those of {split.name}, so they have no order to compare: give more."
+            )
     return Judged(split, sets, {name: len(judged) for name, judged in everything.items()})
 
 

@@ -87,3 +87,9 @@ def test_the_published_files(real_data):
     first = crowd.pick(np.arange(1))
     assert first.captions == ("1056338697_4f7d7ce270.jpg#2",)
     assert first.ratings.tolist() == [[1.0]]  # 3 yes, 0 no
+
+
+def test_an_empty_file_is_refused(folder):
+    (folder / "ExpertAnnotations.txt").write_text("")
+    with pytest.raises(UserError, match=r"ExpertAnnotations\.txt is empty"):
+        read_judgments(folder)

@@ -221,7 +221,7 @@ def differs(a, b):
     return float(np.abs(np.asarray(a) - np.asarray(b)).max()) > 1e-4
 
 
-@pytest.mark.parametrize(("switch", "changed"), CHANGES, ids=lambda x: "-".join(map(str, x)))
+@pytest.mark.parametrize(("switch", "changed"), CHANGES, ids=[str(c[0]) for c in CHANGES])
 def test_a_switch_changes_what_is_documented_and_nothing_else(switch, changed):
     found = facts(switch)
     assert {name for name in EVERYTHING if differs(found[name], default()[name])} == set(changed)

@@ -19,7 +19,9 @@ from preparing import prepare
 
 from hmgr_jax.data.scan import open_scan
 from hmgr_jax.data.vocabulary import MARKS, Vocabulary
+from hmgr_jax.preparation.captioned import Captioned, file_names
 from hmgr_jax.preparation.grid import SIZE, encode_grid
+from hmgr_jax.preparation.msrvtt_captions import split_1ka
 from hmgr_jax.preparation.video_frames import choose_frames, read_frames
 
 OFFICIAL = {"train": [0, 1, 2, 3], "dev": [4], "test": [5, 6]}
@@ -95,6 +97,19 @@ def test_1ka(tmp_path, features):
         assert sorted(numbers["train"] + numbers["dev"]) == [0, 1, 3, 4, 6]
         for split, found in numbers.items():
             check(out, split, found)
+
+
+def test_1ka_with_other_spellings_leaks_nothing():
+    """Test clips are kept out of train by their names without endings (.mp4 is one)."""
+
+    def clip(name, split):
+        return Captioned(file_names(name), split, ["a film"], name)
+
+    videos = [clip(f"video{n}", "train") for n in range(6)]
+    splits = split_1ka(videos, [clip("video3.mp4", "test"), clip("video0.avi", "test")], 1)
+    assert {video.id for name in ("train", "dev") for video in splits[name]} == {
+        "video1", "video2", "video4", "video5"
+    }  # fmt: skip
 
 
 def test_1ka_alone_is_a_test_split(tmp_path, features, capsys):
@@ -307,7 +322,7 @@ def test_bad_tables_of_1ka(tmp_path, features, refused):
     both = ("--json", challenge(tmp_path / "v.json"))
     refused("none is left to train on", *command, *both)
     jsfusion(table, range(3))
-    for dev in ("0", "4", "1.5", "-1"):
+    for dev in ("0", "4", "1.5", "-1", "nan", "inf"):
         refused(f"--dev is {dev}", *command, *both, "--dev", dev)
 
 
