@@ -118,8 +118,8 @@ def between_tokens(tokens: Sequence[str], sentence: Sentence, letters: str) -> A
         head, relation = _arc(token, mine, main)
         if not mine:  # a part of a word whose arc another token has
             surface = next(s for s, (a, b) in enumerate(of_surfaces) if a <= start < b)
-            word = next(i for i, w in enumerate(sentence.words) if w.surface == surface)
-            head, relation = main[word], _NUMBER["fixed"]
+            place = next(i for i, w in enumerate(sentence.words) if w.surface == surface)
+            head, relation = main[place], _NUMBER["fixed"]
         heads.append(head)
         relations.append(relation)
     return Arcs(tuple(heads), tuple(relations))
