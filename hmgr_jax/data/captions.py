@@ -82,7 +82,8 @@ class CaptionSource:
 
 def _flat_arcs(arcs: Sequence[Arcs], lengths: np.ndarray) -> dict[str, np.ndarray]:
     """Heads and relations of all captions in a row, with ``<start>`` and ``<end>``."""
-    heads, relations = [], []
+    heads: list[int] = []
+    relations: list[int] = []
     for (given, kinds), length in zip(arcs, lengths.tolist(), strict=True):
         words = length - 2
         own = [

@@ -64,8 +64,8 @@ def read_conllu(path: Path) -> Iterator[Sentence]:
 
 def _sentence(path: Path, start: int, block: list[str]) -> Sentence:
     text: str | None = None
-    surfaces: list[str] = []
     words: list[tuple[int, str, int]] = []
+    surfaces: list[str] = []
     ranges: list[tuple[int, int, str]] = []
     forms: list[str] = []
     for number, line in enumerate(block, start=start):
@@ -114,7 +114,8 @@ def _places(forms: list[str], ranges: list[tuple[int, int, str]], surfaces: list
         inner = range(first - 1, min(last, len(forms)))
         if "".join(forms[i] for i in inner) != form:
             shared |= dict.fromkeys(inner, (first, form))
-    places, last_range = [], None
+    places: list[int] = []
+    last_range: tuple[int, str] | None = None
     for i, form in enumerate(forms):
         if i not in shared:
             surfaces.append(form)

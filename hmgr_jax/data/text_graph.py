@@ -106,19 +106,20 @@ def between_tokens(tokens: Sequence[str], sentence: Sentence, letters: str) -> A
     if of_tokens is None or of_surfaces is None:
         return None
     token_at = [t for t, (start, end) in enumerate(of_tokens) for _ in range(start, end)]
-    main = []
+    main: list[int] = []
     for word in sentence.words:
         start, end = of_surfaces[word.surface]
         own = token_at[start:end]
         main.append(max(dict.fromkeys(own), key=own.count) if own else -1)
-    heads, relations = [], []
+    heads: list[int] = []
+    relations: list[int] = []
     for token, (start, _) in enumerate(of_tokens):
         mine = [w for w, m in zip(sentence.words, main, strict=True) if m == token]
         head, relation = _arc(token, mine, main)
         if not mine:  # a part of a word whose arc another token has
             surface = next(s for s, (a, b) in enumerate(of_surfaces) if a <= start < b)
-            other = next(i for i, w in enumerate(sentence.words) if w.surface == surface)
-            head, relation = main[other], _NUMBER["fixed"]
+            place = next(i for i, w in enumerate(sentence.words) if w.surface == surface)
+            head, relation = main[place], _NUMBER["fixed"]
         heads.append(head)
         relations.append(relation)
     return Arcs(tuple(heads), tuple(relations))
@@ -138,7 +139,8 @@ def _letters(text: str) -> str:
 
 def _spans(parts: Iterable[str], letters: str) -> list[tuple[int, int]] | None:
     """Where each part lies in ``letters``; the quotes of Treebank stand for those of the text."""
-    found, place = [], 0
+    found: list[tuple[int, int]] = []
+    place = 0
     for part in parts:
         wanted = _letters(part)
         if wanted in ("``", "''") and letters[place : place + 1] == '"':
@@ -174,7 +176,7 @@ def parse(captions: Sequence[str], model: str = PARSER) -> Iterator[Sentence]:
 
 def parsed_arcs(captions: Sequence[str], model: str = PARSER) -> list[Arcs]:
     """The arcs of sentences that have no file, for a search by a sentence of one's own."""
-    found = []
+    found: list[Arcs] = []
     for caption, sentence in zip(captions, parse(captions, model), strict=True):
         tokens = tokenize(caption)
         arcs = between_tokens(tokens, sentence, _letters(caption))

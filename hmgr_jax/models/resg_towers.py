@@ -51,7 +51,8 @@ class RegionTower(nn.Module):
         if classes:
             embed = ClassEmbedding(classes, m.word_dim, m.dim, dtype, name="classes")
             x = x + embed(items)
-        boxes, weights, geometry = items.get("boxes"), [], None
+        boxes, geometry = items.get("boxes"), None
+        weights: list[Array] = []
         if m.visual_graph and m.relation_edges:
             geometry = jnp.zeros((*mask.shape, mask.shape[1], 6), jnp.float32)
             if m.boxes and boxes is not None:
@@ -84,7 +85,7 @@ class WordTower(nn.Module):
             dtype,
             name="words",
         )(items["tokens"], items["lengths"], keys)
-        weights = []
+        weights: list[Array] = []
         if m.text_graph and m.graph_layers:
             support, kinds = word_graph(m, items, mask)
             for layer in range(m.graph_layers):

@@ -169,17 +169,26 @@ def worth(model, heads, x, y):
     return linear(heads["out"], xp.tanh(linear(heads["hidden"], cosines))).mean()
 
 
-def scores(model, params, items, words):
-    """[I, C]; ``words`` are the `states` of all captions."""
+def encoded(model, params, items, words):
+    """Nodes before the norm and vectors of all pictures, and of all captions.
+
+    ``words`` are the `states` of the captions.
+    """
     with jax.numpy_rank_promotion("allow"):
         pictures, captions = items["image"], items["text"]
         images = [image(model, params, pictures, k) for k in range(len(pictures["n_regions"]))]
-        texts = [text(model, params, captions, x, k) for k, x in enumerate(words)]
-        heads = params.get("heads", {"t2i": None, "i2t": None})
+        return images, [text(model, params, captions, x, k) for k, x in enumerate(words)]
 
-        def pair(a, b):
-            v, t = unit(a[0]), unit(b[0])
-            found = worth(model, heads["t2i"], t, v) + worth(model, heads["i2t"], v, t)
-            return found if a[1] is None else found + model.global_weight * (a[1] @ b[1])
 
+def scores(model, params, items, words):
+    """[I, C]."""
+    images, texts = encoded(model, params, items, words)
+    heads = params.get("heads", {"t2i": None, "i2t": None})
+
+    def pair(a, b):
+        v, t = unit(a[0]), unit(b[0])
+        found = worth(model, heads["t2i"], t, v) + worth(model, heads["i2t"], v, t)
+        return found if a[1] is None else found + model.global_weight * (a[1] @ b[1])
+
+    with jax.numpy_rank_promotion("allow"):
         return of(words).stack([of(words).stack([pair(a, b) for b in texts]) for a in images])

@@ -80,8 +80,7 @@ def matrix(model, params):
     return model.score(Variables(params, None, None, None), *sides)
 
 
-SWITCHES = {
-    "as it is": {},
+OF_ITEMS = {
     "two layers": {"graph_layers": 2},
     "no visual graph": {"visual_graph": False},
     "no text graph": {"text_graph": False},
@@ -97,6 +96,9 @@ SWITCHES = {
     "left to right": {"region_order": "left_to_right"},
     "by area": {"region_order": "area", "boxes": False},
     "attention": {"readout": "attention"},
+}
+OF_PAIRS = {
+    "as it is": {},
     "no read-out": {"readout": "none", "center_weight": 0.0},
     "groups": {"match": "groups", "groups": 4},
     "μ and λ": {"global_weight": 0.5, "sharpness": 3.0},
@@ -108,15 +110,36 @@ def with_boxes(model):
     return found | {"image": found["image"] | {"boxes": all_items()["image"]["boxes"]}}
 
 
-@pytest.mark.parametrize("switch", SWITCHES)
-def test_the_plain_form(switch):
-    model = model_of(**SWITCHES[switch])
-    params, given = parameters(model), with_boxes(model)
-    found, words = jax.jit(
-        lambda p: (matrix(model, p), plain_resg.states(model, p, given["text"]))
-    )(params)  # fmt: skip
+def plainly(form, model, params, words):
+    """``form`` of `plain_resg` in float64."""
     exact = jax.tree.map(lambda x: np.asarray(x, np.float64), (params, words))
-    expected = plain_resg.scores(model, exact[0], jax.tree.map(np.asarray, given), exact[1])
+    return form(model, exact[0], jax.tree.map(np.asarray, with_boxes(model)), exact[1])
+
+
+@pytest.mark.parametrize("switch", OF_ITEMS)
+def test_nodes_and_vectors_of_the_plain_form(switch):
+    model = model_of(**OF_ITEMS[switch])
+    params = parameters(model)
+    codes, words = jax.jit(
+        lambda p: (encoded(model, p), plain_resg.states(model, p, items(model)["text"]))
+    )(params)  # fmt: skip
+    expected = plainly(plain_resg.encoded, model, params, words)
+    for modality, plain in zip(("image", "text"), expected, strict=True):
+        found = codes[modality]
+        for k, (x, vector) in enumerate(plain):
+            own = found["nodes"][k, : len(x)]
+            np.testing.assert_allclose(own, plain_resg.unit(x), rtol=1e-5, atol=2e-6)
+            np.testing.assert_allclose(found["vector"][k], vector, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("switch", OF_PAIRS)
+def test_scores_of_the_plain_form(switch):
+    model = model_of(**OF_PAIRS[switch])
+    params = parameters(model)
+    found, words = jax.jit(
+        lambda p: (matrix(model, p), plain_resg.states(model, p, items(model)["text"]))
+    )(params)  # fmt: skip
+    expected = plainly(plain_resg.scores, model, params, words)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
