@@ -130,7 +130,7 @@ def explain_pair(
         )
     words = ("<start>", *tokens, "<end>")
     regions = int(image["n_regions"][0])
-    given = {"image": image, "text": [sentence] if text is None else text}
+    given = {"image": image, "text": retriever.read([sentence]) if text is None else text}
     codes = (retriever.encode("image", image), retriever.encode("text", given["text"]))
     score = retriever.score(("image", codes[0]), ("text", codes[1]))
     found = jax.device_get(jax.jit(retriever.model.explain)(retriever.variables, *codes))

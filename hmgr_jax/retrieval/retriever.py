@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from hmgr_jax.data.captions import CaptionSource
 from hmgr_jax.data.open import open_data
-from hmgr_jax.data.split import DataSet, Split
+from hmgr_jax.data.split import DataSet, Items, Split
 from hmgr_jax.data.text_graph import parsed_arcs
 from hmgr_jax.data.tokens import tokenize
 from hmgr_jax.data.vocabulary import Vocabulary
@@ -128,9 +128,12 @@ class Retriever:
         """
         return self.evaluator.encode(self.variables, modality, self._source(modality, items))
 
-    def relations(
-        self, modality: str, items: Sequence[str] | Mapping[str, np.ndarray]
-    ) -> np.ndarray | None:
+    def read(self, sentences: Sequence[str]) -> Items:
+        """Sentences as the arrays that ``encode`` takes as well."""
+        source = self._sentences("text", sentences)
+        return source.gather(np.arange(len(source)))
+
+    def relations(self, modality: str, items: Mapping[str, np.ndarray]) -> np.ndarray | None:
         """Weights [n, K, N, N] of the edges within items, see ``Model.relations``."""
         source = self._source(modality, items)
         found = source.gather(np.arange(len(source)))
