@@ -47,6 +47,8 @@ def guarded(run: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> 
     exit code other than 0; warnings are lines ``warning: ...``.
     """
     arguments = list(sys.argv if argv is None else argv)[1:]
+    # Writes of Orbax behind the one that failed; they are collected after the sentence about it.
+    warnings.filterwarnings("ignore", "coroutine 'async_serialize.* was never awaited")
     with warnings.catch_warnings(), _quiet_threads():
         warnings.showwarning = _show_warning
         try:

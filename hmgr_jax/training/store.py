@@ -44,6 +44,7 @@ def open_manager(
 ) -> ocp.CheckpointManager:
     """Open ``directory`` and read the metrics of its steps into ``policy``."""
     logging.getLogger("absl").addFilter(_without_trace)
+    logging.getLogger("asyncio").addFilter(_told_once)
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
     meta = ocp.JsonCheckpointHandler()
     registry.add("state", ocp.args.StandardSave, ocp.StandardCheckpointHandler())
@@ -129,6 +130,16 @@ def _without_trace(record: logging.LogRecord) -> bool:
     if "orbax" in record.pathname:
         record.exc_info = None
     return True
+
+
+def _told_once(record: logging.LogRecord) -> bool:
+    """Log filter: of several arrays that fail in one save, Orbax raises the first error alone.
+
+    The others' errors would come out, with traces, when the tasks that hold them are collected,
+    which is after the run has said in a sentence what happened.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    return "never retrieved" not in record.msg or "orbax" not in f"{record.getMessage()} {error}"
 
 
 def _read_metric(path: Path) -> float | None:

@@ -23,9 +23,9 @@ def test_a_run_on_a_full_disk(tmp_path):
     workdir = tmp_path / "run"
     code, _, errors = end(start(FULL, workdir))
     assert code == 2
-    assert not any("Traceback" in line for line in errors)
     error = errors[-1]
-    assert error.startswith("error: expected to write a checkpoint of 0.1 MB to ")
+    assert error.startswith("error: expected to write a checkpoint of 0.1 MB to "), errors
+    assert not any("Traceback" in line for line in errors), errors
     assert "MB are free" in error
     assert error.endswith("make room or mend the disk and start again; the steps [4] are whole")
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
