@@ -14,25 +14,6 @@ TO_THE_END = 10**9
 """So many warm-up steps compile nothing but the sum over all negatives."""
 
 
-def warmed_triplet(
-    score: Score,
-    score_pairs: Score,
-    batch: tuple[Tree, Tree, Tree],
-    is_negative: Bool[Array, "B B"],
-    axis: Any,
-    *,
-    margin: float,
-    step: Int[Array, ""],
-    warmup: int,
-) -> Float[Array, ""]:
-    """The sum over all negatives until step ``warmup``, and the hardest ones from then on.
-
-    Arguments are those of `warmed_ranking`.
-    """
-    given = score, score_pairs, batch, is_negative, axis
-    return warmed_ranking(*given, margin=margin, step=step, warmup=warmup)[0]
-
-
 def warmed_ranking(
     score: Score,
     score_pairs: Score,
@@ -44,7 +25,10 @@ def warmed_ranking(
     step: Int[Array, ""],
     warmup: int,
 ) -> tuple[Float[Array, ""], Hardest]:
-    """`warmed_triplet`, and the scores of the hardest negatives, which both of its halves know.
+    """The sum over all negatives until step ``warmup``, and the hardest ones from then on.
+
+    With it the scores of the hardest negatives, which both of its halves know: their triplet loss
+    shows the plateau of 2 margin B whatever is trained on.
 
     Args:
         score: (params, codes [n], codes [m]) to the matrix [n, m].

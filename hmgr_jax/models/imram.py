@@ -27,7 +27,7 @@ from hmgr_jax.layers.matching_units import UNITS, Unit
 from hmgr_jax.layers.regions import SCALES, RegionEmbedding, read_regions
 from hmgr_jax.layers.words import WordEncoder
 from hmgr_jax.losses.triplet import negatives
-from hmgr_jax.losses.warmed import warmed_triplet
+from hmgr_jax.losses.warmed import warmed_ranking
 from hmgr_jax.models.base import (
     Attended,
     Axis,
@@ -257,7 +257,7 @@ class IMRAM(Model):
         def pairs(params: Tree, images: Codes, texts: Codes) -> Array:
             return self.score_pairs(replace(variables, params=params), images, texts)
 
-        total = warmed_triplet(
+        total, found = warmed_ranking(
             score,
             pairs,
             (variables.params, codes["image"], codes["text"]),
@@ -267,7 +267,8 @@ class IMRAM(Model):
             step=step,
             warmup=self.sum_warmup_steps,
         )
-        return total, {"triplet": total}, variables.stats, None
+        terms = {"triplet": total, "hardest": found.triplet(self.margin)}
+        return total, terms, variables.stats, None
 
 
 class RegionTower(nn.Module):

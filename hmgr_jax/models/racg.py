@@ -29,7 +29,7 @@ from hmgr_jax.layers.reconstruction import HEADS, LOGITS, Rebuilding, head_lengt
 from hmgr_jax.layers.regions import SCALES, RegionEmbedding, read_regions
 from hmgr_jax.layers.words import WordEncoder
 from hmgr_jax.losses.triplet import negatives
-from hmgr_jax.losses.warmed import warmed_triplet
+from hmgr_jax.losses.warmed import warmed_ranking
 from hmgr_jax.models.base import (
     Attended,
     Axis,
@@ -265,7 +265,7 @@ class RACG(Model):
         def pairs(params: Tree, images: Codes, texts: Codes) -> Array:
             return self.score_pairs(replace(variables, params=params), images, texts)
 
-        total = warmed_triplet(
+        total, found = warmed_ranking(
             score,
             pairs,
             (variables.params, codes["image"], codes["text"]),
@@ -275,14 +275,15 @@ class RACG(Model):
             step=step,
             warmup=self.sum_warmup_steps,
         )
+        terms = {"triplet": total, "hardest": found.triplet(self.margin)}
         if not self.recon_weight:
-            return total, {"triplet": total}, variables.stats, None
+            return total, terms, variables.stats, None
         distances = aligned_pairs(
             lambda x, y: self._distance_of_block(variables, x, y), codes["image"], codes["text"]
         )
         count = jnp.sum(valid, dtype=jnp.float32)
         away = axis.sum(jnp.sum(jnp.where(row["valid"], distances, 0.0))) / count
-        terms = {"triplet": total, "reconstruction": away}
+        terms["reconstruction"] = away
         return total + self.recon_weight * away, terms, variables.stats, None
 
     def _distance_of_block(

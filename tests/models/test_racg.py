@@ -320,11 +320,12 @@ def test_the_warm_up_is_on_all_negatives():
     off = ~np.eye(IMAGES, dtype=bool)
     rows = np.where(off, np.maximum(0.2 + scores - positive[:, None], 0), 0)
     columns = np.where(off, np.maximum(0.2 + scores - positive[None], 0), 0)
-    everything, _ = loss_of(model, params, 4)
+    everything, before = loss_of(model, params, 4)
     hardest, terms = loss_of(model, params, 5)
     assert float(everything) == pytest.approx(rows.sum() + columns.sum(), rel=1e-4)
     assert float(hardest) == pytest.approx(rows.max(1).sum() + columns.max(0).sum(), rel=1e-4)
-    assert terms.keys() == {"triplet"}
+    assert terms.keys() == {"triplet", "hardest"}
+    assert terms["triplet"] == terms["hardest"] == pytest.approx(float(before["hardest"]), rel=1e-4)
 
 
 def test_reconstruction_loss():
