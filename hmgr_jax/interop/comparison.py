@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from hmgr_jax.errors import UserError
 
 ATOL, RTOL = 1e-5, 1e-4
 RTOL_NORMS = 1e-3
@@ -69,3 +71,11 @@ def _place(index: tuple[Any, ...], labels: Sequence[str] | None) -> str:
     if not index:
         return ""
     return f"{labels[index[0]]}: " if labels else f"{[int(i) for i in index]}: "
+
+
+def in_order(norms: Mapping[str, float], names: Sequence[str]) -> list[float]:
+    """Gradient norms in the order of a case's ``grad_names``; UserError if it has others."""
+    unknown = [n for n in names if n not in norms]
+    if unknown:
+        raise UserError(f"its grad_names have {', '.join(unknown)}, not of this model: remove it.")
+    return [norms[n] for n in names]

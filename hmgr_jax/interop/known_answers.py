@@ -24,7 +24,12 @@ import numpy as np
 from hmgr_jax.errors import FoundNonFinite, UserError
 from hmgr_jax.interop.comparison import RTOL, Answer, Comparison, compare
 
-BY_MODEL = {"imram": "parity_imram"}
+BY_MODEL = {
+    "imram": "parity_imram",
+    "pcme": "parity_pcme",
+    "resnet50": "parity_resnet",
+    "singleview": "parity_resnet",
+}
 """{``meta["model"]``: the module here whose ``CHECKER`` understands it}."""
 BY_ARRAYS = {("sims", "i2t", "t2i"): "parity_recall"}
 """The same for cases of no model, by arrays that they have."""

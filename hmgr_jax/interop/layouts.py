@@ -13,6 +13,11 @@ def linear(official: str, path: str, *, weight: str = "weight") -> tuple[Entry, 
     return kernel, same(f"{official}.bias", f"{path}/bias")
 
 
+def linear_without_bias(official: str, path: str) -> Entry:
+    """The same of a ``Linear`` that has no bias."""
+    return linear(official, path)[0]
+
+
 def bidirectional_gru(official: str, path: str) -> tuple[Entry, ...]:
     """A ``BiGRU`` of one layer; both hold the gates in the order reset, update, new."""
     directions = (("", "forward"), ("_reverse", "backward"))
@@ -66,3 +71,26 @@ def weight_norm(official: str, path: str) -> tuple[Entry, ...]:
 
 def _number(x: np.ndarray) -> Arrays:
     return (x.reshape(()),)
+
+
+def convolution(official: str, path: str) -> Entry:
+    """A ``Conv2d`` without bias: PyTorch's weight is [out, in, h, w], our kernel [h, w, in, out]."""
+    return Entry((f"{official}.weight",), (f"{path}/kernel",), _to_last, _to_first)
+
+
+def _to_last(x: np.ndarray) -> Arrays:
+    return (x.transpose(2, 3, 1, 0),)
+
+
+def _to_first(x: np.ndarray) -> Arrays:
+    return (x.transpose(3, 2, 0, 1),)
+
+
+def batch_norm(official: str, params: str, stats: str) -> tuple[Entry, ...]:
+    """A ``BatchNorm``: gain and bias at ``params``, running moments at ``stats``."""
+    return (
+        same(f"{official}.weight", f"{params}/scale"),
+        same(f"{official}.bias", f"{params}/bias"),
+        same(f"{official}.running_mean", f"{stats}/mean"),
+        same(f"{official}.running_var", f"{stats}/variance"),
+    )

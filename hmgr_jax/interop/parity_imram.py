@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from hmgr_jax.errors import UserError
 from hmgr_jax.interop import imram
-from hmgr_jax.interop.comparison import RTOL_NORMS, Answer
+from hmgr_jax.interop.comparison import RTOL_NORMS, Answer, in_order
 from hmgr_jax.interop.known_answers import Case, Checker
 from hmgr_jax.interop.names import Names, from_params, to_params, unused
 from hmgr_jax.layers.dropout import Keys
@@ -43,7 +43,7 @@ def _answers(case: Case) -> Mapping[str, Answer]:
         norms = {n: float(np.linalg.norm(np.float64(g))) for n, g in found.items()}
         norms |= dict.fromkeys(unused(names, template), 0.0)
         answers[name] = Answer(value)
-        answers[of_norms] = Answer(_in_order(norms, labels), labels, RTOL_NORMS)
+        answers[of_norms] = Answer(in_order(norms, labels), labels, RTOL_NORMS)
     return answers
 
 
@@ -59,13 +59,6 @@ def official_gradients(names: Names, gradients: Tree) -> dict[str, np.ndarray]:
             gates = 2 * len(gradient) // 3
             gradient[:gates] = found[name.replace(".bias_hh_", ".bias_ih_")][:gates]
     return found
-
-
-def _in_order(norms: Mapping[str, float], names: Sequence[str]) -> list[float]:
-    unknown = [n for n in names if n not in norms]
-    if unknown:
-        raise UserError(f"its grad_names have {', '.join(unknown)}, not of this model: remove it.")
-    return [norms[n] for n in names]
 
 
 def _items(case: Case) -> Mapping[str, Items]:

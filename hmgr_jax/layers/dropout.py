@@ -38,6 +38,11 @@ class Keys:
         return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(self.base, self.rows)
 
 
+def uniform_numbers(keys: Keys, count: int) -> Float[Array, "b K"]:
+    """``count`` numbers from 0 to 1 for every row."""
+    return jax.vmap(lambda key: jax.random.uniform(key, (count,)))(keys.per_row())
+
+
 def keep_mask(keys: Keys, shape: tuple[int, ...], rate: float) -> Bool[Array, "b *rest"]:
     """True with probability ``1 - rate``, independently for every entry of [b, *shape].
 

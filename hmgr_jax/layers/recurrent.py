@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from hmgr_jax.layers.linear import Linear, einsum, uniform
-from hmgr_jax.layers.masking import length_mask
+from hmgr_jax.layers.masking import length_mask, masked_mean
 from hmgr_jax.shapes import Array, Float, Int
+
+SENTENCE_POOLS = ("last_index", "final_states", "mean")
 
 
 def flip(x: Float[Array, "B L D"], lengths: Int[Array, " B"]) -> Float[Array, "B L D"]:
@@ -69,3 +71,36 @@ class BiGRU(nn.Module):
         backward = GRU(self.features, dtype=self.dtype, name="backward")(flip(x, lengths))
         states = (forward + flip(backward, lengths)) / 2
         return jnp.where(length_mask(lengths, x.shape[1])[:, :, None], states, 0.0)
+
+
+class SentenceGRU(nn.Module):
+    """One vector of a caption from both directions, half of its features each (PCME).
+
+    ``last_index`` takes both where the last word is, as the released code does: the backward half
+    has seen that word alone. ``final_states`` takes the backward half at the first word;
+    ``mean`` is that over words.
+    """
+
+    features: int
+    pool: str = "last_index"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B L D"], lengths: Int[Array, " B"]) -> Float[Array, "B H"]:
+        """The sentence vectors; padding reaches none."""
+        if self.pool not in SENTENCE_POOLS:
+            raise ValueError(f"pool is one of {', '.join(SENTENCE_POOLS)}, not {self.pool!r}")
+        forward = GRU(self.features // 2, dtype=self.dtype, name="forward")
+        backward = GRU(self.features // 2, dtype=self.dtype, name="backward")
+        end = jnp.maximum(lengths - 1, 0)[:, None, None]
+
+        def at_end(states: Array) -> Array:
+            return jnp.take_along_axis(states, end, axis=1)
+
+        if self.pool == "last_index":
+            return jnp.concatenate([at_end(forward(x)), backward(at_end(x))], axis=2)[:, 0]
+        reversed_ = backward(flip(x, lengths))
+        if self.pool == "final_states":
+            return jnp.concatenate([at_end(forward(x)), at_end(reversed_)], axis=2)[:, 0]
+        states = jnp.concatenate([forward(x), flip(reversed_, lengths)], axis=2)
+        return masked_mean(states, length_mask(lengths, x.shape[1]))

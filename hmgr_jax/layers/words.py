@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from hmgr_jax.layers.dropout import Keys, dropout, keep_mask
+from hmgr_jax.layers.dropout import Keys, dropout, keep_mask, uniform_numbers
 from hmgr_jax.layers.linear import uniform
 from hmgr_jax.layers.masking import length_mask
 from hmgr_jax.layers.recurrent import BiGRU
@@ -15,6 +15,54 @@ from hmgr_jax.shapes import Array, Bool, Float, Int
 
 UNKNOWN = 3
 """Id of <unk> in a SCAN vocabulary."""
+
+
+def forget_words(
+    tokens: Int[Array, "B L"], mask: Bool[Array, "B L"], rate: float, keys: Keys | None
+) -> Int[Array, "B L"]:
+    """Turn words into <unk> at ``rate`` in training; <start> and <end> always stay."""
+    if keys is None or not rate:
+        return tokens
+    keep = keep_mask(keys.named("words"), tokens.shape[1:], rate)
+    ends = (tokens == 1) | (tokens == 2)
+    return jnp.where(keep | ends | ~mask, tokens, UNKNOWN)
+
+
+def remove_words(
+    tokens: Int[Array, "B L"], lengths: Int[Array, " B"], share: float, keys: Keys | None
+) -> tuple[Int[Array, "B L"], Int[Array, " B"]]:
+    """Captions without a ``share`` of their words, rounded down, at random (PCME, section 1.7).
+
+    <start> and <end> stay and do not count as words; the rest closes up, padded with 0.
+    """
+    if keys is None or not share:
+        return tokens, lengths
+    place = jnp.arange(tokens.shape[1])[None, :]
+    is_word = (place > 0) & (place < lengths[:, None] - 1)
+    draws = uniform_numbers(keys.named("removed"), tokens.shape[1])
+    rank = jnp.argsort(jnp.argsort(jnp.where(is_word, draws, 2.0), axis=1), axis=1)
+    # A hair above: 0.3 * 10 is 3 words, whatever its rounding.
+    count = jnp.floor(share * (jnp.maximum(lengths - 2, 0)).astype(jnp.float32) + 1e-4)
+    count = count.astype(jnp.int32)
+    keep = (place < lengths[:, None]) & ~(is_word & (rank < count[:, None]))
+    order = jnp.argsort(~keep, axis=1, stable=True)
+    kept = jnp.take_along_axis(tokens, order, axis=1)
+    lengths = lengths - count
+    return jnp.where(place < lengths[:, None], kept, 0), lengths
+
+
+class WordVectors(nn.Module):
+    """A row of the table for every token; rows start as N(0, 1)."""
+
+    vocabulary_size: int
+    features: int
+
+    @nn.compact
+    def __call__(self, tokens: Int[Array, "B L"]) -> Float[Array, "B L D"]:
+        """Look up."""
+        shape = (self.vocabulary_size, self.features)
+        table: Array = self.param("vectors", nn.initializers.normal(1.0), shape, jnp.float32)
+        return table[tokens]
 
 
 class WordEncoder(nn.Module):
@@ -33,10 +81,7 @@ class WordEncoder(nn.Module):
     ) -> tuple[Float[Array, "B L D"], Bool[Array, "B L"]]:
         """States of all words (0 at padding) and their mask; ``keys`` is None at evaluation."""
         mask = length_mask(lengths, tokens.shape[1])
-        if keys is not None and self.word_dropout:
-            keep = keep_mask(keys.named("words"), tokens.shape[1:], self.word_dropout)
-            ends = (tokens == 1) | (tokens == 2)  # <start> and <end> always stay
-            tokens = jnp.where(keep | ends | ~mask, tokens, UNKNOWN)
+        tokens = forget_words(tokens, mask, self.word_dropout, keys)
         table = self.param(
             "vectors", uniform(0.1), (self.vocabulary_size, self.word_features), jnp.float32
         )

@@ -21,6 +21,7 @@ _REGISTRY: dict[str, tuple[str, str, Mapping[str, Any]]] = {
     "racg": ("racg", "RACG", {}),
     "racg_strict": ("racg", "RACG", _CGAM),
     "resg": ("resg", "ReSG", {}),
+    "pcme": ("pcme", "PCME", {}),
 }
 
 

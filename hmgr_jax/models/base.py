@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -183,8 +183,10 @@ class LocalAxis:
 class Model:
     """A system: frozen hyper-parameters and the functions below, all pure."""
 
-    coarse_exact: ClassVar[bool] = False
-    """True where the inner product of ``coarse`` codes is the score itself."""
+    @property
+    def coarse_exact(self) -> bool:
+        """True where the inner product of ``coarse`` codes is the score itself; often constant."""
+        return False
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -208,6 +210,25 @@ class Model:
     ) -> tuple[Codes, Tree]:
         """Everything that depends on one item alone: (codes with a leading item axis, stats)."""
         raise NotImplementedError
+
+    def encode_batch(
+        self, variables: Variables, items: Mapping[str, Items], row: Items, *, keys: Keys, axis: Axis
+    ) -> tuple[dict[str, Codes], Tree]:
+        """Training codes of this device's items of every modality, and the statistics after them.
+
+        By default each modality by ``encode``, statistics handed on. Only a system whose items see
+        each other in training (batch norm) needs ``row`` and ``axis``.
+        """
+        codes, stats = {}, variables.stats
+        for modality in self.modalities:
+            codes[modality], stats = self.encode(
+                dataclasses.replace(variables, stats=stats),
+                modality,
+                items[modality],
+                train=True,
+                keys=keys,
+            )
+        return codes, stats
 
     def loss(
         self,

@@ -52,12 +52,8 @@ def device_step(
 
         def total_loss(params: Tree) -> tuple[Array, tuple[Any, Tree, Tree]]:
             variables = Variables(params, state.stats, state.memory, tables)
-            codes, stats = {}, state.stats
-            for modality in model.modalities:
-                variables = Variables(params, stats, state.memory, tables)
-                codes[modality], stats = model.encode(
-                    variables, modality, batch[modality], train=True, keys=keys
-                )
+            variables = Variables(params, state.stats, state.memory, tables)
+            codes, stats = model.encode_batch(variables, batch, row, keys=keys, axis=axis)
             total, terms, stats, memory = model.loss(
                 Variables(params, stats, state.memory, tables),
                 codes,

@@ -1,0 +1,392 @@
+"""PCME: probabilistic cross-modal embedding (Chun et al., CVPR 2021), and PVSE as a setting of it.
+
+A picture and a caption are Gaussians. In training J samples of either are drawn, and a pair matches
+with the mean over pairs of samples of σ(κ (b - a d)), d their distance, a and b learnt: the soft
+contrastive loss is its log-likelihood over all pairs of the batch. A picture comes as pixels,
+through a ResNet whose batch norm spans all devices, or as a feature map or regions. With
+``objective="triplet"`` on points (``img_probemb=txt_probemb=False``) of ``proposals`` K it is PVSE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from hmgr_jax.errors import UserError
+from hmgr_jax.layers import resnet
+from hmgr_jax.layers.batch_norm import STATS, Rows
+from hmgr_jax.layers.dropout import Keys, uniform_numbers
+from hmgr_jax.layers.gaussian_distances import OF_MEANS, OF_SIGMAS, Gaussians, inner_product_form
+from hmgr_jax.layers.linear import einsum
+from hmgr_jax.layers.probabilistic import SIGMA_HEADS, draw
+from hmgr_jax.layers.recurrent import SENTENCE_POOLS
+from hmgr_jax.layers.regions import SCALES
+from hmgr_jax.losses import soft_contrastive as soft
+from hmgr_jax.losses.triplet import negatives, triplet
+from hmgr_jax.models.base import (
+    Axis,
+    Codes,
+    Feature,
+    Items,
+    Model,
+    Parts,
+    Plan,
+    Terms,
+    Variables,
+    example,
+    regions_and_tokens,
+)
+from hmgr_jax.models.pcme_towers import Gaussian, tower
+from hmgr_jax.models.ranges import check_ranges
+from hmgr_jax.shapes import Array, Float, Int, Tree
+
+OF_SAMPLES = ("matching_prob", "matmul", "proposals")
+EXACT = ("mean", "matmul", "l2", "wasserstein", "csd")
+"""Test distances that an inner product of two vectors is."""
+BLOCK = 2**23
+"""Pairs of samples that are compared at once."""
+CHOICES = {
+    "cnn": tuple(resnet.KINDS),
+    "sigma_head": SIGMA_HEADS,
+    "bigru_pool": SENTENCE_POOLS,
+    "region_scale": SCALES,
+    "kl_form": soft.KL_FORMS,
+    "loss_norm": ("sum", "per_128"),
+    "match": ("identity", "group"),
+    "objective": ("soft_contrastive", "triplet"),
+    "test_distance": (*OF_SAMPLES, "mean", *OF_MEANS, *OF_SIGMAS),
+}
+_COUNTS = ("dim", "word_dim", "cnn_width", "samples_train", "samples_eval", "proposals")
+AT_LEAST = dict.fromkeys(_COUNTS, 1) | {"vib_beta": 0, "uniform_lambda": 0, "uniform_rows": 2}
+
+
+@dataclass(frozen=True)
+class PCME(Model):
+    """Hyper-parameters of PCME (of COCO); sizes of 0 come from the data."""
+
+    modalities: ClassVar[tuple[str, ...]] = ("image", "text")
+
+    dim: int = 1024
+    word_dim: int = 300
+    vocabulary_size: int = 0
+    picture_size: int = 0
+    """Of pixels, where the data has them; then there are no regions."""
+    regions: int = 0
+    region_dim: int = 0
+    dtype: str = "float32"
+    # pictures
+    cnn: str = "resnet152"
+    cnn_width: int = 64
+    cnn_small_stem: bool = False
+    cnn_batch_stats: bool = True
+    """Batch norm normalises by the batch in training, also where the CNN is frozen."""
+    region_scale: str = "none"
+    feature_dropout: float = 0.0
+    region_dropout: float = 0.0
+    # captions
+    bigru_pool: str = "last_index"
+    word_dropout: float = 0.0
+    word_removal: float = 0.0
+    """Share of a caption's words that training leaves out."""
+    vector_dropout: float = 0.0
+    # heads
+    img_attention: bool = True
+    txt_attention: bool = True
+    img_probemb: bool = True
+    txt_probemb: bool = True
+    """False: the side is a point."""
+    sigma_head: str = "plain"
+    log_sigma_start: float = 0.0
+    """Added to log σ."""
+    proposals: int = 1
+    samples_train: int = 7
+    samples_eval: int = 7
+    # loss
+    objective: str = "soft_contrastive"
+    match: str = "identity"
+    """Which pairs of a batch match: those of a row, or all of equal group (an image's captions)."""
+    init_scale: float = 15.0
+    init_shift: float = 15.0
+    logit_scale: float = 2.0
+    vib_beta: float = 1e-5
+    kl_form: str = "code"
+    uniform_lambda: float = 0.0
+    uniform_rows: int = 128
+    loss_norm: str = "sum"
+    margin: float = 0.2
+    sum_warmup_steps: int = 0
+    mask_same_image: bool = True
+    """With ``triplet``, like the two before it."""
+    # test
+    test_distance: str = "matching_prob"
+
+    def __post_init__(self) -> None:
+        check_ranges(self, choices=CHOICES, at_least=AT_LEAST, shares=("word_removal",))
+        both, distance = self.img_probemb and self.txt_probemb, self.test_distance
+        if self.dim % 2:
+            raise UserError(f"model.dim is {self.dim}, half for each direction: make it even.")
+        if distance in OF_SIGMAS and not both:
+            raise UserError(
+                f"model.test_distance {distance} needs a sigma on both sides: choose mean, or set "
+                "model.img_probemb and model.txt_probemb."
+            )
+        if self.objective == "triplet" and (
+            self.img_probemb or self.txt_probemb or distance not in ("mean", "proposals")
+        ):
+            raise UserError(
+                "model.objective triplet is of points: set model.img_probemb and model.txt_probemb to "
+                "false and model.test_distance to proposals."
+            )
+        if self.proposals > 1 and (self.objective != "triplet" or distance != "proposals"):
+            raise UserError(
+                f"model.proposals is {self.proposals}, which model.objective triplet and "
+                "model.test_distance proposals alone can use: set these, or leave it at 1."
+            )
+
+    def fit_to(self, plan: Plan) -> PCME:
+        """Sizes from the data: pixels where it has them, else regions."""
+        found = plan.features["image"]
+        warmup = plan.steps_per_epoch if self.sum_warmup_steps < 0 else self.sum_warmup_steps
+        words = self.vocabulary_size or plan.vocabulary_size
+        fitted = replace(self, vocabulary_size=words, sum_warmup_steps=warmup)
+        if "pixels" in found:
+            return replace(fitted, picture_size=self.picture_size or found["pixels"][0])
+        regions, size = found["regions"]
+        return replace(
+            fitted, regions=self.regions or regions, region_dim=self.region_dim or size
+        )
+
+    def inputs(self) -> Mapping[str, Mapping[str, Feature]]:
+        """Pixels or regions, and tokens."""
+        found = regions_and_tokens(self.regions, self.region_dim)
+        if self.picture_size:
+            found["image"] = {"pixels": Feature((self.picture_size, self.picture_size, 3), "float32")}
+        return found
+
+    def parts(self) -> Parts:
+        """Encoders, word vectors, scale and shift; the CNN and its stages where there is one."""
+        parts: dict[str, tuple[str, ...]] = {
+            "image": ("image",),
+            "text": ("text",),
+            "words": ("text/words/vectors",),
+        }
+        if self.objective == "soft_contrastive":
+            parts["match"] = ("match",)
+        if self.picture_size:
+            parts |= {"cnn": ("image/cnn",), **resnet.parts_within("image/cnn")}
+        return parts
+
+    def init(self, key: Array, tables: Tree = None) -> Variables:
+        """Fresh parameters; running statistics where there is a CNN."""
+        params: dict[str, Any] = {}
+        stats: Tree = None
+        keys = dict(zip(self.modalities, jax.random.split(key, 2), strict=True))
+        for modality, features in self.inputs().items():
+            made = tower(self, modality).init(keys[modality], example(features), None, None)
+            params[modality] = made["params"]
+            stats = {modality: made[STATS]} if STATS in made else stats
+        if self.objective == "soft_contrastive":
+            start = {"scale": self.init_scale, "shift": self.init_shift}
+            params["match"] = {name: jnp.float32(value) for name, value in start.items()}
+        return Variables(params, stats, None, tables)
+
+    # --- one item -----------------------------------------------------------------------------
+
+    def encode(
+        self, variables: Variables, modality: str, items: Items, *, train: bool, keys: Keys | None
+    ) -> tuple[Codes, Tree]:
+        """``mu`` [B, D], ``log_sigma`` [B, D] of a probabilistic side, ``samples`` [B, J, D].
+
+        Samples are drawn by the keys' rows: batch positions in training, items at evaluation.
+        """
+        return self._encode(variables, modality, items, train, keys, None)
+
+    def encode_batch(
+        self, variables: Variables, items: Mapping[str, Items], row: Items, *, keys: Keys, axis: Axis
+    ) -> tuple[dict[str, Codes], Tree]:
+        """Training codes of this device's rows; batch norm sees the valid ones of all devices."""
+        codes, rows = {}, Rows(row["valid"], axis)
+        for modality in self.modalities:
+            codes[modality], stats = self._encode(
+                variables, modality, items[modality], True, keys, rows
+            )
+            variables = replace(variables, stats=stats)
+        return codes, variables.stats
+
+    def gaussian(
+        self,
+        variables: Variables,
+        modality: str,
+        items: Items,
+        keys: Keys | None = None,
+        rows: Rows | None = None,
+    ) -> tuple[Gaussian, Tree]:
+        """The encoder's output, and the statistics after it."""
+        given = {"params": variables.params[modality]}
+        encoder: Any = tower(self, modality)
+        if variables.stats is None or modality not in variables.stats:
+            return encoder.apply(given, items, keys, rows), variables.stats
+        given[STATS] = variables.stats[modality]
+        found, changed = encoder.apply(given, items, keys, rows, mutable=[STATS])
+        return found, {**variables.stats, modality: changed[STATS]}
+
+    def _encode(
+        self,
+        variables: Variables,
+        modality: str,
+        items: Items,
+        train: bool,
+        keys: Keys | None,
+        rows: Rows | None,
+    ) -> tuple[Codes, Tree]:
+        own = keys.named(modality) if keys is not None else None
+        found, stats = self.gaussian(variables, modality, items, own if train else None, rows)
+        codes = {"mu": found.means[:, 0]}
+        if found.log_sigma is not None:
+            codes["log_sigma"] = found.log_sigma
+        if not train and self.test_distance not in OF_SAMPLES:
+            return codes, stats
+        codes["samples"] = found.means
+        if found.log_sigma is not None:
+            if own is None:
+                raise ValueError("PCME draws samples, so encode needs keys")
+            count = self.samples_train if train else self.samples_eval
+            codes["samples"] = draw(codes["mu"], found.log_sigma, count, own.named("samples"))
+        return codes, stats
+
+    def uncertainty(self, codes: Codes) -> Float[Array, " n"]:
+        """The geometric mean of σ over dimensions, of items of a probabilistic side."""
+        return jnp.exp(jnp.mean(jnp.asarray(codes["log_sigma"]), axis=1))
+
+    # --- a pair -------------------------------------------------------------------------------
+
+    def score(
+        self, variables: Variables, a: tuple[str, Codes], b: tuple[str, Codes]
+    ) -> Float[Array, "A B"]:
+        """By ``test_distance``, of pictures and captions; the first of a kl is the picture.
+
+        ``matching_prob`` gives log p, which orders pairs as p does where p itself is 0 in float32,
+        divided by the constant κ a_0 √D, which keeps it near 1.
+        """
+        if a[0] == "text":
+            return self.score(variables, b, a).T
+        images, texts = a[1], b[1]
+        if self.test_distance == "matching_prob":
+            units = self.logit_scale * self.init_scale * self.dim**0.5
+            return self.log_probability(variables, images, texts) / units
+        if self.test_distance == "proposals":
+            return _best_proposals(images["samples"], texts["samples"])
+        if self.test_distance in ("mean", "matmul"):
+            vectors = [self.coarse(variables, m, codes) for m, codes in (a, b)]
+            return einsum("ad,bd->ab", vectors[0], vectors[1])
+        sides = [Gaussians(x["mu"], x.get("log_sigma", x["mu"])) for x in (images, texts)]
+        return {**OF_MEANS, **OF_SIGMAS}[self.test_distance](sides[0], sides[1])
+
+    def log_probability(
+        self, variables: Variables, images: Codes, texts: Codes
+    ) -> Float[Array, "A B"]:
+        """log p of every pair, some pictures at a time."""
+        match, samples = self._match(variables), texts["samples"]
+
+        def of_picture(one: Array) -> Array:
+            return soft.log_match_probability(match, one[None], samples)[0]
+
+        per_picture = images["samples"].shape[1] * samples.shape[0] * samples.shape[1]
+        size = min(max(1, BLOCK // per_picture), len(images["samples"]))
+        return jax.lax.map(of_picture, images["samples"], batch_size=size)
+
+    def _match(self, variables: Variables) -> soft.Match:
+        own = variables.params["match"]
+        return soft.Match(own["scale"], own["shift"], self.logit_scale)
+
+    @property
+    def coarse_exact(self) -> bool:  # type: ignore[override]
+        """Whether the test distance is an inner product."""
+        return self.test_distance in EXACT
+
+    def coarse(self, variables: Variables, modality: str, codes: Codes) -> Float[Array, "n E"]:
+        """Vectors whose product is the score (`EXACT`), else minus the expected distance."""
+        codes = jax.tree.map(jnp.asarray, codes)
+        mu, distance = codes["mu"], self.test_distance
+        if distance in ("mean", "proposals"):
+            return mu
+        if distance == "matmul":
+            return jnp.sum(codes["samples"], axis=1)
+        spread = jnp.zeros(len(mu), jnp.float32)
+        if distance == "wasserstein":
+            mu = jnp.concatenate([mu, jnp.exp(codes["log_sigma"])], axis=1)
+        elif distance not in OF_MEANS and "log_sigma" in codes:
+            spread = jnp.sum(jnp.exp(2.0 * codes["log_sigma"]), axis=1)
+        return inner_product_form(mu, spread, first=modality == "image")
+
+    # --- loss ---------------------------------------------------------------------------------
+
+    def loss(
+        self,
+        variables: Variables,
+        codes: Mapping[str, Codes],
+        row: Items,
+        *,
+        step: Int[Array, ""],
+        keys: Keys,
+        axis: Axis,
+    ) -> tuple[Float[Array, ""], Terms, Tree, Tree]:
+        """2 · soft contrastive + β · VIB + λ · uniformity (spec 1.3), or the triplet loss."""
+        if self.objective == "triplet":
+            total = self._triplet(codes, row, step, axis)
+            return total, {"triplet": total}, variables.stats, None
+        match, sides = self._match(variables), [codes[m] for m in self.modalities]
+        images, texts = (side["samples"] for side in sides)
+        valid, index, group = axis.gather((row["valid"], row["index"], row["group"]))
+        own, others = (row["index"], index) if self.match == "identity" else (row["group"], group)
+        positive, negative = soft.soft_contrastive(
+            match,
+            images,
+            axis.gather(texts),
+            own[:, None] == others[None, :],
+            row["valid"][:, None] & valid[None, :],
+        )
+        positive, negative = axis.sum(positive), axis.sum(negative)
+        count = jnp.maximum(jnp.sum(valid), 1).astype(jnp.float32)
+        share = 128.0 / count if self.loss_norm == "per_128" else jnp.float32(1.0)
+        total = 2.0 * share**2 * (positive + negative)
+        terms = {"positive": positive, "negative": negative, "scale": match.scale}
+        terms["shift"] = match.shift
+        for modality, side in codes.items():
+            if "log_sigma" in side:
+                logs = jnp.where(row["valid"], jnp.mean(side["log_sigma"], axis=1), 0.0)
+                terms[f"log_sigma/{modality}"] = axis.sum(jnp.sum(logs)) / count
+        found = [side for side in sides if "log_sigma" in side]
+        if self.vib_beta and found:
+            terms["vib"] = axis.sum(sum(self._vib(side, row["valid"]) for side in found))
+            total = total + self.vib_beta * share * terms["vib"]
+        if self.uniform_lambda:
+            together = axis.gather(jnp.concatenate([images, texts], axis=1))
+            order = uniform_numbers(Keys(keys.named("uniform").base, index), together.shape[1])
+            terms["uniform"] = soft.uniformity(together, valid, order, self.uniform_rows)
+            total = total + self.uniform_lambda * terms["uniform"]
+        return total, terms, variables.stats, None
+
+    def _vib(self, side: Codes, valid: Array) -> Array:
+        return soft.vib(side["samples"], side["mu"], side["log_sigma"], valid, self.kl_form)
+
+    def _triplet(
+        self, codes: Mapping[str, Codes], row: Items, step: Int[Array, ""], axis: Axis
+    ) -> Float[Array, ""]:
+        valid, group = axis.gather((row["valid"], row["group"]))
+        images, texts = (codes[m]["samples"] for m in self.modalities)
+        return triplet(
+            axis.pair_rows(_best_proposals, images, texts),
+            negatives(valid, group if self.mask_same_image else None),
+            margin=self.margin,
+            hard=step >= self.sum_warmup_steps,
+        )
+
+
+def _best_proposals(a: Float[Array, "A K D"], b: Float[Array, "B K D"]) -> Float[Array, "A B"]:
+    """The highest cosine among the pairs of two items' proposals (PVSE)."""
+    return jnp.max(einsum("akd,bld->akbl", a, b), axis=(1, 3))
