@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from contract_cases import (
@@ -21,6 +22,7 @@ from contract_cases import (
     with_garbage,
 )
 
+from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.training.checkpoint import Checkpoints
 from hmgr_jax.training.evaluate import Evaluator
 from hmgr_jax.training.optimizer import Stage
@@ -246,8 +248,9 @@ def test_coarse_vectors(system):
 
 def test_bfloat16_is_close_to_float32(system):
     half = dataclasses.replace(system.model, dtype="bfloat16")
+    keys = Keys.at(jnp.int32(0), jnp.int32(0), jnp.asarray(ITEMS, jnp.int32))
     encode = jax.jit(
-        lambda variables, m, items: half.encode(variables, m, items, train=False, keys=None)[0],
+        lambda variables, m, items: half.encode(variables, m, items, train=False, keys=keys)[0],
         static_argnums=1,
     )
     codes = {m: encode(system.trained, m, system.items(m, ITEMS)) for m in half.modalities}

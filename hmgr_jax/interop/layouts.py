@@ -74,7 +74,7 @@ def _number(x: np.ndarray) -> Arrays:
 
 
 def convolution(official: str, path: str) -> Entry:
-    """A ``Conv2d`` without bias: PyTorch's weight is [out, in, h, w], our kernel [h, w, in, out]."""
+    """A ``Conv2d`` without bias: PyTorch's is [out, in, h, w], our kernel [h, w, in, out]."""
     return Entry((f"{official}.weight",), (f"{path}/kernel",), _to_last, _to_first)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,27 @@ class Rows:
     """The model's ``Axis``."""
 
 
+def _spread(x: Float[Array, " C"], shape: tuple[int, ...]) -> Float[Array, "..."]:
+    """``x`` at every place of ``shape`` [..., C]; its gradient is summed one axis at a time."""
+    for count in reversed(shape[:-1]):
+        x = repeated(x, count)
+    return x
+
+
+def _total(x: Float[Array, "b *grid C"], valid: Bool[Array, " b"], axis: Any) -> Float[Array, " C"]:
+    """Sum over valid rows of all devices and over the grid.
+
+    One axis at a time: a sum of a hundred thousand numbers in a row would lose two digits more,
+    which layer after layer of normalising makes much of.
+    """
+    weights = valid.astype(jnp.float32)
+    while x.ndim > 1:
+        x = einsum("b,bn->n", weights, x.reshape(len(x), -1)).reshape(x.shape[1:])
+        weights = jnp.ones(x.shape[0], jnp.float32)
+    found: Array = axis.sum(x)
+    return found
+
+
 def mean_and_variance(
     x: Float[Array, "b *grid C"], rows: Rows
 ) -> tuple[Float[Array, " C"], Float[Array, " C"], Float[Array, ""]]:
@@ -32,13 +54,12 @@ def mean_and_variance(
     Two passes: the squares are those of what is left after the mean, so that nothing cancels, and
     the sums are over devices, so that the numbers are those of one device up to rounding.
     """
-    flat = x.reshape(-1, x.shape[-1])
-    size = flat.shape[0] // x.shape[0]
-    weights = jnp.repeat(rows.valid.astype(jnp.float32), size)
-    count = jnp.maximum(rows.axis.sum(jnp.sum(weights)), 1.0)
-    mean = rows.axis.sum(einsum("nc,n->c", flat, weights)) / count
-    centred = flat - repeated(mean, flat.shape[0])
-    return mean, rows.axis.sum(einsum("nc,n->c", centred * centred, weights)) / count, count
+    cells = math.prod(x.shape[1:-1])
+    count = rows.axis.sum(jnp.sum(rows.valid.astype(jnp.float32))) * cells
+    count = jnp.maximum(count, 1.0)
+    mean = _total(x, rows.valid, rows.axis) / count
+    centred = x - _spread(mean, x.shape)
+    return mean, _total(centred * centred, rows.valid, rows.axis) / count, count
 
 
 class BatchNorm(nn.Module):
@@ -66,8 +87,5 @@ class BatchNorm(nn.Module):
             share, unbiased = 1.0 - self.momentum, variance * count / jnp.maximum(count - 1.0, 1.0)
             kept_mean.value = self.momentum * kept_mean.value + share * mean
             kept_variance.value = self.momentum * kept_variance.value + share * unbiased
-        flat = x.reshape(-1, size)
-        count_here = flat.shape[0]
         gain = scale / jnp.sqrt(variance + self.epsilon)
-        y = (flat - repeated(mean, count_here)) * repeated(gain, count_here)
-        return (y + repeated(bias, count_here)).reshape(x.shape)
+        return (x - _spread(mean, x.shape)) * _spread(gain, x.shape) + _spread(bias, x.shape)

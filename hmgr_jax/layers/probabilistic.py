@@ -17,7 +17,7 @@ SIGMA_HEADS = ("plain", "normalised")
 
 
 def unit(x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
-    """x / max(|x|, 1e-12), PyTorch's ``normalize``."""
+    """Unit vectors x / max(|x|, 1e-12), PyTorch's ``normalize``."""
     return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-24))
 
 

@@ -29,7 +29,7 @@ class Match(NamedTuple):
     """κ."""
 
     def logits(self, a: Float[Array, "A J D"], b: Float[Array, "B K D"]) -> Array:
-        """z [A, J, B, K] of every pair of samples, from one product of matrices."""
+        """The z [A, J, B, K] of every pair of samples, from one product of matrices."""
         distance = jnp.sqrt(squared_distances(a, b) + 1e-6)
         return self.factor * (self.shift - self.scale * distance)
 
@@ -46,7 +46,7 @@ def squared_distances(
 
 
 def _log_mean(logits: Float[Array, "A J B K"]) -> Float[Array, "A B"]:
-    """log of the mean over pairs of samples of σ(logits)."""
+    """Logarithm of the mean over pairs of samples of σ(logits)."""
     pairs = logits.shape[1] * logits.shape[3]
     found = jax.nn.logsumexp(jax.nn.log_sigmoid(logits), axis=(1, 3))
     return found - jnp.log(jnp.float32(pairs))
@@ -55,7 +55,7 @@ def _log_mean(logits: Float[Array, "A J B K"]) -> Float[Array, "A B"]:
 def log_match_probability(
     match: Match, a: Float[Array, "A J D"], b: Float[Array, "B K D"]
 ) -> Float[Array, "A B"]:
-    """log p of all pairs of items."""
+    """Logarithm of p of all pairs of items."""
     return _log_mean(match.logits(a, b))
 
 
@@ -92,8 +92,8 @@ def vib(
 ) -> Float[Array, ""]:
     """KL divergence from N(0, I), summed over dimensions and valid rows.
 
-    ``exact`` is ½ Σ (μ² + σ² - 1 - 2 log σ). ``code`` is the released one, which takes ``log_sigma``
-    for the logarithm of the variance and the mean of the samples for μ.
+    ``exact`` is ½ Σ (μ² + σ² - 1 - 2 log σ). ``code`` is the released one, which takes
+    ``log_sigma`` for the logarithm of the variance and the mean of the samples for μ.
     """
     if form not in KL_FORMS:
         raise ValueError(f"form is one of {', '.join(KL_FORMS)}, not {form!r}")
@@ -110,7 +110,7 @@ def uniformity(
     order: Float[Array, "B K"],
     limit: int = 128,
 ) -> Float[Array, ""]:
-    """log of the mean over pairs of exp(-2 |x - y|²) (Wang and Isola, ICML 2020).
+    """Logarithm of the mean over pairs of exp(-2 |x - y|²) (Wang and Isola, ICML 2020).
 
     Of more than ``limit`` vectors those with the lowest ``order`` (from 0 to 1) are compared, each
     once. The released code draws with replacement, so that its pairs contain a vector and itself.

@@ -212,7 +212,13 @@ class Model:
         raise NotImplementedError
 
     def encode_batch(
-        self, variables: Variables, items: Mapping[str, Items], row: Items, *, keys: Keys, axis: Axis
+        self,
+        variables: Variables,
+        items: Mapping[str, Items],
+        row: Items,
+        *,
+        keys: Keys,
+        axis: Axis,
     ) -> tuple[dict[str, Codes], Tree]:
         """Training codes of this device's items of every modality, and the statistics after them.
 

@@ -138,8 +138,8 @@ class PCME(Model):
             self.img_probemb or self.txt_probemb or distance not in ("mean", "proposals")
         ):
             raise UserError(
-                "model.objective triplet is of points: set model.img_probemb and model.txt_probemb to "
-                "false and model.test_distance to proposals."
+                "model.objective triplet is of points: set model.img_probemb and "
+                "model.txt_probemb to false and model.test_distance to proposals."
             )
         if self.proposals > 1 and (self.objective != "triplet" or distance != "proposals"):
             raise UserError(
@@ -156,15 +156,14 @@ class PCME(Model):
         if "pixels" in found:
             return replace(fitted, picture_size=self.picture_size or found["pixels"][0])
         regions, size = found["regions"]
-        return replace(
-            fitted, regions=self.regions or regions, region_dim=self.region_dim or size
-        )
+        return replace(fitted, regions=self.regions or regions, region_dim=self.region_dim or size)
 
     def inputs(self) -> Mapping[str, Mapping[str, Feature]]:
         """Pixels or regions, and tokens."""
         found = regions_and_tokens(self.regions, self.region_dim)
         if self.picture_size:
-            found["image"] = {"pixels": Feature((self.picture_size, self.picture_size, 3), "float32")}
+            side = self.picture_size
+            found["image"] = {"pixels": Feature((side, side, 3), "float32")}
         return found
 
     def parts(self) -> Parts:
@@ -206,7 +205,13 @@ class PCME(Model):
         return self._encode(variables, modality, items, train, keys, None)
 
     def encode_batch(
-        self, variables: Variables, items: Mapping[str, Items], row: Items, *, keys: Keys, axis: Axis
+        self,
+        variables: Variables,
+        items: Mapping[str, Items],
+        row: Items,
+        *,
+        keys: Keys,
+        axis: Axis,
     ) -> tuple[dict[str, Codes], Tree]:
         """Training codes of this device's rows; batch norm sees the valid ones of all devices."""
         codes, rows = {}, Rows(row["valid"], axis)
@@ -289,7 +294,7 @@ class PCME(Model):
     def log_probability(
         self, variables: Variables, images: Codes, texts: Codes
     ) -> Float[Array, "A B"]:
-        """log p of every pair, some pictures at a time."""
+        """Logarithm of p of every pair, some pictures at a time."""
         match, samples = self._match(variables), texts["samples"]
 
         def of_picture(one: Array) -> Array:

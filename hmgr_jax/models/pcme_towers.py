@@ -62,9 +62,7 @@ class PictureTower(nn.Module):
             x = map_.reshape(len(map_), -1, map_.shape[-1])
             mask = jnp.ones(x.shape[:2], bool)
         else:
-            x, mask = read_regions(
-                items, m.region_scale, m.region_dropout, m.feature_dropout, keys
-            )
+            x, mask = read_regions(items, m.region_scale, m.region_dropout, m.feature_dropout, keys)
         mean, size = masked_mean(x, mask), x.shape[-1]
         whole = plain_linear(m.dim, size, dtype, "fc")(mean)
         of_sigma = plain_linear(m.dim, size, dtype, "fc_sigma")(mean) if m.img_probemb else None

@@ -90,7 +90,7 @@ def check_parts(config: ConfigDict, parts: Parts) -> None:
     """
     train = config.train
     named = [("train.frozen", train.frozen), ("train.lr_factors", train.lr_factors)]
-    named += [("init", config.init)]
+    named += [("init", config.init), ("train.unclipped", train.get("unclipped", ()))]
     for stage in train.stages:
         for key in ("frozen", "lr_factors"):
             named.append((f"{key} of a stage", stage.get(key, ())))
@@ -99,7 +99,7 @@ def check_parts(config: ConfigDict, parts: Parts) -> None:
 
 
 def _check_stages(config: ConfigDict) -> None:
-    fields = [field.name for field in dataclasses.fields(Stage)]
+    fields = [field.name for field in dataclasses.fields(Stage) if field.name != "first"]
     for stage in config.train.stages:
         if not isinstance(stage, Mapping | ConfigDict):
             raise UserError(f"train.stages holds dicts with {', '.join(fields)}, not {stage!r}.")

@@ -99,6 +99,7 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                 "optimizer": "adam",
                 "weight_decay": 0.0,
                 "clip": 2.0,
+                "unclipped": (),  # parts that clipping leaves as they are
                 "lr_factors": {},  # {part: factor}, for instance {"words": 0.1}
                 "frozen": (),  # parts that are not trained
                 "stages": (),  # stretches of training, see training/optimizer.py

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,6 +24,7 @@ from hmgr_jax.models.base import Feature, Model, Plan, demand_ids
 from hmgr_jax.training.check import check, check_parts
 from hmgr_jax.training.optimizer import Optimizer, Schedule, Stage
 from hmgr_jax.training.parallel import MappedAxis, make_mesh, map_step
+from hmgr_jax.training.pretrained import pretrained, untrained
 from hmgr_jax.training.state import State
 from hmgr_jax.training.step import device_step, init_state
 from hmgr_jax.training.warm_start import warm_start
@@ -45,14 +47,28 @@ class Experiment:
             "frozen": tuple(train.frozen),
             "lr_factors": dict(train.lr_factors),
         }
-        given = tuple(Stage(**{**common, **dict(stage)}) for stage in train.stages)
-        return given or (Stage(train.steps, **common),)
+        given, first = [], 0
+        for number, stage in enumerate(train.stages, start=1):
+            last = {"steps": train.steps - first} if number == len(train.stages) else {}
+            given.append(Stage(**{**common, **dict(stage), **last, "first": first}))
+            first += given[-1].steps
+        return tuple(given) or (Stage(train.steps, **common),)
 
     def optimizer(self, stage: Stage) -> Optimizer:
         """The optimiser of a stage."""
         t = self.config.train
-        schedule = Schedule(t.lr, t.steps, t.warmup_steps, t.decay, t.decay_at)
-        return Optimizer(schedule, self.model.parts(), t.optimizer, t.clip, t.weight_decay, stage)
+        first, steps = (stage.first, stage.steps) if stage.own_schedule else (0, t.steps)
+        return Optimizer(
+            Schedule(
+                t.lr * stage.lr_factor, steps, t.warmup_steps, t.decay, t.decay_at, first=first
+            ),
+            self.model.parts(),
+            t.optimizer,
+            t.clip,
+            t.weight_decay,
+            stage,
+            tuple(t.get("unclipped", ())),
+        )
 
     def step_function(self, stage: Stage) -> Any:
         """The mapped, compiled step of a stage."""
@@ -72,8 +88,13 @@ class Experiment:
             if vectors is not None:
                 params = _with_leaf(params, path, jnp.asarray(vectors))
         params = self._with_named_classes(params, vectors)
-        params = warm_start(params, self.model.parts(), self.config.init, self.data.vocabulary)
-        return state.replace(params=params)  # type: ignore[attr-defined]
+        runs = {k: v for k, v in self.config.init.items() if not Path(v).is_file()}
+        given = self.model.parts(), runs, self.data.vocabulary
+        params = warm_start(params, *given)
+        stats = warm_start(state.stats, *given, of="stats")
+        files = {k: v for k, v in self.config.init.items() if k not in runs}
+        params, stats = pretrained(self.model, params, stats, files)
+        return state.replace(params=params, stats=stats)  # type: ignore[attr-defined]
 
     def _with_named_classes(self, params: Any, words: np.ndarray | None) -> Any:
         """Word vectors of the names of classes in place of random ones, where names are given."""
@@ -98,7 +119,7 @@ class Experiment:
         return params
 
     def goes_without(self) -> str:
-        """What the system could use and the data lacks, in a sentence; empty where nothing is."""
+        """What the system could use and is not given, a sentence each; empty where nothing is."""
         c = self.config.model
         wanted = get_model(c.name, **{k: v for k, v in c.items() if k != "name"}).inputs()
         lacking = {
@@ -108,7 +129,8 @@ class Experiment:
         each = [
             f"no {' and no '.join(names)} of {m} items" for m, names in lacking.items() if names
         ]
-        return f"The data has {' and '.join(each)}: {c.name} goes without." if each else ""
+        data = f"The data has {' and '.join(each)}: {c.name} goes without." if each else ""
+        return " ".join(filter(None, [data, untrained(self.model, self.config.init)]))
 
     def abstract_state(self) -> State:
         """Shapes and dtypes of the state, without computing anything."""

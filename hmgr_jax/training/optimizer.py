@@ -12,8 +12,9 @@ import optax
 
 from hmgr_jax.models.base import Parts
 from hmgr_jax.shapes import Array, Float, Int, Tree
+from hmgr_jax.training.adamp import scale_by_adamp
 
-KINDS = ("adam", "adamw", "sgd")
+KINDS = ("adam", "adamw", "adamp", "sgd")
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,12 @@ class Schedule:
     decay: str = "step"
     decay_at: float = 0.5
     """Share of the steps after which the rate is a tenth (``decay="step"``)."""
+    first: int = 0
+    """The step that it begins at."""
 
     def __call__(self, step: Int[Array, ""]) -> Float[Array, ""]:
         """The rate of ``step`` (0-based)."""
-        at = step.astype(jnp.float32)
+        at = (step - self.first).astype(jnp.float32)
         rate = jnp.float32(self.lr) * jnp.minimum((at + 1.0) / max(self.warmup, 1), 1.0)
         if self.decay == "step":
             return jnp.where(at >= self.decay_at * self.steps, rate * 0.1, rate)
@@ -49,6 +52,12 @@ class Stage:
     frozen: tuple[str, ...] = ()
     lr_factors: Mapping[str, float] = field(default_factory=dict)
     fresh_optimizer: bool = False
+    own_schedule: bool = False
+    """The schedule begins anew and ends with this stage, instead of spanning the whole run."""
+    lr_factor: float = 1.0
+    """On the rate of all parts."""
+    first: int = 0
+    """The step that it begins at, which follows from the stages before it."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +74,16 @@ class Optimizer:
     clip: float = 2.0
     weight_decay: float = 0.0
     stage: Stage = Stage(0)
+    unclipped: tuple[str, ...] = ()
+    """Parts whose gradients neither count in the clipping norm nor are clipped."""
 
     def _transform(self) -> optax.GradientTransformation:
         if self.kind == "sgd":
             return optax.trace(decay=0.9)
         if self.kind == "adamw":
             return optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(self.weight_decay))
+        if self.kind == "adamp":
+            return scale_by_adamp()
         if self.kind == "adam":
             return optax.scale_by_adam()
         raise ValueError(f"train.optimizer is one of {', '.join(KINDS)}, not {self.kind!r}")
@@ -82,6 +95,10 @@ class Optimizer:
     def factors(self, params: Tree) -> Tree:
         """For every parameter the factor on its learning rate, 0 where frozen."""
         chosen = {**dict(self.stage.lr_factors), **dict.fromkeys(self.stage.frozen, 0.0)}
+        return self._of_parts(params, chosen)
+
+    def _of_parts(self, params: Tree, chosen: Mapping[str, float]) -> Tree:
+        """The number of the smallest part that each parameter lies in, 1 in none of them."""
         for part in chosen:
             if part not in self.parts:
                 raise ValueError(f"There is no part {part!r}; known: {', '.join(self.parts)}")
@@ -111,8 +128,11 @@ class Optimizer:
         with jax.numpy_dtype_promotion("standard"):  # optax mixes Python and array types
             norm = optax.tree.norm(gradient)
             if self.clip:
-                scale = jnp.minimum(1.0, self.clip / jnp.maximum(norm, 1e-12))
-                gradient = jax.tree.map(lambda g: g * scale, gradient)
+                clipped = self._of_parts(params, dict.fromkeys(self.unclipped, 0.0))
+                counted = jax.tree.map(lambda g, c: g if c else 0.0 * g, gradient, clipped)
+                of_clipped = optax.tree.norm(counted) if self.unclipped else norm
+                scale = jnp.minimum(1.0, self.clip / jnp.maximum(of_clipped, 1e-12))
+                gradient = jax.tree.map(lambda g, c: g * scale if c else g, gradient, clipped)
             updates, state = self._transform().update(gradient, state, params)
         params = jax.tree.map(lambda p, u, f: p - rate * f * u, params, updates, factors)
         return params, state, norm, rate

@@ -15,7 +15,13 @@ from hmgr_jax.training.checkpoint import Checkpoints
 from hmgr_jax.training.named_leaves import arrange_like, by_name
 
 
-def warm_start(params: Tree, parts: Parts, init: Mapping[str, str], vocabulary: Vocabulary) -> Tree:
+def warm_start(
+    params: Tree,
+    parts: Parts,
+    init: Mapping[str, str],
+    vocabulary: Vocabulary,
+    of: str = "params",
+) -> Tree:
     """``params`` with the parts named in ``init`` taken from the best step of other runs.
 
     Args:
@@ -23,6 +29,7 @@ def warm_start(params: Tree, parts: Parts, init: Mapping[str, str], vocabulary: 
         parts: ``model.parts()``.
         init: {part: workdir of a run}; an empty workdir leaves the part as it was drawn.
         vocabulary: a part that holds word vectors comes only from a run with the same words.
+        of: which tree of a state these are; ``stats`` are there for some of the parts.
 
     Raises:
         UserError: no checkpoint there, other names or shapes, or other words.
@@ -30,15 +37,19 @@ def warm_start(params: Tree, parts: Parts, init: Mapping[str, str], vocabulary: 
     for part, workdir in init.items():
         if workdir:
             own = {n: x for n, x in by_name(params).items() if _within(n, parts[part])}
+            if not own and of != "params":
+                continue
             if not own:
                 raise UserError(f"init.{part} is given, but no parameter belongs to it: drop it.")
             words = vocabulary if _holds_words(part, parts) else None
-            params = arrange_like(params, by_name(params) | _read(part, workdir, own, words), None)
+            params = arrange_like(
+                params, by_name(params) | _read(part, workdir, own, words, of), None
+            )
     return params
 
 
 def _read(
-    part: str, workdir: str, own: Mapping[str, jax.Array], words: Vocabulary | None
+    part: str, workdir: str, own: Mapping[str, jax.Array], words: Vocabulary | None, of: str
 ) -> dict[str, jax.Array]:
     """The leaves ``own`` of the best step (the newest where none was evaluated) of a run."""
     folder = Path(workdir) / "checkpoints"
@@ -57,7 +68,7 @@ def _read(
     with Checkpoints(folder, read_only=True) as checkpoints:
         try:
             state, meta, _ = checkpoints.restore(
-                {"params": wanted}, checkpoints.best_step(), partial=True
+                {of: wanted}, checkpoints.best_step(), partial=True
             )
         except UserError as error:
             raise UserError(f"init.{part} cannot start from {workdir}: {error}") from None
@@ -66,7 +77,7 @@ def _read(
             f"init.{part} holds word vectors, but {workdir} was trained with other words: give "
             "data.vocabulary the same file in both runs, or leave the part out."
         )
-    return by_name(state["params"])
+    return by_name(state[of])
 
 
 def _within(name: str, paths: tuple[str, ...]) -> bool:

@@ -1,0 +1,62 @@
+"""A CNN that starts from published weights: ``config.init = {"cnn": "resnet50.pth"}``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hmgr_jax.errors import UserError
+from hmgr_jax.interop.resnet import read_backbone
+from hmgr_jax.models.base import Model
+from hmgr_jax.shapes import Tree
+
+PART = "cnn"
+
+
+def pretrained(
+    model: Model, params: Tree, stats: Tree, files: Mapping[str, str]
+) -> tuple[Tree, Tree]:
+    """``params`` and ``stats`` with the CNN's taken from a file of torchvision's or timm's weights.
+
+    Args:
+        model: its part ``cnn`` is where the network is, its field ``cnn`` which one it is.
+        params: freshly drawn parameters.
+        stats: fresh running statistics.
+        files: {part: file}.
+
+    Raises:
+        UserError: a file for another part, or weights of another network.
+    """
+    for part, file in files.items():
+        if part != PART:
+            raise UserError(
+                f"init.{part} is {file}, a file, but only the cnn starts from one: give the "
+                "--workdir of a trained run."
+            )
+        (path,) = model.parts()[PART]
+        kind: Any = getattr(model, PART)
+        found = read_backbone(file, kind, _at(params, path), _at(stats, path))
+        params = _with(params, path, found["params"])
+        stats = _with(stats, path, found["stats"])
+    return params, stats
+
+
+def untrained(model: Model, init: Mapping[str, str]) -> str:
+    """A sentence about a CNN that starts from nothing; empty where none does."""
+    if PART not in model.parts() or init.get(PART):
+        return ""
+    return (
+        f"The {getattr(model, PART)} starts from random weights: init.cnn may name a .pth or "
+        ".safetensors file of torchvision's or timm's."
+    )
+
+
+def _at(tree: Any, path: str) -> Any:
+    for key in path.split("/"):
+        tree = tree[key]
+    return tree
+
+
+def _with(tree: Any, path: str, leaf: Any) -> Any:
+    key, _, rest = path.partition("/")
+    return {**tree, key: _with(tree[key], rest, leaf) if rest else leaf}
