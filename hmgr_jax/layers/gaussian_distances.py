@@ -22,11 +22,11 @@ AT_ONCE = 2**22
 class Gaussians(NamedTuple):
     """Of n items."""
 
-    mean: Float[Array, "n D"]
-    log_sigma: Float[Array, "n D"]
+    mean: Float[Array, "*n D"]
+    log_sigma: Float[Array, "*n D"]
 
     @property
-    def variance(self) -> Float[Array, "n D"]:
+    def variance(self) -> Float[Array, "*n D"]:
         """σ²."""
         return jnp.exp(2.0 * self.log_sigma)
 

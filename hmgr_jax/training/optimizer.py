@@ -129,7 +129,7 @@ class Optimizer:
             norm = optax.tree.norm(gradient)
             if self.clip:
                 clipped = self._of_parts(params, dict.fromkeys(self.unclipped, 0.0))
-                counted = jax.tree.map(lambda g, c: g if c else 0.0 * g, gradient, clipped)
+                counted = jax.tree.map(lambda g, c: g if c else jnp.zeros_like(g), gradient, clipped)
                 of_clipped = optax.tree.norm(counted) if self.unclipped else norm
                 scale = jnp.minimum(1.0, self.clip / jnp.maximum(of_clipped, 1e-12))
                 gradient = jax.tree.map(lambda g, c: g * scale if c else g, gradient, clipped)
