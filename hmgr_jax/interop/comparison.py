@@ -24,6 +24,7 @@ class Answer:
     labels: Sequence[str] | None = None
     """Names of the entries of a vector, to say which one is off."""
     rtol: float = RTOL
+    atol: float = ATOL
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Comparison:
     rtol: float
     fault: str
     """What is off, and where; empty where nothing is."""
+    atol: float = ATOL
 
     def row(self) -> dict[str, str]:
         """The cells of a table."""
@@ -44,7 +46,7 @@ class Comparison:
             "case": self.case,
             "quantity": self.quantity,
             "largest error": f"{self.error:.1e}",
-            "tolerance": f"{ATOL:.0e} + {self.rtol:.0e} |x|",
+            "tolerance": f"{self.atol:.0e} + {self.rtol:.0e} |x|",
             "ok": f"NO, {self.fault}" if self.fault else "yes",
         }
 
@@ -54,17 +56,17 @@ def compare(case: str, quantity: str, answer: Answer, theirs: np.ndarray) -> Com
     ours = np.asarray(answer.value, np.float64)
     if ours.shape != theirs.shape or theirs.dtype.kind not in "iuf" or not ours.size:
         fault = f"ours is {list(ours.shape)}, theirs {theirs.dtype}{list(theirs.shape)}"
-        return Comparison(case, quantity, np.nan, answer.rtol, fault)
+        return Comparison(case, quantity, np.nan, answer.rtol, fault, answer.atol)
     theirs = theirs.astype(np.float64)
     with np.errstate(invalid="ignore"):
         error = np.abs(ours - theirs)
-        excess = error - (ATOL + answer.rtol * np.abs(theirs))
+        excess = error - (answer.atol + answer.rtol * np.abs(theirs))
     excess = np.where(np.isfinite(ours) & np.isfinite(theirs), excess, np.inf)
     fault = ""
     if not (excess <= 0).all():
         worst = np.unravel_index(np.argmax(excess), excess.shape)
         fault = f"{_place(worst, answer.labels)}{ours[worst]:.7g} instead of {theirs[worst]:.7g}"
-    return Comparison(case, quantity, float(error.max()), answer.rtol, fault)
+    return Comparison(case, quantity, float(error.max()), answer.rtol, fault, answer.atol)
 
 
 def _place(index: tuple[Any, ...], labels: Sequence[str] | None) -> str:

@@ -128,11 +128,11 @@ class Optimizer:
         with jax.numpy_dtype_promotion("standard"):  # optax mixes Python and array types
             norm = optax.tree.norm(gradient)
             if self.clip:
-                clipped = self._of_parts(params, dict.fromkeys(self.unclipped, 0.0))
-                counted = jax.tree.map(lambda g, c: g if c else jnp.zeros_like(g), gradient, clipped)
-                of_clipped = optax.tree.norm(counted) if self.unclipped else norm
-                scale = jnp.minimum(1.0, self.clip / jnp.maximum(of_clipped, 1e-12))
-                gradient = jax.tree.map(lambda g, c: g * scale if c else g, gradient, clipped)
+                counts = self._of_parts(params, dict.fromkeys(self.unclipped, 0.0))
+                kept = jax.tree.map(lambda g, c: g if c else jnp.zeros_like(g), gradient, counts)
+                of_kept = optax.tree.norm(kept) if self.unclipped else norm
+                scale = jnp.minimum(1.0, self.clip / jnp.maximum(of_kept, 1e-12))
+                gradient = jax.tree.map(lambda g, c: g * scale if c else g, gradient, counts)
             updates, state = self._transform().update(gradient, state, params)
         params = jax.tree.map(lambda p, u, f: p - rate * f * u, params, updates, factors)
         return params, state, norm, rate

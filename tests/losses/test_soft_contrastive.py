@@ -21,7 +21,7 @@ def draws(*shape, seed=0, scale=0.3):
 
 
 def probability(a, b, scale, shift, factor=2.0):
-    """p of every pair, by loops."""
+    """Probabilities of every pair, by loops."""
     found = np.zeros((len(a), len(b)))
     for i, x in enumerate(a):
         for k, y in enumerate(b):
@@ -46,9 +46,7 @@ def test_probabilities_and_losses_are_those_of_loops():
     near, far = soft_contrastive(MATCH, f32(a), f32(b), jnp.asarray(positive), jnp.asarray(counts))
     np.testing.assert_allclose(near, -np.log(expected)[positive & counts].sum(), rtol=1e-5)
     np.testing.assert_allclose(far, -np.log(1 - expected)[~positive & counts].sum(), rtol=1e-5)
-    turned = soft_contrastive(
-        MATCH, f32(b), f32(a), jnp.asarray(positive.T), jnp.asarray(counts.T)
-    )
+    turned = soft_contrastive(MATCH, f32(b), f32(a), jnp.asarray(positive.T), jnp.asarray(counts.T))
     np.testing.assert_allclose(turned, (near, far), rtol=1e-6)
 
 

@@ -63,9 +63,7 @@ def orthogonal(kind, name, weight, rng):
 def test_steps_are_those_of_the_algorithm(kind):
     rng = np.random.default_rng(1)
     params = {n: rng.standard_normal(s) for n, s in SHAPES.items()}
-    gradients = [
-        {n: orthogonal(kind, n, w, rng) for n, w in params.items()} for _ in range(3)
-    ]
+    gradients = [{n: orthogonal(kind, n, w, rng) for n, w in params.items()} for _ in range(3)]
     optimizer = scale_by_adamp()
 
     def device(tree):
