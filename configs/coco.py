@@ -5,6 +5,7 @@
     python -m hmgr_jax.main --config configs/coco.py:imram --config.data.root=DATA/coco_precomp
     python -m hmgr_jax.main --config configs/coco.py:racg --config.data.root=DATA/coco_precomp
     python -m hmgr_jax.main --config configs/coco.py:resg --config.data.root=DATA/coco_precomp
+    python -m hmgr_jax.main --config configs/coco.py:pcme --config.data.root=DATA/coco_precomp
 
 Files expected in ``data.root``: ``{train,dev,testall}_ims.npy`` [rows, 36, 2048] (float32 or
 float16, 33.4 GB for train), ``_caps.txt``, and ``_ids.txt`` where images are repeated, once a
@@ -21,7 +22,12 @@ Schedule: 30 epochs of 4,425 steps, the rate a tenth after half of them (BUILD_N
 ``:imram`` and ``:scan`` have the released IMRAM's setting: sharpness 11, a rate of 5e-4, 20 epochs;
 ``:racg``, ``:racg_strict`` and ``:resg`` the same. These use boxes, labels and attributes (Visual
 Genome's 1,600 and 400 classes), ``:resg`` word graphs too, where the folder has them.
+``:pcme`` has the released PCME's setting on regions: AdamP, 30 epochs with frozen words at 2e-4 and
+30 of everything at 2e-5, a cosine each; scale and shift are not clipped. Its words come from
+GloVe: ``--config.data.vectors=glove.840B.300d.txt``.
 """
+
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -35,12 +41,14 @@ OF_MODEL = {
     "racg": {},
     "racg_strict": {},
     "resg": {"sharpness": 11.0},
+    "pcme": {"word_dropout": 0.1, "word_removal": 0.1},
 }
+STAGE: dict[str, Any] = {"steps": 30 * 4425, "own_schedule": True}
 
 
 def get_config(model: str = "hmgr") -> ConfigDict:
     """The recipe of one system on MS-COCO."""
-    matching = model in OF_MODEL
+    matching = model in OF_MODEL and model != "pcme"
     config = recipe("coco", model, dim=1024, **OF_MODEL.get(model, {}))
     config.data.splits.test = "testall"
     config.train.steps = (20 if matching else 30) * 4425
@@ -49,4 +57,11 @@ def get_config(model: str = "hmgr") -> ConfigDict:
     config.train.decay_at = 0.5
     config.train.log_steps = 100
     config.eval.protocols = ("coco5k", "coco1k")
+    if model == "pcme":
+        config.train.steps = 2 * STAGE["steps"]
+        config.train.decay = "cosine"
+        config.train.optimizer = "adamp"
+        config.train.unclipped = ("match",)
+        second = {**STAGE, "fresh_optimizer": True, "lr_factor": 0.1}
+        config.train.stages = ({**STAGE, "frozen": ("words",)}, second)
     return config

@@ -5,6 +5,7 @@
     python -m hmgr_jax.main --config configs/f8k.py:imram --config.data.root=DATA/f8k_precomp
     python -m hmgr_jax.main --config configs/f8k.py:racg --config.data.root=DATA/f8k_precomp
     python -m hmgr_jax.main --config configs/f8k.py:resg --config.data.root=DATA/f8k_precomp
+    python -m hmgr_jax.main --config configs/f8k.py:pcme --config.data.root=DATA/f8k_precomp
 
 Files expected in ``data.root``: ``{train,dev,test}_ims.npy`` [rows, regions, features] and
 ``_caps.txt``. Where a folder ``f8k_text`` with ``Flickr8k.token.txt`` and
@@ -39,6 +40,7 @@ OF_MODEL: dict[str, dict[str, Any]] = {
     "racg": {"object_classes": CLASSES},
     "racg_strict": {"object_classes": CLASSES},
     "resg": {"graph_layers": 1},
+    "pcme": {"init_scale": 5.0, "init_shift": 5.0, "match": "group", "vib_beta": 1e-4},
 }
 
 
@@ -65,6 +67,9 @@ def get_config(model: str = "hmgr") -> ConfigDict:
     config.train.warmup_steps = 60
     config.train.decay = "cosine"
     config.eval.protocols = ("f8k",)
+    if model == "pcme":
+        config.train.optimizer = "adamp"
+        config.train.unclipped = ("match",)
     if model in MATCHING:  # a step's time grows with the square of the batch
         config.train.batch_size = 64
     return config

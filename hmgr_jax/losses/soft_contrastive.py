@@ -16,6 +16,8 @@ from hmgr_jax.layers.linear import einsum
 from hmgr_jax.shapes import Array, Bool, Float
 
 KL_FORMS = ("code", "exact")
+AT_ONCE = 2**23
+"""Pairs of samples that are compared at once."""
 NEVER = 2.0
 """Above every random number of `uniformity`."""
 
@@ -57,6 +59,17 @@ def log_match_probability(
 ) -> Float[Array, "A B"]:
     """Logarithm of p of all pairs of items."""
     return _log_mean(match.logits(a, b))
+
+
+def log_match_in_blocks(
+    match: Match, a: Float[Array, "A J D"], b: Float[Array, "B K D"]
+) -> Float[Array, "A B"]:
+    """`log_match_probability`, some items of ``a`` at a time: for whole test sets."""
+    per_item = a.shape[1] * b.shape[0] * b.shape[1]
+    size = min(max(1, AT_ONCE // per_item), len(a))
+    return jax.lax.map(
+        lambda one: log_match_probability(match, one[None], b)[0], a, batch_size=size
+    )
 
 
 def soft_contrastive(

@@ -17,11 +17,10 @@ import jax
 import jax.numpy as jnp
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.layers import resnet
+from hmgr_jax.layers import resnet, similarities
 from hmgr_jax.layers.batch_norm import STATS, Rows
 from hmgr_jax.layers.dropout import Keys, uniform_numbers
-from hmgr_jax.layers.gaussian_distances import OF_MEANS, OF_SIGMAS, Gaussians, inner_product_form
-from hmgr_jax.layers.linear import einsum
+from hmgr_jax.layers.gaussian_distances import OF_SIGMAS
 from hmgr_jax.layers.probabilistic import SIGMA_HEADS, draw
 from hmgr_jax.layers.recurrent import SENTENCE_POOLS
 from hmgr_jax.layers.regions import SCALES
@@ -44,11 +43,6 @@ from hmgr_jax.models.pcme_towers import Gaussian, tower
 from hmgr_jax.models.ranges import check_ranges
 from hmgr_jax.shapes import Array, Float, Int, Tree
 
-OF_SAMPLES = ("matching_prob", "matmul", "proposals")
-EXACT = ("mean", "matmul", "l2", "wasserstein", "csd")
-"""Test distances that an inner product of two vectors is."""
-BLOCK = 2**23
-"""Pairs of samples that are compared at once."""
 CHOICES = {
     "cnn": tuple(resnet.KINDS),
     "sigma_head": SIGMA_HEADS,
@@ -58,7 +52,7 @@ CHOICES = {
     "loss_norm": ("sum", "per_128"),
     "match": ("identity", "group"),
     "objective": ("soft_contrastive", "triplet"),
-    "test_distance": (*OF_SAMPLES, "mean", *OF_MEANS, *OF_SIGMAS),
+    "test_distance": similarities.NAMES,
 }
 _COUNTS = ("dim", "word_dim", "cnn_width", "samples_train", "samples_eval", "proposals")
 AT_LEAST = dict.fromkeys(_COUNTS, 1) | {"vib_beta": 0, "uniform_lambda": 0, "uniform_rows": 2}
@@ -253,7 +247,7 @@ class PCME(Model):
         codes = {"mu": found.means[:, 0]}
         if found.log_sigma is not None:
             codes["log_sigma"] = found.log_sigma
-        if not train and self.test_distance not in OF_SAMPLES:
+        if not train and self.test_distance not in similarities.OF_SAMPLES:
             return codes, stats
         codes["samples"] = found.means
         if found.log_sigma is not None:
@@ -279,54 +273,29 @@ class PCME(Model):
         """
         if a[0] == "text":
             return self.score(variables, b, a).T
-        images, texts = a[1], b[1]
-        if self.test_distance == "matching_prob":
-            units = self.logit_scale * self.init_scale * self.dim**0.5
-            return self.log_probability(variables, images, texts) / units
-        if self.test_distance == "proposals":
-            return _best_proposals(images["samples"], texts["samples"])
-        if self.test_distance in ("mean", "matmul"):
-            vectors = [self.coarse(variables, m, codes) for m, codes in (a, b)]
-            return einsum("ad,bd->ab", vectors[0], vectors[1])
-        sides = [Gaussians(x["mu"], x.get("log_sigma", x["mu"])) for x in (images, texts)]
-        return {**OF_MEANS, **OF_SIGMAS}[self.test_distance](sides[0], sides[1])
+        if self.test_distance != "matching_prob":
+            return similarities.similarity(self.test_distance, a[1], b[1])
+        found = self.log_probability(variables, a[1], b[1])
+        return found / (self.logit_scale * self.init_scale * self.dim**0.5)
 
     def log_probability(
         self, variables: Variables, images: Codes, texts: Codes
     ) -> Float[Array, "A B"]:
-        """Logarithm of p of every pair, some pictures at a time."""
-        match, samples = self._match(variables), texts["samples"]
-
-        def of_picture(one: Array) -> Array:
-            return soft.log_match_probability(match, one[None], samples)[0]
-
-        per_picture = images["samples"].shape[1] * samples.shape[0] * samples.shape[1]
-        size = min(max(1, BLOCK // per_picture), len(images["samples"]))
-        return jax.lax.map(of_picture, images["samples"], batch_size=size)
+        """Logarithm of the match probability of every pair."""
+        return soft.log_match_in_blocks(self._match(variables), images["samples"], texts["samples"])
 
     def _match(self, variables: Variables) -> soft.Match:
         own = variables.params["match"]
         return soft.Match(own["scale"], own["shift"], self.logit_scale)
 
     @property
-    def coarse_exact(self) -> bool:  # type: ignore[override]
+    def coarse_exact(self) -> bool:
         """Whether the test distance is an inner product."""
-        return self.test_distance in EXACT
+        return self.test_distance in similarities.EXACT
 
     def coarse(self, variables: Variables, modality: str, codes: Codes) -> Float[Array, "n E"]:
-        """Vectors whose product is the score (`EXACT`), else minus the expected distance."""
-        codes = jax.tree.map(jnp.asarray, codes)
-        mu, distance = codes["mu"], self.test_distance
-        if distance in ("mean", "proposals"):
-            return mu
-        if distance == "matmul":
-            return jnp.sum(codes["samples"], axis=1)
-        spread = jnp.zeros(len(mu), jnp.float32)
-        if distance == "wasserstein":
-            mu = jnp.concatenate([mu, jnp.exp(codes["log_sigma"])], axis=1)
-        elif distance not in OF_MEANS and "log_sigma" in codes:
-            spread = jnp.sum(jnp.exp(2.0 * codes["log_sigma"]), axis=1)
-        return inner_product_form(mu, spread, first=modality == "image")
+        """Vectors whose product is the score, or minus the expected distance of samples."""
+        return similarities.vectors(self.test_distance, codes, first=modality == "image")
 
     # --- loss ---------------------------------------------------------------------------------
 
@@ -385,13 +354,8 @@ class PCME(Model):
         valid, group = axis.gather((row["valid"], row["group"]))
         images, texts = (codes[m]["samples"] for m in self.modalities)
         return triplet(
-            axis.pair_rows(_best_proposals, images, texts),
+            axis.pair_rows(similarities.best_proposals, images, texts),
             negatives(valid, group if self.mask_same_image else None),
             margin=self.margin,
             hard=step >= self.sum_warmup_steps,
         )
-
-
-def _best_proposals(a: Float[Array, "A K D"], b: Float[Array, "B K D"]) -> Float[Array, "A B"]:
-    """The highest cosine among the pairs of two items' proposals (PVSE)."""
-    return jnp.max(einsum("akd,bld->akbl", a, b), axis=(1, 3))

@@ -11,6 +11,7 @@ from contract_cases import assert_close, assert_same_everywhere
 from hmgr_jax.errors import UserError
 from hmgr_jax.layers import resnet
 from hmgr_jax.layers.dropout import Keys
+from hmgr_jax.losses import soft_contrastive
 from hmgr_jax.losses.soft_contrastive import Match, log_match_probability
 from hmgr_jax.models import pcme
 from hmgr_jax.models.base import LocalAxis, Plan, Variables
@@ -177,7 +178,7 @@ def test_probabilities_in_blocks_are_those_at_once(made, monkeypatch):
         codes["image"]["samples"],
         codes["text"]["samples"],
     )
-    monkeypatch.setattr(pcme, "BLOCK", 4 * 3 * 9 * 3)  # four pictures of nine
+    monkeypatch.setattr(soft_contrastive, "AT_ONCE", 4 * 3 * 9 * 3)  # four pictures of nine
     found = model.score(variables, ("image", codes["image"]), ("text", codes["text"]))
     np.testing.assert_allclose(found, direct / (2 * 3 * 8**0.5), rtol=1e-5, atol=1e-6)
     turned = model.score(variables, ("text", codes["text"]), ("image", codes["image"]))
