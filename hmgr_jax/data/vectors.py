@@ -130,12 +130,14 @@ def read_vectors(
 
     GloVe (word and numbers a line) and word2vec's text format (the same after a line of two
     counts) are told apart by the first line. The file is streamed; the first of equal words
-    counts; words without a vector get a small random one from ``seed``. Raises ``UserError``
-    with the line's number for a malformed line.
+    counts. A word that the file lacks takes the vector of what is left of it without hyphens,
+    dots and apostrophes, up to a slash (as PCME does); others get a small random one from
+    ``seed``. Raises ``UserError`` with the line's number for a malformed line.
     """
     path = Path(path)
     dim: int | None = None
     found: dict[int, np.ndarray] = {}
+    bare, spare = _bare_words(vocabulary), dict[int, np.ndarray]()
     try:
         with path.open("rb") as file:
             for number, raw in enumerate(file, start=1):
@@ -145,15 +147,29 @@ def read_vectors(
                 dim = dim or len(numbers)
                 if word in vocabulary and (i := vocabulary.id(word)) not in found:
                     found[i] = _parse(numbers, path, number)
+                for i in bare.get(word, ()):
+                    if i not in spare:
+                        spare[i] = _parse(numbers, path, number)
     except OSError as error:
         raise UserError(f"the vectors {path} cannot be read ({error.strerror}).") from None
     if dim is None:
         raise UserError(f"{path} holds no word vectors: give a GloVe or word2vec text file.")
     vectors = _small_random(vocabulary, dim, seed)
+    found = {**spare, **found}
     for i, values in found.items():
         vectors[i] = values
     vectors[PAD] = 0.0
     return vectors.astype(np.float32), len(found) / len(vocabulary)
+
+
+def _bare_words(vocabulary: Vocabulary) -> dict[str, list[int]]:
+    """{what is left of a word: ids}, of words of which less than all is left."""
+    found: dict[str, list[int]] = {}
+    for i, word in enumerate(vocabulary.words):
+        bare = word.translate(str.maketrans("", "", "-.'")).partition("/")[0]
+        if bare and bare != word:
+            found.setdefault(bare, []).append(i)
+    return found
 
 
 def _split_line(raw: bytes, dim: int | None, path: Path, number: int) -> tuple[str, list[bytes]]:

@@ -313,10 +313,10 @@ class PCME(Model):
         if self.objective == "triplet":
             total = self._triplet(codes, row, step, axis)
             return total, {"triplet": total}, variables.stats, None
-        match, sides = self._match(variables), [codes[m] for m in self.modalities]
-        images, texts = (side["samples"] for side in sides)
         valid, index, group = axis.gather((row["valid"], row["index"], row["group"]))
+        images, texts = (codes[m]["samples"] for m in self.modalities)
         own, others = (row["index"], index) if self.match == "identity" else (row["group"], group)
+        match = self._match(variables)
         positive, negative = soft.soft_contrastive(
             match,
             images,
@@ -324,19 +324,13 @@ class PCME(Model):
             own[:, None] == others[None, :],
             row["valid"][:, None] & valid[None, :],
         )
-        positive, negative = axis.sum(positive), axis.sum(negative)
+        terms = {"positive": axis.sum(positive), "negative": axis.sum(negative)}
         count = jnp.maximum(jnp.sum(valid), 1).astype(jnp.float32)
         share = 128.0 / count if self.loss_norm == "per_128" else jnp.float32(1.0)
-        total = 2.0 * share**2 * (positive + negative)
-        terms = {"positive": positive, "negative": negative, "scale": match.scale}
-        terms["shift"] = match.shift
-        for modality, side in codes.items():
-            if "log_sigma" in side:
-                logs = jnp.where(row["valid"], jnp.mean(side["log_sigma"], axis=1), 0.0)
-                terms[f"log_sigma/{modality}"] = axis.sum(jnp.sum(logs)) / count
-        found = [side for side in sides if "log_sigma" in side]
-        if self.vib_beta and found:
-            terms["vib"] = axis.sum(sum(self._vib(side, row["valid"]) for side in found))
+        total = 2.0 * share**2 * (terms["positive"] + terms["negative"])
+        terms |= {"scale": match.scale, "shift": match.shift}
+        terms |= self._of_sigmas(codes, row["valid"], count, axis)
+        if "vib" in terms:
             total = total + self.vib_beta * share * terms["vib"]
         if self.uniform_lambda:
             together = axis.gather(jnp.concatenate([images, texts], axis=1))
@@ -344,6 +338,20 @@ class PCME(Model):
             terms["uniform"] = soft.uniformity(together, valid, order, self.uniform_rows)
             total = total + self.uniform_lambda * terms["uniform"]
         return total, terms, variables.stats, None
+
+    def _of_sigmas(
+        self, codes: Mapping[str, Codes], valid: Array, count: Array, axis: Axis
+    ) -> Terms:
+        """The mean log σ of every probabilistic side, and the VIB of all."""
+        sides = {m: side for m, side in codes.items() if "log_sigma" in side}
+        terms: Terms = {}
+        for modality, side in sides.items():
+            logs = jnp.where(valid, jnp.mean(side["log_sigma"], axis=1), 0.0)
+            terms[f"log_sigma/{modality}"] = axis.sum(jnp.sum(logs)) / count
+        if self.vib_beta and sides:
+            each = [self._vib(side, valid) for side in sides.values()]
+            terms["vib"] = axis.sum(sum(each[1:], start=each[0]))
+        return terms
 
     def _vib(self, side: Codes, valid: Array) -> Array:
         return soft.vib(side["samples"], side["mu"], side["log_sigma"], valid, self.kl_form)

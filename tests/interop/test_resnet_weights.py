@@ -1,0 +1,105 @@
+"""ResNets from torchvision's and timm's files: every name has its place, and nothing else passes."""
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+from torch_files import save, tensors
+
+from hmgr_jax.errors import UserError
+from hmgr_jax.interop import resnet
+from hmgr_jax.interop.names import from_params
+from hmgr_jax.layers.resnet import KINDS, ResNet
+from hmgr_jax.models.pcme import PCME
+from hmgr_jax.training.pretrained import pretrained, untrained
+
+TRUNKS = {  # parameters of torchvision's networks without their classifier
+    "resnet18": 11_176_512,
+    "resnet34": 21_284_672,
+    "resnet50": 23_508_032,
+    "resnet101": 42_500_160,
+    "resnet152": 58_143_808,
+}
+
+
+def variables(kind, width=64):
+    """Shapes alone."""
+    picture = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+    net = ResNet(kind, width)
+    return jax.eval_shape(lambda x: net.init(jax.random.key(0), x, None), picture)
+
+
+def drawn(kind, width, seed=0):
+    rng = np.random.default_rng(seed)
+    found = jax.tree.map(
+        lambda s: rng.standard_normal(s.shape).astype(np.float32), variables(kind, width)
+    )
+    return {"params": found["params"], "stats": found["stats"]}
+
+
+@pytest.mark.parametrize("kind", TRUNKS)
+def test_parameters_and_names(kind):
+    tree = variables(kind)
+    assert sum(int(np.prod(x.shape)) for x in jax.tree.leaves(tree["params"])) == TRUNKS[kind]
+    bottleneck, blocks = KINDS[kind]
+    names = {n for entry in resnet.names(kind) for n in entry.official}
+    convolutions = 1 + sum(blocks) * (3 if bottleneck else 2) + 4  # as many norms
+    leaves = jax.tree.leaves(tree)
+    assert len(leaves) == 5 * (convolutions - (0 if bottleneck else 1))
+    assert {"conv1.weight", "layer4.1.bn2.running_var", "layer2.0.downsample.0.weight"} <= names
+
+
+@pytest.fixture(scope="module")
+def official():
+    """(our variables, the same as an official state_dict with a classifier) of a small network."""
+    ours = drawn("resnet10", 4)
+    state = from_params(resnet.names("resnet10"), ours)
+    state["fc.weight"], state["fc.bias"] = np.ones((3, 32), np.float32), np.ones(3, np.float32)
+    return ours, state
+
+
+def assert_equal(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("kind", ["pth", "safetensors"])
+def test_files(official, tmp_path, kind):
+    """torchvision counts batches, timm does not; both come with a classifier."""
+    ours, state = official
+    assert state["layer2.0.conv1.weight"].shape == (8, 4, 3, 3)
+    np.testing.assert_array_equal(
+        state["conv1.weight"][1, 2], ours["params"]["conv1"]["kernel"][:, :, 2, 1]
+    )
+    path = tmp_path / f"weights.{kind}"
+    if kind == "pth":
+        counted = {**state, "bn1.num_batches_tracked": np.array(7, np.int64)}
+        save(path, tensors(counted))
+    else:
+        safetensors.numpy.save_file({n: np.ascontiguousarray(x) for n, x in state.items()}, path)
+    found = resnet.read_backbone(path, "resnet10", ours["params"], ours["stats"])
+    assert_equal(found, ours)
+
+
+def test_weights_of_another_network(official, tmp_path):
+    ours, state = official
+    path = save(tmp_path / "a.pth", tensors(state))
+    other = drawn("resnet18", 4)
+    with pytest.raises(UserError, match="not those of this model .*missing: layer1.1.conv1"):
+        resnet.read_backbone(path, "resnet18", other["params"], other["stats"])
+
+
+def test_a_model_starts_from_a_file(official, tmp_path):
+    ours, state = official
+    path = str(save(tmp_path / "a.pth", tensors(state)))
+    model = PCME(dim=4, word_dim=4, vocabulary_size=5, cnn="resnet10", cnn_width=4, picture_size=32)
+    assert "resnet10 starts from random weights" in untrained(model, {})
+    assert untrained(model, {"cnn": path}) == ""
+    made = jax.eval_shape(model.init, jax.random.key(0))
+    params, stats = pretrained(model, made.params, made.stats, {"cnn": path})
+    assert_equal({"params": params["image"]["cnn"], "stats": stats["image"]["cnn"]}, ours)
+    assert params["text"] == made.params["text"]
+    with pytest.raises(UserError, match=r"init.text is .*only the cnn starts from one"):
+        pretrained(model, params, stats, {"text": path})
+    features = PCME(dim=4, word_dim=4, vocabulary_size=5, regions=2, region_dim=3)
+    assert untrained(features, {}) == ""
