@@ -39,7 +39,7 @@ def names(
     for number, count in enumerate(blocks, start=1):
         for block in range(count):
             official = f"{layers.format(number + first - 1)}.{block}"
-            ours = f"{path}layer{number}/{block}"
+            ours = f"{path}layer{number}/block{block}"
             for i in range(1, 4 if bottleneck else 3):
                 found.append(convolution(f"{official}.conv{i}", f"{PARAMS}/{ours}/conv{i}"))
                 found += _norm(f"{official}.bn{i}", f"{ours}/bn{i}")

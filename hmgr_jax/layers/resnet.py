@@ -1,6 +1,6 @@
 """ResNets (He et al., CVPR 2016) as torchvision has them, up to the last feature map.
 
-Pictures are [B, H, W, 3]. Names are torchvision's, with a slash for a dot (``layer1/0/conv1``), so
+Pictures are [B, H, W, 3]. Names are near torchvision's (``layer1/block0/conv1`` for layer1.0.conv1), so
 that its weights, and timm's, have a place each (`hmgr_jax.interop.resnet`). Bottleneck blocks
 stride in their 3x3 convolution.
 """
@@ -108,7 +108,7 @@ class Stage(nn.Module):
         """Apply the blocks."""
         for number in range(self.blocks):
             stride = 1 if number else self.stride
-            block = Block(self.features, stride, self.bottleneck, self.dtype, name=str(number))
+            block = Block(self.features, stride, self.bottleneck, self.dtype, name=f"block{number}")
             x = block(x, rows)
         return x
 

@@ -1,4 +1,4 @@
-"""ResNets from torchvision's and timm's files: every name has its place, and nothing else passes."""
+"""ResNets from files of torchvision and timm: every name has its place, nothing else passes."""
 
 import jax
 import numpy as np
@@ -65,7 +65,7 @@ def assert_equal(a, b):
 
 @pytest.mark.parametrize("kind", ["pth", "safetensors"])
 def test_files(official, tmp_path, kind):
-    """torchvision counts batches, timm does not; both come with a classifier."""
+    """One of torchvision, which counts batches, and one of timm; both with a classifier."""
     ours, state = official
     assert state["layer2.0.conv1.weight"].shape == (8, 4, 3, 3)
     np.testing.assert_array_equal(
@@ -82,10 +82,10 @@ def test_files(official, tmp_path, kind):
 
 
 def test_weights_of_another_network(official, tmp_path):
-    ours, state = official
+    _, state = official
     path = save(tmp_path / "a.pth", tensors(state))
     other = drawn("resnet18", 4)
-    with pytest.raises(UserError, match="not those of this model .*missing: layer1.1.conv1"):
+    with pytest.raises(UserError, match=r"not those of this model .*missing: layer1\.1\.conv1"):
         resnet.read_backbone(path, "resnet18", other["params"], other["stats"])
 
 
@@ -99,7 +99,7 @@ def test_a_model_starts_from_a_file(official, tmp_path):
     params, stats = pretrained(model, made.params, made.stats, {"cnn": path})
     assert_equal({"params": params["image"]["cnn"], "stats": stats["image"]["cnn"]}, ours)
     assert params["text"] == made.params["text"]
-    with pytest.raises(UserError, match=r"init.text is .*only the cnn starts from one"):
+    with pytest.raises(UserError, match=r"init\.text is .*only the cnn starts from one"):
         pretrained(model, params, stats, {"text": path})
     features = PCME(dim=4, word_dim=4, vocabulary_size=5, regions=2, region_dim=3)
     assert untrained(features, {}) == ""

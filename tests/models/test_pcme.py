@@ -31,8 +31,8 @@ def small(**options):
 
 
 def row_of(valid):
-    place = np.arange(len(valid), dtype=np.int32)
-    return {"index": place, "valid": np.asarray(valid), "group": place // 2, "item": place}
+    place = jnp.arange(len(valid), dtype=jnp.int32)
+    return {"index": place, "valid": jnp.asarray(valid), "group": place // 2, "item": place}
 
 
 def batch_of(rows, pixels=False, seed=0):
@@ -44,7 +44,8 @@ def batch_of(rows, pixels=False, seed=0):
     image = {"regions": regions, "n_regions": np.full(rows, 3, np.int32)}
     if pixels:
         image = {"pixels": rng.standard_normal((rows, SIDE, SIDE, 3)).astype(np.float32)}
-    return {"image": image, "text": {"tokens": tokens, "lengths": lengths}}
+    items = {"image": image, "text": {"tokens": tokens, "lengths": lengths}}
+    return jax.tree.map(jnp.asarray, items)
 
 
 def codes_of(model, variables, items, numbers=None):
@@ -152,10 +153,11 @@ def made():
 
 def test_samples_belong_to_items(made):
     model, variables, codes = made
-    items = jax.tree.map(lambda x: x[[5, 2]], batch_of(9))
+    chosen = jnp.asarray([5, 2])
+    items = jax.tree.map(lambda x: x[chosen], batch_of(9))
     alone = codes_of(model, variables, items, [5, 2])
     for m, found in alone.items():
-        np.testing.assert_allclose(found["samples"], codes[m]["samples"][[5, 2]], atol=1e-6)
+        np.testing.assert_allclose(found["samples"], codes[m]["samples"][chosen], atol=1e-6)
     others = codes_of(model, variables, items, [6, 2])["image"]["samples"]
     assert np.abs(np.asarray(others[0] - codes["image"]["samples"][5])).max() > 0.1
 
