@@ -1,7 +1,7 @@
 """ResNets (He et al., CVPR 2016) as torchvision has them, up to the last feature map.
 
-Pictures are [B, H, W, 3]. Names are near torchvision's (``layer1/block0/conv1`` for layer1.0.conv1), so
-that its weights, and timm's, have a place each (`hmgr_jax.interop.resnet`). Bottleneck blocks
+Pictures are [B, H, W, 3]. Names are near torchvision's (``layer1/block0/conv1`` is layer1.0.conv1),
+so that its weights, and timm's, have a place each (`hmgr_jax.interop.resnet`). Bottleneck blocks
 stride in their 3x3 convolution.
 """
 
