@@ -63,7 +63,8 @@ def _found(
     model: PCME, params: Tree, items: Mapping[str, Items], samples: Mapping[str, Array]
 ) -> dict[str, Array]:
     """Everything of a case by its name there."""
-    variables, found, codes = Variables(params, None, None, None), {}, {}
+    variables, codes = Variables(params, None, None, None), {}
+    found: dict[str, Any] = {}
     for modality, name in SIDES.items():
         side, _ = model.gaussian(variables, modality, items[modality])
         found[f"{name}_mu"], found[f"{name}_logsigma"] = side.means[:, 0], side.log_sigma
