@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hmgr_jax.data.captioned import Captioned, distinct, file_names, tidy
 from hmgr_jax.errors import UserError
-from hmgr_jax.preparation.captioned import Captioned, distinct, file_names, tidy
 
 
 def coco_images(path: Path, found: Mapping[str, Any]) -> list[Captioned]:
