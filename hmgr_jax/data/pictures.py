@@ -43,13 +43,32 @@ def read_picture(path: Path) -> np.ndarray:
     Raises:
         UserError: the file holds no picture that can be read.
     """
+    picture = load_picture(path, near=LARGEST)
+    picture.thumbnail((LARGEST, LARGEST))
+    return np.asarray(picture)
+
+
+def load_picture(path: Path, near: int | None = None) -> Image.Image:
+    """A picture in RGB, turned as it is meant to be seen.
+
+    Args:
+        path: the file.
+        near: a size to which the picture will be scaled down; a JPEG that is much larger is decoded
+            at a fraction of its size, which is faster and nearly the same.
+
+    Raises:
+        UserError: there is no such file, or it holds no picture that can be read.
+    """
     try:
         with Image.open(path) as image:
-            image.draft("RGB", (LARGEST, LARGEST))
-            picture = ImageOps.exif_transpose(image).convert("RGB")  # as it is meant to be seen
+            if near is not None:
+                image.draft("RGB", (near, near))
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except FileNotFoundError:
+        raise UserError(
+            f"There is no picture {path}: put it there, or correct the list that names it."
+        ) from None
     except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(
             f"{path} holds no picture that can be read ({error}): replace the file or remove it."
         ) from None
-    picture.thumbnail((LARGEST, LARGEST))
-    return np.asarray(picture)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from hmgr_jax.data.draws import Draws
 from hmgr_jax.data.vocabulary import Vocabulary
 
 Items = dict[str, np.ndarray]
@@ -26,6 +27,15 @@ class Source(Protocol):
 
         ``length`` is the padded length of the second axis for sources that have ``lengths``.
         """
+        ...
+
+
+@runtime_checkable
+class Varied(Protocol):
+    """A `Source` whose items look different every time they are trained on."""
+
+    def draw(self, items: np.ndarray, draws: Draws, length: int | None = None) -> Items:
+        """Like `Source.gather`, for training: ``draws`` has a stream for every item."""
         ...
 
 
