@@ -6,14 +6,13 @@ from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image, ImageOps, UnidentifiedImageError
 
+from hmgr_jax.data.decode import ENDINGS, load_picture
 from hmgr_jax.data.worlds.family import make_family
 from hmgr_jax.data.worlds.render import render
 from hmgr_jax.data.worlds.scene import SIBLINGS
 from hmgr_jax.errors import UserError
 
-ENDINGS = ("", ".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 LARGEST = 640
 """Pixels of the longer side; a larger picture is scaled down."""
 
@@ -32,8 +31,8 @@ def find_picture(folder: Path, name: str) -> Path | None:
     """
     if not folder.is_dir():
         raise UserError(f"--images names {folder}, which is no folder: give that of the pictures.")
-    stem = str(Path(name).with_suffix("")) if name.lower().endswith(ENDINGS[1:]) else name
-    named = [folder / name, *(folder / f"{stem}{ending}" for ending in ENDINGS)]
+    stem = str(Path(name).with_suffix("")) if name.lower().endswith(ENDINGS) else name
+    named = [folder / name, *(folder / f"{stem}{ending}" for ending in ("", *ENDINGS))]
     return next((path for path in named if path.is_file()), None)
 
 
@@ -46,29 +45,3 @@ def read_picture(path: Path) -> np.ndarray:
     picture = load_picture(path, near=LARGEST)
     picture.thumbnail((LARGEST, LARGEST))
     return np.asarray(picture)
-
-
-def load_picture(path: Path, near: int | None = None) -> Image.Image:
-    """A picture in RGB, turned as it is meant to be seen.
-
-    Args:
-        path: the file.
-        near: a size to which the picture will be scaled down; a JPEG that is much larger is decoded
-            at a fraction of its size, which is faster and nearly the same.
-
-    Raises:
-        UserError: there is no such file, or it holds no picture that can be read.
-    """
-    try:
-        with Image.open(path) as image:
-            if near is not None:
-                image.draft("RGB", (near, near))
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except FileNotFoundError:
-        raise UserError(
-            f"There is no picture {path}: put it there, or correct the list that names it."
-        ) from None
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"{path} holds no picture that can be read ({error}): replace the file or remove it."
-        ) from None

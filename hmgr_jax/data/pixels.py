@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
 from hmgr_jax.data.augment import Augmentation
+from hmgr_jax.data.decode import load_picture
 from hmgr_jax.data.draws import PICTURES, Draws
-from hmgr_jax.data.pictures import load_picture
 from hmgr_jax.data.split import Items
-from hmgr_jax.data.worlds.render import render
-from hmgr_jax.data.worlds.scene import Scene
 
 
 class Pictures(Protocol):
@@ -39,30 +37,6 @@ class PictureFiles:
     def load(self, number: int) -> Image.Image:
         """Decode a file; raises ``UserError`` with its name."""
         return load_picture(self.files[number])
-
-
-class SceneDrawings:
-    """Generated scenes as pictures of ``pixels`` by ``pixels``, drawn when first asked for.
-
-    Drawings are kept (12 kB each at 64 pixels); a copy for another process begins without any.
-    """
-
-    def __init__(self, scenes: Sequence[Scene], pixels: int) -> None:
-        self.scenes, self.pixels = tuple(scenes), pixels
-        self._drawn: dict[int, np.ndarray] = {}
-
-    def __len__(self) -> int:
-        return len(self.scenes)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_drawn": {}}
-
-    def load(self, number: int) -> Image.Image:
-        """Draw a scene, the same picture every time."""
-        found = self._drawn.get(number)
-        if found is None:
-            found = self._drawn[number] = render(self.scenes[number], self.pixels)
-        return Image.fromarray(found)
 
 
 class PixelSource:

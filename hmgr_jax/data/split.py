@@ -57,6 +57,12 @@ class Split:
     """{modality: n names for people}, as in the files on disk."""
     families: Mapping[str, np.ndarray] = field(default_factory=dict)
     """{modality: int32 [n]}: scenes that share their objects (generated worlds); else empty."""
+    labels: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """{modality: uint8 [n, K]}: which of K kinds of objects an item shows or describes; else
+    empty. All zero: nobody has looked."""
+    numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """{modality: int64 [n]}: the numbers by which COCO knows its images and captions; else empty.
+    """
 
     @property
     def visual(self) -> str:

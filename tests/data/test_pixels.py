@@ -18,9 +18,10 @@ from hmgr_jax.data.augment import (
 from hmgr_jax.data.captions import CaptionSource
 from hmgr_jax.data.draws import Draws
 from hmgr_jax.data.pipeline import batches, eval_batches
-from hmgr_jax.data.pixels import PictureFiles, PixelSource, SceneDrawings
+from hmgr_jax.data.pixels import PictureFiles, PixelSource
 from hmgr_jax.data.split import Split
 from hmgr_jax.data.vocabulary import MARKS, Vocabulary
+from hmgr_jax.data.worlds.drawings import SceneDrawings
 from hmgr_jax.data.worlds.family import make_family
 from hmgr_jax.data.worlds.render import render
 from hmgr_jax.errors import UserError
