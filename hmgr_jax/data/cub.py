@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -22,6 +22,7 @@ def open_cub(
     root: str | Path,
     *,
     splits: Mapping[str, str],
+    roles: Collection[str] | None = None,
     pictures: str = "",
     captions_per_image: int | None = None,
     settings: Settings | None = None,
@@ -35,7 +36,8 @@ def open_cub(
     ``splits`` maps train, dev and test to files there, with or without ``.txt``: lists of species
     (``NNN.Species`` a line) or of pictures (``NNN.Species/NAME.jpg``). A picture that one list
     names is left out of the species of the others: so training on the 150 seen species leaves out
-    the held-out pictures of ``seen_test_images.txt`` where that is dev or test.
+    the held-out pictures of ``seen_test_images.txt`` where that is dev or test. ``roles`` are the
+    splits to open, by default all.
 
     Raises:
         UserError: files are missing, lists name what there is not or overlap, a picture is missing
@@ -47,6 +49,7 @@ def open_cub(
     folder = PictureFolder(root / pictures if pictures or not found else found[0])
     names = _names(root, texts)
     lists, files = _lists(root, splits, names)
+    lists = {role: of_role for role, of_role in lists.items() if roles is None or role in roles}
     listed = {
         role: [_listed(name, texts, folder, captions_per_image) for name in of_role]
         for role, of_role in lists.items()

@@ -95,7 +95,8 @@ def _open_pictures(data: Any, splits: dict[str, str], vocabulary: Vocabulary | N
     if data.source == "cub":
         return open_cub(
             data.root,
-            splits=splits,
+            splits=dict(data.splits),
+            roles=splits,
             pictures=data.pictures,
             captions_per_image=count,
             settings=settings,

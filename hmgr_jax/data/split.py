@@ -69,6 +69,11 @@ class Split:
         """The modality that captions describe, ``"image"`` or ``"video"``: the first but text."""
         return next((name for name in self.sources if name != "text"), "text")
 
+    @property
+    def about(self) -> dict[str, Mapping[str, np.ndarray]]:
+        """What protocols may ask of the items, besides groups."""
+        return {"families": self.families, "labels": self.labels, "numbers": self.numbers}
+
     def __len__(self) -> int:
         return len(next(iter(self.rows.values())))
 

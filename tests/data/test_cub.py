@@ -65,6 +65,13 @@ def test_species_are_groups_and_held_out_pictures_leave_train(root):
     assert train.ids["text"][10] == "001.Crow/crow_2.jpg#0"
 
 
+def test_a_split_alone_is_the_same(root):
+    whole = _open(root).splits["train"]
+    alone = _open(root, roles=["train"]).splits
+    assert list(alone) == ["train"]
+    assert alone["train"].ids == whole.ids
+
+
 def test_lists_of_species_alone(root):
     splits = {"train": "trainvalclasses", "dev": "testclasses"}
     found = _open(root, splits=splits).splits

@@ -1,4 +1,4 @@
-"""From a configuration to pictures: worlds, captions files and CUB-200, in training and bad input."""
+"""From a configuration to pictures: worlds, lists of captions, CUB-200, and bad input."""
 
 import numpy as np
 import pytest
@@ -29,9 +29,7 @@ def write_table(root, captions=5):
         for i in range(count):
             name = f"{split}{i}.png"
             write_picture(root / "photos" / name, i)
-            lines += [
-                f"{name},a red bird and a tree {k} in {split},{split}" for k in range(captions)
-            ]
+            lines += [f"{name},a red bird and a tree {k},{split}" for k in range(captions)]
     (root / "captions.csv").write_text("\n".join(lines) + "\n", "utf-8")
     return root
 
@@ -62,7 +60,10 @@ def test_a_table_of_pictures(tmp_path):
     data = open_data(config.data)
     found = list(batches(data.splits["train"], batch_size=4, seed=0, steps=2))
     assert found[0]["image"]["pixels"].shape == (4, 12, 12, 3)
-    with pytest.raises(UserError, match="vse needs regions.*the data has only pixels"):
+    config.train.batch_size = 8
+    with pytest.raises(
+        UserError, match=r"vse needs regions of .* the data has only image: pixels;"
+    ):
         build(config)
     config.data.vectors = "captions"
     assert word_vectors(config.data, data, 4).shape == (len(data.vocabulary), 4)
