@@ -12,6 +12,7 @@ import numpy as np
 
 from hmgr_jax.data.augment import Augmentation
 from hmgr_jax.data.captioned_pictures import open_pictures
+from hmgr_jax.data.coco_extras import with_numbers, with_objects
 from hmgr_jax.data.cub import open_cub
 from hmgr_jax.data.flickr8k_text import read_flickr8k
 from hmgr_jax.data.picture_sets import Settings
@@ -101,7 +102,7 @@ def _open_pictures(data: Any, splits: dict[str, str], vocabulary: Vocabulary | N
             captions_per_image=count,
             settings=settings,
         )
-    return open_pictures(
+    opened = open_pictures(
         data.root,
         splits=splits,
         captions=data.captions,
@@ -110,6 +111,9 @@ def _open_pictures(data: Any, splits: dict[str, str], vocabulary: Vocabulary | N
         restval=data.restval,
         settings=settings,
     )
+    if data.numbered:
+        opened = with_numbers(opened, Path(data.root, data.numbered))
+    return with_objects(opened, Path(data.root, data.instances)) if data.instances else opened
 
 
 def _augmentation(data: Any) -> Augmentation:

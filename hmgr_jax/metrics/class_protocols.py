@@ -66,9 +66,9 @@ class PMRP(Protocol):
             found = sides.labels.get(modality, np.zeros((0, 0)))
             if len(found) != len(groups):
                 raise UserError(
-                    f"protocol {self.name} needs the objects of all {len(groups)} items of modality "
-                    f"{modality}, found those of {len(found)}: give COCO's instances_val2014.json "
-                    "as data.instances"
+                    f"protocol {self.name} needs the objects of all {len(groups)} items of "
+                    f"modality {modality}, found those of {len(found)}: give COCO's "
+                    "instances_val2014.json as data.instances"
                 )
 
     def names(self, modalities: tuple[str, str]) -> list[str]:

@@ -5,16 +5,15 @@ A tie counts against the model: of items with the same score those that are wron
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.metrics.ranks import require_finite
+from hmgr_jax.metrics.ranks import require_finite, row_blocks
 
 Relevance = Callable[[int, int], np.ndarray]
 """(first, stop) -> bool [stop - first, G]: which gallery items are right for these queries."""
-BLOCK = 1 << 24  # pairs whose relevance is held at once
 
 
 def of_groups(query_groups: np.ndarray, gallery_groups: np.ndarray) -> Relevance:
@@ -23,7 +22,11 @@ def of_groups(query_groups: np.ndarray, gallery_groups: np.ndarray) -> Relevance
 
 
 def precisions(
-    scores: np.ndarray, relevant: Relevance, ks: Sequence[int] = ()
+    scores: np.ndarray,
+    relevant: Relevance,
+    ks: Sequence[int] = (),
+    *,
+    counts: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """``R-P``, ``mAP@R``, ``R@1`` and ``P@K`` of every query, float64 [Q] in 0..1.
 
@@ -35,6 +38,7 @@ def precisions(
         scores: float [Q, G], higher is better.
         relevant: which pairs are right.
         ks: the K of P@K.
+        counts: int [Q], R where it is more than the gallery holds.
 
     Raises:
         FoundNonFinite: a score is NaN or infinite.
@@ -44,10 +48,10 @@ def precisions(
     found = {name: np.zeros(len(scores)) for name in ("R-P", "mAP@R", "R@1")}
     found |= {f"P@{k}": np.zeros(len(scores)) for k in ks}
     for query, row, right in _rows(scores, relevant):
-        count = _count(right, query)
+        count = _count(right, query) if counts is None else int(counts[query])
         hits = best_first(row, right, max(count, *ks, 1))
         so_far = np.cumsum(hits)
-        found["R-P"][query] = so_far[count - 1] / count
+        found["R-P"][query] = so_far[min(count, len(so_far)) - 1] / count
         places = np.flatnonzero(hits[:count])
         found["mAP@R"][query] = (so_far[places] / (places + 1)).sum() / count
         found["R@1"][query] = hits[0]
@@ -94,11 +98,9 @@ def ranked(row: np.ndarray, right: np.ndarray, depth: int) -> np.ndarray:
     return kept[np.argsort(-row[kept], kind="stable")[:depth]]
 
 
-def _rows(scores: np.ndarray, relevant: Relevance):  # type: ignore[no-untyped-def]
+def _rows(scores: np.ndarray, relevant: Relevance) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """(number, scores, which are right) of every query."""
-    step = max(1, BLOCK // max(1, scores.shape[1]))
-    for first in range(0, len(scores), step):
-        block = np.ascontiguousarray(scores[first : first + step])
+    for first, block in row_blocks(scores):
         right = relevant(first, first + len(block))
         for k, row in enumerate(block):
             yield first + k, row, right[k]

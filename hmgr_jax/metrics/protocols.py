@@ -16,6 +16,7 @@ import numpy as np
 
 from hmgr_jax.errors import UserError
 from hmgr_jax.metrics.class_protocols import PMRP, Classes
+from hmgr_jax.metrics.coco_protocols import Listed
 from hmgr_jax.metrics.directions import both_directions, direction
 from hmgr_jax.metrics.protocol import Metrics, Protocol, Sides
 from hmgr_jax.metrics.ranks import ranks, require_finite
@@ -138,6 +139,8 @@ PROTOCOLS: dict[str, Protocol] = {
             "cub", "CUB-200: all pictures against all captions; those of one species are right"
         ),
         PMRP("pmrp", "PMRP: R-Precision, right are items of the same kinds of objects but 0 to 2"),
+        Listed("eccv", "ECCV Caption: COCO's 5,000 test images, right is what people found", 5000),
+        Listed("cxc", "CxC: COCO's 5,000 test images, right as in Crisscrossed Captions", 5000),
         PMRP("pmrp1k", "PMRP 1K: mean of five folds of 1,000 test images", 5000, folds=5),
         Family("family", "family: own scene strictly above its siblings with the same objects"),
     )

@@ -82,6 +82,8 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                 "captions_per_image": 0,  # 0: from the files
                 "captions": "",  # of pictures: a file, or one a split ({split}); "": as prepared
                 "pictures": "",  # folder of the pictures, from data.root on
+                "instances": "",  # of pictures: COCO's instances_X.json, for pmrp
+                "numbered": "",  # of Karpathy's pictures: COCO's captions_X.json, for eccv and cxc
                 "restval": True,  # train on Karpathy's restval too
                 "corrupt": "refuse",  # refuse or skip pictures that are missing or damaged
                 "pixels": {  # data/augment.py

@@ -61,9 +61,7 @@ def test_a_table_of_pictures(tmp_path):
     found = list(batches(data.splits["train"], batch_size=4, seed=0, steps=2))
     assert found[0]["image"]["pixels"].shape == (4, 12, 12, 3)
     config.train.batch_size = 8
-    with pytest.raises(
-        UserError, match=r"vse needs regions of .* the data has only image: pixels;"
-    ):
+    with pytest.raises(UserError, match=r"vse needs regions of .* has only image: pixels;"):
         build(config)
     config.data.vectors = "captions"
     assert word_vectors(config.data, data, 4).shape == (len(data.vocabulary), 4)
