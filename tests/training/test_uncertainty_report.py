@@ -30,7 +30,8 @@ def test_files(tmp_path):
         read = list(csv.DictReader(file))
     assert len(read) == 20
     assert float(read[3]["R@5"]) == np.float64(f"{table[3]['R@5']:.6g}")
-    assert min(Image.open(tmp_path / PLOT).size) > 200
+    with Image.open(tmp_path / PLOT) as drawn:
+        assert min(drawn.size) > 200
     page = (tmp_path / SHEET).read_text("utf-8")
     assert "&lt;model&gt; &amp; worlds" in page
     assert page.count("<img ") == 48  # twelve at either end of both sides
