@@ -135,10 +135,8 @@ PROTOCOLS: dict[str, Protocol] = {
         OneToOne("msrvtt1ka", "MSR-VTT 1k-A: 1,000 test clips, one caption each, one matrix", 1000),
         Protocol("clips", "generated clips: all clips of the split against all, one matrix"),
         Protocol("worlds", "generated worlds: all scenes of the split against all, one matrix"),
-        Classes(
-            "cub", "CUB-200: all pictures against all captions; those of one species are right"
-        ),
-        PMRP("pmrp", "PMRP: R-Precision, right are items of the same kinds of objects but 0 to 2"),
+        Classes("cub", "CUB-200: all pictures against all captions, right is the same species"),
+        PMRP("pmrp", "PMRP: R-Precision, right is what differs in 0 to 2 of 90 kinds of objects"),
         Listed("eccv", "ECCV Caption: COCO's 5,000 test images, right is what people found", 5000),
         Listed("cxc", "CxC: COCO's 5,000 test images, right as in Crisscrossed Captions", 5000),
         PMRP("pmrp1k", "PMRP 1K: mean of five folds of 1,000 test images", 5000, folds=5),

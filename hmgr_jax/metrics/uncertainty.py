@@ -39,8 +39,8 @@ def by_bin(
     order = np.argsort(uncertainty, kind="stable")
     rows = []
     for number, queries in enumerate(np.array_split(order, min(bins, len(order))), start=1):
-        row = {"bin": number, "queries": len(queries)}
-        row["uncertainty"] = float(uncertainty[queries].mean())
+        mean = float(uncertainty[queries].mean())
+        row: dict[str, float] = {"bin": number, "queries": len(queries), "uncertainty": mean}
         rows.append(row | recalls(ranks[queries], ks))
     return rows
 

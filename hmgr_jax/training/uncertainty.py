@@ -89,7 +89,7 @@ def _plot(path: Path, bins: Mapping[str, Sequence[Mapping[str, float]]], title: 
     for place, (name, rows) in enumerate(bins.items(), start=1):
         axes = figure.add_subplot(1, len(bins), place)
         numbers = [row["bin"] for row in rows]
-        for k, color in zip(KS, PALETTE):  # noqa: B905
+        for k, color in zip(KS, PALETTE, strict=False):
             values = [row[f"R@{k}"] for row in rows]
             axes.plot(numbers, values, marker="o", ms=4, lw=1.4, color=color, label=f"R@{k}")
         axes.set(ylim=(0, 102), xlabel="bin, from certain to uncertain", ylabel="%")
