@@ -71,10 +71,9 @@ def r_precision(scores: np.ndarray, relevant: Relevance) -> np.ndarray:
         count = _count(right, query)
         edge = np.partition(row, len(row) - count)[len(row) - count]
         above, tied = row > edge, row == edge
-        hits = np.count_nonzero(right & above)
-        left = count - np.count_nonzero(above)  # places for those that tie, the wrong ones first
-        hits += max(0, left - np.count_nonzero(tied & ~right))
-        found[query] = hits / count
+        left = count - int(above.sum())  # places for those that tie, the wrong ones first
+        tied_hits = max(0, left - int((tied & ~right).sum()))
+        found[query] = (int((right & above).sum()) + tied_hits) / count
     return found
 
 
