@@ -117,8 +117,10 @@ def _open_pictures(data: Any, splits: dict[str, str], vocabulary: Vocabulary | N
 
 
 def _augmentation(data: Any) -> Augmentation:
-    given = data.pixels.to_dict()
-    return Augmentation(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+    given: dict[str, Any] = data.pixels.to_dict()
+    for name in ("mean", "std"):  # lists where they come from a checkpoint
+        given[name] = tuple(given[name])
+    return Augmentation(**given)
 
 
 def _opener(data: Any) -> Callable[..., DataSet]:
