@@ -3,6 +3,7 @@
 ``python -m hmgr_jax.bench NAME`` with one of
 
     step         a training step: --model --batch --dim --dtype --devices ...
+    pictures     pictures a second, decoded and augmented: --folder --batch --threads --workers ...
     pipeline     batches a second from a feature file: --batch --threads --sparse-gb ...
     recall       a full evaluation: --images --captions --dim ...
     soak         a run killed again and again, and whether it ends the same: --kills --seed ...
@@ -22,7 +23,7 @@ from collections.abc import Callable, Sequence
 from hmgr_jax.command import Parser, guarded
 from hmgr_jax.errors import UserError
 
-NAMES = ("step", "pipeline", "recall", "soak")
+NAMES = ("step", "pipeline", "pictures", "recall", "soak")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -21,6 +21,14 @@ def test_pipeline(capsys):
     assert row["bytes_per_second"] == pytest.approx(row["batches_per_second"] * 4 * 2 * 8 * 2)
 
 
+def test_pictures(capsys):
+    row = _row(capsys, "pictures --batch 2 --count 3 --size 16 --resize 20 --width 40 --height 30")
+    assert (row["files"], row["batch"], row["workers"]) == (16, 2, 0)
+    assert row["pictures_per_second"] > 1
+    share = row["pictures_per_second"] / row["decode_per_second"]
+    assert row["share_of_decoding"] == pytest.approx(share)
+
+
 def test_recall(capsys):
     row = _row(capsys, "recall --images 10 --captions 50 --dim 4 --repeats 1")
     assert (row["images"], row["captions"], row["dim"]) == (10, 50, 4)
@@ -36,7 +44,7 @@ def test_help(capsys):
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("stp", "There is no benchmark 'stp': choose from step, pipeline, recall, soak."),
+        ("stp", "There is no benchmark 'stp': choose from step, pipeline, pictures, recall, soak."),
         ("step --bach 3", "There is no flag '--bach'; did you mean --batch?"),
         ("step --batch many", "Argument --batch: invalid int value: 'many'"),
         ("step --batch 0", "Every size must be at least 1"),
@@ -44,6 +52,8 @@ def test_help(capsys):
         ("step --devices 99", "--devices is 99, but this machine has 8."),
         ("step --dtype float16", "--dtype is float32 or bfloat16, not 'float16'."),
         ("step --model hmgrr", "There is no model 'hmgrr'; did you mean 'hmgr'?"),
+        ("pictures --batch 0", "Every size must be at least 1"),
+        ("pictures --folder /none", "/none is no folder"),
         ("pipeline --count 0", "Every size must be at least 1"),
         ("pipeline --batch 50 --images 20", "a batch of 50 rows was asked for but train has only"),
         ("soak --kills 0", "--kills is 0: ask for at least one."),

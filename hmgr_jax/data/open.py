@@ -10,7 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from hmgr_jax.data.augment import Augmentation
+from hmgr_jax.data.captioned_pictures import open_pictures
+from hmgr_jax.data.coco_extras import with_numbers, with_objects
+from hmgr_jax.data.cub import open_cub
 from hmgr_jax.data.flickr8k_text import read_flickr8k
+from hmgr_jax.data.picture_sets import Settings
 from hmgr_jax.data.scan import open_scan
 from hmgr_jax.data.split import DataSet
 from hmgr_jax.data.tokens import tokenize
@@ -20,7 +25,15 @@ from hmgr_jax.data.worlds import open_worlds
 from hmgr_jax.data.worlds.clips import open_clips
 from hmgr_jax.errors import UserError
 
-SOURCES = ("scan", "array_record", "tfds", "worlds", "clips")
+SOURCES = ("scan", "array_record", "tfds", "pictures", "cub", "worlds", "clips")
+PICTURES = ("pictures", "cub")
+WHAT = {
+    "array_record": "the folder that hmgr_jax.prepare array-record made",
+    "tfds": "a dataset's folder, or name/config:version as it lies in data.tfds_dir",
+    "pictures": "the folder from which data.captions and data.pictures are named",
+    "cub": "the folder that holds CUB_200_2011 and cvpr2016_cub",
+}
+"""What data.root is, by source."""
 
 
 def open_data(
@@ -40,32 +53,74 @@ def open_data(
     if data.source == "worlds":
         if visual != "image":
             raise UserError(f"Generated worlds hold images: leave data.visual, {visual!r}, out.")
-        return open_worlds(**data.worlds.to_dict(), roles=roles, known=vocabulary)
+        given = data.worlds.to_dict()
+        if given.get("pictures"):
+            given["augmentation"] = _augmentation(data)
+        return open_worlds(**given, roles=roles, known=vocabulary)
     if data.source == "clips":
         return open_clips(**data.clips.to_dict(), roles=roles, known=vocabulary)
     if data.source not in SOURCES:
         raise UserError(f"data.source is one of {', '.join(SOURCES)}, not {data.source!r}.")
     if not data.root:
         files = [f"{data.splits[role]}{end}" for role in roles for end in ("_ims.npy", "_caps.txt")]
-        what = {
-            "scan": f"the folder that holds {', '.join(files)}",
-            "array_record": "the folder that hmgr_jax.prepare array-record made",
-            "tfds": "a dataset's folder, or name/config:version as it lies in data.tfds_dir",
-        }
-        raise UserError(
-            f"data.root is empty: give {what[data.source]}, as --config.data.root=FOLDER."
-        )
+        what = WHAT.get(data.source, f"the folder that holds {', '.join(files)}")
+        raise UserError(f"data.root is empty: give {what}, as --config.data.root=FOLDER.")
     if vocabulary is None and data.vocabulary:
         vocabulary = Vocabulary.load(data.vocabulary)
+    splits = {role: data.splits[role] for role in roles}
+    if data.source in PICTURES:
+        if visual != "image":
+            raise UserError(f"Pictures are images: leave data.visual, {visual!r}, out.")
+        return _open_pictures(data, splits, vocabulary)
     return _opener(data)(
         data.root,
         vocabulary=vocabulary,
         captions_per_image=data.captions_per_image or None,
         vocabulary_captions={} if vocabulary else more_captions(data),
         max_words=data.max_words,
-        splits={role: data.splits[role] for role in roles},
+        splits=splits,
         visual=visual,
     )
+
+
+def _open_pictures(data: Any, splits: dict[str, str], vocabulary: Vocabulary | None) -> DataSet:
+    settings = Settings(
+        augmentation=_augmentation(data),
+        corrupt=data.corrupt,
+        max_words=data.max_words,
+        vocabulary=vocabulary,
+        vocabulary_captions={} if vocabulary else more_captions(data),
+        threads=data.threads,
+    )
+    count = data.captions_per_image or None
+    if data.source == "cub":
+        return open_cub(
+            data.root,
+            splits=dict(data.splits),
+            roles=splits,
+            pictures=data.pictures,
+            captions_per_image=count,
+            settings=settings,
+        )
+    opened = open_pictures(
+        data.root,
+        splits=splits,
+        captions=data.captions,
+        pictures=data.pictures,
+        captions_per_image=count,
+        restval=data.restval,
+        settings=settings,
+    )
+    if data.numbered:
+        opened = with_numbers(opened, Path(data.root, data.numbered))
+    return with_objects(opened, Path(data.root, data.instances)) if data.instances else opened
+
+
+def _augmentation(data: Any) -> Augmentation:
+    given: dict[str, Any] = data.pixels.to_dict()
+    for name in ("mean", "std"):  # lists where they come from a checkpoint
+        given[name] = tuple(given[name])
+    return Augmentation(**given)
 
 
 def _opener(data: Any) -> Callable[..., DataSet]:
@@ -125,9 +180,9 @@ def word_vectors(data: Any, opened: DataSet, dim: int) -> np.ndarray | None:
         return vectors
     train = opened.splits["train"]
     by_image: dict[str, list[str]] = {}
-    images = train.groups["text"]
-    for image, caption in zip(images, train.sources["text"].captions, strict=True):  # type: ignore[attr-defined]
-        by_image.setdefault(train.ids[train.visual][image], []).append(caption)
+    captions = train.sources["text"].captions  # type: ignore[attr-defined]
+    for image, caption in zip(train.rows[train.visual], train.rows["text"], strict=True):
+        by_image.setdefault(train.ids[train.visual][image], []).append(captions[caption])
     held_out = {i for name, s in opened.splits.items() if name != "train" for i in s.ids[s.visual]}
     for image, captions in more_captions(data).items():
         if image not in held_out:

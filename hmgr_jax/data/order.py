@@ -10,8 +10,8 @@ import numpy as np
 from hmgr_jax.data.split import Split
 from hmgr_jax.errors import UserError
 
-Batching = Literal["rows", "groups"]
-_SHUFFLE, _CHOOSE = 0, 1  # purposes of random numbers
+Batching = Literal["rows", "groups", "classes"]
+_SHUFFLE, _CHOOSE, _CLASS = 0, 1, 4  # purposes of random numbers; others are in data/draws.py
 
 
 class Order(Protocol):
@@ -25,14 +25,18 @@ class Order(Protocol):
 
 
 def make_order(split: Split, batch_size: int, seed: int, batching: Batching = "rows") -> Order:
-    """The order of ``split``: by rows (every caption once an epoch) or by groups (families)."""
+    """The order of ``split``: by rows (every caption once an epoch), by groups (families), or by
+    classes (one row of each).
+    """
     if batch_size < 1:
         raise UserError(f"the batch size must be at least 1, it is {batch_size}.")
     if batching == "rows":
         return RowOrder(len(split), batch_size, seed, split.name)
     if batching == "groups":
         return FamilyOrder(split, batch_size, seed)
-    raise UserError(f'batching must be "rows" or "groups", it is {batching!r}.')
+    if batching == "classes":
+        return ClassOrder(split, batch_size, seed)
+    raise UserError(f'batching must be "rows", "groups" or "classes", it is {batching!r}.')
 
 
 def steps_per_epoch(split: Split, batch_size: int, batching: Batching = "rows") -> int:
@@ -103,6 +107,44 @@ class FamilyOrder:
         draws = _uniform(self.seed, step // self.steps_per_epoch, len(self._counts))[images]
         chosen = np.floor(draws * self._counts[images]).astype(np.int64)
         return self._by_image[self._starts[images] + chosen]
+
+
+class ClassOrder:
+    """One row of every class in a batch, or, in smaller batches, of as many classes, in turns.
+
+    Classes are the groups of `Split.visual`. Every row of a class comes once before any of them
+    comes again, whatever the others' sizes; an epoch is as many steps as the rows fill batches.
+    PCME trains on CUB-200 with one row a class (Chun et al., CVPR 2021), all but the first of them
+    drawn anew each time.
+    """
+
+    def __init__(self, split: Split, batch_size: int, seed: int) -> None:
+        side = split.visual
+        of_row = split.groups[side][split.rows[side]]
+        names, self._counts = np.unique(of_row, return_counts=True)
+        if len(names) % batch_size:
+            raise UserError(
+                f"a batch of {batch_size} rows cannot hold one of each of the {len(names)} classes "
+                f"of {split.name}, nor an equal share of them: set train.batch_size to "
+                f"{len(names)} or a divisor of it."
+            )
+        self._rows = np.split(np.argsort(of_row, kind="stable"), np.cumsum(self._counts)[:-1])
+        self.batch_size, self.seed = batch_size, seed
+        self._rounds = len(names) // batch_size  # batches until every class was there
+        self.steps_per_epoch = max(1, len(of_row) // batch_size)
+
+    def rows(self, step: int) -> np.ndarray:
+        """Rows of the global batch of ``step``, int32 [B], of B classes."""
+        turn, part = divmod(step, self._rounds)
+        classes = _shuffled(self.seed, turn, len(self._rows))
+        chosen = classes[part * self.batch_size : (part + 1) * self.batch_size]
+        return np.array([self._row(int(number), turn) for number in chosen], np.int32)
+
+    def _row(self, number: int, turn: int) -> int:
+        """The row that a class gives in its turn."""
+        once, place = divmod(turn, int(self._counts[number]))
+        rng = np.random.default_rng([self.seed, _CLASS, number, once])
+        return int(self._rows[number][rng.permutation(int(self._counts[number]))[place]])
 
 
 def _families(split: Split, side: str, batch_size: int) -> np.ndarray:

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image, ImageOps, UnidentifiedImageError
 
+from hmgr_jax.data.decode import ENDINGS, load_picture
 from hmgr_jax.data.worlds.family import make_family
 from hmgr_jax.data.worlds.render import render
 from hmgr_jax.data.worlds.scene import SIBLINGS
 from hmgr_jax.errors import UserError
 
-ENDINGS = ("", ".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 LARGEST = 640
 """Pixels of the longer side; a larger picture is scaled down."""
 
@@ -32,8 +31,8 @@ def find_picture(folder: Path, name: str) -> Path | None:
     """
     if not folder.is_dir():
         raise UserError(f"--images names {folder}, which is no folder: give that of the pictures.")
-    stem = str(Path(name).with_suffix("")) if name.lower().endswith(ENDINGS[1:]) else name
-    named = [folder / name, *(folder / f"{stem}{ending}" for ending in ENDINGS)]
+    stem = str(Path(name).with_suffix("")) if name.lower().endswith(ENDINGS) else name
+    named = [folder / name, *(folder / f"{stem}{ending}" for ending in ("", *ENDINGS))]
     return next((path for path in named if path.is_file()), None)
 
 
@@ -43,13 +42,6 @@ def read_picture(path: Path) -> np.ndarray:
     Raises:
         UserError: the file holds no picture that can be read.
     """
-    try:
-        with Image.open(path) as image:
-            image.draft("RGB", (LARGEST, LARGEST))
-            picture = ImageOps.exif_transpose(image).convert("RGB")  # as it is meant to be seen
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"{path} holds no picture that can be read ({error}): replace the file or remove it."
-        ) from None
+    picture = load_picture(path, near=LARGEST)
     picture.thumbnail((LARGEST, LARGEST))
     return np.asarray(picture)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import grain
 import numpy as np
+from absl import flags
 
+from hmgr_jax.data.draws import Draws
 from hmgr_jax.data.order import Batching, make_order, steps_per_epoch
-from hmgr_jax.data.split import Items, Source, Split
+from hmgr_jax.data.split import Items, Source, Split, Varied
 from hmgr_jax.errors import UserError
 
 __all__ = [
@@ -26,6 +29,8 @@ __all__ = [
 BUCKETS = (16, 24, 32, 48, 96)
 """Padded caption lengths: one compilation of the step each."""
 PREFETCH = 6  # batches, each some 20 MB; Grain counts elements after batching
+AHEAD_BYTES = 300 << 20
+"""Pixels read ahead; batches of 128 pictures of 224 x 224 are 77 MB each."""
 
 Batch = dict[str, Items]
 
@@ -51,7 +56,7 @@ class Batches:
         buckets: Sequence[int] = BUCKETS,
         batching: Batching = "rows",
     ) -> None:
-        self.split, self.buckets = split, tuple(sorted(buckets))
+        self.split, self.buckets, self.seed = split, tuple(sorted(buckets)), seed
         self.order = make_order(split, batch_size, seed, batching)
         demand_fits(split, self.buckets)
         multiple = math.lcm(pad_to, process[1])
@@ -76,7 +81,11 @@ class Batches:
             length = None
             if source.lengths is not None:
                 length = _bucket(int(source.lengths[of_row[chosen]].max()), self.buckets)
-            found[name] = source.gather(of_row[mine], length)
+            if isinstance(source, Varied):
+                draws = Draws(self.seed, int(step), index)
+                found[name] = source.draw(of_row[mine], draws, length)
+            else:
+                found[name] = source.gather(of_row[mine], length)
         first = next(iter(self.split.sources))
         found["row"] = {
             "index": index,
@@ -98,9 +107,13 @@ def batches(
     process: tuple[int, int] = (0, 1),
     buckets: Sequence[int] = BUCKETS,
     threads: int = 2,
+    workers: int = 0,
     batching: Batching = "rows",
 ) -> grain.IterDataset[Batch]:
     """The batches of steps ``start`` to ``steps - 1``, read ahead by ``threads`` threads.
+
+    With ``workers`` so many processes read instead, each with its own Python: for decoding and
+    augmenting pictures on many cores. The batches are the same.
 
     Iterate over it to get the dicts that `Batches` describes. A run that stopped goes on with
     ``start`` set to the number of finished steps, on any number of processes: no other state is
@@ -116,9 +129,23 @@ def batches(
         buckets=buckets,
         batching=batching,
     )
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, PREFETCH))
-    steps_left = grain.MapDataset.range(steps)[start:]
-    return steps_left.map(of_step.__getitem__).to_iter_dataset(options)
+    ahead = _ahead(split.sources.values(), of_step.padded_size // process[1])
+    steps_left = grain.MapDataset.range(steps)[start:].map(of_step.__getitem__)
+    if workers:
+        return in_processes(steps_left, workers, -(-ahead // workers))
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, ahead))
+    return steps_left.to_iter_dataset(options)
+
+
+def in_processes(
+    batches: grain.MapDataset[Batch], workers: int, ahead: int
+) -> grain.IterDataset[Batch]:
+    """The same batches in the same order, made by so many processes, ``ahead`` by each."""
+    if not flags.FLAGS.is_parsed():  # Grain reads them
+        flags.FLAGS(sys.argv[:1])
+    one_thread = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
+    options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=ahead)
+    return batches.to_iter_dataset(one_thread).mp_prefetch(options)
 
 
 def demand_fits(split: Split, buckets: Sequence[int]) -> None:
@@ -155,7 +182,8 @@ def eval_batches(
         padded = np.concatenate([items, np.full(batch_size - len(items), items[0], items.dtype)])
         return padded, valid, source.gather(padded, length)
 
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, PREFETCH))
+    ahead = _ahead([source], batch_size)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, ahead))
     yield from grain.MapDataset.range(len(plan)).map(read).to_iter_dataset(options)
 
 
@@ -177,6 +205,12 @@ def _plan(
             start = starts[min(k, len(starts) - 1)]
             plan.append((items[start : start + batch_size], length, k < len(starts)))
     return plan
+
+
+def _ahead(sources: Iterable[Source], batch_size: int) -> int:
+    """How many batches to hold: fewer of pictures, which are large."""
+    held = batch_size * sum(getattr(source, "item_bytes", 0) for source in sources)
+    return max(1, min(PREFETCH, AHEAD_BYTES // held)) if held else PREFETCH
 
 
 def _bucket(longest: int, buckets: Sequence[int]) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +22,9 @@ from hmgr_jax.data.scan_files import (
 )
 from hmgr_jax.data.split import DataSet, Split
 from hmgr_jax.data.text_graph import find_word_graphs, read_word_graphs
-from hmgr_jax.data.tokens import tokenize
-from hmgr_jax.data.vocabulary import MARKS, Vocabulary
+from hmgr_jax.data.vocabulary import Vocabulary
+from hmgr_jax.data.word_counts import build_vocabulary
 from hmgr_jax.errors import UserError
-
-THRESHOLD = 4
-"""A word must occur this often in train and dev to enter the vocabulary (SCAN)."""
 
 
 def open_scan(
@@ -104,22 +100,13 @@ def _build_vocabulary(
             "one the model was trained with."
         )
     ours = [files[role] for role in ("train", "dev") if role in files]
-    counted = {" ".join(sentence.split()) for found in ours for sentence in found.sentences}
-    held_out = _held_out(files) if more else set()
-    others = (
-        tokenize(caption)
-        for image, captions in more.items()
-        for caption in captions
-        if image not in held_out and " ".join(caption.split()) not in counted
+    return build_vocabulary(
+        root,
+        [sentence for found in ours for sentence in found.sentences],
+        [words for found in ours for words in found.tokens],
+        more,
+        _held_out(files) if more else set(),
     )
-    lists = chain(*(found.tokens for found in ours), others)
-    vocabulary = Vocabulary.build(lists, THRESHOLD)
-    if len(vocabulary) == len(MARKS):
-        raise UserError(
-            f"no word occurs {THRESHOLD} times in the captions of {root}, so its vocabulary "
-            "would be empty: give a vocabulary."
-        )
-    return vocabulary
 
 
 def _held_out(files: Mapping[str, ScanFiles]) -> set[str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from hmgr_jax.data.draws import Draws
 from hmgr_jax.data.vocabulary import Vocabulary
 
 Items = dict[str, np.ndarray]
@@ -29,6 +30,15 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class Varied(Protocol):
+    """A `Source` whose items look different every time they are trained on."""
+
+    def draw(self, items: np.ndarray, draws: Draws, length: int | None = None) -> Items:
+        """Like `Source.gather`, for training: ``draws`` has a stream for every item."""
+        ...
+
+
 @dataclass(frozen=True)
 class Split:
     """One split (train, dev or test) of a data set.
@@ -47,11 +57,22 @@ class Split:
     """{modality: n names for people}, as in the files on disk."""
     families: Mapping[str, np.ndarray] = field(default_factory=dict)
     """{modality: int32 [n]}: scenes that share their objects (generated worlds); else empty."""
+    labels: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """{modality: uint8 [n, K]}: which of K kinds of objects an item shows or describes; else
+    empty. All zero: nobody has looked."""
+    numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """{modality: int64 [n]}: the numbers by which COCO knows its images and captions; else empty.
+    """
 
     @property
     def visual(self) -> str:
         """The modality that captions describe, ``"image"`` or ``"video"``: the first but text."""
         return next((name for name in self.sources if name != "text"), "text")
+
+    @property
+    def about(self) -> dict[str, Mapping[str, np.ndarray]]:
+        """What protocols may ask of the items, besides groups."""
+        return {"families": self.families, "labels": self.labels, "numbers": self.numbers}
 
     def __len__(self) -> int:
         return len(next(iter(self.rows.values())))

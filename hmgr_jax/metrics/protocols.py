@@ -10,90 +10,16 @@ of their protocol in front.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from hmgr_jax.errors import UserError
+from hmgr_jax.metrics.class_protocols import PMRP, Classes
+from hmgr_jax.metrics.coco_protocols import Listed
 from hmgr_jax.metrics.directions import both_directions, direction
-from hmgr_jax.metrics.ranks import ranks, require_finite, require_pairs
-
-Metrics = dict[str, float]
-
-
-@dataclass(frozen=True)
-class Sides:
-    """The two sides of a score matrix, and which of their items belong together."""
-
-    groups_a: np.ndarray
-    """int [n_a]; pairs of equal group are positives, any number on either side."""
-    groups_b: np.ndarray
-    """int [n_b]."""
-    modalities: tuple[str, str] = ("image", "text")
-    """What the sides are, in the order of the matrix."""
-    families: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """{modality: int [n]}, as in `hmgr_jax.data.split.Split`; empty where the data has none."""
-
-    @property
-    def text_first(self) -> bool:
-        """Whether the text is the first side, so that the images are the second."""
-        return self.modalities[0] == "text"
-
-    def turned(self) -> Sides:
-        """The sides of the transposed matrix."""
-        return Sides(self.groups_b, self.groups_a, self.modalities[::-1], self.families)
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """All against all in one matrix: every item of a side is a query for the other side."""
-
-    name: str
-    description: str
-    """One line, printed with every number."""
-    items: int | None = None
-    """Images (or whatever is not text) that the protocol is defined on; None: any number."""
-
-    def check(self, sides: Sides) -> None:
-        """Raise `UserError` if the protocol does not fit; it can be asked before training."""
-        found = len(sides.groups_b if sides.text_first else sides.groups_a)
-        if self.items is not None and found != self.items:
-            what = "clips" if "video" in sides.modalities else "images"
-            raise UserError(
-                f"protocol {self.name} is defined on {self.items} distinct {what}, found {found}: "
-                "evaluate the full test split or use the protocol plain"
-            )
-
-    def evaluate(
-        self,
-        scores: np.ndarray,
-        groups_a: np.ndarray,
-        groups_b: np.ndarray,
-        *,
-        modalities: tuple[str, str] = ("image", "text"),
-        families: Mapping[str, np.ndarray] | None = None,
-    ) -> Metrics:
-        """Metrics of a score matrix, percentages as numbers in 0..100.
-
-        Args:
-            scores: float [n_a, n_b], higher is better.
-            groups_a: int [n_a].
-            groups_b: int [n_b].
-            modalities: what the two sides are.
-            families: {modality: int [n]}, for protocols that compare siblings.
-
-        Raises:
-            FoundNonFinite: a score is NaN or infinite.
-            UserError: sizes do not fit the protocol or each other, or a query has no positive.
-        """
-        scores, groups_a, groups_b = map(np.asarray, (scores, groups_a, groups_b))
-        require_pairs(scores, groups_a, groups_b)
-        sides = Sides(groups_a, groups_b, modalities, families or {})
-        self.check(sides)
-        return self._metrics(scores, sides)
-
-    def _metrics(self, scores: np.ndarray, sides: Sides) -> Metrics:
-        return both_directions(scores, sides.groups_a, sides.groups_b, modalities=sides.modalities)
+from hmgr_jax.metrics.protocol import Metrics, Protocol, Sides
+from hmgr_jax.metrics.ranks import ranks, require_finite
 
 
 @dataclass(frozen=True)
@@ -209,6 +135,11 @@ PROTOCOLS: dict[str, Protocol] = {
         OneToOne("msrvtt1ka", "MSR-VTT 1k-A: 1,000 test clips, one caption each, one matrix", 1000),
         Protocol("clips", "generated clips: all clips of the split against all, one matrix"),
         Protocol("worlds", "generated worlds: all scenes of the split against all, one matrix"),
+        Classes("cub", "CUB-200: all pictures against all captions, right is the same species"),
+        PMRP("pmrp", "PMRP: R-Precision, right is what differs in 0 to 2 of 90 kinds of objects"),
+        Listed("eccv", "ECCV Caption: COCO's 5,000 test images, right is what people found", 5000),
+        Listed("cxc", "CxC: COCO's 5,000 test images, right as in Crisscrossed Captions", 5000),
+        PMRP("pmrp1k", "PMRP 1K: mean of five folds of 1,000 test images", 5000, folds=5),
         Family("family", "family: own scene strictly above its siblings with the same objects"),
     )
 }
@@ -228,7 +159,7 @@ def evaluate_all(
     groups_b: np.ndarray,
     *,
     modalities: tuple[str, str] = ("image", "text"),
-    families: Mapping[str, np.ndarray] | None = None,
+    **about: Mapping[str, np.ndarray],
 ) -> Metrics:
     """Metrics of several protocols over one score matrix, in one dict.
 
@@ -236,14 +167,12 @@ def evaluate_all(
     the first number is computed.
     """
     protocols = [get_protocol(name) for name in names]
-    sides = Sides(np.asarray(groups_a), np.asarray(groups_b), modalities, families or {})
+    sides = Sides(np.asarray(groups_a), np.asarray(groups_b), modalities, **about)
     for protocol in protocols:
         protocol.check(sides)
     metrics: Metrics = {}
     for protocol in protocols:
-        metrics |= protocol.evaluate(
-            scores, groups_a, groups_b, modalities=modalities, families=families
-        )
+        metrics |= protocol.evaluate(scores, groups_a, groups_b, modalities=modalities, **about)
     return metrics
 
 

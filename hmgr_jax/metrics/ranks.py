@@ -71,7 +71,7 @@ def recalls(ranks: np.ndarray, ks: Sequence[int] = (1, 5, 10)) -> dict[str, floa
 
 def require_finite(scores: np.ndarray) -> None:
     """Raise `FoundNonFinite` naming the first NaN or infinite score of [Q, G] by row and column."""
-    for first, block in _blocks(scores):
+    for first, block in row_blocks(scores):
         _require_finite_block(block, first)
 
 
@@ -93,7 +93,7 @@ def _count(
     require_pairs(scores, query_groups, gallery_groups)
     positives = _positives(query_groups, gallery_groups)
     out = np.empty(scores.shape[0], np.int64)
-    for first, block in _blocks(scores):
+    for first, block in row_blocks(scores):
         _require_finite_block(block, first)
         rows, columns, starts = positives.of_rows(first, first + len(block))
         own = block[rows, columns]
@@ -107,7 +107,7 @@ def _count(
     return out
 
 
-def _blocks(scores: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+def row_blocks(scores: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """(first row, contiguous rows) of about `BLOCK` scores each.
 
     For a transposed view the copy turns short runs of many rows at once, within the cache; the

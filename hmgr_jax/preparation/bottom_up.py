@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hmgr_jax.data.captioned import Captioned
 from hmgr_jax.errors import UserError
-from hmgr_jax.preparation.captioned import Captioned
 from hmgr_jax.preparation.filling import fill, fitting, plan_arrays
 from hmgr_jax.preparation.joining import join
 from hmgr_jax.preparation.plan import FEATURES, Array, Chunk, Plan, SplitPlan, identity

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hmgr_jax.data.captioned import Captioned
 from hmgr_jax.errors import UserError
-from hmgr_jax.preparation.captioned import Captioned
 
 KINDS = ("filename", "stem", "cocoid", "padded", "imgid")
 

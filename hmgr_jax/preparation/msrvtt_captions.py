@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hmgr_jax.errors import UserError
-from hmgr_jax.preparation.captioned import (
+from hmgr_jax.data.captioned import (
     Captioned,
     distinct,
     drawing_order,
@@ -18,7 +17,8 @@ from hmgr_jax.preparation.captioned import (
     read_split,
     tidy,
 )
-from hmgr_jax.preparation.captions_files import cell, load_json, table_rows
+from hmgr_jax.data.captions_files import cell, load_json, table_rows
+from hmgr_jax.errors import UserError
 
 COLUMNS = (("video_id", "video", "vid"), ("sentence", "caption"))
 HGR = {"train": "trn_names.npy", "dev": "val_names.npy", "test": "tst_names.npy"}

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hmgr_jax.data.pictures import ENDINGS, read_picture
+from hmgr_jax.data.decode import ENDINGS
+from hmgr_jax.data.pictures import read_picture
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation.grid import SIZE, encode_grid, grid_boxes
 from hmgr_jax.preparation.plan import BOXES, FEATURES, identity
@@ -29,7 +30,7 @@ class PictureStore:
         if not path.is_dir():
             raise UserError(f"{path} is no folder: give --pictures the folder of the pictures.")
         self.path, self.grid = path, grid
-        self.files = find_files(path, ENDINGS[1:])
+        self.files = find_files(path, ENDINGS)
         if not self.files:
             raise UserError(f"{path} holds no .jpg, .jpeg or .png: give the folder of pictures.")
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hmgr_jax.data.captioned import Captioned, by_split, first_captions
+from hmgr_jax.data.captions_files import read_captions, read_karpathy
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation.bottom_up import plan_bottom_up
-from hmgr_jax.preparation.captioned import Captioned, by_split, first_captions
-from hmgr_jax.preparation.captions_files import read_captions, read_karpathy
 from hmgr_jax.preparation.file_store import FileStore
 from hmgr_jax.preparation.msrvtt_captions import (
     HGR,

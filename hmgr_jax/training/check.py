@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from hmgr_jax.data.picture_folder import CORRUPT
 from hmgr_jax.data.regions import ITEMS
 from hmgr_jax.errors import UserError
 from hmgr_jax.models import unknown_name
@@ -20,7 +21,8 @@ from hmgr_jax.training.parallel import MAPPERS
 CHOICES = {
     "dtype": ("float32", "bfloat16"),
     "data.visual": tuple(ITEMS),
-    "data.batching": ("rows", "groups"),
+    "data.batching": ("rows", "groups", "classes"),
+    "data.corrupt": CORRUPT,
     "train.decay": ("step", "cosine", "none"),
     "train.optimizer": KINDS,
     "parallel.mapper": MAPPERS,
@@ -30,6 +32,7 @@ AT_LEAST = {
     "data.captions_per_image": 0,
     "data.max_words": 1,
     "data.threads": 1,
+    "data.workers": 0,
     "train.steps": 1,
     "train.batch_size": 1,
     "train.warmup_steps": 0,
@@ -57,7 +60,7 @@ def check(config: ConfigDict) -> None:
         if values.get(key, choices[0]) not in choices:  # a run may be older than the key
             raise UserError(f"{key} is one of {', '.join(choices)}, not {values[key]!r}.")
     for key, least in AT_LEAST.items():
-        if values[key] < least:
+        if values.get(key, least) < least:
             raise UserError(f"{key} must be at least {least}, it is {values[key]}: raise it.")
     buckets = config.data.buckets
     if not buckets or not all(isinstance(size, int) and size > 0 for size in buckets):

@@ -15,6 +15,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from hmgr_jax.data.augment import MEAN, STD
 from hmgr_jax.errors import UserError
 from hmgr_jax.models import defaults, unknown_name
 
@@ -29,6 +30,7 @@ _NOT_HASHED = (
     "data.root",
     "data.tfds_dir",
     "data.threads",
+    "data.workers",
     "train.log_steps",
     "train.save_steps",
     "train.hang_seconds",
@@ -70,13 +72,29 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
             "deterministic": False,
             "model": {"name": model, **known, **model_fields},
             "data": {
-                # scan: a SCAN folder; array_record, tfds: records; worlds, clips: generated
+                # scan: a SCAN folder; array_record, tfds: records; pictures: files with captions;
+                # cub: CUB-200; worlds, clips: generated
                 "source": "scan",
                 "root": "",
                 "tfds_dir": "",  # where TFDS keeps its data, if data.root is a name
                 "splits": {"train": "train", "dev": "dev", "test": "test"},
                 "visual": "image",  # rows of a SCAN folder are images (regions) or video (frames)
                 "captions_per_image": 0,  # 0: from the files
+                "captions": "",  # of pictures: a file, or one a split ({split}); "": as prepared
+                "pictures": "",  # folder of the pictures, from data.root on
+                "instances": "",  # of pictures: COCO's instances_X.json, for pmrp
+                "numbered": "",  # of Karpathy's pictures: COCO's captions_X.json, for eccv and cxc
+                "restval": True,  # train on Karpathy's restval too
+                "corrupt": "refuse",  # refuse or skip pictures that are missing or damaged
+                "pixels": {  # data/augment.py
+                    "size": 224,
+                    "resize": 256,
+                    "train": "crop",  # crop (random, resized) or centre
+                    "flip": 0.5,
+                    "erase": 0.2,
+                    "mean": MEAN,
+                    "std": STD,
+                },
                 "max_words": 94,
                 "buckets": (16, 24, 32, 48, 96),  # padded caption lengths
                 "vocabulary": "",  # a SCAN vocabulary; empty: built from train and dev
@@ -84,9 +102,10 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                 "captions_from": "",  # folder in Flickr8k's text layout: more training captions
                 "object_names": "",  # names of detected classes, a line each: their first vectors
                 "attribute_names": "",  # the same for attributes
-                "batching": "rows",  # rows, or groups: whole families in a batch
+                "batching": "rows",  # rows; groups: whole families in a batch; classes: balanced
                 "threads": 2,
-                "worlds": {"seed": 0, "train": 2000, "dev": 200, "test": 400},
+                "workers": 0,  # processes that read and decode instead of threads
+                "worlds": {"seed": 0, "train": 2000, "dev": 200, "test": 400, "pictures": False},
                 "clips": {"seed": 0, "train": 2000, "dev": 200, "test": 400},
             },
             "train": {

@@ -55,7 +55,7 @@ def mean_of_runs(runs: Sequence[Retriever], role: str) -> dict[str, Any]:
             splits[0].groups[a],
             splits[0].groups[b],
             modalities=(a, b),
-            families=splits[0].families,
+            **splits[0].about,
         )
     if people:
         each = [run.judged_scores(people) for run in runs]

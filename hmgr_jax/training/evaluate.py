@@ -204,7 +204,7 @@ class Evaluator:
                 split.groups[a],
                 split.groups[b],
                 modalities=(a, b),
-                families=split.families,
+                **split.about,
             )
         return metrics
 

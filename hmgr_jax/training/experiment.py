@@ -188,7 +188,14 @@ def make_model(config: ConfigDict, plan: Plan) -> Model:
             f"{' and '.join(plan.features)}: give data of that kind (data.source, data.visual), or "
             "a system that reads this one (model.visual of those that have it)."
         )
-    model = model.fit_to(plan)
+    try:
+        model = model.fit_to(plan)
+    except KeyError as error:  # a size is taken from an input that the data does not have
+        found = "; ".join(f"{m}: {', '.join(of)}" for m, of in plan.features.items())
+        raise UserError(
+            f"{config.model.name} needs {error.args[0]} of its items, but the data has only "
+            f"{found}: give other data (data.source), or a system that reads this."
+        ) from None
     words = getattr(model, "vocabulary_size", plan.vocabulary_size)
     if words < plan.vocabulary_size:
         raise UserError(

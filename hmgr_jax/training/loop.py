@@ -156,6 +156,7 @@ class _Run:
             process=hosts.share(),
             buckets=config.data.buckets,
             threads=config.data.threads,
+            workers=config.data.get("workers", 0),
             batching=config.data.batching,
         )
         return (shard(experiment.mesh, experiment.for_model(batch)) for batch in stream)

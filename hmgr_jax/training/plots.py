@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from hmgr_jax.training.records import Row, read_rows
 
 NOT_LOSSES = {"step", "lr", "grad_norm", "bad_steps", "bad_in_a_row", "bad_total"}
-DIRECTION = re.compile(r"(\w+2\w+)/(R@\d+|mAP(?:@\d+)?)")
+DIRECTION = re.compile(r"(\w+2\w+)/(R@\d+|R-P|mAP(?:@[\dR]+)?)")
 """One direction of one pair of modalities: ``i2t/R@1``, ``image2point/mAP``."""
 ACCURACY = re.compile(r"\w+/accuracy")
 PALETTE = ("#1f5fa8", "#d1731f", "#3d8c52", "#8b5aa8", "#a83232", "#6b6b6b")

@@ -1,5 +1,6 @@
 """Batches: a pure function of (seed, step), whatever the start, processes, padding and threads."""
 
+import dataclasses
 import pickle
 from itertools import pairwise
 
@@ -180,7 +181,7 @@ def test_whole_families_lie_interleaved():
         ({"batch_size": 37}, "a batch of 37 rows was asked for but train has only 36"),
         ({"batch_size": 0}, "at least 1"),
         ({"batch_size": 13, "batching": "groups"}, "only 12: lower"),
-        ({"batching": "images"}, '"rows" or "groups"'),
+        ({"batching": "images"}, r'"rows", "groups" or "classes"'),
         ({"buckets": (8, 16)}, "train's text holds an item of length 20, the last bucket is 16"),
     ],
 )
@@ -230,3 +231,38 @@ def test_evaluation_of_items_without_lengths_goes_in_order():
     assert [items.tolist() for items, _, _ in found] == [[0, 1, 2], [3, 4, 5], [6, 6, 6]]
     assert found[-1][1].tolist() == [True, False, False]
     assert list(eval_batches(Numbers(0), 3)) == []
+
+
+def _classes(sizes):
+    """Images of classes of these sizes, dealt out in turns, three captions each."""
+    split = make_split(sum(sizes))
+    group = np.repeat(np.arange(len(sizes)) * 10, sizes).astype(np.int32)
+    group = group[np.random.default_rng(0).permutation(len(group))]
+    groups = {"image": group, "text": group[split.rows["image"]]}
+    return dataclasses.replace(split, groups=groups)
+
+
+def test_class_balanced_batches_hold_one_row_a_class():
+    split = _classes([2, 5, 3])
+    found = _read(split, batching="classes", batch_size=3, steps=40)
+    assert steps_per_epoch(split, 3, "classes") == 10
+    for batch in found:
+        assert sorted(batch["row"]["group"].tolist()) == [0, 10, 20]
+    assert len({tuple(batch["row"]["group"].tolist()) for batch in found}) > 1
+    for number, size in ((0, 6), (10, 15), (20, 9)):
+        items = [int(b["row"]["item"][b["row"]["group"] == number][0]) for b in found]
+        for start in range(0, 40 - size, size):
+            assert len(set(items[start : start + size])) == size  # all, before any comes again
+        assert items[:size] != items[size : 2 * size]
+
+
+def test_smaller_class_balanced_batches_take_turns():
+    split = _classes([2, 3, 2, 3])
+    found = _read(split, batching="classes", batch_size=2, steps=8)
+    for a, b in zip(found[::2], found[1::2], strict=True):
+        both = [*a["row"]["group"].tolist(), *b["row"]["group"].tolist()]
+        assert sorted(both) == [0, 10, 20, 30]
+    for k, batch in enumerate(_read(split, batching="classes", batch_size=2, steps=8, start=3)):
+        _equal(batch, found[3 + k])
+    with pytest.raises(UserError, match=r"one of each of the 4 classes .* or a divisor of it"):
+        _read(split, batching="classes", batch_size=3)

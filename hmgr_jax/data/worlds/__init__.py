@@ -11,11 +11,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hmgr_jax.data.augment import Augmentation
 from hmgr_jax.data.captions import CaptionSource
-from hmgr_jax.data.split import DataSet, Split
+from hmgr_jax.data.pixels import PixelSource
+from hmgr_jax.data.split import DataSet, Source, Split
 from hmgr_jax.data.tokens import tokenize
 from hmgr_jax.data.vocabulary import Vocabulary
 from hmgr_jax.data.worlds.captions import PER_SCENE
+from hmgr_jax.data.worlds.drawings import SceneDrawings
 from hmgr_jax.data.worlds.family import Family, make_family
 from hmgr_jax.data.worlds.lexicon import grammar
 from hmgr_jax.data.worlds.regions import make_regions
@@ -33,7 +36,9 @@ def open_worlds(
     train: int = 2000,
     dev: int = 200,
     test: int = 400,
+    pictures: bool = False,
     *,
+    augmentation: Augmentation | None = None,
     roles: Sequence[str] = ("train", "dev", "test"),
     known: Vocabulary | None = None,
 ) -> DataSet:
@@ -42,6 +47,9 @@ def open_worlds(
     Sizes count scenes, in multiples of 4 (whole families). Scene i of a split belongs to family
     i // 4 and does not depend on the sizes. Images give "regions" float16 [n, 6, 212],
     "n_regions" int32 [n], "boxes" float32 [n, 6, 4] and "labels" int16 [n, 6] (-1: none).
+
+    With ``pictures`` images are rendered instead, as large as ``augmentation.resize``, and give
+    "pixels" float32 [n, S, S, 3].
 
     ``roles`` are the splits to make, ``known`` is the vocabulary of a checkpoint. Raises
     ``UserError`` for a size that is no positive multiple of 4, a negative seed, or a vocabulary
@@ -63,22 +71,33 @@ def open_worlds(
             "the model was trained on generated worlds with other words than these: evaluate it "
             "with the version of hmgr_jax that trained it, or train anew."
         )
-    splits = {name: _make_split(seed, name, sizes[name], vocabulary) for name in roles}
+    augmentation = (augmentation or Augmentation()) if pictures else None
+    splits = {
+        name: _make_split(seed, name, sizes[name], vocabulary, augmentation) for name in roles
+    }
     made = f"worlds {VERSION} seed {seed} sizes {sorted(sizes.items())}"
+    made += f" pictures {augmentation.resize}" if augmentation else ""
     return DataSet("worlds", splits, vocabulary, hashlib.sha256(made.encode()).hexdigest())
 
 
-def _make_split(seed: int, name: str, size: int, vocabulary: Vocabulary) -> Split:
+def _make_split(
+    seed: int, name: str, size: int, vocabulary: Vocabulary, augmentation: Augmentation | None
+) -> Split:
     families = [make_family(seed, name, number) for number in range(size // SIBLINGS)]
     scenes = [scene for family in families for scene in family.scenes]
     captions = [c.text for family in families for five in family.captions for c in five]
     image = np.repeat(np.arange(size, dtype=np.int32), PER_SCENE)
     names = [f"{name}/{number:06d}" for number in range(size)]
     tokens = [tokenize(caption) for caption in captions]
+    images: Source = (
+        PixelSource(SceneDrawings(scenes, augmentation.resize), augmentation)
+        if augmentation
+        else make_regions(scenes)
+    )
     return Split(
         name=name,
         sources={
-            "image": make_regions(scenes),
+            "image": images,
             "text": CaptionSource(tokens, vocabulary, captions=captions),
         },
         groups={"image": np.arange(size, dtype=np.int32), "text": image},

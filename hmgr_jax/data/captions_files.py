@@ -9,8 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hmgr_jax.errors import UserError
-from hmgr_jax.preparation.captioned import (
+from hmgr_jax.data.captioned import (
     SPLITS,
     Captioned,
     distinct,
@@ -18,7 +17,8 @@ from hmgr_jax.preparation.captioned import (
     read_split,
     tidy,
 )
-from hmgr_jax.preparation.coco_captions import coco_images
+from hmgr_jax.data.coco_captions import coco_images
+from hmgr_jax.errors import UserError
 
 IMAGE_COLUMNS = ("image", "filename", "file_name", "image_id")
 CAPTION_COLUMNS = ("caption", "text", "sentence")

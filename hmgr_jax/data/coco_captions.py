@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hmgr_jax.data.captioned import Captioned, distinct, file_names, tidy
 from hmgr_jax.errors import UserError
-from hmgr_jax.preparation.captioned import Captioned, distinct, file_names, tidy
 
 
 def coco_images(path: Path, found: Mapping[str, Any]) -> list[Captioned]:
@@ -19,6 +19,7 @@ def coco_images(path: Path, found: Mapping[str, Any]) -> list[Captioned]:
     """
     of_id = _images(path, found)
     captions: dict[str, list[str]] = {image: [] for image in of_id}
+    numbers: dict[str, list[int]] = {image: [] for image in of_id}
     seen: dict[Any, str] = {}
     for number, annotation in enumerate(_listed(path, found, "annotations")):
         where = f"{path}, annotation {number}"
@@ -34,13 +35,15 @@ def coco_images(path: Path, found: Mapping[str, Any]) -> list[Captioned]:
                 "already: remove one of the two."
             )
         captions[image].append(tidy(_of(annotation, "caption", where), where))
+        if isinstance(annotation.get("id"), int):
+            numbers[image].append(annotation["id"])
     for image, texts in captions.items():
         if not texts:
             name, where = of_id[image]
             raise UserError(f"{where} ({name}) has no annotation: caption the image or remove it.")
     return distinct(
-        Captioned(_names(name, image), None, captions[image], where)
-        for image, (name, where) in of_id.items()
+        Captioned(_names(name, image), None, texts, where, _whole(numbers[image], texts))
+        for (image, (name, where)), texts in zip(of_id.items(), captions.values(), strict=True)
     )
 
 
@@ -81,3 +84,8 @@ def _of(entry: Any, key: str, where: str) -> Any:
             "file again."
         )
     return entry[key]
+
+
+def _whole(numbers: list[int], captions: list[str]) -> list[int]:
+    """The numbers where every caption has one."""
+    return numbers if len(numbers) == len(captions) else []

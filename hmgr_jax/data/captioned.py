@@ -35,6 +35,8 @@ class Captioned:
     captions: Sequence[str]
     where: str
     """The file and the line, for people."""
+    caption_ids: Sequence[int] = ()
+    """COCO's numbers of the captions, where the file has them."""
 
     @property
     def id(self) -> str:
@@ -99,7 +101,9 @@ def first_captions(images: Iterable[Captioned], count: int | None) -> list[Capti
                 f"{image.where} gives {image.id} {len(image.captions)} captions where "
                 f"--captions-per-image asks for {count}: ask for fewer."
             )
-        kept.append(replace(image, captions=image.captions[:count]))
+        kept.append(
+            replace(image, captions=image.captions[:count], caption_ids=image.caption_ids[:count])
+        )
     return kept
 
 

@@ -1,0 +1,115 @@
+"""Precision of rankings with many right answers: R-Precision, mAP@R, precision at K.
+
+A tie counts against the model: of items with the same score those that are wrong stand first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from hmgr_jax.errors import UserError
+from hmgr_jax.metrics.ranks import require_finite, row_blocks
+
+Relevance = Callable[[int, int], np.ndarray]
+"""(first, stop) -> bool [stop - first, G]: which gallery items are right for these queries."""
+
+
+def of_groups(query_groups: np.ndarray, gallery_groups: np.ndarray) -> Relevance:
+    """Right are the gallery items of the query's group."""
+    return lambda first, stop: query_groups[first:stop, None] == gallery_groups[None]
+
+
+def precisions(
+    scores: np.ndarray,
+    relevant: Relevance,
+    ks: Sequence[int] = (),
+    *,
+    counts: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+    """``R-P``, ``mAP@R``, ``R@1`` and ``P@K`` of every query, float64 [Q] in 0..1.
+
+    With R right items in the gallery, R-P is the share of right ones among the first R, mAP@R the
+    sum of the precisions at the places of right ones among the first R, over R (Musgrave et al.,
+    ECCV 2020), P@K the share among the first K, where a gallery of fewer leaves places empty.
+
+    Args:
+        scores: float [Q, G], higher is better.
+        relevant: which pairs are right.
+        ks: the K of P@K.
+        counts: int [Q], R where it is more than the gallery holds.
+
+    Raises:
+        FoundNonFinite: a score is NaN or infinite.
+        UserError: a query has nothing right in the gallery.
+    """
+    require_finite(scores)
+    found = {name: np.zeros(len(scores)) for name in ("R-P", "mAP@R", "R@1")}
+    found |= {f"P@{k}": np.zeros(len(scores)) for k in ks}
+    for query, row, right in _rows(scores, relevant):
+        count = _count(right, query) if counts is None else int(counts[query])
+        hits = best_first(row, right, max(count, *ks, 1))
+        so_far = np.cumsum(hits)
+        found["R-P"][query] = so_far[min(count, len(so_far)) - 1] / count
+        places = np.flatnonzero(hits[:count])
+        found["mAP@R"][query] = (so_far[places] / (places + 1)).sum() / count
+        found["R@1"][query] = hits[0]
+        for k in ks:
+            found[f"P@{k}"][query] = so_far[min(k, len(so_far)) - 1] / k
+    return found
+
+
+def r_precision(scores: np.ndarray, relevant: Relevance) -> np.ndarray:
+    """``R-P`` alone of every query, float64 [Q] in 0..1: by counting, nothing is sorted.
+
+    Arguments and errors are those of `precisions`.
+    """
+    require_finite(scores)
+    found = np.zeros(len(scores))
+    for query, row, right in _rows(scores, relevant):
+        count = _count(right, query)
+        edge = np.partition(row, len(row) - count)[len(row) - count]
+        above, tied = row > edge, row == edge
+        left = count - int(above.sum())  # places for those that tie, the wrong ones first
+        tied_hits = max(0, left - int((tied & ~right).sum()))
+        found[query] = (int((right & above).sum()) + tied_hits) / count
+    return found
+
+
+def best_first(row: np.ndarray, right: np.ndarray, depth: int) -> np.ndarray:
+    """Whether the first ``depth`` items of a ranking are right, bool [min(depth, G)]."""
+    order = ranked(row, right, depth)
+    return right[order]
+
+
+def ranked(row: np.ndarray, right: np.ndarray, depth: int) -> np.ndarray:
+    """The first ``depth`` items of a ranking by scores [G], int [min(depth, G)].
+
+    Of items with the same score those that are wrong come first, then by number.
+    """
+    if depth < len(row) // 2:
+        edge = np.partition(row, len(row) - depth)[len(row) - depth]
+        kept = np.flatnonzero(row >= edge)
+    else:
+        kept = np.arange(len(row))
+    kept = np.concatenate([kept[~right[kept]], kept[right[kept]]])
+    return kept[np.argsort(-row[kept], kind="stable")[:depth]]
+
+
+def _rows(scores: np.ndarray, relevant: Relevance) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """(number, scores, which are right) of every query."""
+    for first, block in row_blocks(scores):
+        right = relevant(first, first + len(block))
+        for k, row in enumerate(block):
+            yield first + k, row, right[k]
+
+
+def _count(right: np.ndarray, query: int) -> int:
+    count = int(np.count_nonzero(right))
+    if not count:
+        raise UserError(
+            f"every query needs a right answer in the gallery, but query {query} has none: "
+            "evaluate a split that holds both sides"
+        )
+    return count

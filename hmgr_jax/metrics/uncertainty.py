@@ -1,0 +1,74 @@
+"""Does a model know when it does not know? Recall of queries by how uncertain their codes are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+from hmgr_jax.errors import FoundNonFinite, UserError
+from hmgr_jax.metrics.ranks import recalls
+
+BINS = 10
+
+
+def by_bin(
+    uncertainty: np.ndarray, ranks: np.ndarray, *, bins: int = BINS, ks: Sequence[int] = (1, 5, 10)
+) -> list[dict[str, float]]:
+    """Recall of equally many queries a bin, from the most certain to the least.
+
+    Chun et al. (CVPR 2021) sort queries by their uncertainty into ten bins; recall should fall.
+    With fewer queries than bins there are as many bins as queries.
+
+    Args:
+        uncertainty: float [Q], larger is less certain.
+        ranks: int [Q], 0-based, as of `hmgr_jax.metrics.ranks.ranks`.
+        bins: how many.
+        ks: of R@K.
+
+    Returns:
+        a row a bin: ``bin`` (from 1), ``queries``, the mean ``uncertainty``, ``R@K`` in percent,
+        ``medR`` and ``meanR``.
+
+    Raises:
+        FoundNonFinite: an uncertainty is NaN or infinite.
+        UserError: there is no query.
+    """
+    uncertainty = _finite(uncertainty, len(ranks))
+    order = np.argsort(uncertainty, kind="stable")
+    rows = []
+    for number, queries in enumerate(np.array_split(order, min(bins, len(order))), start=1):
+        mean = float(uncertainty[queries].mean())
+        row: dict[str, float] = {"bin": number, "queries": len(queries), "uncertainty": mean}
+        rows.append(row | recalls(ranks[queries], ks))
+    return rows
+
+
+def rank_correlations(
+    uncertainty: np.ndarray, ranks: np.ndarray, **others: np.ndarray
+) -> dict[str, float]:
+    """Spearman's rho (-1..1) of the uncertainty with ``rank`` and with each of ``others``.
+
+    ``others`` are float [Q], for instance the lengths of captions or the share of words dropped.
+    Where either side has no two different values there is no order to compare and the name is left
+    out. Raises ``FoundNonFinite`` where an uncertainty is NaN or infinite.
+    """
+    uncertainty = _finite(uncertainty, len(ranks))
+    found = {}
+    for name, values in {"rank": ranks, **others}.items():
+        if len(values) and np.ptp(values) > 0 and np.ptp(uncertainty) > 0:
+            found[name] = float(stats.spearmanr(uncertainty, values).statistic)
+    return found
+
+
+def _finite(uncertainty: np.ndarray, count: int) -> np.ndarray:
+    uncertainty = np.asarray(uncertainty, np.float64)
+    if uncertainty.shape != (count,):
+        raise ValueError(f"{uncertainty.shape} uncertainties do not fit {count} ranks")
+    if not count:
+        raise UserError("there are no queries to sort by their uncertainty: give a split with some")
+    if not np.isfinite(uncertainty).all():
+        item = int(np.flatnonzero(~np.isfinite(uncertainty))[0])
+        raise FoundNonFinite(f"the uncertainty of item {item} is {uncertainty[item]}")
+    return uncertainty

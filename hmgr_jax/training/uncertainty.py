@@ -1,0 +1,101 @@
+"""What a run's uncertainties are worth, for people: a plot, a table, and a sheet of pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from hmgr_jax.data.split import Split
+from hmgr_jax.metrics.directions import KS, direction
+from hmgr_jax.metrics.ranks import ranks
+from hmgr_jax.metrics.uncertainty import by_bin, rank_correlations
+from hmgr_jax.training.plots import PALETTE, save_png
+from hmgr_jax.training.uncertainty_sheet import Shown, sheet
+from hmgr_jax.training.workdir import write_text_atomic
+
+PLOT, TABLE, SHEET = "uncertainty.png", "uncertainty.csv", "uncertainty.html"
+Row = dict[str, float | str]
+
+
+def report(
+    folder: Path,
+    split: Split,
+    uncertainty: Mapping[str, np.ndarray],
+    scores: np.ndarray,
+    *,
+    title: str,
+    modalities: tuple[str, str] = ("image", "text"),
+) -> tuple[list[Row], dict[str, float]]:
+    """Write ``uncertainty.png``, ``.csv`` and ``.html`` to ``folder``.
+
+    Args:
+        folder: of the run.
+        split: whose items were scored.
+        uncertainty: {modality: float [n]}, of one modality or both; larger is less certain.
+        scores: float [n_a, n_b] of ``modalities``.
+        title: what is shown, for people.
+        modalities: the two sides of the scores.
+
+    Returns:
+        the table (a row a bin and direction) and Spearman's rho of uncertainty and rank, and of
+        uncertainty and the length of a caption, as ``i2t/rank``, ``t2i/rank``, ``t2i/length``.
+
+    Raises:
+        FoundNonFinite: a score or an uncertainty is NaN or infinite.
+    """
+    a, b = modalities
+    of_side = {
+        a: ranks(scores, split.groups[a], split.groups[b]),
+        b: ranks(scores.T, split.groups[b], split.groups[a]),
+    }
+    bins: dict[str, list[dict[str, float]]] = {}
+    rho: dict[str, float] = {}
+    for query, gallery in (modalities, modalities[::-1]):
+        if query not in uncertainty:
+            continue
+        name = direction(query, gallery)
+        bins[name] = by_bin(uncertainty[query], of_side[query], ks=KS)
+        lengths = split.sources[query].lengths
+        more = {} if lengths is None else {"length": lengths}
+        found = rank_correlations(uncertainty[query], of_side[query], **more)
+        rho |= {f"{name}/{what}": value for what, value in found.items()}
+    table: list[Row] = [{"direction": name, **row} for name, rows in bins.items() for row in rows]
+    _plot(folder / PLOT, bins, title)
+    write_text_atomic(folder / TABLE, as_csv(table))
+    shown = [Shown(m, uncertainty[m], of_side[m]) for m in modalities if m in uncertainty]
+    write_text_atomic(folder / SHEET, sheet(split, shown, title))
+    return table, rho
+
+
+def as_csv(table: Sequence[Row]) -> str:
+    """A table as CSV, numbers to six digits."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in table:
+        writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+    return text.getvalue()
+
+
+def _plot(path: Path, bins: Mapping[str, Sequence[Mapping[str, float]]], title: str) -> None:
+    """R@K of every bin, a panel a direction."""
+    figure = Figure(figsize=(max(5.2, 4.8 * len(bins)), 3.6), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    for place, (name, rows) in enumerate(bins.items(), start=1):
+        axes = figure.add_subplot(1, len(bins), place)
+        numbers = [row["bin"] for row in rows]
+        for k, color in zip(KS, PALETTE, strict=False):
+            values = [row[f"R@{k}"] for row in rows]
+            axes.plot(numbers, values, marker="o", ms=4, lw=1.4, color=color, label=f"R@{k}")
+        axes.set(ylim=(0, 102), xlabel="bin, from certain to uncertain", ylabel="%")
+        axes.set_title(f"{name}, {int(sum(row['queries'] for row in rows)):,} queries", fontsize=10)
+        axes.set_xticks(numbers)
+        axes.grid(axis="y", color="#e4e4e4", lw=0.8)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(fontsize=8, frameon=False, ncols=len(KS))
+    save_png(figure, path)
