@@ -38,7 +38,7 @@ OF_MODEL: dict[str, dict[str, Any]] = {
     "scan": {"variant": "text"},
     "racg": {"object_classes": CLASSES},
     "racg_strict": {"object_classes": CLASSES},
-    "resg": {"graph_layers": 1},
+    "resg": {"object_classes": CLASSES, "graph_layers": 1},
 }
 
 

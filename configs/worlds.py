@@ -23,7 +23,12 @@ from hmgr_jax.training.config import recipe
 STEPS = 800
 TO_THE_END = 10**9
 MATCHING = ("imram", "scan", "racg", "racg_strict", "resg")
-RACG = {"object_classes": 64, "text_distance": 4}  # 8 shapes in 8 colours
+CLASSES = 64  # 8 shapes in 8 colours
+OF_MODEL: dict[str, dict[str, Any]] = {
+    "racg": {"object_classes": CLASSES, "text_distance": 4},
+    "racg_strict": {"object_classes": CLASSES, "text_distance": 4},
+    "resg": {"object_classes": CLASSES},
+}
 HMGR = {
     "slots": 64,
     "key_dim": 64,
@@ -45,7 +50,7 @@ def get_config(model: str = "hmgr") -> ConfigDict:
         "sum_warmup_steps": TO_THE_END,
     }
     fields |= {} if model in MATCHING else HMGR
-    fields |= RACG if model.startswith("racg") else {}
+    fields |= OF_MODEL.get(model, {})
     config = recipe("worlds", model, **fields)
     config.data.source = "worlds"
     config.data.batching = "groups"

@@ -65,20 +65,11 @@ CHOICES = {
     "center_variant": VARIANTS,
 }
 NOT_NEGATIVE = (
-    *("edge_dim", "region_hidden", "graph_layers", "neighbours", "text_window", "sharpness"),
-    *(
-        "object_classes",
-        "attribute_classes",
-        "slope",
-        "global_weight",
-        "margin",
-        "triplet_weight",
-        "center_weight",
-        "center_margin",
-    ),
-    "threshold_weight",
+    "object_classes attribute_classes region_hidden edge_dim graph_layers neighbours text_window "
+    "sharpness slope global_weight margin triplet_weight center_weight center_margin "
+    "threshold_weight"
 )
-AT_LEAST = {"dim": 1, "word_dim": 1, "groups": 1, **dict.fromkeys(NOT_NEGATIVE, 0)}
+AT_LEAST = {"dim": 1, "word_dim": 1, "groups": 1, **dict.fromkeys(NOT_NEGATIVE.split(), 0)}
 
 
 @dataclass(frozen=True)
@@ -157,7 +148,7 @@ class ReSG(Model):
                 "model.readout is none, so there are no vectors to centre: set model.center_weight "
                 f"to 0 (it is {self.center_weight})."
             )
-        if self.negative_threshold > self.positive_threshold:
+        if self.threshold_weight and self.negative_threshold > self.positive_threshold:
             raise UserError(
                 f"model.negative_threshold is {self.negative_threshold}, above the "
                 f"{self.positive_threshold} of model.positive_threshold: lower it."
@@ -191,11 +182,12 @@ class ReSG(Model):
         if ordered or (self.boxes and self._relations_of("image")):
             found["image"]["boxes"] = Feature((self.regions, 4), "float32", optional=not ordered)
         if self.text_graph and self.graph_layers:
-            kinds = self.relation_edges and self.text_edges == "dependency"
-            if kinds or self.text_support == "dependency":
-                found["text"]["heads"] = Feature((None,), "int32")
-            if kinds:
-                found["text"]["relations"] = Feature((None,), "int32")
+            edges = self.text_edges if self.relation_edges else "none"
+            sure = "dependency" in (self.text_support, edges)
+            if sure or "auto" in (self.text_support, edges):  # until the data decides
+                found["text"]["heads"] = Feature((None,), "int32", optional=not sure)
+            if edges in ("auto", "dependency"):
+                found["text"]["relations"] = Feature((None,), "int32", optional=edges == "auto")
         return found
 
     def classes(self) -> dict[str, int]:
