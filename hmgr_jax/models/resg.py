@@ -24,10 +24,11 @@ from hmgr_jax.layers.linear import einsum
 from hmgr_jax.layers.masking import l2n, masked_mean
 from hmgr_jax.layers.matching import Attention, Matcher, Matching
 from hmgr_jax.layers.matching_blocks import in_blocks, regions_to_words, words_to_regions
-from hmgr_jax.layers.matching_groups import GroupMatcher, init_head
+from hmgr_jax.layers.matching_groups import GroupMatcher
 from hmgr_jax.layers.matching_pairs import attend_in_pairs, score_in_pairs
 from hmgr_jax.layers.matching_units import Unit
 from hmgr_jax.layers.reading_order import ORDERS
+from hmgr_jax.layers.reconstruction import init_head
 from hmgr_jax.layers.regions import EMBEDDINGS, SCALES
 from hmgr_jax.losses.centers import VARIANTS, center_hinge
 from hmgr_jax.losses.mined import Hardest
@@ -54,6 +55,8 @@ from hmgr_jax.models.resg_towers import Encoded, RegionTower, WordTower
 from hmgr_jax.shapes import Array, Float, Int, Tree
 
 DIRECTIONS = ("t2i", "i2t")
+HIDDEN = 32
+"""Width of the network over the cosines of groups."""
 CHOICES = {
     "region_scale": SCALES,
     "region_embedding": EMBEDDINGS,
@@ -230,7 +233,7 @@ class ReSG(Model):
         }
         if self.match == "groups":
             heads = zip(DIRECTIONS, k_heads, strict=True)
-            params["heads"] = {name: init_head(k, self.groups) for name, k in heads}
+            params["heads"] = {name: init_head(k, self.groups, HIDDEN) for name, k in heads}
         return Variables(params, None, None, tables)
 
     def encode(
