@@ -39,7 +39,7 @@ OF_MODEL: dict[str, dict[str, Any]] = {
     "scan": {"variant": "text"},
     "racg": {"object_classes": CLASSES},
     "racg_strict": {"object_classes": CLASSES},
-    "resg": {"graph_layers": 1},
+    "resg": {"object_classes": CLASSES, "graph_layers": 1},
     "pcme": {"init_scale": 5.0, "init_shift": 5.0, "match": "group", "vib_beta": 1e-4},
 }
 

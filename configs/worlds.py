@@ -24,8 +24,13 @@ from hmgr_jax.training.config import recipe
 STEPS = 800
 TO_THE_END = 10**9
 MATCHING = ("imram", "scan", "racg", "racg_strict", "resg")
-RACG = {"object_classes": 64, "text_distance": 4}  # 8 shapes in 8 colours
-PCME = {"init_scale": 5.0, "init_shift": 5.0, "match": "group", "vib_beta": 1e-4}
+CLASSES = 64  # 8 shapes in 8 colours
+OF_MODEL: dict[str, dict[str, Any]] = {
+    "racg": {"object_classes": CLASSES, "text_distance": 4},
+    "racg_strict": {"object_classes": CLASSES, "text_distance": 4},
+    "resg": {"object_classes": CLASSES},
+    "pcme": {"init_scale": 5.0, "init_shift": 5.0, "match": "group", "vib_beta": 1e-4},
+}
 HMGR = {
     "slots": 64,
     "key_dim": 64,
@@ -46,8 +51,8 @@ def get_config(model: str = "hmgr") -> ConfigDict:
         # On the hardest negative, always a sibling, training falls back to its plateau.
         "sum_warmup_steps": TO_THE_END,
     }
-    fields |= {} if model in MATCHING else PCME if model == "pcme" else HMGR
-    fields |= RACG if model.startswith("racg") else {}
+    fields |= {} if model in MATCHING or model == "pcme" else HMGR
+    fields |= OF_MODEL.get(model, {})
     config = recipe("worlds", model, **fields)
     config.data.source = "worlds"
     config.data.batching = "groups"

@@ -5,14 +5,16 @@ in float16:
 
     --source DIR                 {split}_ims.npy or _feat.npy, _caps.txt, _ids.txt, and what there
                                  is of _boxes.npy, _counts.npy, _labels.npy, _scores.npy, _wh.npy
+                                 and _caps.conllu
     --out DIR                    the folder to make
     --splits train,dev,test      by default all that the folder holds
     --captions-per-image N       where rows repeat but there are no ids
 
 ``python -m hmgr_jax.prepare array-record`` makes a TFDS dataset in ArrayRecord files, for
 --config.data.source=array_record and for ``tfds.builder_from_directory``, from such a folder, raw
-or prepared, with all that it holds of regions; features keep their precision. It takes the four
-options of scan and no others.
+or prepared, with all that it holds of regions; features keep their precision. Word graphs are put
+beside the records, where array_record reads them and tfds does not. It takes the four options of
+scan and no others.
 
 ``python -m hmgr_jax.prepare bottom-up`` reads the base64 TSV of bottom-up attention (6 columns, or
 10 with objects and attributes):
@@ -64,7 +66,9 @@ graphs that ``resg`` reads, {split}_caps.conllu (CoNLL-U) beside {split}_caps.tx
 
     --root DIR                   the folder
     --splits train,dev,test      by default all that the folder holds
-    --parser en_core_web_sm      a model of spaCy, which must be installed (hmgr-jax[parse])
+    --parser en_core_web_sm      a model of spaCy, installed by hand after pip install '.[parse]'
+    --check                      parse nothing: hold files made elsewhere against the captions, and
+                                 list them in the manifest of a prepared folder
 
 Options of bottom-up, karpathy and folder:
 
@@ -202,6 +206,7 @@ def _dependencies(arguments: Sequence[str]) -> int:
     parser = Parser()
     for name in PARSING:
         parser.add_argument(f"--{name}")
+    parser.add_argument("--check", action="store_true")
     flags = parser.parse(arguments)
     if flags.help:
         print(__doc__)
@@ -209,6 +214,15 @@ def _dependencies(arguments: Sequence[str]) -> int:
     from hmgr_jax.preparation import dependencies, plans
 
     root = Path(plans.demand(flags, "root"))
+    if flags.check:
+        if flags.parser:
+            raise UserError(
+                "--check parses nothing, so --parser has no say: leave one of them out."
+            )
+        for path, count, listed in dependencies.check(root, flags.splits):
+            told = ", and is listed in the manifest" if listed else ""
+            print(f"{path} fits its {count:,} captions{told}.", flush=True)
+        return 0
     for path, count in dependencies.write(root, flags.splits, flags.parser):
         print(f"{path} holds the word graphs of {count:,} captions.", flush=True)
     return 0

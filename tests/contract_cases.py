@@ -49,6 +49,8 @@ COUNTS = ("n_regions", "n_frames", "lengths")
 STEPS, EPOCH = 20, 5
 LEARNING_RATE = 0.005
 """Small: attention over attention makes rounding errors grow tenfold a step at four times this."""
+LEARNING_RATES = {"resg": 0.0025}
+"""Its three losses add up to gradients twice as large, and rounding errors grow with the step."""
 ROWS, DEVICES = 12, 8
 """Eight devices do not divide twelve rows: they get four more, which are not valid."""
 LENGTH = 32
@@ -79,19 +81,20 @@ def small(case: str) -> "System":
     fields = defaults(name)
     chosen = {key: value for key, value in SMALL.items() if key in fields}
     chosen |= {key: DROPOUT for key in fields if key.endswith("dropout")}
-    return System(get_model(name, **chosen, **options))
+    rate = LEARNING_RATES.get(name, LEARNING_RATE)
+    return System(get_model(name, **chosen, **options), rate)
 
 
 class System:
     """A model fitted to its data, with everything that tests of it share."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, learning_rate: float = LEARNING_RATE) -> None:
         self.data = data_of(model.modalities)
         train = self.data.splits["train"]
         plan = Plan(STEPS, EPOCH, len(self.data.vocabulary), item_shapes(train))
         self.model = watched(model.fit_to(plan))
         # Not Adam: it makes steps of full size out of the rounding errors of a zero gradient.
-        schedule = Schedule(LEARNING_RATE, STEPS, decay="none")
+        schedule = Schedule(learning_rate, STEPS, decay="none")
         self.optimizer = Optimizer(schedule, self.model.parts(), kind="sgd")
 
     def start(self, seed: int = 0) -> State:
@@ -279,8 +282,7 @@ def assert_devices_agree(one: Run, many: Run) -> None:
     assert_same_everywhere((many.end.state, many.end.reports))
     for name in one.end.reports[0]:
         a, b = one.end.of_steps(name), many.end.of_steps(name)
-        # Single similarities, which are below 1, are as close as parameters are.
-        np.testing.assert_allclose(b, a, rtol=1e-4 if name == "grad_norm" else 1e-5, atol=1e-5)
+        np.testing.assert_allclose(b, a, rtol=1e-4 if name == "grad_norm" else 1e-5, atol=1e-6)
     a, b = one.end.state, many.end.state
     for name in ("params", "stats", "memory"):
         assert_close(getattr(b, name), getattr(a, name), rtol=1e-4, atol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -46,19 +47,40 @@ def class_vectors(
 
     The vector of a class is the mean of those of its words: from the file ``data.vectors`` names,
     else ``words`` [V, dim] of the vocabulary's words, as they were learnt. A class none of whose
-    words has one is left out.
+    words has one is left out, and a warning says how many have one: ``len`` of the first.
+
+    Raises:
+        UserError: no vectors are given, or none of the classes has one.
     """
-    known = opened.vocabulary
+    known, there = opened.vocabulary, np.ones(len(opened.vocabulary), bool)
     if data.vectors not in ("none", "captions"):
         own = dict.fromkeys(word for name in names for word in name if word not in MARKS)
         known = Vocabulary((*MARKS, *own))
-        words, _ = read_vectors(data.vectors, known)
+        words, there = read_vectors(data.vectors, known)
     if words is None:
         raise UserError(
             "class names are given but data.vectors is none: name a file of word vectors, or "
             "captions to learn them."
         )
-    found = [[words[known.id(word)] for word in name if word in known] for name in names]
+    ids = [[known.id(word) for word in name if word in known] for name in names]
+    found = [[words[i] for i in of if there[i]] for of in ids]
     have = np.flatnonzero([bool(vectors) for vectors in found])
-    means = [np.mean(found[i], axis=0) for i in have]
-    return have, np.asarray(means, np.float32).reshape(len(have), words.shape[1])
+    _tell_lacking(len(have), len(names), data.vectors)
+    return have, np.asarray([np.mean(found[i], axis=0) for i in have], np.float32)
+
+
+def _tell_lacking(count: int, of: int, vectors: str) -> None:
+    """Say that only ``count`` of the classes have a vector; refuse that none has."""
+    where = "the captions" if vectors == "captions" else vectors
+    if not count:
+        raise UserError(
+            f"None of the {of} class names has a word of {where}: give names in the language of "
+            "the vectors, other vectors as data.vectors, or no names."
+        )
+    if count < of:
+        warnings.warn(
+            f"{count} of {of} class names have a vector, by the words of {where}: the others begin "
+            "at random",
+            RuntimeWarning,
+            stacklevel=3,
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,18 +16,33 @@ def fingerprint(paths: Iterable[str | Path], root: str | Path | None = None) -> 
     """Hexadecimal digest of files: names, sizes and 64 blocks of each, evenly spread.
 
     Costs at most 256 KiB of reading a file, however large it is, so a change between the blocks
-    goes unseen; where ``root/manifest.json`` exists, its sha256 is taken instead.
+    goes unseen. Where ``root/manifest.json`` exists, its sha256 stands for the files that it lists,
+    and is the fingerprint where it lists all of them that lie in ``root``.
     """
+    digest, files = hashlib.sha256(), list(map(Path, paths))
     manifest = Path(root) / "manifest.json" if root is not None else None
     if manifest is not None and manifest.is_file():
-        return hashlib.sha256(manifest.read_bytes()).hexdigest()
-    digest = hashlib.sha256()
-    for path in sorted(map(Path, paths), key=lambda p: p.name):
+        digest.update(manifest.read_bytes())
+        files = _unlisted(files, manifest)
+    for path in sorted(files, key=lambda p: p.name):
         size = path.stat().st_size
         digest.update(f"{path.name}\0{size}\0".encode())
         for block in _sample(path, size):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _unlisted(paths: Iterable[Path], manifest: Path) -> list[Path]:
+    """Those in the folder of ``manifest`` that it does not list; none where it lists nothing.
+
+    Files elsewhere are made of the records of the folder, see `hmgr_jax.data.records`.
+    """
+    try:
+        listed = json.loads(manifest.read_bytes())["files"]
+        folder = manifest.parent.resolve()
+        return [p for p in paths if p.name not in listed and p.parent.resolve() == folder]
+    except (ValueError, KeyError, TypeError):  # of another program
+        return []
 
 
 def _sample(path: Path, size: int) -> Iterable[bytes]:

@@ -26,8 +26,8 @@ class RegionSource:
 
     ``rows`` (int [n]) is the row of the file that holds each image, by default every row is one.
     ``counts`` (int32, one a row of the file) tells how many regions of a row are true, the others
-    are padding; None is all. ``more`` ({name: [n, R, ...]}) are boxes (xyxy in 0..1), labels and
-    scores, as far as the data has them; ``visual`` names the rows (`ITEMS`).
+    are padding; None is all. ``more`` ({name: [n, R, ...]}) are boxes (xyxy in 0..1), labels,
+    attributes and scores, as far as the data has them; ``visual`` names the rows (`ITEMS`).
 
     A NaN or infinite feature raises ``FoundNonFinite``, and padding other than zero ``UserError``,
     with file and row: when the source is made for files below 2 GiB, else when the row is first
@@ -73,8 +73,8 @@ class RegionSource:
     def gather(self, items: np.ndarray, length: int | None = None) -> Items:
         """``{"regions": [k, R, D], "n_regions": int32 [k], "boxes": float32 [k, R, 4]?, ...}``.
 
-        Further ``"labels"`` int16 [k, R] and ``"scores"`` float16 [k, R] where there are any; of
-        videos the first two are ``"frames"`` and ``"n_frames"``.
+        Further ``"labels"`` and ``"attributes"`` int16 [k, R] and ``"scores"`` float16 [k, R] where
+        there are any; of videos the first two are ``"frames"`` and ``"n_frames"``.
         """
         items = np.asarray(items, np.int64).reshape(-1)
         rows = self.rows[items]

@@ -39,7 +39,7 @@ KINDS: Mapping[str, Kind] = {
     "wh": Kind(np.dtype(np.int32), 0, 1, per_region=False),
 }
 """{ending: kind}; labels and attributes are -1 where a region has none, wh is in pixels."""
-GIVEN = ("labels", "scores")
+GIVEN = ("labels", "attributes", "scores")
 """Those that items have."""
 
 

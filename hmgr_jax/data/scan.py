@@ -158,7 +158,7 @@ def _open_split(
 
 
 def _beside(files: ScanFiles, kept: np.ndarray, images: RegionSource) -> dict[str, np.ndarray]:
-    """Boxes, labels and scores of the ``kept`` rows, as far as they are there."""
+    """Boxes, labels, attributes and scores of the ``kept`` rows, as far as they are there."""
     shape = (len(images), images.feature_shape[0])
     found: dict[str, np.ndarray] = {}
     if files.boxes:

@@ -163,7 +163,12 @@ def parse(captions: Sequence[str], model: str = PARSER) -> Iterator[Sentence]:
     Raises:
         UserError: spaCy or its model is not installed.
     """
-    for number, document in enumerate(_parser(model).pipe(captions), start=1):
+    advice = ", or give CoNLL-U files made elsewhere and --check"
+    return _parsed(_demand_parser(model, "Word graphs of captions need", advice), captions)
+
+
+def _parsed(parser: Any, captions: Sequence[str]) -> Iterator[Sentence]:
+    for number, document in enumerate(parser.pipe(captions), start=1):
         kept = [token for token in document if not token.is_space]
         place = {token.i: k for k, token in enumerate(kept)}
         words = [
@@ -175,9 +180,14 @@ def parse(captions: Sequence[str], model: str = PARSER) -> Iterator[Sentence]:
 
 
 def parsed_arcs(captions: Sequence[str], model: str = PARSER) -> list[Arcs]:
-    """The arcs of sentences that have no file, for a search by a sentence of one's own."""
+    """The arcs of sentences that have no file, for a search by a sentence of one's own.
+
+    Raises:
+        UserError: spaCy or its model is not installed.
+    """
+    parser = _demand_parser(model, "Word graphs of sentences of your own need")
     found: list[Arcs] = []
-    for caption, sentence in zip(captions, parse(captions, model), strict=True):
+    for caption, sentence in zip(captions, _parsed(parser, captions), strict=True):
         tokens = tokenize(caption)
         arcs = between_tokens(tokens, sentence, _letters(caption))
         if arcs is None:
@@ -188,19 +198,26 @@ def parsed_arcs(captions: Sequence[str], model: str = PARSER) -> list[Arcs]:
     return found
 
 
-@cache
-def _parser(model: str) -> Any:
+def _demand_parser(model: str, wanted: str, otherwise: str = "") -> Any:
+    """The parser, or a refusal that says what is ``wanted`` of it and what else would do."""
     try:
-        import spacy
+        return _parser(model)
     except ImportError:
         raise UserError(
-            "Word graphs of sentences need spaCy, which is not installed: pip install "
-            "'hmgr-jax[parse]' and a model of it, or give CoNLL-U files made elsewhere."
+            f"{wanted} spaCy, which is not installed: pip install '.[parse]', then install a model "
+            f"such as {PARSER} by hand, from spaCy's model releases (pip install FILE.whl)"
+            f"{otherwise}."
         ) from None
-    try:
-        return spacy.load(model, disable=["ner", "lemmatizer"])
     except OSError:
         raise UserError(
-            f"spaCy's model {model} is not installed, and nothing is downloaded here: install it "
-            "(pip install FILE.whl), or name one that is."
+            f"{wanted} spaCy's model {model}, which is not installed, and nothing is downloaded "
+            f"here: after pip install '.[parse]' install a model such as {PARSER} by hand, from "
+            f"spaCy's model releases (pip install FILE.whl){otherwise}."
         ) from None
+
+
+@cache
+def _parser(model: str) -> Any:
+    import spacy
+
+    return spacy.load(model, disable=["ner", "lemmatizer"])

@@ -125,8 +125,8 @@ def _small_random(vocabulary: Vocabulary, dim: int, seed: int) -> np.ndarray:
 
 def read_vectors(
     path: str | Path, vocabulary: Vocabulary, seed: int = 0
-) -> tuple[np.ndarray, float]:
-    """Vectors float32 [V, dim] from a text file, and the share of words that the file has.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors float32 [V, dim] from a text file, and which words the file has, bool [V].
 
     GloVe (word and numbers a line) and word2vec's text format (the same after a line of two
     counts) are told apart by the first line. The file is streamed; the first of equal words
@@ -156,10 +156,11 @@ def read_vectors(
         raise UserError(f"{path} holds no word vectors: give a GloVe or word2vec text file.")
     vectors = _small_random(vocabulary, dim, seed)
     found = {**spare, **found}
+    known = np.zeros(len(vocabulary), bool)
     for i, values in found.items():
-        vectors[i] = values
+        vectors[i], known[i] = values, True
     vectors[PAD] = 0.0
-    return vectors.astype(np.float32), len(found) / len(vocabulary)
+    return vectors.astype(np.float32), known
 
 
 def _bare_words(vocabulary: Vocabulary) -> dict[str, list[int]]:

@@ -155,6 +155,7 @@ class GraphReasoning(nn.Module):
         else:
             degree = jnp.maximum(jnp.sum(support, axis=-1, keepdims=True), 1).astype(jnp.float32)
             weights = jnp.where(support, affinity, 0.0) / degree
+        self.sow("intermediates", "weights", weights)  # kept only where a caller asks for them
         sent = project("message")
         message = einsum("bij,bjd->bid", weights, sent, dtype=self.dtype)
         if time is not None:

@@ -4,25 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-
-from hmgr_jax.layers.linear import Initializer, einsum, repeated
+from hmgr_jax.layers.linear import einsum, repeated
 from hmgr_jax.layers.matching import Attention, Contexts, Queries
-from hmgr_jax.shapes import Array, Float, Tree
-
-HIDDEN = 32
-"""Width of the network."""
-
-
-def init_head(key: Array, groups: int) -> Tree:
-    """Parameters of the network of one direction."""
-    first, second = jax.random.split(key)
-    draw: Initializer = jax.nn.initializers.xavier_uniform()
-    return {
-        "hidden": {"kernel": draw(first, (groups, HIDDEN)), "bias": jnp.zeros(HIDDEN)},
-        "out": {"kernel": draw(second, (HIDDEN, 1)), "bias": jnp.zeros(1)},
-    }
+from hmgr_jax.layers.reconstruction import head_cosines, head_lengths, of_head
+from hmgr_jax.shapes import Float, Tree
 
 
 class GroupMatcher(NamedTuple):
@@ -47,15 +32,6 @@ class GroupMatcher(NamedTuple):
         raw = einsum("byd,bqd->byq", contexts.nodes, x, dtype=dtype)
         weight = self.attention.weights(raw, contexts, queries)
         attended = einsum("byq,byd->bqd", weight, contexts.nodes, dtype=dtype)
-        cosines = self._cosines(x, attended)
-        hidden, out = self.params["hidden"], self.params["out"]
-        flat = einsum("nk,kh->nh", cosines.reshape(-1, self.groups), hidden["kernel"])
-        flat = jnp.tanh(flat + hidden["bias"][None, :])
-        worth = einsum("nh,ho->no", flat, out["kernel"])[:, 0] + out["bias"]
-        return worth.reshape(1, *cosines.shape[:2]), weight[None]
-
-    def _cosines(self, x: Array, y: Array) -> Float[Array, "B Q K"]:
-        x, y = (one.reshape(*one.shape[:2], self.groups, -1) for one in (x, y))
-        squares = (jnp.sum(one * one, axis=-1) + 1e-12 for one in (x, y))
-        lengths = [jnp.sqrt(square) for square in squares]
-        return jnp.sum(x * y, axis=-1) / (lengths[0] * lengths[1])
+        lengths = head_lengths(x, self.groups)
+        cosines = head_cosines(x, lengths, attended[:, None])[:, 0]
+        return of_head(self.params, cosines)[None], weight[None]

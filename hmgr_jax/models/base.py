@@ -53,11 +53,17 @@ class Feature:
     """Integers are ids from -1 (none) up to this, exclusive."""
 
 
-def demand_ids(features: Mapping[str, Feature], items: Mapping[str, Any]) -> None:
+NUMBER_OF = {"labels": "model.object_classes", "attributes": "model.attribute_classes"}
+"""{input: hyper-parameter that says how many there are}."""
+
+
+def demand_ids(
+    features: Mapping[str, Feature], items: Mapping[str, Any], of: str = "items"
+) -> None:
     """Refuse ids out of range, which no table has a row for.
 
     Raises:
-        UserError: names the input and what was found.
+        UserError: names the input, whose it is (``of``), and what was found.
     """
     for name, feature in features.items():
         if feature.below is None or name not in items:
@@ -65,9 +71,27 @@ def demand_ids(features: Mapping[str, Feature], items: Mapping[str, Any]) -> Non
         least, most = int(items[name].min(initial=-1)), int(items[name].max(initial=-1))
         if least < -1 or most >= feature.below:
             raise UserError(
-                f"{name} are ids from -1 (none) to {feature.below - 1}, found {least} to {most}: "
-                "raise the model's number of classes, or correct the file."
+                f"{name} of {of} are ids from -1 (none) to {feature.below - 1}, found {least} to "
+                f"{most}: raise {NUMBER_OF.get(name, 'the number of classes')}, or correct them."
             )
+
+
+def taken(
+    features: Mapping[str, Feature], items: Mapping[str, Any], of: str = "items"
+) -> dict[str, Any]:
+    """What a model takes of a batch of items: its inputs, of which optional ones may be missing.
+
+    Raises:
+        UserError: another one is missing, or an id is out of range.
+    """
+    lacking = [name for name, f in features.items() if name not in items and not f.optional]
+    if lacking:
+        raise UserError(
+            f"The model needs {', '.join(lacking)} of {of}, found {', '.join(items) or 'none'}: "
+            "prepare them, or take a model that does without."
+        )
+    demand_ids(features, items, of)
+    return {name: items[name] for name in features if name in items}
 
 
 def example(features: Mapping[str, Feature]) -> dict[str, Array]:

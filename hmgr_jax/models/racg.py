@@ -206,6 +206,17 @@ class RACG(Model):
             codes |= self._cross().of_item(variables.params["cross"], nodes, mask)
         return codes, variables.stats
 
+    def relations(
+        self, variables: Variables, modality: str, items: Items
+    ) -> Float[Array, "B 1 N N"] | None:
+        """How much each node looks at each other one of its own item."""
+        if not self.intra_graph:
+            return None
+        tower = RegionTower(self) if modality == "image" else WordTower(self)
+        given = {"params": variables.params[modality]}
+        _, found = tower.apply(given, items, None, mutable="intermediates")
+        return found["intermediates"]["graph"]["weights"][0][:, None]
+
     # --- a pair -------------------------------------------------------------------------------
 
     def score(

@@ -24,10 +24,11 @@ from hmgr_jax.layers.linear import einsum
 from hmgr_jax.layers.masking import l2n, masked_mean
 from hmgr_jax.layers.matching import Attention, Matcher, Matching
 from hmgr_jax.layers.matching_blocks import in_blocks, regions_to_words, words_to_regions
-from hmgr_jax.layers.matching_groups import GroupMatcher, init_head
+from hmgr_jax.layers.matching_groups import GroupMatcher
 from hmgr_jax.layers.matching_pairs import attend_in_pairs, score_in_pairs
 from hmgr_jax.layers.matching_units import Unit
 from hmgr_jax.layers.reading_order import ORDERS
+from hmgr_jax.layers.reconstruction import init_head
 from hmgr_jax.layers.regions import EMBEDDINGS, SCALES
 from hmgr_jax.losses.centers import VARIANTS, center_hinge
 from hmgr_jax.losses.mined import Hardest
@@ -54,6 +55,8 @@ from hmgr_jax.models.resg_towers import Encoded, RegionTower, WordTower
 from hmgr_jax.shapes import Array, Float, Int, Tree
 
 DIRECTIONS = ("t2i", "i2t")
+HIDDEN = 32
+"""Width of the network over the cosines of groups."""
 CHOICES = {
     "region_scale": SCALES,
     "region_embedding": EMBEDDINGS,
@@ -65,20 +68,11 @@ CHOICES = {
     "center_variant": VARIANTS,
 }
 NOT_NEGATIVE = (
-    *("edge_dim", "region_hidden", "graph_layers", "neighbours", "text_window", "sharpness"),
-    *(
-        "object_classes",
-        "attribute_classes",
-        "slope",
-        "global_weight",
-        "margin",
-        "triplet_weight",
-        "center_weight",
-        "center_margin",
-    ),
-    "threshold_weight",
+    "object_classes attribute_classes region_hidden edge_dim graph_layers neighbours text_window "
+    "sharpness slope global_weight margin triplet_weight center_weight center_margin "
+    "threshold_weight"
 )
-AT_LEAST = {"dim": 1, "word_dim": 1, "groups": 1, **dict.fromkeys(NOT_NEGATIVE, 0)}
+AT_LEAST = {"dim": 1, "word_dim": 1, "groups": 1, **dict.fromkeys(NOT_NEGATIVE.split(), 0)}
 
 
 @dataclass(frozen=True)
@@ -157,7 +151,7 @@ class ReSG(Model):
                 "model.readout is none, so there are no vectors to centre: set model.center_weight "
                 f"to 0 (it is {self.center_weight})."
             )
-        if self.negative_threshold > self.positive_threshold:
+        if self.threshold_weight and self.negative_threshold > self.positive_threshold:
             raise UserError(
                 f"model.negative_threshold is {self.negative_threshold}, above the "
                 f"{self.positive_threshold} of model.positive_threshold: lower it."
@@ -191,11 +185,12 @@ class ReSG(Model):
         if ordered or (self.boxes and self._relations_of("image")):
             found["image"]["boxes"] = Feature((self.regions, 4), "float32", optional=not ordered)
         if self.text_graph and self.graph_layers:
-            kinds = self.relation_edges and self.text_edges == "dependency"
-            if kinds or self.text_support == "dependency":
-                found["text"]["heads"] = Feature((None,), "int32")
-            if kinds:
-                found["text"]["relations"] = Feature((None,), "int32")
+            edges = self.text_edges if self.relation_edges else "none"
+            sure = "dependency" in (self.text_support, edges)
+            if sure or "auto" in (self.text_support, edges):  # until the data decides
+                found["text"]["heads"] = Feature((None,), "int32", optional=not sure)
+            if edges in ("auto", "dependency"):
+                found["text"]["relations"] = Feature((None,), "int32", optional=edges == "auto")
         return found
 
     def classes(self) -> dict[str, int]:
@@ -238,7 +233,7 @@ class ReSG(Model):
         }
         if self.match == "groups":
             heads = zip(DIRECTIONS, k_heads, strict=True)
-            params["heads"] = {name: init_head(k, self.groups) for name, k in heads}
+            params["heads"] = {name: init_head(k, self.groups, HIDDEN) for name, k in heads}
         return Variables(params, None, None, tables)
 
     def encode(

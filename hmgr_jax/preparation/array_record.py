@@ -1,7 +1,8 @@
 """``prepare array-record``: records of a TFDS dataset, with all that opening it needs beside them.
 
 The folder is a builder directory of TFDS (``tfds.builder_from_directory``). Captions, ids and small
-arrays also lie beside the records in the layout of a SCAN folder, so that opening reads no record.
+arrays also lie beside the records in the layout of a SCAN folder, so that opening reads no record;
+word graphs lie there alone.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import tensorflow_datasets as tfds
 
 from hmgr_jax.data.record_features import DESCRIPTIONS
 from hmgr_jax.errors import UserError
-from hmgr_jax.preparation.plan import FEATURES, Chunk, Plan, SplitPlan
+from hmgr_jax.preparation.plan import FEATURES, Chunk, Plan
 from hmgr_jax.preparation.plans import demand
 from hmgr_jax.preparation.progress import Bar
 from hmgr_jax.preparation.row_file import RowFile
@@ -62,7 +63,7 @@ def _arrays(plan: Plan) -> Plan:
     splits = {}
     for name, split in plan.splits.items():
         kept = {end: array for end, array in split.arrays.items() if end != FEATURES}
-        splits[name] = SplitPlan(split.ids, split.captions, kept)
+        splits[name] = dataclasses.replace(split, arrays=kept)
     return dataclasses.replace(plan, splits=splits)
 
 

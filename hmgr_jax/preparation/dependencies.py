@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hmgr_jax.data.captions import read_lines
 from hmgr_jax.data.conllu import Sentence
-from hmgr_jax.data.text_graph import PARSER, parse
+from hmgr_jax.data.text_graph import PARSER, find_word_graphs, parse, read_word_graphs
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation import manifest
 from hmgr_jax.training.workdir import write_text_atomic
@@ -23,17 +23,41 @@ def write(root: Path, splits: str | None, parser: str | None) -> Iterator[tuple[
     Raises:
         UserError: no captions, a file that cannot be read, or no parser.
     """
-    names = splits.split(",") if splits else _found(root)
-    for name in names:
+    for name in _names(root, splits):
         captions = read_lines(root / f"{name}{ENDING}")
-        out = root / f"{name}_caps.conllu"
+        out = root / f"{name}{manifest.GRAPHS}"
         sentences = parse(captions, parser or PARSER)
         write_text_atomic(out, "".join(_block(sentence) for sentence in sentences))
         manifest.add(root, out.name)
         yield out, len(captions)
 
 
-def _found(root: Path) -> list[str]:
+def check(root: Path, splits: str | None) -> Iterator[tuple[Path, int, bool]]:
+    """Hold the files of every split of ``root``, or of those named, against the captions.
+
+    Where all fit, they are listed in the manifest, if there is one: yields (file, captions,
+    whether it is listed).
+
+    Raises:
+        UserError: a file is missing, or has a sentence that is not its caption; none is listed.
+    """
+    texts = {name: root / f"{name}{ENDING}" for name in _names(root, splits)}
+    files = find_word_graphs(texts)
+    if not files:
+        raise UserError(
+            f"{root} holds no {next(iter(texts))}{manifest.GRAPHS} to check: put the files there, "
+            "or leave --check out to parse the captions."
+        )
+    counts = {
+        name: len(read_word_graphs(path, read_lines(texts[name]))) for name, path in files.items()
+    }
+    for name, path in files.items():
+        yield path, counts[name], manifest.add(root, path.name)
+
+
+def _names(root: Path, splits: str | None) -> list[str]:
+    if splits:
+        return splits.split(",")
     names = sorted(path.name.removesuffix(ENDING) for path in root.glob(f"*{ENDING}"))
     if not names:
         raise UserError(

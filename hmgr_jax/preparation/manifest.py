@@ -1,7 +1,8 @@
 """``manifest.json``: counts, sizes and sha256 of a prepared folder, written last and checked.
 
 It holds nothing that differs between two preparations of the same data (no times, no paths): its
-own sha256 is the fingerprint that runs remember (`hmgr_jax.data.fingerprint`).
+own sha256 is the fingerprint that runs remember (`hmgr_jax.data.fingerprint`) while it lists all
+that they read.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from hmgr_jax.training.workdir import write_json_atomic
 MANIFEST = "manifest.json"
 PREPARED = "prepared.json"
 """What made a folder: command, options, versions; not listed in the manifest."""
+GRAPHS = "_caps.conllu"
 FORMAT = 1
 _BLOCK = 8 << 20
 
@@ -70,9 +72,11 @@ def verify(folder: Path) -> str:
     files = _read(folder)
     for name in sorted(path.name for path in folder.iterdir()):
         if name not in files and name not in (MANIFEST, PREPARED) and not name.startswith("."):
+            graphs = f"have prepare dependencies --root {folder} --check list it"
             raise UserError(
                 f"{folder / name} is not in {MANIFEST}, so its contents are vouched for by "
-                "nothing: move it away or prepare again."
+                "nothing: "
+                f"{graphs if name.endswith(GRAPHS) else 'prepare again'}, or move it away."
             )
     for name, entry in files.items():
         path = folder / name
@@ -95,16 +99,17 @@ def verify(folder: Path) -> str:
     return f"{folder} is as its manifest says: {len(files)} files, {total:,} bytes."
 
 
-def add(folder: Path, name: str) -> None:
-    """List the file ``name``, made since, where ``folder`` has a manifest; written last, whole."""
+def add(folder: Path, name: str) -> bool:
+    """List the file ``name``, made since, whole or not at all; False where there is no manifest."""
     path = folder / MANIFEST
     if not path.is_file():
-        return
+        return False
     files = _read(folder)
     size = (folder / name).stat().st_size
     files[name] = {"bytes": size, "sha256": _sha256(folder / name, lambda _: None)}
     found = json.loads(path.read_text("utf-8"))
     write_json_atomic(path, found | {"files": dict(sorted(files.items()))})
+    return True
 
 
 def made_by(folder: Path) -> str | None:

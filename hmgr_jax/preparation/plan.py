@@ -54,6 +54,8 @@ class SplitPlan:
     captions: Sequence[Sequence[str]]
     arrays: Mapping[str, Array]
     """{ending: array}: ``ims`` is written to ``{split}_ims.npy``; the first is the features."""
+    graphs: Path | None = None
+    """CoNLL-U file of the captions in this order, which is copied."""
 
     def __len__(self) -> int:
         return len(self.ids)

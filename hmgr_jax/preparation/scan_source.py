@@ -1,4 +1,7 @@
-"""SCAN, VSRN and IMRAM folders: checked, repeated rows dropped, in float16."""
+"""SCAN, VSRN and IMRAM folders: checked, repeated rows dropped, in float16.
+
+Word graphs are copied: captions keep their order.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from hmgr_jax.data.scan_files import (
     find_split,
     pair_captions,
 )
+from hmgr_jax.data.text_graph import find_word_graphs, read_word_graphs
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation.plan import (
     BOXES,
@@ -111,8 +115,12 @@ def plan_scan(
     demand_files(root, names)
     found = {name: _open(root, name, captions_per_image) for name in names}
     _demand_alike(found)
-    plans = {name: _plan(split, captions_per_image) for name, split in found.items()}
+    graphs = find_word_graphs({name: split.files.captions for name, split in found.items()})
+    plans = {
+        name: _plan(split, captions_per_image, graphs.get(name)) for name, split in found.items()
+    }
     paths = [path for split in found.values() for path in split.files.paths()]
+    paths += graphs.values()
     about: dict[str, Any] = {
         "command": "scan",
         "options": {"splits": names, "captions_per_image": captions_per_image},
@@ -138,7 +146,7 @@ def _open(root: Path, name: str, per_image: int | None) -> _Split:
     return _Split(files, rows, counts, kept, np.append(kept[1:], len(rows)))
 
 
-def _plan(split: _Split, per_image: int | None) -> SplitPlan:
+def _plan(split: _Split, per_image: int | None, graphs: Path | None) -> SplitPlan:
     _, images = pair_captions(split.files, len(split.rows), per_image)
     captions: list[list[str]] = [[] for _ in split.kept]
     for image, sentence in zip(images.tolist(), split.files.sentences, strict=True):
@@ -149,7 +157,9 @@ def _plan(split: _Split, per_image: int | None) -> SplitPlan:
         arrays[name] = beside(name, regions)
     ids = split.files.ids
     names = [ids[row] if ids else str(row) for row in split.kept.tolist()]
-    return SplitPlan(names, captions, arrays)
+    if graphs:
+        read_word_graphs(graphs, split.files.sentences)  # which refuses what does not fit
+    return SplitPlan(names, captions, arrays, graphs)
 
 
 def _demand_alike(found: Mapping[str, _Split]) -> None:

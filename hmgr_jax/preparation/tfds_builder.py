@@ -6,7 +6,7 @@
     tfds.data_source("retrieval_records:1.0.0", data_dir="TFDS", split="train")
 
 ``python -m hmgr_jax.prepare array-record`` writes the same records, goes on where it was stopped,
-and puts captions and a manifest beside them.
+and puts captions, word graphs and a manifest beside them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,13 @@ class RetrievalRecords(tfds.core.ShardBasedBuilder):
     ) -> None:
         if isinstance(source, str | Path):
             source = plan_folder(Path(source), None, captions_per_image)
+            if any(split.graphs for split in source.splits.values()):
+                warnings.warn(
+                    "records hold no word graphs, so those of the folder are not carried; "
+                    "prepare array-record puts them beside the records",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
         self.plan = source
         super().__init__(file_format=file_format, **options)
 
@@ -131,7 +139,7 @@ def plan_folder(root: Path, splits: list[str] | None, captions_per_image: int | 
             )
         dtype = plan.source.splits[name].rows.dtype  # type: ignore[attr-defined]
         first = split.arrays[FEATURES]._replace(dtype=dtype)
-        kept[name] = SplitPlan(split.ids, split.captions, {**split.arrays, FEATURES: first})
+        kept[name] = dataclasses.replace(split, arrays={**split.arrays, FEATURES: first})
     _demand_alike(root, kept)
     return dataclasses.replace(plan, splits=kept, about={**plan.about, "command": "array-record"})
 

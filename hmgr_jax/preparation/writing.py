@@ -192,7 +192,7 @@ def _each(files: Files) -> Iterator[RowFile]:
 
 
 def _write_texts(folder: Path, plan: Plan) -> list[str]:
-    """Captions and ids of every split; the names of the files."""
+    """Captions, ids and word graphs of every split; the names of the files."""
     names = []
     for name, split in plan.splits.items():
         pairs = list(zip(split.ids, split.captions, strict=True))
@@ -202,6 +202,9 @@ def _write_texts(folder: Path, plan: Plan) -> list[str]:
         for end, lines in texts.items():
             write_text_atomic(folder / f"{name}_{end}.txt", "".join(f"{x}\n" for x in lines))
             names.append(f"{name}_{end}.txt")
+        if split.graphs:
+            names.append(f"{name}{manifest.GRAPHS}")
+            write_text_atomic(folder / names[-1], split.graphs.read_bytes().decode("utf-8"))
     return names
 
 

@@ -63,7 +63,15 @@ class FadedPicture:
         share = np.clip(self.heat(weights) / full, 0, 1)[..., None]
         return np.rint(self._pale + share * (self._colours - self._pale)).astype(np.uint8)
 
-    def draw(self, axes: Axes, weights: np.ndarray, full: float, *, label: bool = True) -> None:
+    def draw(
+        self,
+        axes: Axes,
+        weights: np.ndarray,
+        full: float,
+        *,
+        frame: bool = True,
+        label: bool = True,
+    ) -> None:
         """Draw it with the region of the highest weight framed, its weight beside."""
         tall, wide = self.size
         axes.imshow(self.faded(weights, full), interpolation="antialiased")
@@ -72,9 +80,10 @@ class FadedPicture:
             for box in boxes:
                 axes.add_patch(_frame(box, LINES, 0.6))
         best = int(np.argmax(weights))
-        axes.add_patch(_frame(boxes[best], "white", 3.0))
-        axes.add_patch(_frame(boxes[best], FRAME, 1.6))
-        if label:
+        if frame:
+            axes.add_patch(_frame(boxes[best], "white", 3.0))
+            axes.add_patch(_frame(boxes[best], FRAME, 1.6))
+        if frame and label:
             self._label(axes, boxes[best], float(weights[best]))
         axes.set(xticks=[], yticks=[], xlim=(-0.5, wide - 0.5), ylim=(tall - 0.5, -0.5))
         axes.spines[:].set_color("#bbbbbb")

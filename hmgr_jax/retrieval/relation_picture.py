@@ -13,8 +13,9 @@ from matplotlib.patches import FancyArrowPatch
 from hmgr_jax.retrieval.explanation import Edge, PairExplanation
 from hmgr_jax.retrieval.faded_picture import FadedPicture
 
-WIDTH, HEAD, WORDS, MARGIN = 13.0, 0.8, 2.4, 0.3
+WIDTH, HEAD, WORDS, MARGIN = 13.0, 1.0, 2.4, 0.3
 """Inches: of the page, its head, the rows of words, and its borders."""
+LEGEND = "An arrow points at the node that takes; the thicker, the more of what it takes."
 SHOWN = {"image": 10, "text": 12}
 """Edges drawn of each layer."""
 LETTERS, LONGEST = 110, 14
@@ -49,6 +50,8 @@ def draw_relations(
         parse_math=False,
     )  # fmt: skip
 
+    figure.text(MARGIN / WIDTH, 1 - 0.36 / height, LEGEND, va="top", fontsize=9, color="#495057")
+
     def axes(layer: int, top: float, tall: float) -> Axes:
         left = MARGIN + layer * (column + MARGIN)
         where = left / WIDTH, 1 - (top + tall) / height, column / WIDTH, tall / height
@@ -76,7 +79,7 @@ def _draw_regions(axes: Axes, faded: FadedPicture, edges: Sequence[Edge]) -> Non
     corners = faded.boxes * size - 0.5
     middle = (corners[:, :2] + corners[:, 2:]) / 2
     if joined.any():
-        faded.draw(axes, joined, 1.0, label=False)
+        faded.draw(axes, joined, 1.0, frame=False)
     for edge in reversed(edges):
         _arrow(axes, middle[edge.source], middle[edge.to], edge.weight, ARROW, 0.15)
     for node in np.flatnonzero(joined):

@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 
 from hmgr_jax.data.captions import CaptionSource
 from hmgr_jax.data.open import open_data
+from hmgr_jax.data.sentences import open_sentences
 from hmgr_jax.data.split import DataSet, Items, Split
-from hmgr_jax.data.text_graph import parsed_arcs
 from hmgr_jax.data.tokens import tokenize
 from hmgr_jax.data.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
@@ -176,8 +176,7 @@ class Retriever:
                 RuntimeWarning,
                 stacklevel=3,
             )
-        arcs = parsed_arcs(items) if "heads" in self.model.inputs()["text"] else None
-        return CaptionSource(tokens, self.vocabulary, max_words=limit, arcs=arcs)
+        return open_sentences(items, self.vocabulary, self.model.inputs()["text"], limit)
 
     def score(self, a: tuple[str, Any], b: tuple[str, Any]) -> np.ndarray:
         """Score matrix of (modality, codes) with (modality, codes), higher is better."""

@@ -18,7 +18,7 @@ from hmgr_jax.data.pipeline import BUCKETS, eval_batches
 from hmgr_jax.data.split import Source, Split
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.metrics.protocols import evaluate_all
-from hmgr_jax.models.base import Model, Variables, demand_ids
+from hmgr_jax.models.base import Model, Variables, taken
 from hmgr_jax.retrieval.all_pairs import Bucket, Progress, score_matrix
 from hmgr_jax.retrieval.room import code_bytes, demand_room
 from hmgr_jax.retrieval.shared_rows import in_shares
@@ -73,10 +73,8 @@ class Evaluator:
         self, variables: Variables, modality: str, items: Tree, numbers: np.ndarray
     ) -> Codes:
         """Codes (on the host) of one batch, whose size the number of devices divides."""
-        wanted = self.model.inputs()[modality]
-        items = {name: items[name] for name in wanted if name in items}
-        demand_ids(wanted, items)
-        items = shard(self.mesh, items)
+        wanted = taken(self.model.inputs()[modality], items, f"{modality} items")
+        items = shard(self.mesh, wanted)
         return jax.device_get(self._encoders[modality](variables, items, numbers))
 
     def encode(self, variables: Variables, modality: str, source: Source) -> Codes | list[Bucket]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from hmgr_jax.data.split import DataSet, Split
 from hmgr_jax.data.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 from hmgr_jax.models import get_model
-from hmgr_jax.models.base import Feature, Model, Plan, demand_ids
+from hmgr_jax.models.base import NUMBER_OF, Feature, Model, Plan, taken
 from hmgr_jax.training.check import check, check_parts
 from hmgr_jax.training.optimizer import Optimizer, Schedule, Stage
 from hmgr_jax.training.parallel import MappedAxis, make_mesh, map_step
@@ -28,6 +28,12 @@ from hmgr_jax.training.pretrained import pretrained, untrained
 from hmgr_jax.training.state import State
 from hmgr_jax.training.step import device_step, init_state
 from hmgr_jax.training.warm_start import warm_start
+
+SPOKEN = dict.fromkeys(("heads", "relations"), "word graphs")
+PARSED = (
+    "give a _caps.conllu file beside the captions of every split (python -m hmgr_jax.prepare "
+    "dependencies makes them), or leave model.text_support and model.text_edges at auto."
+)
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,9 @@ class Experiment:
             for m, of in wanted.items()
         }
         each = [
-            f"no {' and no '.join(names)} of {m} items" for m, names in lacking.items() if names
+            f"no {' and no '.join(_spoken(names))} of {m} items"
+            for m, names in lacking.items()
+            if names
         ]
         data = f"The data has {' and '.join(each)}: {c.name} goes without." if each else ""
         return " ".join(filter(None, [data, untrained(self.model, self.config.init)]))
@@ -140,9 +148,7 @@ class Experiment:
     def for_model(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """What the step takes of a batch: the model's inputs and the row."""
         wanted = self.model.inputs()
-        found = {m: {k: batch[m][k] for k in wanted[m] if k in batch[m]} for m in wanted}
-        for m, items in found.items():
-            demand_ids(wanted[m], items)
+        found = {m: taken(wanted[m], batch[m], f"{m} items") for m in wanted}
         return {**found, "row": batch["row"]}
 
 
@@ -170,6 +176,7 @@ def build(config: ConfigDict, vocabulary: Vocabulary | None = None) -> Experimen
         features=item_shapes(train),
     )
     experiment = Experiment(config, data, make_model(config, plan), plan, mesh)
+    _demand_known_classes(experiment.model, data)
     check_parts(config, experiment.model.parts())
     return experiment
 
@@ -191,10 +198,10 @@ def make_model(config: ConfigDict, plan: Plan) -> Model:
     try:
         model = model.fit_to(plan)
     except KeyError as error:  # a size is taken from an input that the data does not have
-        found = "; ".join(f"{m}: {', '.join(of)}" for m, of in plan.features.items())
+        has = "; ".join(f"{m}: {', '.join(of)}" for m, of in plan.features.items())
         raise UserError(
             f"{config.model.name} needs {error.args[0]} of its items, but the data has only "
-            f"{found}: give other data (data.source), or a system that reads this."
+            f"{has}: give other data (data.source), or a system that reads this."
         ) from None
     words = getattr(model, "vocabulary_size", plan.vocabulary_size)
     if words < plan.vocabulary_size:
@@ -207,12 +214,37 @@ def make_model(config: ConfigDict, plan: Plan) -> Model:
         lacking = [n for n, feature in wanted.items() if n not in found and not feature.optional]
         if lacking:
             raise UserError(
-                f"{config.model.name} needs {', '.join(lacking)} of each {modality}, but the data "
-                f"has only {', '.join(found) or 'none'}: prepare them, or switch off what needs "
-                "them."
+                f"{config.model.name} needs {', '.join(_spoken(lacking))} of each {modality}, but "
+                f"the data has only {', '.join(_spoken(found)) or 'none'}: "
+                + ("" if "heads" in lacking else "prepare them, or ")
+                + (PARSED if "heads" in lacking else "switch off what needs them.")
             )
         _demand_shapes(config.model.name, modality, wanted, found)
     return model
+
+
+def _spoken(names: Iterable[str]) -> list[str]:
+    """Inputs as people call them, each once."""
+    return list(dict.fromkeys(SPOKEN.get(name, name) for name in names))
+
+
+def _demand_known_classes(model: Model, data: DataSet) -> None:
+    """Refuse ids in the files that the model has no row for, before any step is made."""
+    for role, split in data.splits.items():
+        for m, wanted in model.inputs().items():
+            more = getattr(split.sources[m], "more", {})
+            for name, feature in wanted.items():
+                if feature.below is None or name not in more:
+                    continue
+                bad = np.flatnonzero((more[name] >= feature.below).any(axis=1))
+                if len(bad):
+                    item, most = split.ids[m][int(bad[0])], int(more[name][bad[0]].max())
+                    raise UserError(
+                        f"{name} of the {role} {m} {item} reach {most}, where ids from -1 (none) "
+                        f"to {feature.below - 1} were expected: set "
+                        f"{NUMBER_OF.get(name, 'the number of classes')} to as many classes as "
+                        "there are, or correct the file."
+                    )
 
 
 def _demand_shapes(

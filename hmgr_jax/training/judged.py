@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from hmgr_jax.data.captions import CaptionSource
 from hmgr_jax.data.judgments import Judgments, image_name, read_judgments
+from hmgr_jax.data.sentences import open_sentences
 from hmgr_jax.data.split import Split
-from hmgr_jax.data.tokens import tokenize
 from hmgr_jax.data.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 from hmgr_jax.metrics.graded import rank_correlation, rater_agreement
@@ -56,9 +55,9 @@ class Judged:
             data: the ``data`` part of the configuration, which bounds the length of a caption.
             vocabulary: of the model.
         """
-        tokens = [tokenize(text) for text in self.captions.values()]
+        wanted = evaluator.model.inputs()["text"]
         limit = max(1, min(data.max_words, max(data.buckets) - 2))  # with <start> and <end>
-        source = CaptionSource(tokens, vocabulary, max_words=limit)
+        source = open_sentences([*self.captions.values()], vocabulary, wanted, limit)
         images = evaluator.encode(variables, "image", self.split.sources["image"])
         captions = evaluator.encode(variables, "text", source)
         return evaluator.scores(variables, "image", images, "text", captions)

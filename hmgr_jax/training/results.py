@@ -104,7 +104,12 @@ def finish(
     people = judged.open_judged(config.eval, splits["test"])
     if people:
         words = experiment.data.vocabulary
-        metrics |= people.metrics(people.scores(evaluator, variables, config.data, words))
+        scores = people.scores(evaluator, variables, config.data, words)
+        try:
+            metrics |= people.metrics(scores)
+        except UserError as error:  # all scores are equal: the recalls of hours are worth keeping
+            warnings.warn(f"no rank correlations: {error}", RuntimeWarning, stacklevel=2)
+            people = None
     found = record(
         config,
         protocols=config.eval.protocols,

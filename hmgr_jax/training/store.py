@@ -43,7 +43,7 @@ def open_manager(
     directory: Path, policy: NewestAndBest, *, read_only: bool
 ) -> ocp.CheckpointManager:
     """Open ``directory`` and read the metrics of its steps into ``policy``."""
-    logging.getLogger("absl").addFilter(_without_trace)
+    logging.getLogger("absl").addFilter(_in_a_word)
     logging.getLogger("asyncio").addFilter(_told_once)
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
     meta = ocp.JsonCheckpointHandler()
@@ -125,11 +125,14 @@ def _anywhere() -> Sharding:
     return NamedSharding(Mesh(np.asarray(jax.devices()), ("all",)), PartitionSpec())
 
 
-def _without_trace(record: logging.LogRecord) -> bool:
-    """Log filter: Orbax prints the trace of every error that it raises a moment later as well."""
+def _in_a_word(record: logging.LogRecord) -> bool:
+    """Log filter: Orbax prints the trace of every error that it raises a moment later as well.
+
+    It also warns where a save is waited for, which we do on purpose: a busy disk is no mistake.
+    """
     if "orbax" in record.pathname:
         record.exc_info = None
-    return True
+    return not str(record.msg).startswith("Waiting for previous save")
 
 
 def _told_once(record: logging.LogRecord) -> bool:

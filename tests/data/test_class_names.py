@@ -42,7 +42,10 @@ def test_vectors_that_were_learnt(tmp_path):
     """Words that captions do not hold have none; the mean of those that do is the class's."""
     words = np.arange(12, dtype=np.float32).reshape(6, 2)
     names = [["zebra"], ["fire", "hydrant"], ["dog", "hydrant"]]
-    have, vectors = class_vectors(names, SimpleNamespace(vectors="captions"), OPENED, words)
+    with pytest.warns(
+        RuntimeWarning, match="2 of 3 class names have a vector, by the words of the c"
+    ):
+        have, vectors = class_vectors(names, SimpleNamespace(vectors="captions"), OPENED, words)
     np.testing.assert_array_equal(have, [1, 2])
     np.testing.assert_array_equal(vectors, [[10, 11], [9, 10]])
 
@@ -54,6 +57,28 @@ def test_vectors_of_a_file_know_words_that_captions_do_not_hold(tmp_path):
     have, vectors = class_vectors([["zebra"], ["fire", "hydrant"]], data, OPENED, None)
     np.testing.assert_array_equal(have, [0, 1])
     np.testing.assert_array_equal(vectors, [[1, 2], [4, 5]])
+
+
+def test_words_that_a_file_does_not_hold_have_no_vector(tmp_path):
+    """Though the reader gives them a small random one."""
+    file = tmp_path / "glove.txt"
+    file.write_text("hydrant 5 6\ndog 1 2\n")
+    names = [["zebra"], ["fire", "hydrant"], ["dog"]]
+    with pytest.warns(RuntimeWarning, match=r"2 of 3 class names .*glove.txt: the others begin"):
+        have, vectors = class_vectors(names, SimpleNamespace(vectors=str(file)), OPENED, None)
+    np.testing.assert_array_equal(have, [1, 2])
+    np.testing.assert_array_equal(vectors, [[5, 6], [1, 2]])
+    assert vectors.dtype == np.float32
+
+
+def test_names_none_of_which_has_a_vector_are_refused(tmp_path):
+    file = tmp_path / "glove.txt"
+    file.write_text("hund 5 6\n")
+    with pytest.raises(UserError, match=r"None of the 1 class names has a word of .*glove.txt"):
+        class_vectors([["dog"]], SimpleNamespace(vectors=str(file)), OPENED, None)
+    words = np.ones((6, 2), np.float32)
+    with pytest.raises(UserError, match="None of the 2 class names has a word of the captions"):
+        class_vectors([["a"], ["b"]], SimpleNamespace(vectors="captions"), OPENED, words)
 
 
 def test_names_without_vectors_are_refused():

@@ -109,6 +109,21 @@ def test_relations_by_name():
     assert RELATIONS[relation_number("vocative")] == "dep"
 
 
+def ranged(ident):
+    return block(*DOG, text="A dog runs .", ranges=[(2, ident, "dog")])
+
+
+def test_blocks_of_comments_alone(tmp_path):
+    """A file may begin or end with them, and have them between sentences."""
+    path = tmp_path / "train_caps.conllu"
+    text = block(*DOG, text="A dog runs .")
+    path.write_text(
+        f"# of a corpus\n# made by hand\n\n{text}# between\n\n\n{text}# the end", "utf-8"
+    )
+    assert [sentence.line for sentence in read_conllu(path)] == [4, 13]
+    assert len(read_word_graphs(path, ["A dog runs ."] * 2)) == 2
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -120,6 +135,22 @@ def test_relations_by_name():
         (block(*DOG).replace("\t_\t_\n", "\t_\n"), ":1 has 9 columns where CoNLL-U has 10"),
         (block(("a", 7, "det")), ":1 has the head 7, but the sentence has 1 words"),
         (block(("a", "_", "det")), ":1 has '_' where the number of a word or of its head"),
+        (
+            block(*DOG).replace("2\tdog\t_\t_\t_\t_\t3", "2\tdog\t_\t_\t_\t_\t2"),
+            ":2 has the word 2 as its own head",
+        ),
+        (block(("a", "9" * 10, "det")), ":1 has a number of 10 digits where that of a word"),
+        (block(("a", "9" * 9, "det")), ":1 has the head 999999999, but the sentence has 1 words"),
+        (block(("a", "9" * 5000, "det")), ":1 has a number of 5000 digits"),
+        (
+            ranged("5-9"),
+            ":3 has the range 5-9, but the words of the sentence are numbered from 1 to 4",
+        ),
+        (ranged("4-5"), ":3 has the range 4-5, but the words"),
+        (ranged("0-0"), ":3 has the range 0-0, but the words"),
+        (ranged("3-1"), ":3 has the range 3-1, but the words"),
+        (ranged("1-" + "9" * 5000), ":3 has a number of 5000 digits"),
+        (ranged("1-"), ":3 has '' where the number of a word"),
     ],
 )
 def test_refused(tmp_path, text, sentence):

@@ -41,6 +41,15 @@ def test_all_neighbours_are_the_dense_graph():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("neighbours", [4, 5])
+def test_as_many_neighbours_as_there_are_nodes_are_the_dense_graph(neighbours):
+    """The second item has four; the choice is made, and with five padding would be chosen too."""
+    dense, few = run(), run(neighbours=neighbours)
+    for a, b in zip(dense, few, strict=True):
+        np.testing.assert_array_equal(a[1, :4], b[1, :4])
+    assert not np.allclose(dense[0][0], few[0][0])
+
+
 def test_neighbours_are_the_strongest():
     _, dense = run()
     _, weights = run(neighbours=2)

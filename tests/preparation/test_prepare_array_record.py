@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from preparing import FEATURES, REGIONS, boxes, opened, prepare, values
 from tensorflow_datasets.proto import tf_example_pb2
-from test_prepare_scan import write
+from test_prepare_scan import chained, write
 from tiny_run import files
 
 from hmgr_jax.data.vocabulary import MARKS, Vocabulary
@@ -250,6 +250,23 @@ def test_ragged_folders_are_carried(source, tmp_path):
                 np.testing.assert_array_equal(got[name], array)
     assert read(out)[1]["count"] == 2
     assert read(out)[1]["labels"].tolist() == [7, 7, -1, -1]
+
+
+def test_word_graphs_lie_beside_the_records(source, tmp_path):
+    """Records hold none: who reads these alone goes without, and the builder alone says so."""
+    from hmgr_jax.data.records import open_array_record, open_tfds
+
+    out = tmp_path / "out"
+    assert prepare(*command(chained(source), out)) == 0
+    assert prepare("--verify", out) == 0
+    options = {"splits": {"train": "train", "dev": "dev"}, "vocabulary": VOCABULARY}
+    want = opened(source, "train", "dev")["train"].sources["text"].gather(np.arange(10))
+    found = open_array_record(out, **options).splits["train"].sources["text"].gather(np.arange(10))
+    np.testing.assert_array_equal(found["heads"], want["heads"])
+    texts = open_tfds(str(out), "", **options).splits["train"].sources["text"]
+    assert "heads" not in texts.gather(np.arange(10))
+    with pytest.warns(RuntimeWarning, match="records hold no word graphs"):
+        RetrievalRecords(source=source, data_dir=tmp_path)
 
 
 def test_the_builder_alone(source, tmp_path):

@@ -1,16 +1,19 @@
 """``prepare dependencies``: spaCy where it is installed (here one that knows a single rule)."""
 
+import hashlib
 import json
 import sys
 import types
 
 import pytest
 from preparing import prepare
+from test_prepare_scan import chained
 from tiny_run import scan_folder
 
 from hmgr_jax.data import text_graph
 from hmgr_jax.data.scan import open_scan
 from hmgr_jax.data.text_graph import parsed_arcs
+from hmgr_jax.errors import UserError
 
 
 class Token:
@@ -83,18 +86,33 @@ def test_a_prepared_folder_stays_whole(spacy, tmp_path):
     assert prepare("--verify", out) == 0
 
 
+BY_HAND = ("en_core_web_sm", "by hand", "spaCy's model releases")
+
+
 def test_without_a_parser(monkeypatch, tmp_path, refused):
     root = scan_folder(tmp_path / "data")
     monkeypatch.setitem(sys.modules, "spacy", None)
     text_graph._parser.cache_clear()
-    refused("need spaCy, which is not installed", "dependencies", "--root", root)
+    told = ("need spaCy, which is not installed: pip install '.[parse]'", "CoNLL-U", *BY_HAND)
+    refused(told, "dependencies", "--root", root)
     assert not list(root.glob("*.conllu"))
+    with pytest.raises(UserError) as refusal:
+        parsed_arcs(["a red dog"])
+    sentence = str(refusal.value)
+    assert sentence.startswith("Word graphs of sentences of your own need spaCy")
+    assert all(part in sentence for part in ("pip install '.[parse]'", *BY_HAND))
+    assert "CoNLL-U" not in sentence
 
 
 def test_what_else_is_refused(spacy, tmp_path, refused):
     root = scan_folder(tmp_path / "data")
     unknown = ("dependencies", "--root", root, "--parser", "xx_none")
-    refused("spaCy's model xx_none is not installed, and nothing is downloaded", *unknown)
+    told = ("spaCy's model xx_none, which is not installed, and nothing is downloaded", *BY_HAND)
+    refused((*told, "CoNLL-U"), *unknown)
+    with pytest.raises(UserError) as refusal:
+        parsed_arcs(["a red dog"], "xx_none")
+    assert all(part in str(refusal.value) for part in told)
+    assert "CoNLL-U" not in str(refusal.value)
     refused("--root is missing", "dependencies")
     refused("holds no file that ends in _caps.txt", "dependencies", "--root", tmp_path)
     refused("There is no flag '--rot'; did you mean --root?", "dependencies", "--rot", root)
@@ -103,3 +121,56 @@ def test_what_else_is_refused(spacy, tmp_path, refused):
 def test_sentences_of_a_search(spacy):
     (arcs,) = parsed_arcs(["a red dog"])
     assert arcs.heads == (-1, 0, 0)
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """A prepared folder without word graphs."""
+    out = tmp_path / "out"
+    assert prepare("scan", "--source", scan_folder(tmp_path / "data"), "--out", out) == 0
+    return out
+
+
+def test_files_made_by_hand_are_checked_and_listed(prepared, capsys, refused):
+    plain = open_scan(prepared).fingerprint
+    chained(prepared)
+    unlisted = open_scan(prepared).fingerprint
+    refused((".conllu is not in manifest.json", "--check list it"), "--verify", prepared)
+    assert prepare("dependencies", "--root", prepared, "--check") == 0
+    told = f"{prepared / 'train_caps.conllu'} fits its 48 captions, and is listed in the manifest."
+    assert told in capsys.readouterr().out
+    assert prepare("--verify", prepared) == 0
+    listed = open_scan(prepared).fingerprint
+    manifest = (prepared / "manifest.json").read_bytes()
+    assert listed == hashlib.sha256(manifest).hexdigest()
+    assert len({plain, unlisted, listed}) == 3
+    path = prepared / "dev_caps.conllu"
+    path.write_text(path.read_text().replace("\tdep\t", "\tdet\t"))
+    refused("dev_caps.conllu has sha256", "--verify", prepared)
+    assert prepare("dependencies", "--root", prepared, "--check") == 0
+    assert prepare("--verify", prepared) == 0
+    assert open_scan(prepared).fingerprint != listed
+
+
+def test_a_raw_folder_is_checked_too(tmp_path, capsys):
+    root = scan_folder(tmp_path / "data")
+    chained(root)
+    assert prepare("dependencies", "--root", root, "--check", "--splits", "dev") == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{root / 'dev_caps.conllu'} fits its ")
+    assert line.endswith(" captions.")
+    assert not (root / "manifest.json").exists()
+
+
+def test_files_that_do_not_fit_are_not_listed(prepared, refused):
+    check = ("dependencies", "--root", prepared, "--check")
+    refused("holds no dev_caps.conllu to check", *check)
+    refused("--parser has no say", *check, "--parser", "en_core_web_sm")
+    before = (prepared / "manifest.json").read_bytes()
+    chained(prepared)
+    path = prepared / "train_caps.conllu"
+    path.write_text(path.read_text().replace("picture 0", "picture 1"))
+    refused("the sentence of caption 1, reads 'picture 1", *check)
+    path.unlink()
+    refused("has no counterpart train_caps.conllu", *check)
+    assert (prepared / "manifest.json").read_bytes() == before

@@ -22,6 +22,20 @@ def write(root, split, numbers, *, times=1, dtype=np.float32, kind="ims", with_b
     return root
 
 
+def chained(root):
+    """Word graphs of every split, each word on the one before it."""
+    for path in sorted(root.glob("*_caps.txt")):
+        blocks = []
+        for caption in path.read_text("utf-8").splitlines():
+            rows = [
+                "\t".join([str(k + 1), word, *"____", str(k), "dep", "_", "_"])
+                for k, word in enumerate(caption.split())
+            ]
+            blocks.append("\n".join([f"# text = {caption}", *rows]) + "\n\n")
+        path.with_suffix(".conllu").write_text("".join(blocks), "utf-8")
+    return root
+
+
 @pytest.fixture
 def source(tmp_path):
     """Train stored once, dev stored once a caption, as SCAN does; float32."""
@@ -89,6 +103,36 @@ def test_only_the_splits_asked_for(source, tmp_path):
     assert prepare("scan", "--source", source, "--out", tmp_path / "o", "--splits", "dev") == 0
     assert not (tmp_path / "o" / "train_ims.npy").exists()
     assert len(opened(tmp_path / "o", "dev")["dev"]) == 4
+
+
+def test_word_graphs_are_carried(source, tmp_path, refused):
+    """Byte for byte: captions keep their order."""
+    path = chained(source) / "dev_caps.conllu"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    out = tmp_path / "out"
+    assert prepare("scan", "--source", source, "--out", out) == 0
+    for name in ("train", "dev"):
+        carried = (out / f"{name}_caps.conllu").read_bytes()
+        assert carried == (source / f"{name}_caps.conllu").read_bytes()
+    listed = json.loads((out / "manifest.json").read_text())["files"]
+    assert {"train_caps.conllu", "dev_caps.conllu"} <= listed.keys()
+    assert prepare("--verify", out) == 0
+    item = opened(out, "train", "dev")["dev"].sources["text"].gather(np.array([3]))
+    assert item["heads"].tolist() == [[0, 0, 1, 2, 3, 4, 6]]
+    assert prepare("scan", "--source", out, "--out", tmp_path / "again") == 0
+    assert (tmp_path / "again/manifest.json").read_bytes() == (out / "manifest.json").read_bytes()
+    path.write_bytes(path.read_bytes().replace(b"\tdep\t", b"\tdet\t"))
+    refused("exists and is not this preparation", "scan", "--source", source, "--out", out)
+
+
+def test_word_graphs_that_do_not_fit_are_refused(source, tmp_path, refused):
+    command = ("scan", "--source", chained(source), "--out", tmp_path / "out")
+    path = source / "dev_caps.conllu"
+    path.write_text(path.read_text().replace("picture 6", "picture 7"))
+    refused("caption 3, reads 'a picture 7 of 0' where the caption is 'a picture 6", *command)
+    path.unlink()
+    refused("train_caps.conllu has no counterpart dev_caps.conllu", *command)
+    assert not (tmp_path / "out.partial").exists()
 
 
 def _edit(path, change):

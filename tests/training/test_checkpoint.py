@@ -1,5 +1,6 @@
 """Checkpoints: restored exactly, kept by the rule, refused by another model."""
 
+import importlib
 import warnings
 
 import jax
@@ -24,6 +25,16 @@ def test_restores_exactly_what_was_saved(opened):
         state, meta, step = checkpoints.restore(abstract(make_state(0)))
     assert_same(state, make_state(7))
     assert (meta, step) == (META, 7)
+
+
+def test_a_slow_disk_is_waited_for_in_silence(opened, monkeypatch, caplog):
+    manager = importlib.import_module("orbax.checkpoint.checkpoint_manager")
+    monkeypatch.setattr(manager, "_WAIT_FOR_PREV_SAVE_WARNING_THRESHOLD_SECS", -1.0)
+    checkpoints = opened()
+    for step in range(3):
+        checkpoints.save(step, make_state(step), META, None)
+    checkpoints.wait()
+    assert not caplog.records
 
 
 def test_a_real_array_serves_as_template_and_numpy_stays_numpy(opened):

@@ -94,6 +94,7 @@ def test_what_nodes_are_rebuilt_from(tmp_path, strict):
     assert explain(run, "test/000005", "test/000005#2", tmp_path / "pair") == 0
     assert sorted(path.name for path in (tmp_path / "pair").iterdir()) == [
         "attention.json",
+        "relations.png",
         "step1.png",
     ]
     (step,) = numbers(tmp_path / "pair")["steps"]
@@ -102,6 +103,20 @@ def test_what_nodes_are_rebuilt_from(tmp_path, strict):
         assert (shares < 1 - 1e-3).all() if strict else np.allclose(shares, 1, atol=1e-5)
         assert (np.abs(step[direction]["cosines"]) <= 1 + 1e-5).all()
     assert step["score"] == pytest.approx(numbers(tmp_path / "pair")["score"], abs=1e-5)
+
+
+def test_relations_of_racg_are_the_weights_of_its_graphs(split):
+    """They sum to 1 over the true nodes; what the tower makes does not change."""
+    retriever = hmgr_jax.load(finished("racg"))
+    items = split.sources["image"].gather(np.arange(4))
+    weights = retriever.relations("image", items)
+    count = items["n_regions"]
+    assert weights.shape == (4, 1, 6, 6)
+    for i in range(4):
+        np.testing.assert_allclose(weights[i, 0, : count[i]].sum(axis=1), 1, atol=1e-5)
+        assert not weights[i, 0, :, count[i] :].any()
+    spread = weights[0, 0, 0, : count[0]]
+    assert spread.max() - spread.min() > 1e-3
 
 
 def test_the_score_is_that_of_the_whole_split(made, retriever, split):

@@ -91,6 +91,19 @@ def test_training_ends_with_judgments_too(folder, tmp_path):
     )
 
 
+@pytest.mark.filterwarnings("default")
+def test_training_keeps_its_results_where_all_scores_are_equal(
+    folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(Judged, "scores", lambda *_: np.zeros((12, 3), np.float32))
+    assert run(tmp_path / "a", train__steps=4, eval__judgments=folder) == 0
+    assert "warning: no rank correlations: the 102 judged pairs" in capsys.readouterr().err
+    found = results(tmp_path / "a")
+    assert "rsum" in found["metrics"]
+    assert "judgments" not in found
+    assert not any(name.startswith("judgments/") for name in found["metrics"])
+
+
 def test_an_ensemble_is_judged_by_its_mean_scores(folder, tmp_path):
     workdir = shutil.copytree(finished(), tmp_path / "run")
     others = ["--ensemble", str(finished("imram"))]

@@ -7,7 +7,8 @@ from tiny_run import config, scan_folder
 
 from hmgr_jax.data.worlds.scene import COLOURS, SHAPES
 from hmgr_jax.errors import UserError
-from hmgr_jax.models.base import Feature, demand_ids
+from hmgr_jax.models.base import Feature, demand_ids, taken
+from hmgr_jax.training import recipe_file
 from hmgr_jax.training.experiment import build
 
 ON_FILES = {
@@ -40,17 +41,69 @@ def test_worlds_have_no_attributes():
     assert build(config(model="vse")).goes_without() == ""
 
 
+def test_word_graphs_that_the_data_lacks_are_named(tmp_path):
+    root = scan_folder(tmp_path / "data")
+    found = build(config(model="resg", **ON_FILES, data__root=root))
+    assert found.goes_without().endswith(
+        "of image items and no word graphs of text items: resg goes without."
+    )
+    assert found.model.inputs()["text"].keys() == {"tokens", "lengths"}
+    wanted = {"model__text_support": "dependency"}
+    with pytest.raises(UserError, match=r"needs word graphs of each text.* _caps.conllu"):
+        build(config(model="resg", **ON_FILES, data__root=root, **wanted))
+    full = {"model__text_support": "full", "model__text_edges": "distance"}
+    found = build(config(model="resg", **ON_FILES, data__root=root, **full))
+    assert "word graphs" not in found.goes_without()
+
+
+@pytest.mark.parametrize("model", ["racg", "racg_strict", "resg"])
+def test_ids_in_files_reach_the_model(tmp_path, model):
+    """Labels and attributes of a folder; one that is out of range is named before any step."""
+    root = scan_folder(tmp_path / "data")
+    for name, count in (("train", 24), ("dev", 8), ("test", 8)):
+        for kind, most in (("labels", 7), ("attributes", 5)):
+            values = np.arange(count * 4, dtype=np.int16).reshape(count, 4) % (most + 2) - 1
+            np.save(root / f"{name}_{kind}.npy", values)
+    sizes = {"model__object_classes": 8, "model__attribute_classes": 6}
+    given = {"model": model, **ON_FILES, "data__root": root}
+    found = build(config(**given, **sizes))
+    assert "labels" not in found.goes_without()
+    assert "attributes" not in found.goes_without()
+    assert {"labels", "attributes"} <= found.model.inputs()["image"].keys()
+    batch = found.data.splits["test"].sources["image"].gather(np.arange(3))
+    assert batch["attributes"].max() == 5
+    with pytest.raises(
+        UserError,
+        match=r"attributes of the train image train1.jpg reach 5, .* set model.attribute_classes",
+    ):
+        build(config(**given, **sizes | {"model__attribute_classes": 3}))
+
+
+@pytest.mark.parametrize("model", ["racg", "racg_strict", "resg"])
+def test_recipes_have_the_classes_of_their_data(model):
+    colours_of_shapes = recipe_file.load(f"configs/worlds.py:{model}", {})
+    assert colours_of_shapes.model.object_classes == CLASSES
+    assert recipe_file.load(f"configs/f8k.py:{model}", {}).model.object_classes == 80
+
+
+def test_what_a_model_cannot_do_without_is_named():
+    wanted = {"heads": Feature((None,), "int32"), "boxes": Feature((4,), "f", optional=True)}
+    with pytest.raises(UserError, match="needs heads of text items, found tokens"):
+        taken(wanted, {"tokens": 1}, "text items")
+    assert taken(wanted, {"tokens": 1, "heads": 2}) == {"heads": 2}
+
+
 def test_ids_out_of_range_are_refused():
     wanted = {"labels": Feature((2,), "int16", optional=True, below=3), "boxes": Feature((), "f")}
     demand_ids(wanted, {"labels": np.array([[-1, 2]], np.int16), "boxes": np.ones(3)})
     demand_ids(wanted, {})
     for bad in (3, -2):
-        with pytest.raises(UserError, match=r"labels are ids from -1 \(none\) to 2, found"):
+        with pytest.raises(UserError, match=r"labels of items are ids from -1 \(none\) to 2, f"):
             demand_ids(wanted, {"labels": np.array([[0, bad]], np.int16)})
     found = experiment(model__object_classes=5)
-    row = {"row": {}, "text": {}, "image": {"labels": np.array([[7]], np.int16)}}
-    with pytest.raises(UserError, match="raise the model's number of classes"):
-        found.for_model(row)
+    items = found.data.splits["train"].sources["image"].gather(np.arange(8))
+    with pytest.raises(UserError, match=r"found -1 to \d+: raise model.object_classes"):
+        found.for_model({"row": {}, "text": {}, "image": items})
 
 
 def test_names_of_classes_become_their_first_vectors(tmp_path):
@@ -63,7 +116,10 @@ def test_names_of_classes_become_their_first_vectors(tmp_path):
         "data__object_names": tmp_path / "names.txt",
     }
     found = experiment(**named)
-    params = jax.device_get(found.first_state().params)
+    with pytest.warns(
+        RuntimeWarning, match=f"{CLASSES - 1} of {CLASSES} class names have a vector"
+    ):
+        params = jax.device_get(found.first_state().params)
     words, table = params["text"]["words"]["vectors"], params["image"]["classes"]["labels"]
     known = found.data.vocabulary
     expected = [words[[known.id(word) for word in name.split()]].mean(axis=0) for name in names]

@@ -1,0 +1,43 @@
+"""What a manifest lists it stands for; what it does not list counts by itself."""
+
+import hashlib
+import json
+
+import pytest
+
+from hmgr_jax.data.fingerprint import fingerprint
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "a.npy").write_bytes(b"a")
+    (tmp_path / "manifest.json").write_text(json.dumps({"files": {"a.npy": {"bytes": 1}}}))
+    return tmp_path
+
+
+def test_the_manifest_stands_for_what_it_lists(root):
+    plain = hashlib.sha256((root / "manifest.json").read_bytes()).hexdigest()
+    assert fingerprint([root / "a.npy"], root) == fingerprint([], root) == plain
+
+
+def test_what_it_does_not_list_counts_by_name_and_contents(root):
+    more, plain = root / "dev_caps.conllu", fingerprint([], root)
+    found = {plain}
+    for name, text in ((more, "one"), (more, "two"), (root / "test_caps.conllu", "two")):
+        name.write_text(text)
+        found.add(fingerprint([root / "a.npy", name], root))
+    assert len(found) == 4
+    assert fingerprint([more, root / "a.npy"], str(root)) == fingerprint([more], root)
+
+
+def test_what_lies_elsewhere_is_made_of_the_folder(root, tmp_path_factory):
+    path = tmp_path_factory.mktemp("index") / "train_caps.txt"
+    path.write_text("a dog")
+    assert fingerprint([path], root) == fingerprint([], root)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "no JSON", '{"files": 3}'])
+def test_a_manifest_of_another_program_stands_for_all(root, text):
+    (root / "manifest.json").write_text(text)
+    plain = hashlib.sha256(text.encode()).hexdigest()
+    assert fingerprint([root / "a.npy"], root) == plain
