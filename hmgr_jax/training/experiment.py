@@ -213,11 +213,10 @@ def make_model(config: ConfigDict, plan: Plan) -> Model:
         found = plan.features.get(modality, {})
         lacking = [n for n, feature in wanted.items() if n not in found and not feature.optional]
         if lacking:
+            mend = PARSED if "heads" in lacking else "prepare them, or switch off what needs them."
             raise UserError(
                 f"{config.model.name} needs {', '.join(_spoken(lacking))} of each {modality}, but "
-                f"the data has only {', '.join(_spoken(found)) or 'none'}: "
-                + ("" if "heads" in lacking else "prepare them, or ")
-                + (PARSED if "heads" in lacking else "switch off what needs them.")
+                f"the data has only {', '.join(_spoken(found)) or 'none'}: {mend}"
             )
         _demand_shapes(config.model.name, modality, wanted, found)
     return model

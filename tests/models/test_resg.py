@@ -110,20 +110,20 @@ def with_boxes(model):
     return found | {"image": found["image"] | {"boxes": all_items()["image"]["boxes"]}}
 
 
-def plainly(form, model, params, words):
-    """``form`` of `plain_resg` in float64."""
+def both(ours, form, options):
+    """What ``ours`` makes of a model, and what ``form`` of `plain_resg` does in float64."""
+    model = model_of(**options)
+    params = parameters(model)
+    found, words = jax.jit(
+        lambda p: (ours(model, p), plain_resg.states(model, p, items(model)["text"]))
+    )(params)  # fmt: skip
     exact = jax.tree.map(lambda x: np.asarray(x, np.float64), (params, words))
-    return form(model, exact[0], jax.tree.map(np.asarray, with_boxes(model)), exact[1])
+    return found, form(model, exact[0], jax.tree.map(np.asarray, with_boxes(model)), exact[1])
 
 
 @pytest.mark.parametrize("switch", OF_ITEMS)
 def test_nodes_and_vectors_of_the_plain_form(switch):
-    model = model_of(**OF_ITEMS[switch])
-    params = parameters(model)
-    codes, words = jax.jit(
-        lambda p: (encoded(model, p), plain_resg.states(model, p, items(model)["text"]))
-    )(params)  # fmt: skip
-    expected = plainly(plain_resg.encoded, model, params, words)
+    codes, expected = both(encoded, plain_resg.encoded, OF_ITEMS[switch])
     for modality, plain in zip(("image", "text"), expected, strict=True):
         found = codes[modality]
         for k, (x, vector) in enumerate(plain):
@@ -134,12 +134,7 @@ def test_nodes_and_vectors_of_the_plain_form(switch):
 
 @pytest.mark.parametrize("switch", OF_PAIRS)
 def test_scores_of_the_plain_form(switch):
-    model = model_of(**OF_PAIRS[switch])
-    params = parameters(model)
-    found, words = jax.jit(
-        lambda p: (matrix(model, p), plain_resg.states(model, p, items(model)["text"]))
-    )(params)  # fmt: skip
-    expected = plainly(plain_resg.scores, model, params, words)
+    found, expected = both(matrix, plain_resg.scores, OF_PAIRS[switch])
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
