@@ -52,7 +52,6 @@ def device_step(
 
         def total_loss(params: Tree) -> tuple[Array, tuple[Any, Tree, Tree]]:
             variables = Variables(params, state.stats, state.memory, tables)
-            variables = Variables(params, state.stats, state.memory, tables)
             codes, stats = model.encode_batch(variables, batch, row, keys=keys, axis=axis)
             total, terms, stats, memory = model.loss(
                 Variables(params, stats, state.memory, tables),

@@ -157,7 +157,9 @@ def test_samples_belong_to_items(made):
     items = jax.tree.map(lambda x: x[chosen], batch_of(9))
     alone = codes_of(model, variables, items, [5, 2])
     for m, found in alone.items():
-        np.testing.assert_allclose(found["samples"], codes[m]["samples"][chosen], atol=1e-6)
+        np.testing.assert_allclose(
+            found["samples"], codes[m]["samples"][chosen], rtol=1e-6, atol=1e-6
+        )
     others = codes_of(model, variables, items, [6, 2])["image"]["samples"]
     assert np.abs(np.asarray(others[0] - codes["image"]["samples"][5])).max() > 0.1
 

@@ -92,7 +92,11 @@ def test_a_part_that_thaws_begins_with_fresh_moments(tmp_path, monkeypatch):
         (({"frozen": ()},), "needs steps, an integer from 1, it has None"),
         (({"steps": 1.5},), "needs steps, an integer from 1, it has 1.5"),
         (({"steps": 3, "freeze": ()},), "no key of a stage 'freeze'; did you mean 'frozen'"),
-        ((3,), "train.stages holds dicts with steps, frozen, lr_factors, fresh_optimizer, not 3"),
+        (
+            (3,),
+            "holds dicts with steps, frozen, lr_factors, fresh_optimizer, own_schedule, lr_factor, "
+            "not 3",
+        ),
         (({"steps": 12}, {"steps": 1}), "have 12 steps, but train.steps is 12"),
         (({"steps": 1, "frozen": ("txt",)},), "no part of vse in frozen of a stage 'txt'"),
         (({"steps": 1, "lr_factors": {"wrds": 1.0}},), "in lr_factors of a stage 'wrds'"),
