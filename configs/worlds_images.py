@@ -19,7 +19,7 @@ STEPS = 800
 PCME: dict[str, Any] = {
     "dim": 128,
     "word_dim": 64,
-    "cnn": "resnet18",
+    "cnn": "resnet10",
     "cnn_width": 16,
     "cnn_small_stem": True,
     "init_scale": 5.0,

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -24,6 +28,7 @@ __all__ = [
     "demand_fits",
     "eval_batches",
     "steps_per_epoch",
+    "told",
 ]
 
 BUCKETS = (16, 24, 32, 48, 96)
@@ -145,7 +150,40 @@ def in_processes(
         flags.FLAGS(sys.argv[:1])
     one_thread = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
     options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=ahead)
-    return batches.to_iter_dataset(one_thread).mp_prefetch(options)
+    return batches.to_iter_dataset(one_thread).mp_prefetch(options, worker_init_fn=_begin_worker)
+
+
+def _begin_worker(number: int, of: int) -> None:
+    """A worker leaves signals to its run, which stops it, and ends where the run was killed."""
+    for name in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C and clusters send them to all processes
+        signal.signal(name, signal.SIG_IGN)
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def told(stream: Iterable[Batch]) -> Iterator[Batch]:
+    """The same batches; a worker process that dies is told in a sentence.
+
+    Raises:
+        UserError: one did.
+    """
+    try:
+        yield from stream
+    except RuntimeError as error:
+        if "terminated unexpectedly" not in str(error):
+            raise
+        code = str(error).partition("exit code ")[2].partition(".")[0]
+        raise UserError(
+            f"A process that reads data ended with code {code}, as one does that is killed for "
+            "want of memory: lower data.workers, and the same command goes on from the last "
+            "checkpoint."
+        ) from None
 
 
 def demand_fits(split: Split, buckets: Sequence[int]) -> None:

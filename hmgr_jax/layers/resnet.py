@@ -120,12 +120,12 @@ class ResNet(nn.Module):
     width: int = 64
     """Channels of the stem."""
     small_stem: bool = False
-    """A 3x3 convolution in place of the strided 7x7 one and the pool: for pictures below 100."""
+    """A 3x3 convolution in place of the 7x7 one and the pool: for pictures below 100."""
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W 3"], rows: Rows | None) -> Float[Array, "B h w C"]:
-        """The last feature map, H/32 of the picture's height (H/8 with a small stem).
+        """The last feature map, H/32 of the picture's height (H/16 with a small stem).
 
         With ``rows`` (training) pictures are normalised by the batch and the running statistics
         move; without, every picture is on its own.
@@ -133,8 +133,8 @@ class ResNet(nn.Module):
         bottleneck, blocks = KINDS[self.kind]
         if rows is not None:  # what fills a batch up may be anything; it has to be finite
             x = jnp.where(rows.valid[:, None, None, None], x, 0.0)
-        size, stride = (3, 1) if self.small_stem else (7, 2)
-        x = Conv(self.width, size, stride, self.dtype, name="conv1")(x)
+        size = 3 if self.small_stem else 7
+        x = Conv(self.width, size, 2, self.dtype, name="conv1")(x)
         x = jax.nn.relu(BatchNorm(name="bn1")(x, rows))
         if not self.small_stem:
             x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from hmgr_jax.data.pipeline import batches
+from hmgr_jax.data.pipeline import batches, told
 from hmgr_jax.data.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 from hmgr_jax.training import bad_batches, hosts, results, resume, watchdog
@@ -159,7 +159,7 @@ class _Run:
             workers=config.data.get("workers", 0),
             batching=config.data.batching,
         )
-        return (shard(experiment.mesh, experiment.for_model(batch)) for batch in stream)
+        return (shard(experiment.mesh, experiment.for_model(batch)) for batch in told(stream))
 
     def _enter(self, stage: Stage, step: int) -> None:
         """Begin a stage; only its very first step may start the optimiser afresh."""

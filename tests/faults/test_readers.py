@@ -1,8 +1,9 @@
-"""Data is read by threads: what fails there ends the run, and nothing is left when it is killed."""
+"""What fails in threads or processes that read data ends the run; none outlives a killed run."""
 
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -75,14 +76,70 @@ def _children(pid):
     return found
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks Linux for the processes")
-def test_a_killed_run_leaves_no_process_behind(tmp_path):
-    process = start(tmp_path / "run", train__steps=2000)
+def _until(process, words):
     for line in process.stdout:
-        if "step 5/" in line:
+        if words in line:
             break
     assert process.poll() is None
+
+
+of_linux = pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="asks Linux for the processes"
+)
+
+
+@of_linux
+def test_a_killed_run_leaves_no_process_behind(tmp_path):
+    process = start(tmp_path / "run", train__steps=2000)
+    _until(process, "step 5/")
     assert _children(os.getpid())  # it can be seen at all
     assert _children(process.pid) == []
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
+
+
+def _alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _workers(process):
+    """The processes that read data; another child only tracks shared memory."""
+    commands = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in _children(process.pid)}
+    return [pid for pid, command in commands.items() if "spawn_main" in command]
+
+
+@of_linux
+def test_workers_end_with_a_killed_run(tmp_path):
+    process = start(tmp_path / "run", train__steps=100000, data__workers=2)
+    _until(process, "step 5/")
+    workers = _workers(process)
+    assert len(workers) == 2
+    for pid in workers:  # as Ctrl-C and clusters do, which signal every process
+        os.kill(pid, signal.SIGINT)
+        os.kill(pid, signal.SIGTERM)
+    _until(process, "step 10/")
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    for _ in range(100):
+        if not any(map(_alive, workers)):
+            break
+        time.sleep(0.1)
+    assert not any(map(_alive, workers))
+
+
+@of_linux
+def test_a_worker_that_dies_ends_the_run_which_goes_on_later(tmp_path):
+    options = {"train__steps": 60, "data__worlds__train": 64}
+    process = start(tmp_path / "run", data__workers=2, **options)
+    _until(process, "step 5/")
+    os.kill(_workers(process)[0], signal.SIGKILL)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2, errors
+    assert "error: A process that reads data ended with code -9" in errors
+    assert run(tmp_path / "run", **options) == 0
+    assert run(tmp_path / "whole", **options) == 0
+    same = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("run", "whole")]
+    assert same[0] == same[1]
