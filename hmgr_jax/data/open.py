@@ -55,7 +55,7 @@ def open_data(
             raise UserError(f"Generated worlds hold images: leave data.visual, {visual!r}, out.")
         given = data.worlds.to_dict()
         if given.get("pictures"):
-            given["augmentation"] = _augmentation(data)
+            given["augmentation"] = augmentation_of(data)
         return open_worlds(**given, roles=roles, known=vocabulary)
     if data.source == "clips":
         return open_clips(**data.clips.to_dict(), roles=roles, known=vocabulary)
@@ -85,7 +85,7 @@ def open_data(
 
 def _open_pictures(data: Any, splits: dict[str, str], vocabulary: Vocabulary | None) -> DataSet:
     settings = Settings(
-        augmentation=_augmentation(data),
+        augmentation=augmentation_of(data),
         corrupt=data.corrupt,
         max_words=data.max_words,
         vocabulary=vocabulary,
@@ -116,7 +116,8 @@ def _open_pictures(data: Any, splits: dict[str, str], vocabulary: Vocabulary | N
     return with_objects(opened, Path(data.root, data.instances)) if data.instances else opened
 
 
-def _augmentation(data: Any) -> Augmentation:
+def augmentation_of(data: Any) -> Augmentation:
+    """How ``data.pixels`` makes arrays of pictures."""
     given: dict[str, Any] = data.pixels.to_dict()
     for name in ("mean", "std"):  # lists where they come from a checkpoint
         given[name] = tuple(given[name])

@@ -12,7 +12,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from hmgr_jax.data.captions import CaptionSource
-from hmgr_jax.data.open import open_data
+from hmgr_jax.data.open import augmentation_of, open_data
+from hmgr_jax.data.pixels import PictureFiles, PixelSource
 from hmgr_jax.data.sentences import open_sentences
 from hmgr_jax.data.split import DataSet, Items, Split
 from hmgr_jax.data.tokens import tokenize
@@ -113,18 +114,18 @@ class Retriever:
         """
         return None if self.model.coarse_exact else self.workdir / "scores" / role
 
-    def encode(self, modality: str, items: Sequence[str] | Mapping[str, np.ndarray]) -> Any:
+    def encode(self, modality: str, items: Sequence[str | Path] | Mapping[str, np.ndarray]) -> Any:
         """Codes of items, one for each, in order.
 
         Args:
             modality: one of ``model.modalities``.
-            items: sentences for ``"text"``, of which the first ``max_words`` words count;
-                otherwise arrays by input name with a leading item axis, such as
-                ``{"regions": [n, R, D]}``.
+            items: sentences for ``"text"``, of which the first ``max_words`` words count; files of
+                pictures for ``"image"`` of a system that was trained on pixels; otherwise arrays
+                by input name with a leading item axis, such as ``{"regions": [n, R, D]}``.
 
         Raises:
-            UserError: another modality, inputs that do not fit the model, or sentences for a model
-                of word graphs where their parser is not installed.
+            UserError: another modality, inputs that do not fit the model, a picture that cannot be
+                read, or sentences for a model of word graphs where their parser is not installed.
         """
         return self.evaluator.encode(self.variables, modality, self._source(modality, items))
 
@@ -141,13 +142,21 @@ class Retriever:
         relations = jax.jit(self.model.relations, static_argnums=1)
         return jax.device_get(relations(self.variables, modality, wanted))
 
-    def _source(self, modality: str, items: Sequence[str] | Mapping[str, np.ndarray]) -> Any:
+    def _source(self, modality: str, items: Sequence[str | Path] | Mapping[str, np.ndarray]) -> Any:
         if modality not in self.model.modalities:
             known = ", ".join(self.model.modalities)
             raise UserError(f"{self.config.model.name} knows {known}, not {modality}.")
         if isinstance(items, Mapping):
             return Arrays(items, modality, self.model.inputs()[modality])
+        if "pixels" in self.model.inputs()[modality]:
+            return self._pictures(items)
         return self._sentences(modality, items)
+
+    def _pictures(self, items: Sequence[str | Path]) -> PixelSource:
+        if isinstance(items, str | Path) or not len(items):
+            raise UserError("image items are a list of at least one file of a picture, or arrays.")
+        files = PictureFiles([Path(item) for item in items])
+        return PixelSource(files, augmentation_of(self.config.data))
 
     @property
     def max_words(self) -> int:
@@ -158,16 +167,17 @@ class Retriever:
         data = self.config.data
         return max(1, min(data.max_words, max(data.buckets) - 2))
 
-    def _sentences(self, modality: str, items: Sequence[str]) -> CaptionSource:
+    def _sentences(self, modality: str, items: Sequence[str | Path]) -> CaptionSource:
         if modality != "text" or isinstance(items, str) or not len(items):
             raise UserError(
                 f"{modality} items are "
                 + ("a list of at least one sentence." if modality == "text" else "arrays by name.")
             )
-        for place, sentence in enumerate(items):
+        sentences = [str(item) for item in items]
+        for place, sentence in enumerate(sentences):
             if not sentence.strip():
                 raise UserError(f"Sentence {place} is empty: leave it out.")
-        tokens, limit = [tokenize(sentence) for sentence in items], self.max_words
+        tokens, limit = [tokenize(sentence) for sentence in sentences], self.max_words
         longest = max(range(len(tokens)), key=lambda place: len(tokens[place]))
         if len(tokens[longest]) > limit:
             warnings.warn(
@@ -176,7 +186,7 @@ class Retriever:
                 RuntimeWarning,
                 stacklevel=3,
             )
-        return open_sentences(items, self.vocabulary, self.model.inputs()["text"], limit)
+        return open_sentences(sentences, self.vocabulary, self.model.inputs()["text"], limit)
 
     def score(self, a: tuple[str, Any], b: tuple[str, Any]) -> np.ndarray:
         """Score matrix of (modality, codes) with (modality, codes), higher is better."""
