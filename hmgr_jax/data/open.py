@@ -135,10 +135,10 @@ def _opener(data: Any) -> Callable[..., DataSet]:
     return functools.partial(records.open_tfds, data_dir=data.tfds_dir)
 
 
-def more_captions(data: Any) -> dict[str, list[str]]:
+def more_captions(data: Any, *, tell: bool = True) -> dict[str, list[str]]:
     """{image: captions} of the train list in ``data.captions_from``; empty where there is none.
 
-    A relative folder is looked for beside ``data.root``, and its absence is announced; an
+    A relative folder is looked for beside ``data.root``, and its absence is told (``tell``); an
     absolute one must exist.
     """
     found = Path(data.root).is_dir() or Path(data.captions_from).is_absolute()
@@ -153,12 +153,13 @@ def more_captions(data: Any) -> dict[str, list[str]]:
             f"data.captions_from names {folder}, which should hold {tokens.name} and "
             f"{images.name}: correct the path or leave it empty."
         )
-    warnings.warn(
-        f"{folder} does not hold {tokens.name} and {images.name}: words are learnt from the "
-        "captions of the train split alone",
-        RuntimeWarning,
-        stacklevel=2,
-    )
+    if tell:
+        warnings.warn(
+            f"{folder} does not hold {tokens.name} and {images.name}: words are learnt from the "
+            "captions of the train split alone",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     return {}
 
 
@@ -185,7 +186,7 @@ def word_vectors(data: Any, opened: DataSet, dim: int) -> np.ndarray | None:
     for image, caption in zip(train.rows[train.visual], train.rows["text"], strict=True):
         by_image.setdefault(train.ids[train.visual][image], []).append(captions[caption])
     held_out = {i for name, s in opened.splits.items() if name != "train" for i in s.ids[s.visual]}
-    for image, captions in more_captions(data).items():
+    for image, captions in more_captions(data, tell=False).items():  # told at opening
         if image not in held_out:
             by_image[image] = captions
     lists = [[w for c in captions for w in tokenize(c)] for captions in by_image.values()]
