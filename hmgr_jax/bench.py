@@ -6,6 +6,7 @@
     pictures     pictures a second, decoded and augmented: --folder --batch --threads --workers ...
     pipeline     batches a second from a feature file: --batch --threads --sparse-gb ...
     recall       a full evaluation: --images --captions --dim ...
+    match        PCME's loss, and all its pairs: --batch --dim --samples --images --captions ...
     soak         a run killed again and again, and whether it ends the same: --kills --seed ...
 
 ``python -m hmgr_jax.bench NAME --help`` lists the options with their defaults. ``step`` needs
@@ -23,7 +24,7 @@ from collections.abc import Callable, Sequence
 from hmgr_jax.command import Parser, guarded
 from hmgr_jax.errors import UserError
 
-NAMES = ("step", "pipeline", "pictures", "recall", "soak")
+NAMES = ("step", "pipeline", "pictures", "recall", "match", "soak")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

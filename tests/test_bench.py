@@ -34,6 +34,19 @@ def test_recall(capsys):
     assert (row["images"], row["captions"], row["dim"]) == (10, 50, 4)
 
 
+def test_match(capsys):
+    row = _row(capsys, "match --batch 4 --dim 6 --samples 3 --images 5 --captions 11 --repeats 1")
+    loss, scoring = row["loss"], row["scoring"]
+    # Twelve samples of either side, three products of them.
+    assert loss["matmul_flops"] == loss["products_flops"] == 3 * 2 * 12 * 12 * 6
+    assert loss["memory_bytes"] > 4 * 2 * 2 * 12 * 6  # the samples and their gradients
+    assert loss["times_the_products"] > 0
+    assert scoring["pairs_per_second"] == pytest.approx(55 / scoring["seconds"])
+    assert scoring["largest_probability"] > 0.1
+    assert scoring["off_probability"] < 1e-5
+    assert scoring["off_log_probability"] < 1e-4
+
+
 def test_help(capsys):
     assert bench.main(["bench"]) == 0
     assert "step         a training step" in capsys.readouterr().out
@@ -44,7 +57,7 @@ def test_help(capsys):
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("stp", "There is no benchmark 'stp': choose from step, pipeline, pictures, recall, soak."),
+        ("stp", "There is no benchmark 'stp': choose from step, pipeline, pictures, recall, match"),
         ("step --bach 3", "There is no flag '--bach'; did you mean --batch?"),
         ("step --batch many", "Argument --batch: invalid int value: 'many'"),
         ("step --batch 0", "Every size must be at least 1"),
@@ -56,6 +69,7 @@ def test_help(capsys):
         ("pictures --folder /none", "/none is no folder"),
         ("pipeline --count 0", "Every size must be at least 1"),
         ("pipeline --batch 50 --images 20", "a batch of 50 rows was asked for but train has only"),
+        ("match --samples 0", "Every size must be at least 1"),
         ("soak --kills 0", "--kills is 0: ask for at least one."),
         ("pipeline --folder /none", "The system refused /none"),
     ],

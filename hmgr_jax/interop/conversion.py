@@ -118,7 +118,9 @@ def _fitted(
     step = int(meta.pop("step", 0))
     template = run_folder.template(meta)
     names = _names(weights.metadata["names"] if exported else OFFICIAL, meta, template)
-    state = naming.to_params(names, weights.state, template)
+    # How often a norm of PyTorch was called: nothing depends on it.
+    given = {n: x for n, x in weights.state.items() if not n.endswith("num_batches_tracked")}
+    state = naming.to_params(names, given, template)
     unused = [n for n in naming.unused(names, template) if n in weights.state]
     return Saved(state, meta, step), unused
 
@@ -135,12 +137,16 @@ def _tell_imported(
 
 
 def _names(kind: str, meta: Meta, state: Tree) -> Names:
-    """Of a whole state; only parameters have official names."""
+    """Of a whole state; what is no parameter has an official name only where a release says so."""
     if kind == OWN:
         return naming.our_own(state)
-    official = _release(meta["config"]["model"]["name"]).names(_hyperparameters(meta))
-    others = {key: value for key, value in state.items() if key != "params"}
-    return [*naming.within(official, "params"), *naming.our_own(others)]
+    release = _release(meta["config"]["model"]["name"])
+    official = release.names(_hyperparameters(meta))
+    if not release.whole:
+        official = naming.within(official, "params")
+    known = {path for entry in official for path in entry.paths}
+    others = naming.our_own({key: value for key, value in state.items() if key != "params"})
+    return [*official, *(entry for entry in others if not known.issuperset(entry.paths))]
 
 
 def _official(meta: Meta, state: Tree) -> Names | None:

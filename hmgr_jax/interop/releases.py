@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hmgr_jax.interop import imram
+from hmgr_jax.interop import imram, pcme_release
 from hmgr_jax.interop.names import Names
 
 
@@ -23,9 +23,12 @@ class Release:
     options: Callable[[Mapping[str, Any], Mapping[str, np.ndarray]], Mapping[str, Any]]
     """Of the training script's options (as far as the file has them) and a state_dict: what they,
     and the code whatever the options, say about our hyper-parameters."""
+    whole: bool = False
+    """Names are of the whole state (``params/...``, ``stats/...``), not of parameters alone."""
 
 
 RELEASES: dict[str, Release] = {
     "imram": Release(imram.names, imram.features, imram.options),
+    "pcme": Release(pcme_release.names, pcme_release.features, pcme_release.options, whole=True),
 }
 """By the name of the model."""

@@ -21,6 +21,10 @@ from hmgr_jax.interop.torch_zip import PICKLE, TorchZip
 
 NESTED = ("model", "state_dict")
 """Keys under which training scripts save the state_dict beside other things."""
+CRITERION = "criterion"
+"""The key of what a loss learns, where it has a state_dict of its own; names begin with it here."""
+CONFIG = "config"
+"""The key of options in groups, as PCME's release saves them."""
 PREFIX = "module."
 """What DataParallel puts before every name."""
 _OLD_TORCH = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # how the old format begins
@@ -34,7 +38,8 @@ class Weights:
     state: dict[str, np.ndarray]
     """Arrays by name, in the types of the file; they may be read-only views."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Plain values of the ``argparse.Namespace`` saved as ``opt``, as SCAN's family does."""
+    """Plain values of the ``argparse.Namespace`` saved as ``opt``, as SCAN's family does, or of
+    the groups saved as ``config``, then named as ``model.embed_dim``."""
     metadata: dict[str, str] = field(default_factory=dict)
     """The texts in the header of a safetensors file."""
 
@@ -138,7 +143,8 @@ def _read_zip(path: Path) -> Weights:
 def _weights_of(torch_zip: TorchZip, path: Path) -> Weights:
     """The tensors and options of what was saved."""
     node: Any = torch_zip.root
-    given = node.get("opt") if isinstance(node, dict) else None
+    root = node if isinstance(node, dict) else {}
+    given, learnt = root.get("opt"), root.get(CRITERION)
     while isinstance(node, dict) and not any(isinstance(x, Tensor) for x in node.values()):
         inner = next((node[key] for key in NESTED if key in node), None)
         if inner is node or inner is None:
@@ -152,9 +158,23 @@ def _weights_of(torch_zip: TorchZip, path: Path) -> Weights:
             f"{' or '.join(map(repr, NESTED))}: save model.state_dict(), a mapping of names to "
             "tensors."
         )
-    options = given.values if isinstance(given, Namespace) else {}
+    if isinstance(learnt, dict) and node is not root:
+        of_loss = {f"{CRITERION}.{n}": x for n, x in learnt.items() if isinstance(x, Tensor)}
+        node = {**node, **of_loss}
+    options = given.values if isinstance(given, Namespace) else _flat(root.get(CONFIG))
     plain = {k: v for k, v in options.items() if isinstance(v, str | int | float | bool)}
     return Weights({name: torch_zip.array(x) for name, x in node.items()}, plain)
+
+
+def _flat(config: Any) -> dict[str, Any]:
+    """Options in groups under the names ``group.option``."""
+    groups = config.items() if isinstance(config, dict) else ()
+    return {
+        f"{group}.{name}": value
+        for group, options in groups
+        if isinstance(options, dict)
+        for name, value in options.items()
+    }
 
 
 def _kind(node: Any) -> str:

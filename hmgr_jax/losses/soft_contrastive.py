@@ -120,25 +120,32 @@ def vib(
 def uniformity(
     samples: Float[Array, "B K D"],
     valid: Bool[Array, " B"],
-    order: Float[Array, "B K"],
+    order: Float[Array, "B K"] | Float[Array, " limit"],
     limit: int = 128,
+    replace: bool = False,
 ) -> Float[Array, ""]:
     """Logarithm of the mean over pairs of exp(-2 |x - y|²) (Wang and Isola, ICML 2020).
 
-    Of more than ``limit`` vectors those with the lowest ``order`` (from 0 to 1) are compared, each
-    once. The released code draws with replacement, so that its pairs contain a vector and itself.
+    Of more than ``limit`` vectors those with the lowest ``order`` are compared, each once; with
+    ``replace``, as in the released code, they are drawn anew every time, so that some pairs are a
+    vector and itself.
 
     Args:
         samples: of all items, of both modalities side by side.
         valid: items that count.
-        order: random numbers, the same on all devices.
+        order: random numbers from 0 to 1, the same on all devices: of every vector, or with
+            ``replace`` of every draw.
         limit: of vectors.
+        replace: draw with replacement.
     """
     x = samples.reshape(-1, samples.shape[-1])
     usable = jnp.repeat(valid, samples.shape[1])
     if len(x) > limit:
-        order = jnp.where(usable, order.reshape(-1), NEVER)
-        chosen = jax.lax.top_k(-order, limit)[1]
+        if replace:
+            chosen = _drawn(usable, order)
+        else:
+            order = jnp.where(usable, order.reshape(-1), NEVER)
+            chosen = jax.lax.top_k(-order, limit)[1]
         x, usable = x[chosen], usable[chosen]
     squares = squared_distances(x[:, None], x[:, None])[:, 0, :, 0]
     pairs = jnp.triu(usable[:, None] & usable[None, :], k=1)
@@ -147,3 +154,15 @@ def uniformity(
     total = jax.nn.logsumexp(-2.0 * squares, where=pairs)
     mean = total - jnp.log(jnp.maximum(count, 1).astype(jnp.float32))
     return jnp.where(count > 0, mean, 0.0)
+
+
+def _drawn(usable: Bool[Array, " n"], numbers: Float[Array, " limit"]) -> Array:
+    """A usable place for every number, or every place once where there are not more usable ones.
+
+    Places are counted among the usable ones, so that rows which fill a batch up change nothing.
+    """
+    first = jnp.argsort(~usable, stable=True)
+    count = jnp.sum(usable)
+    drawn = jnp.minimum((numbers * count.astype(jnp.float32)).astype(count.dtype), count - 1)
+    once = jnp.arange(len(numbers), dtype=count.dtype)
+    return first[jnp.where(count > len(numbers), drawn, once)]

@@ -110,6 +110,8 @@ class PCME(Model):
     kl_form: str = "code"
     uniform_lambda: float = 0.0
     uniform_rows: int = 128
+    uniform_replace: bool = False
+    """Draw these rows with replacement, as the released code does."""
     loss_norm: str = "sum"
     margin: float = 0.2
     sum_warmup_steps: int = 0
@@ -334,8 +336,7 @@ class PCME(Model):
             total = total + self.vib_beta * share * terms["vib"]
         if self.uniform_lambda:
             together = axis.gather(jnp.concatenate([images, texts], axis=1))
-            order = uniform_numbers(Keys(keys.named("uniform").base, index), together.shape[1])
-            terms["uniform"] = soft.uniformity(together, valid, order, self.uniform_rows)
+            terms["uniform"] = self._uniformity(together, valid, index, keys)
             total = total + self.uniform_lambda * terms["uniform"]
         return total, terms, variables.stats, None
 
@@ -355,6 +356,15 @@ class PCME(Model):
 
     def _vib(self, side: Codes, valid: Array) -> Array:
         return soft.vib(side["samples"], side["mu"], side["log_sigma"], valid, self.kl_form)
+
+    def _uniformity(self, samples: Array, valid: Array, index: Array, keys: Keys) -> Array:
+        """Of all devices' samples [B, K, D]; ``index`` are their rows' places in the batch."""
+        base, limit = keys.named("uniform").base, self.uniform_rows
+        if self.uniform_replace:
+            draws = uniform_numbers(Keys(base, jnp.arange(limit)), 1).reshape(-1)
+            return soft.uniformity(samples, valid, draws, limit, replace=True)
+        order = uniform_numbers(Keys(base, index), samples.shape[1])
+        return soft.uniformity(samples, valid, order, limit)
 
     def _triplet(
         self, codes: Mapping[str, Codes], row: Items, step: Int[Array, ""], axis: Axis

@@ -101,6 +101,24 @@ def test_uniformity_compares_the_chosen_vectors_of_valid_items():
     assert uniformity(f32(x), jnp.zeros(6, bool), f32(order)) == 0
 
 
+def test_uniformity_with_replacement():
+    """Draws are places among the valid vectors; a vector drawn twice is a pair of distance 0."""
+    x, valid = draws(6, 4, 3), np.array([True, False, True, True, True, False])
+    x[~valid] = 50.0
+    rows, numbers = x[valid].reshape(-1, 3), np.array([0.0, 0.3, 0.31, 0.7, 0.999])
+    chosen = rows[[0, 4, 4, 11, 15]]
+    squares = ((chosen[:, None] - chosen[None]) ** 2).sum(-1)[np.triu_indices(5, 1)]
+    found = uniformity(f32(x), jnp.asarray(valid), f32(numbers), 5, replace=True)
+    np.testing.assert_allclose(found, np.log(np.exp(-2 * squares).mean()), rtol=1e-4)
+    # What fills a batch up changes no draw, and not more vectors than draws are all compared once.
+    alone = uniformity(f32(x[valid]), jnp.ones(4, bool), f32(numbers), 5, replace=True)
+    np.testing.assert_allclose(alone, found, rtol=1e-6)
+    many = f32(np.full(20, 0.5))
+    every = uniformity(f32(x), jnp.asarray(valid), many, 20, replace=True)
+    order = jnp.zeros((6, 4), jnp.float32)
+    np.testing.assert_allclose(every, uniformity(f32(x), jnp.asarray(valid), order, 24), rtol=1e-5)
+
+
 def test_uniformity_of_far_vectors_is_finite_and_pushes():
     x = f32(draws(4, 2, 512, scale=1.0))  # exp(-2 |x - y|²) is 0 in float32
     valid, order = jnp.ones(4, bool), jnp.ones((4, 2))

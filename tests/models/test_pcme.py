@@ -255,6 +255,15 @@ def test_the_total_is_made_of_its_terms():
     assert normed == pytest.approx(expected, rel=1e-5)
 
 
+def test_uniformity_may_draw_with_replacement():
+    """Of 30 draws among 36 samples some are one sample twice, and such a pair counts exp(0)."""
+    once, again = (
+        loss_of(small(uniform_lambda=1.0, uniform_rows=30, uniform_replace=replace))[1]["uniform"]
+        for replace in (False, True)
+    )
+    assert again > once + 0.5
+
+
 def test_captions_of_one_image_match_where_asked():
     """Pairs of rows are of one group: twice as many positives."""
     of_rows, of_groups = (loss_of(small(match=match))[1] for match in ("identity", "group"))
