@@ -1,4 +1,4 @@
-"""Measure something on this machine and print it as one JSON row.
+"""Measure something on this machine, or of a trained run, and print it as one JSON row.
 
 ``python -m hmgr_jax.bench NAME`` with one of
 
@@ -7,6 +7,7 @@
     pipeline     batches a second from a feature file: --batch --threads --sparse-gb ...
     recall       a full evaluation: --images --captions --dim ...
     soak         a run killed again and again, and whether it ends the same: --kills --seed ...
+    sigma        does uncertainty rise where words or regions are missing: --workdir --split ...
 
 ``python -m hmgr_jax.bench NAME --help`` lists the options with their defaults. ``step`` needs
 nothing but jax, flax, optax and numpy.
@@ -23,7 +24,7 @@ from collections.abc import Callable, Sequence
 from hmgr_jax.command import Parser, guarded
 from hmgr_jax.errors import UserError
 
-NAMES = ("step", "pipeline", "pictures", "recall", "soak")
+NAMES = ("step", "pipeline", "pictures", "recall", "soak", "sigma")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

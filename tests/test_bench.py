@@ -44,7 +44,7 @@ def test_help(capsys):
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("stp", "There is no benchmark 'stp': choose from step, pipeline, pictures, recall, soak."),
+        ("stp", "There is no benchmark 'stp': choose from step, pipeline, pictures, recall, soak,"),
         ("step --bach 3", "There is no flag '--bach'; did you mean --batch?"),
         ("step --batch many", "Argument --batch: invalid int value: 'many'"),
         ("step --batch 0", "Every size must be at least 1"),
