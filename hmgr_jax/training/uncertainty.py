@@ -85,47 +85,43 @@ def report(
     modalities: tuple[str, str] = ("image", "text"),
     name: str = NAME,
 ) -> tuple[list[Row], dict[str, float]]:
-    """Write ``uncertainty.png``, ``.csv`` and ``.html`` to ``folder``.
+    """Write a plot, a table and a sheet.
 
     Args:
-        folder: of the run.
+        folder: where to.
         split: whose items were scored.
         uncertainty: {modality: float [n]}, of one modality or both; larger is less certain.
         scores: float [n_a, n_b] of ``modalities``.
         title: what is shown, for people.
         modalities: the two sides of the scores.
-        name: of the files.
+        name: of the files, ``uncertainty.png``, ``.csv`` and ``.html``.
 
     Returns:
         the table (a row a bin and direction) and Spearman's rho of uncertainty and rank, and of
         uncertainty and the length of a caption, as ``i2t/rank``, ``t2i/rank``, ``t2i/length``.
 
     Raises:
-        FoundNonFinite: a score or an uncertainty is NaN or infinite.
-        UserError: a query has no right answer.
+        UserError: a query has no right answer, or a score or an uncertainty is not finite.
     """
     a, b = modalities
-    of_side = {
-        a: ranks(scores, split.groups[a], split.groups[b]),
-        b: ranks(scores.T, split.groups[b], split.groups[a]),
-    }
-    bins: dict[str, list[dict[str, float]]] = {}
-    rho: dict[str, float] = {}
-    for query, gallery in (modalities, modalities[::-1]):
-        if query not in uncertainty:
-            continue
-        where = direction(query, gallery)
-        bins[where] = by_bin(uncertainty[query], of_side[query], ks=KS)
-        lengths = split.sources[query].lengths
-        more = {} if lengths is None else {"length": lengths}
-        found = rank_correlations(uncertainty[query], of_side[query], **more)
-        rho |= {f"{where}/{what}": value for what, value in found.items()}
+    groups = split.groups[a], split.groups[b]
+    of_side = {a: ranks(scores, *groups), b: ranks(scores.T, *groups[::-1])}
+    shown = [Shown(m, uncertainty[m], of_side[m]) for m in modalities if m in uncertainty]
+    sides = {direction(s.modality, b if s.modality == a else a): s for s in shown}
+    bins = {where: by_bin(s.uncertainty, s.ranks, ks=KS) for where, s in sides.items()}
     table: list[Row] = [{"direction": where, **row} for where, rows in bins.items() for row in rows]
     _plot(folder / f"{name}{PLOT}", bins, title)
     write_text_atomic(folder / f"{name}{TABLE}", as_csv(table))
-    shown = [Shown(m, uncertainty[m], of_side[m]) for m in modalities if m in uncertainty]
     write_text_atomic(folder / f"{name}{SHEET}", sheet(split, shown, title))
-    return table, rho
+    rho = {where: _rho(split, side) for where, side in sides.items()}
+    return table, {f"{where}/{what}": v for where, of in rho.items() for what, v in of.items()}
+
+
+def _rho(split: Split, side: Shown) -> dict[str, float]:
+    """Spearman's rho of a side's uncertainties with ranks, and with lengths where it has them."""
+    lengths = split.sources[side.modality].lengths
+    more = {} if lengths is None else {"length": lengths}
+    return rank_correlations(side.uncertainty, side.ranks, **more)
 
 
 def as_csv(table: Sequence[Row]) -> str:
