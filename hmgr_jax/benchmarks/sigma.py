@@ -107,7 +107,8 @@ def study(
     for modality, how in damages.items():
         if evaluator.uncertainty(whole[modality]) is None:
             continue
-        sigmas, found = [], []
+        sigmas: list[Any] = []
+        found: list[float] = []
         for level in how.levels:
             source = how.at(split.sources[modality], level)
             codes = whole | {modality: evaluator.encode(variables, modality, source)}
