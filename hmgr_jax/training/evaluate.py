@@ -279,7 +279,7 @@ def _in_order(buckets: Sequence[Bucket], parts: Sequence[np.ndarray]) -> np.ndar
     return np.concatenate(parts)[order]
 
 
-def recall_table(metrics: Mapping[str, float]) -> list[dict[str, float | str]]:
+def recall_table(metrics: Mapping[str, float | str]) -> list[dict[str, float | str]]:
     """Metrics as rows for a table, one a direction and protocol."""
     rows: dict[str, dict[str, float | str]] = {}
     for name, value in metrics.items():

@@ -152,13 +152,16 @@ def show(results: Mapping[str, Any], data: str) -> None:
     runs = results.get("runs")
     what = f"mean scores of {len(runs)} runs" if runs else f"step {results['step']}"
     title = f"{results['model']} on {data}, {results['split']}, {what}"
-    apart = {judged.PREFIX: "agreement with people", uncertainty.PREFIX: "uncertainty"}
-    metrics = results["metrics"]
-    table(title, recall_table({k: v for k, v in metrics.items() if not k.startswith((*apart,))}))
-    for prefix, what in apart.items():
-        some = {k: v for k, v in metrics.items() if k.startswith(prefix)}
-        if some:
-            table(what, recall_table(some))
+    graded, rho = (
+        {k: v for k, v in results["metrics"].items() if k.startswith(prefix)}
+        for prefix in (judged.PREFIX, uncertainty.PREFIX)
+    )
+    apart = graded | rho
+    table(title, recall_table({k: v for k, v in results["metrics"].items() if k not in apart}))
+    if graded:
+        table("agreement with people", recall_table(graded))
+    if rho:
+        table("uncertainty", recall_table({k: f"{v:.2f}" for k, v in rho.items()}))
 
 
 def _show_protocols(results: Mapping[str, Any]) -> None:

@@ -42,6 +42,7 @@ def test_a_run_ends_with_the_report(tmp_path, capsys):
     metrics = results(tmp_path)["metrics"]
     assert {name for name in metrics if name.startswith("uncertainty/")} == RHO
     assert all(-1 <= metrics[name] <= 1 for name in RHO)
+    assert f"uncertainty/i2t  {metrics['uncertainty/i2t/rank']:.2f}" in said
 
     # The same from the codes that a user gets.
     retriever, split = Retriever.load(tmp_path), open_worlds(0, 40, 8, 12).splits["test"]
