@@ -1,4 +1,4 @@
-"""Measure something on this machine and print it as one JSON row.
+"""Measure something on this machine, or of a trained run, and print it as one JSON row.
 
 ``python -m hmgr_jax.bench NAME`` with one of
 
@@ -8,6 +8,7 @@
     recall       a full evaluation: --images --captions --dim ...
     match        PCME's loss, and all its pairs: --batch --dim --samples --images --captions ...
     soak         a run killed again and again, and whether it ends the same: --kills --seed ...
+    sigma        does uncertainty rise where words or regions are missing: --workdir --split ...
 
 ``python -m hmgr_jax.bench NAME --help`` lists the options with their defaults. ``step`` needs
 nothing but jax, flax, optax and numpy.
@@ -24,7 +25,7 @@ from collections.abc import Callable, Sequence
 from hmgr_jax.command import Parser, guarded
 from hmgr_jax.errors import UserError
 
-NAMES = ("step", "pipeline", "pictures", "recall", "match", "soak")
+NAMES = ("step", "pipeline", "pictures", "recall", "match", "soak", "sigma")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

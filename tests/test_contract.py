@@ -233,6 +233,16 @@ def test_codes_and_scores_in_bulk_are_those_of_a_few_items(system, matrices):
         np.testing.assert_allclose(found, direct, rtol=0, atol=1e-6)
 
 
+def test_uncertainty_is_a_number_an_item(system):
+    for m in system.model.modalities:
+        found = system.model.uncertainty(system.encode(m, ITEMS))
+        if found is not None:
+            assert found.shape == ITEMS.shape
+            assert np.isfinite(found).all()
+            alone = system.model.uncertainty(system.encode(m, ITEMS[5:6]))
+            np.testing.assert_allclose(found[5:6], alone, rtol=1e-5)
+
+
 def test_coarse_vectors(system):
     model, variables = system.model, system.trained
     codes = {m: system.encode(m, ITEMS) for m in model.modalities}

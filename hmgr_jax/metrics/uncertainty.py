@@ -55,11 +55,15 @@ def rank_correlations(
     out. Raises ``FoundNonFinite`` where an uncertainty is NaN or infinite.
     """
     uncertainty = _finite(uncertainty, len(ranks))
-    found = {}
-    for name, values in {"rank": ranks, **others}.items():
-        if len(values) and np.ptp(values) > 0 and np.ptp(uncertainty) > 0:
-            found[name] = float(stats.spearmanr(uncertainty, values).statistic)
-    return found
+    each = {name: spearman(uncertainty, v) for name, v in {"rank": ranks, **others}.items()}
+    return {name: rho for name, rho in each.items() if rho is not None}
+
+
+def spearman(a: np.ndarray, b: np.ndarray) -> float | None:
+    """Spearman's rho (-1..1) of finite numbers [n] and [n]; None where one has no two different."""
+    if not len(a) or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return None
+    return float(stats.spearmanr(a, b).statistic)
 
 
 def _finite(uncertainty: np.ndarray, count: int) -> np.ndarray:

@@ -283,6 +283,13 @@ class Model:
         """Scores of all pairs of inference codes, higher is better: only what needs the pair."""
         raise NotImplementedError
 
+    def uncertainty(self, codes: Codes) -> Float[Array, " n"] | None:
+        """How uncertain each of the items with these inference codes is, larger is less certain.
+
+        None where the system, or this side of it, is a point.
+        """
+        return None
+
     def explain(self, variables: Variables, image: Codes, text: Codes) -> Explanation:
         """What the score of one image and one caption (codes of one item each) is made of.
 

@@ -259,8 +259,10 @@ class PCME(Model):
             codes["samples"] = draw(codes["mu"], found.log_sigma, count, own.named("samples"))
         return codes, stats
 
-    def uncertainty(self, codes: Codes) -> Float[Array, " n"]:
-        """The geometric mean of σ over dimensions, of items of a probabilistic side."""
+    def uncertainty(self, codes: Codes) -> Float[Array, " n"] | None:
+        """The geometric mean of σ over dimensions; None for a side that is a point."""
+        if "log_sigma" not in codes:
+            return None
         return jnp.exp(jnp.mean(jnp.asarray(codes["log_sigma"]), axis=1))
 
     # --- a pair -------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from hmgr_jax.retrieval.arrays import Arrays
 from hmgr_jax.training import config as configs
 from hmgr_jax.training.check import check
 from hmgr_jax.training.checkpoint import Checkpoints
-from hmgr_jax.training.evaluate import Evaluator
+from hmgr_jax.training.evaluate import Evaluator, Scored
 from hmgr_jax.training.experiment import make_model
 from hmgr_jax.training.judged import Judged
 from hmgr_jax.training.parallel import make_mesh
@@ -99,9 +99,12 @@ class Retriever:
         *,
         store: Path | None = None,
         tell: bool = False,
+        more: Callable[[Scored], Mapping[str, float]] | None = None,
     ) -> dict[str, float]:
-        """Metrics of a split; ``store`` and ``tell`` are those of `Evaluator.matrices`."""
-        return self.evaluator.metrics(self.variables, split, protocols, store=store, tell=tell)
+        """Metrics of a split; the options are those of `Evaluator.metrics`."""
+        return self.evaluator.metrics(
+            self.variables, split, protocols, store=store, tell=tell, more=more
+        )
 
     def judged_scores(self, judged: Judged) -> np.ndarray:
         """Scores float32 [images of the split, judged captions], see `Judged.scores`."""

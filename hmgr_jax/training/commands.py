@@ -14,7 +14,7 @@ from hmgr_jax.errors import UserError
 from hmgr_jax.retrieval import score_store
 from hmgr_jax.retrieval.retriever import Retriever
 from hmgr_jax.training import config as configs
-from hmgr_jax.training import hosts, loop, recipe_file, results
+from hmgr_jax.training import hosts, loop, recipe_file, results, uncertainty
 from hmgr_jax.training.ensemble import mean_of_runs
 from hmgr_jax.training.experiment import Experiment, build
 from hmgr_jax.training.flops import matmul_flops
@@ -72,8 +72,11 @@ def load(
 
 
 def evaluate(retriever: Retriever, split: str) -> int:
-    """Evaluate the dev-best step of a run: ``evaluation-SPLIT.json`` and a table."""
-    config = retriever.config
+    """Evaluate the dev-best step of a run: ``evaluation-SPLIT.json`` and a table.
+
+    Systems with uncertainties also get ``uncertainty-SPLIT.png``, ``.csv`` and ``.html``.
+    """
+    config, workdir = retriever.config, retriever.workdir
     names = results.protocols(config, split)
     data, store = retriever.open((split,)), retriever.store(split)
     people = open_judged(config.eval, data.splits[split])
@@ -85,7 +88,11 @@ def evaluate(retriever: Retriever, split: str) -> int:
         data=data.fingerprint,
         weights=retriever.variables,
     )
-    metrics = retriever.evaluate(data.splits[split], names, store=store, tell=True)
+    report, title = f"{uncertainty.NAME}-{split}", f"{config.model.name} on {config.name}, {split}"
+    more = uncertainty.reporter(
+        retriever.evaluator, workdir, data.splits[split], title=title, name=report
+    )
+    metrics = retriever.evaluate(data.splits[split], names, store=store, tell=True, more=more)
     if people:
         metrics |= people.metrics(retriever.judged_scores(people))
     found = results.record(
@@ -97,7 +104,10 @@ def evaluate(retriever: Retriever, split: str) -> int:
         fingerprint=data.fingerprint,
         judgments=people.counts() if people else None,
     )
-    return _finish(found, config, retriever.workdir / f"evaluation-{split}.json", [store])
+    code = _finish(found, config, workdir / f"evaluation-{split}.json", [store])
+    if hosts.first():
+        results.show_uncertainty(workdir, report)
+    return code
 
 
 def ensemble(workdirs: Sequence[Path], split: str, overrides: Mapping[str, str | None]) -> int:

@@ -85,7 +85,7 @@ def _mean(runs: Sequence[Retriever], splits: Sequence[Split], role: str) -> dict
     total: dict[Pair, np.ndarray] = {}
     for run, split in zip(runs, splits, strict=True):
         found = run.evaluator.matrices(run.variables, split, store=run.store(role), tell=True)
-        for pair, scores in found:
+        for pair, scores, _ in found:
             try:
                 require_finite(scores)
             except FoundNonFinite as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,16 @@ from hmgr_jax.training.scoring_progress import ScoringProgress
 from hmgr_jax.training.watchdog import alive
 
 Codes = Any
+
+
+class Scored(NamedTuple):
+    """All pairs of two modalities of a split, and what they were scored from."""
+
+    modalities: tuple[str, str]
+    scores: np.ndarray
+    """float32 [n_a, n_b]."""
+    codes: Mapping[str, Codes | list[Bucket]]
+    """{modality: what `Evaluator.encode` returned}."""
 
 
 class Evaluator:
@@ -107,9 +117,19 @@ class Evaluator:
         """``model.coarse`` of what ``encode`` returned: float32 [n, E], in the order of items."""
         if not isinstance(codes, list):
             return np.asarray(self.model.coarse(variables, modality, codes))
-        order = np.argsort(np.concatenate([bucket.items for bucket in codes]))
         parts = [self.vectors(variables, modality, bucket.codes) for bucket in codes]
-        return np.concatenate(parts)[order]
+        return _in_order(codes, parts)
+
+    def uncertainty(self, codes: Codes | list[Bucket]) -> np.ndarray | None:
+        """``model.uncertainty`` of what ``encode`` returned: [n], in the order of items, or None
+        for points.
+        """
+        if not isinstance(codes, list):
+            found = self.model.uncertainty(codes)
+            return None if found is None else np.asarray(found)
+        parts = [self.uncertainty(bucket.codes) for bucket in codes]
+        known = [part for part in parts if part is not None]
+        return _in_order(codes, known) if known else None
 
     def scores(
         self,
@@ -146,8 +166,8 @@ class Evaluator:
 
     def matrices(
         self, variables: Variables, split: Split, *, store: Path | None = None, tell: bool = False
-    ) -> Iterator[tuple[tuple[str, str], np.ndarray]]:
-        """((modality a, modality b), score matrix) for every pair of modalities of a split.
+    ) -> Iterator[Scored]:
+        """The score matrix of every pair of modalities of a split.
 
         Args:
             variables: of the model, finalised.
@@ -175,7 +195,7 @@ class Evaluator:
                 scores = self.scores(
                     variables, a, codes[a], b, codes[b], progress=progress, store=folder
                 )
-            yield (a, b), scores
+            yield Scored((a, b), scores, {a: codes[a], b: codes[b]})
 
     def metrics(
         self,
@@ -185,8 +205,9 @@ class Evaluator:
         *,
         store: Path | None = None,
         tell: bool = False,
+        more: Callable[[Scored], Mapping[str, float]] | None = None,
     ) -> dict[str, float]:
-        """Metrics of ``protocols`` for every pair of modalities of a split.
+        """Metrics of ``protocols``, and by ``more``, for every pair of modalities of a split.
 
         ``store`` and ``tell`` are those of `matrices`.
 
@@ -195,15 +216,18 @@ class Evaluator:
             UserError: a protocol does not fit the split, or the scores do not fit into memory.
         """
         metrics: dict[str, float] = {}
-        for (a, b), scores in self.matrices(variables, split, store=store, tell=tell):
+        for scored in self.matrices(variables, split, store=store, tell=tell):
+            a, b = scored.modalities
             metrics |= evaluate_all(
                 protocols,
-                scores,
+                scored.scores,
                 split.groups[a],
                 split.groups[b],
                 modalities=(a, b),
                 **split.about,
             )
+            if more is not None:
+                metrics |= more(scored)
         return metrics
 
     def here(self, variables: Variables) -> Variables:
@@ -249,7 +273,13 @@ def _bucket(parts: list[tuple[np.ndarray, Codes]]) -> Bucket:
     return Bucket(items, codes)
 
 
-def recall_table(metrics: Mapping[str, float]) -> list[dict[str, float | str]]:
+def _in_order(buckets: Sequence[Bucket], parts: Sequence[np.ndarray]) -> np.ndarray:
+    """What was made of the codes of every bucket, in the order of items."""
+    order = np.argsort(np.concatenate([bucket.items for bucket in buckets]))
+    return np.concatenate(parts)[order]
+
+
+def recall_table(metrics: Mapping[str, float | str]) -> list[dict[str, float | str]]:
     """Metrics as rows for a table, one a direction and protocol."""
     rows: dict[str, dict[str, float | str]] = {}
     for name, value in metrics.items():

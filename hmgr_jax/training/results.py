@@ -17,7 +17,7 @@ from hmgr_jax.data.open import open_data
 from hmgr_jax.errors import UserError
 from hmgr_jax.metrics.protocols import Sides, get_protocol
 from hmgr_jax.training import config as configs
-from hmgr_jax.training import hosts, judged, plots
+from hmgr_jax.training import hosts, judged, plots, uncertainty
 from hmgr_jax.training.checkpoint import Checkpoints
 from hmgr_jax.training.evaluate import Evaluator, recall_table
 from hmgr_jax.training.experiment import Experiment
@@ -100,7 +100,10 @@ def finish(
         _say_if_better_was_lost(workdir, config.eval.select, step)
     variables = replicate(experiment.mesh, state).variables(None)
     variables = evaluator.finalized(variables, splits["train"])
-    metrics = evaluator.metrics(variables, splits["test"], config.eval.protocols, tell=True)
+    title = f"{config.model.name} on {config.name}, test"
+    more = uncertainty.reporter(evaluator, workdir, splits["test"], title=title)
+    protocols = config.eval.protocols
+    metrics = evaluator.metrics(variables, splits["test"], protocols, tell=True, more=more)
     people = judged.open_judged(config.eval, splits["test"])
     if people:
         words = experiment.data.vocabulary
@@ -112,7 +115,7 @@ def finish(
             people = None
     found = record(
         config,
-        protocols=config.eval.protocols,
+        protocols=protocols,
         split="test",
         metrics=metrics,
         step=step,
@@ -121,7 +124,7 @@ def finish(
     )
     if hosts.first():
         plots.curves(workdir, step)
-        plots.recalls(workdir, metrics, f"{config.model.name} on {config.name}, test")
+        plots.recalls(workdir, metrics, title)
         write_json_atomic(workdir / FILE, found)  # last: whoever finds it finds everything else
     return found
 
@@ -149,16 +152,24 @@ def show(results: Mapping[str, Any], data: str) -> None:
     runs = results.get("runs")
     what = f"mean scores of {len(runs)} runs" if runs else f"step {results['step']}"
     title = f"{results['model']} on {data}, {results['split']}, {what}"
-    graded = {k: v for k, v in results["metrics"].items() if k.startswith(judged.PREFIX)}
-    table(title, recall_table({k: v for k, v in results["metrics"].items() if k not in graded}))
+    graded, rho = (
+        {k: v for k, v in results["metrics"].items() if k.startswith(prefix)}
+        for prefix in (judged.PREFIX, uncertainty.PREFIX)
+    )
+    apart = graded | rho
+    table(title, recall_table({k: v for k, v in results["metrics"].items() if k not in apart}))
     if graded:
         table("agreement with people", recall_table(graded))
+    if rho:
+        table("uncertainty", recall_table({k: f"{v:.2f}" for k, v in rho.items()}))
 
 
 def _show_protocols(results: Mapping[str, Any]) -> None:
     for name in results["protocol"].split(","):
         print(f"{name}: {get_protocol(name).description}")
     for line in judged.describe(results.get("judgments", {}), results["split"]):
+        print(line)
+    for line in uncertainty.describe(results["metrics"]):
         print(line)
 
 
@@ -171,6 +182,13 @@ def show_files(results: Mapping[str, Any], workdir: Path) -> None:
         ("checkpoint", f"checkpoints/{results['step']}"),
     ):
         print(f"{what + ':':12s}{workdir / path}")
+    show_uncertainty(workdir)
+
+
+def show_uncertainty(workdir: Path, name: str = uncertainty.NAME) -> None:
+    """Print where the report of uncertainties of that name lies, if there is one."""
+    for what, path in uncertainty.files(workdir, name).items():
+        print(f"{what + ':':12s}{path}")
 
 
 def spread(runs: Mapping[int, Mapping[str, Any]], data: str, workdir: Path) -> dict[str, Any]:
@@ -182,7 +200,9 @@ def spread(runs: Mapping[int, Mapping[str, Any]], data: str, workdir: Path) -> d
         workdir: where the file goes.
     """
     first = next(iter(runs.values()))
-    values = {name: [run["metrics"][name] for run in runs.values()] for name in first["metrics"]}
+    # A correlation is left out of a run where there was none to find.
+    common = [n for n in first["metrics"] if all(n in run["metrics"] for run in runs.values())]
+    values = {name: [run["metrics"][name] for run in runs.values()] for name in common}
     summary = {
         name: {"mean": float(np.mean(v)), "std": float(np.std(v, ddof=1)) if len(v) > 1 else 0.0}
         for name, v in values.items()

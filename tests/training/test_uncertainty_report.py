@@ -9,7 +9,7 @@ from PIL import Image
 
 from hmgr_jax.data.augment import Augmentation
 from hmgr_jax.data.worlds import open_worlds
-from hmgr_jax.training.uncertainty import PLOT, SHEET, TABLE, report
+from hmgr_jax.training.uncertainty import files, report
 
 
 def _split(pictures=True):
@@ -26,13 +26,13 @@ def test_files(tmp_path):
     assert [row["direction"] for row in table] == ["i2t"] * 10 + ["t2i"] * 10
     assert sum(row["queries"] for row in table[10:]) == 60
     assert {"i2t/rank", "t2i/rank", "t2i/length"} == rho.keys()
-    with (tmp_path / TABLE).open(encoding="utf-8", newline="") as file:
+    with files(tmp_path)["table"].open(encoding="utf-8", newline="") as file:
         read = list(csv.DictReader(file))
     assert len(read) == 20
     assert float(read[3]["R@5"]) == np.float64(f"{table[3]['R@5']:.6g}")
-    with Image.open(tmp_path / PLOT) as drawn:
+    with Image.open(files(tmp_path)["bins"]) as drawn:
         assert min(drawn.size) > 200
-    page = (tmp_path / SHEET).read_text("utf-8")
+    page = files(tmp_path)["sheet"].read_text("utf-8")
     assert "&lt;model&gt; &amp; worlds" in page
     assert page.count("<img ") == 48  # twelve at either end of both sides
     assert not re.search(r'(src|href)="(?!data:)', page)
@@ -44,7 +44,7 @@ def test_the_sheet_shows_the_ends(tmp_path):
     split = _split()
     scores = np.random.default_rng(0).random((12, 60)).astype(np.float32)
     report(tmp_path, split, {"text": np.arange(60.0)[::-1]}, scores, title="t")
-    page = (tmp_path / SHEET).read_text("utf-8")
+    page = files(tmp_path)["sheet"].read_text("utf-8")
     certain, uncertain = page.split("Least certain")
     assert "test/000011#4" in certain
     assert "test/000011#4" not in uncertain
@@ -56,6 +56,6 @@ def test_features_have_no_pictures(tmp_path):
     split = _split(pictures=False)
     scores = np.random.default_rng(0).random((12, 60)).astype(np.float32)
     report(tmp_path, split, {"image": np.arange(12.0)}, scores, title="t")
-    page = (tmp_path / SHEET).read_text("utf-8")
+    page = files(tmp_path)["sheet"].read_text("utf-8")
     assert "<img" not in page
     assert page.count("<li>") == 24
