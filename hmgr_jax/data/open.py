@@ -14,6 +14,7 @@ from hmgr_jax.data.augment import Augmentation
 from hmgr_jax.data.captioned_pictures import open_pictures
 from hmgr_jax.data.coco_extras import with_numbers, with_objects
 from hmgr_jax.data.cub import open_cub
+from hmgr_jax.data.feature_sets import Layout, open_features
 from hmgr_jax.data.flickr8k_text import read_flickr8k
 from hmgr_jax.data.picture_sets import Settings
 from hmgr_jax.data.scan import open_scan
@@ -25,13 +26,14 @@ from hmgr_jax.data.worlds import open_worlds
 from hmgr_jax.data.worlds.clips import open_clips
 from hmgr_jax.errors import UserError
 
-SOURCES = ("scan", "array_record", "tfds", "pictures", "cub", "worlds", "clips")
+SOURCES = ("scan", "array_record", "tfds", "pictures", "cub", "features", "worlds", "clips")
 PICTURES = ("pictures", "cub")
 WHAT = {
     "array_record": "the folder that hmgr_jax.prepare array-record made",
     "tfds": "a dataset's folder, or name/config:version as it lies in data.tfds_dir",
     "pictures": "the folder from which data.captions and data.pictures are named",
     "cub": "the folder that holds CUB_200_2011 and cvpr2016_cub",
+    "features": "the file (.mat, .npz, .h5) or the folder of a feature set",
 }
 """What data.root is, by source."""
 
@@ -65,6 +67,9 @@ def open_data(
         files = [f"{data.splits[role]}{end}" for role in roles for end in ("_ims.npy", "_caps.txt")]
         what = WHAT.get(data.source, f"the folder that holds {', '.join(files)}")
         raise UserError(f"data.root is empty: give {what}, as --config.data.root=FOLDER.")
+    if data.source == "features":
+        layout = Layout(**data.features.to_dict())
+        return open_features(data.root, roles=roles, splits=dict(data.splits), layout=layout)
     if vocabulary is None and data.vocabulary:
         vocabulary = Vocabulary.load(data.vocabulary)
     splits = {role: data.splits[role] for role in roles}

@@ -15,6 +15,9 @@ from hmgr_jax.metrics.ranks import require_finite, row_blocks
 Relevance = Callable[[int, int], np.ndarray]
 """(first, stop) -> bool [stop - first, G]: which gallery items are right for these queries."""
 
+DIVISORS = ("hits", "relevant")
+"""What AP within the first n is divided by."""
+
 
 def of_groups(query_groups: np.ndarray, gallery_groups: np.ndarray) -> Relevance:
     """Right are the gallery items of the query's group."""
@@ -57,6 +60,44 @@ def precisions(
         found["R@1"][query] = hits[0]
         for k in ks:
             found[f"P@{k}"][query] = so_far[min(k, len(so_far)) - 1] / k
+    return found
+
+
+def average_precisions(
+    scores: np.ndarray,
+    relevant: Relevance,
+    depths: Sequence[int | None],
+    divisor: str = "hits",
+) -> list[np.ndarray]:
+    """AP of every query within each depth (None: the whole ranking), float64 [Q] in 0..1.
+
+    The sum of the precisions at the places of right items among the first n, divided by the number
+    of right items among these (``hits``; 0 where there are none), or by as many right items as n
+    places could hold (``relevant``).
+
+    Args:
+        scores: float [Q, G], higher is better.
+        relevant: which pairs are right; a query may have nothing right, and then has 0.
+        depths: the n.
+        divisor: one of `DIVISORS`.
+
+    Raises:
+        FoundNonFinite: a score is NaN or infinite.
+    """
+    if divisor not in DIVISORS:
+        raise ValueError(f"the divisor of AP is one of {', '.join(DIVISORS)}, not {divisor!r}")
+    require_finite(scores)
+    found = [np.zeros(len(scores)) for _ in depths]
+    most = max(scores.shape[1] if depth is None else depth for depth in depths)
+    for query, row, right in _rows(scores, relevant):
+        hits = best_first(row, right, most)
+        places = np.flatnonzero(hits)
+        precision = np.arange(1, len(places) + 1) / (places + 1)
+        for values, depth in zip(found, depths, strict=True):
+            within = int(np.searchsorted(places, len(hits) if depth is None else depth))
+            most_hits = min(int(right.sum()), len(row) if depth is None else depth)
+            count = within if divisor == "hits" else most_hits
+            values[query] = precision[:within].sum() / count if count else 0.0
     return found
 
 

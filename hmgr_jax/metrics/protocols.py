@@ -20,6 +20,7 @@ from hmgr_jax.metrics.coco_protocols import Listed
 from hmgr_jax.metrics.directions import both_directions, direction
 from hmgr_jax.metrics.protocol import Metrics, Protocol, Sides
 from hmgr_jax.metrics.ranks import ranks, require_finite
+from hmgr_jax.metrics.shared_labels import SharedLabels
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,14 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol("clips", "generated clips: all clips of the split against all, one matrix"),
         Protocol("worlds", "generated worlds: all scenes of the split against all, one matrix"),
         Classes("cub", "CUB-200: all pictures against all captions, right is the same species"),
+        SharedLabels(
+            "map", "mAP: right is what shares a label; AP@n over the right items found in the n"
+        ),
+        SharedLabels(
+            "map_relevant",
+            "mAP: right is what shares a label; AP@n over min(n, all right items)",
+            divisor="relevant",
+        ),
         PMRP("pmrp", "PMRP: R-Precision, right is what differs in 0 to 2 of 90 kinds of objects"),
         Listed("eccv", "ECCV Caption: COCO's 5,000 test images, right is what people found", 5000),
         Listed("cxc", "CxC: COCO's 5,000 test images, right as in Crisscrossed Captions", 5000),

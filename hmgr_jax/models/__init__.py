@@ -22,6 +22,7 @@ _REGISTRY: dict[str, tuple[str, str, Mapping[str, Any]]] = {
     "racg_strict": ("racg", "RACG", _CGAM),
     "resg": ("resg", "ReSG", {}),
     "pcme": ("pcme", "PCME", {}),
+    "gpldan": ("gpldan", "GPLDAN", {}),
 }
 
 

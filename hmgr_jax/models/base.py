@@ -229,6 +229,14 @@ class Model:
         """Fresh variables."""
         raise NotImplementedError
 
+    def observe(self, stats: Tree, train: Mapping[str, Any]) -> Tree:
+        """Statistics at step 0 from ``train``, {modality: source of the training items}.
+
+        By default those of `init`; a system that standardises its features measures them here, and
+        like the moments of batch norm they are saved with its parameters.
+        """
+        return stats
+
     def encode(
         self, variables: Variables, modality: str, items: Items, *, train: bool, keys: Keys | None
     ) -> tuple[Codes, Tree]:

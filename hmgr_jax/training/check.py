@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from hmgr_jax.data.feature_sets import TESTS
 from hmgr_jax.data.picture_folder import CORRUPT
 from hmgr_jax.data.regions import ITEMS
 from hmgr_jax.errors import UserError
@@ -20,6 +21,7 @@ from hmgr_jax.training.parallel import MAPPERS
 
 CHOICES = {
     "dtype": ("float32", "bfloat16"),
+    "data.features.test": TESTS,
     "data.visual": tuple(ITEMS),
     "data.batching": ("rows", "groups", "classes"),
     "data.corrupt": CORRUPT,
@@ -30,6 +32,7 @@ CHOICES = {
 AT_LEAST = {
     "seed": 0,
     "data.captions_per_image": 0,
+    "data.features.valid": 0,
     "data.max_words": 1,
     "data.threads": 1,
     "data.workers": 0,

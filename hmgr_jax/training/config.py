@@ -73,7 +73,7 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
             "model": {"name": model, **known, **model_fields},
             "data": {
                 # scan: a SCAN folder; array_record, tfds: records; pictures: files with captions;
-                # cub: CUB-200; worlds, clips: generated
+                # cub: CUB-200; features: one vector an image and a text; worlds, clips: generated
                 "source": "scan",
                 "root": "",
                 "tfds_dir": "",  # where TFDS keeps its data, if data.root is a name
@@ -105,6 +105,13 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                 "batching": "rows",  # rows; groups: whole families in a batch; classes: balanced
                 "threads": 2,
                 "workers": 0,  # processes that read and decode instead of threads
+                "features": {  # data/feature_sets.py
+                    "image": "",  # name of the array, with {} for the split's; "": the usual ones
+                    "text": "",
+                    "labels": "",
+                    "valid": 0,  # so many first test pairs are dev where there is no dev
+                    "test": "rest",  # all: test keeps them
+                },
                 "worlds": {"seed": 0, "train": 2000, "dev": 200, "test": 400, "pictures": False},
                 "clips": {"seed": 0, "train": 2000, "dev": 200, "test": 400},
             },

@@ -97,7 +97,8 @@ class Experiment:
         runs = {k: v for k, v in self.config.init.items() if not Path(v).is_file()}
         given = self.model.parts(), runs, self.data.vocabulary
         params = warm_start(params, *given)
-        stats = warm_start(state.stats, *given, of="stats")
+        stats = self.model.observe(state.stats, self.data.splits["train"].sources)
+        stats = warm_start(stats, *given, of="stats")
         files = {k: v for k, v in self.config.init.items() if k not in runs}
         params, stats = pretrained(self.model, params, stats, files)
         return state.replace(params=params, stats=stats)  # type: ignore[attr-defined]

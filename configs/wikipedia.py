@@ -1,0 +1,38 @@
+"""Wikipedia (Rasiwasia et al., 2010): 2,866 pairs of an image and an article of ten classes.
+
+    python -m hmgr_jax.main --config configs/wikipedia.py --config.data.root=DATA/wikipedia.npz
+
+``data.root`` is ``raw_features.mat`` in a folder with ``trainset_txt_img_cat.list`` and
+``testset_txt_img_cat.list``, or one file (.mat, .npz, .h5) with images, texts and labels, whatever
+their features: 128 visual words and 10 topics of the release, VGG's 4096 and bags of words.
+
+Training sees no labels. The step is chosen by the first 231 of the 693 test pairs (mAP@50, as
+CDPAE, DGCPN and MRL have it), and the other 462 are test; with ``--config.data.features.test=all``
+test is all 693. Hinge triplet beside it: ``--config.model.objective=triplet``.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from hmgr_jax.training.config import recipe
+
+EPOCH = 33  # steps: 2,173 pairs in batches of 64
+GPLDAN: dict[str, Any] = {"dim": 256, "gate_dim": 64}
+
+
+def get_config(model: str = "gpldan") -> ConfigDict:
+    """The recipe of one system on Wikipedia."""
+    config = recipe("wikipedia", model, **(GPLDAN if model == "gpldan" else {}))
+    config.data.source = "features"
+    config.data.features.valid = 231
+    config.train.steps = 40 * EPOCH
+    config.train.batch_size = 64
+    config.train.lr = 1e-4
+    config.train.decay = "none"
+    config.train.log_steps = EPOCH
+    config.train.eval_steps = 2 * EPOCH
+    config.eval.protocols = ("map", "plain")
+    config.eval.dev_protocols = ("map",)
+    config.eval.select = "mAP@50"
+    return config
