@@ -34,6 +34,8 @@ SMALL = {
     "graph_layers": 1,
     "sharpness": 4.0,
     "heads": 4,
+    "gate_dim": 8,
+    "views": 3,
 }
 DROPOUT = 0.2
 # {case: (registered system, its hyper-parameters)}: all as they are, and those of another modality.
@@ -44,11 +46,17 @@ CASES["hmgr-video"] = ("hmgr", VIDEO | {"frame_positions": True, "frame_times": 
 UNIFORM = {"uniform_lambda": 1.0, "uniform_rows": 24}
 CASES["pcme"] = ("pcme", UNIFORM | {"uniform_replace": True})
 PIXELS = {"cnn": "resnet10", "cnn_width": 4, "cnn_small_stem": True}
+# Every term that depends on random numbers or on the other side of a pair.
+STUDIED = {"all_pairs": False, "interaction": "batch_cross", "input_mask": True, "lambda_rec": 0.1}
+STUDIED |= {"edges": ("pair", "het", "homo", "self"), "lambda_self": 0.1, "fusion": "concat"}
+CASES["gpldan-studied"] = ("gpldan", STUDIED | {"modality_cls": "grl"})
 CASES["pcme-pixels"] = ("pcme", UNIFORM | PIXELS)
 # {case, or modalities of all other cases: their data set}
 SIZES = {"train": 32, "dev": 8, "test": 8}
 SMALL_PICTURES = Augmentation(size=16, resize=16, train="centre", flip=0.0)
 DATA = {
+    "gpldan": lambda: open_worlds(**SIZES, features=True),
+    "gpldan-studied": lambda: data_of("gpldan"),
     "pcme-pixels": lambda: open_worlds(**SIZES, pictures=True, augmentation=SMALL_PICTURES),
     ("image", "text"): lambda: open_worlds(**SIZES),
     ("video", "text"): lambda: open_clips(**SIZES),

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hmgr_jax.data.split import Items
-from hmgr_jax.data.vocabulary import PAD, Vocabulary
+from hmgr_jax.data.vocabulary import MARKS, PAD, Vocabulary
 from hmgr_jax.errors import UserError
 
 MAX_WORDS = 94
@@ -31,7 +31,8 @@ class CaptionSource:
 
     A caption of more than ``max_words`` words is cut, and keeps its ``<end>``. ``captions`` are
     the sentences as written, for people. ``arcs`` are word graphs, one a caption: roots depend on
-    ``<start>``, and what depends on a word that was cut depends on nothing.
+    ``<start>``, and what depends on a word that was cut depends on nothing. With ``bags`` items
+    also have "features", how often each word of the vocabulary stands there (float32 [k, V]).
     """
 
     def __init__(
@@ -42,11 +43,13 @@ class CaptionSource:
         max_words: int = MAX_WORDS,
         captions: Sequence[str] = (),
         arcs: Sequence[Arcs] | None = None,
+        bags: bool = False,
     ) -> None:
         if max_words < 1:
             raise UserError(f"max_words must be at least 1, it is {max_words}.")
         encoded = [vocabulary.encode(tokens[:max_words]) for tokens in token_lists]
         self.captions = tuple(captions)
+        self._words = len(vocabulary) if bags else 0
         self._lengths = np.asarray([len(ids) for ids in encoded], np.int32)
         self.lengths: np.ndarray | None = self._lengths
         self._starts = np.cumsum(self._lengths, dtype=np.int64) - self._lengths
@@ -77,7 +80,20 @@ class CaptionSource:
         found = {"tokens": np.where(inside, self._flat[where], np.int32(PAD)), "lengths": lengths}
         for name, flat in (self._arcs or {}).items():
             found[name] = np.where(inside, flat[where], np.int32(0))
+        if self._words:
+            found["features"] = bags_of(found["tokens"], self._words)
         return found
+
+
+def bags_of(tokens: np.ndarray, words: int) -> np.ndarray:
+    """How often each of ``words`` words stands in padded tokens int [k, L]: float32 [k, words].
+
+    Padding and the marks of beginning, end and unknown words count for nothing.
+    """
+    counts = np.zeros((len(tokens), words), np.float32)
+    row, place = np.nonzero(tokens >= len(MARKS))
+    np.add.at(counts, (row, tokens[row, place]), 1.0)
+    return counts
 
 
 def _flat_arcs(arcs: Sequence[Arcs], lengths: np.ndarray) -> dict[str, np.ndarray]:

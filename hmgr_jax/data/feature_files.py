@@ -1,4 +1,4 @@
-"""Named arrays of a feature set, as they lie in a .mat, .npz or .h5 file or in a folder of these."""
+"""Named arrays of a feature set: in a .mat, .npz or .h5 file, or in a folder of such files."""
 
 from __future__ import annotations
 

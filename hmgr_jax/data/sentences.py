@@ -7,7 +7,8 @@ from collections.abc import Collection, Sequence
 from hmgr_jax.data.captions import CaptionSource
 from hmgr_jax.data.text_graph import parsed_arcs
 from hmgr_jax.data.tokens import tokenize
-from hmgr_jax.data.vocabulary import Vocabulary
+from hmgr_jax.data.vocabulary import MARKS, Vocabulary
+from hmgr_jax.errors import UserError
 
 
 def open_sentences(
@@ -18,12 +19,19 @@ def open_sentences(
     Args:
         sentences: none of them empty.
         vocabulary: of the model.
-        wanted: names of the model's inputs of text; with ``heads`` among them they are parsed.
+        wanted: names of the model's inputs of text; with ``heads`` among them they are parsed, with
+            ``features`` they are bags of words.
         max_words: without the marks of beginning and end.
 
     Raises:
-        UserError: they have to be parsed, and no parser is installed.
+        UserError: they have to be parsed, and no parser is installed; the model has no words.
     """
+    bags = "features" in wanted
+    if bags and len(vocabulary) == len(MARKS):
+        raise UserError(
+            "This run was trained on vectors of texts, not on words: give arrays, as "
+            '{"features": [n, D]}, made like those that it was trained on.'
+        )
     arcs = parsed_arcs(sentences) if "heads" in wanted else None
     tokens = [tokenize(sentence) for sentence in sentences]
-    return CaptionSource(tokens, vocabulary, max_words=max_words, arcs=arcs)
+    return CaptionSource(tokens, vocabulary, max_words=max_words, arcs=arcs, bags=bags)

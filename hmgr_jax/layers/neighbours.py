@@ -7,10 +7,9 @@ the members of a pair. H is low-rank but for the pairs, so that the whole is an 
 
 from __future__ import annotations
 
-from flax import struct
-
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from hmgr_jax.layers.linear import einsum
 from hmgr_jax.shapes import Array, Float, Int
@@ -34,9 +33,7 @@ class Neighbourhood:
         close = (1.0 + jnp.sum(images[owner] * texts, axis=1)) / 2.0
         return cls(images, texts, owner, 1.0 - close)
 
-    def vectors(
-        self, x: Float[Array, "n D"], count: int, *, first: bool
-    ) -> Float[Array, "n E"]:
+    def vectors(self, x: Float[Array, "n D"], count: int, *, first: bool) -> Float[Array, "n E"]:
         """Vectors of 1 + D + 2 N numbers whose inner product is the marginal similarity.
 
         Args:

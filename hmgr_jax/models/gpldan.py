@@ -151,9 +151,7 @@ class GPLDAN(Model):
         """What a modality has for itself."""
         kind = self.projector
         found: dict[str, Any] = {
-            "projector": parts_of.Projector(
-                self.views, self.dim, self.gate_dim, kind, self._width
-            )
+            "projector": parts_of.Projector(self.views, self.dim, self.gate_dim, kind, self._width)
         }
         if self.lambda_rec:
             size = self.image_dim if modality == "image" else self.text_dim

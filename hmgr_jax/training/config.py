@@ -112,7 +112,14 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                     "valid": 0,  # so many first test pairs are dev where there is no dev
                     "test": "rest",  # all: test keeps them
                 },
-                "worlds": {"seed": 0, "train": 2000, "dev": 200, "test": 400, "pictures": False},
+                "worlds": {
+                    "seed": 0,
+                    "train": 2000,
+                    "dev": 200,
+                    "test": 400,
+                    "pictures": False,
+                    "features": False,  # a vector an image and a bag of words a caption as well
+                },
                 "clips": {"seed": 0, "train": 2000, "dev": 200, "test": 400},
             },
             "train": {

@@ -21,8 +21,8 @@ from hmgr_jax.data.worlds.captions import PER_SCENE
 from hmgr_jax.data.worlds.drawings import SceneDrawings
 from hmgr_jax.data.worlds.family import Family, make_family
 from hmgr_jax.data.worlds.lexicon import grammar
-from hmgr_jax.data.worlds.regions import make_regions
-from hmgr_jax.data.worlds.scene import SIBLINGS
+from hmgr_jax.data.worlds.regions import make_regions, with_features
+from hmgr_jax.data.worlds.scene import SHAPES, SIBLINGS
 from hmgr_jax.errors import UserError
 
 __all__ = ["VERSION", "Family", "make_family", "open_worlds"]
@@ -37,6 +37,7 @@ def open_worlds(
     dev: int = 200,
     test: int = 400,
     pictures: bool = False,
+    features: bool = False,
     *,
     augmentation: Augmentation | None = None,
     roles: Sequence[str] = ("train", "dev", "test"),
@@ -51,6 +52,10 @@ def open_worlds(
     With ``pictures`` images are rendered instead, as large as ``augmentation.resize``, and give
     "pixels" float32 [n, S, S, 3].
 
+    With ``features`` the worlds are a feature set as well: images have "features" float32 [n, 424],
+    the mean and deviation of their regions, captions have "features" float32 [n, V], their bags of
+    words, and `Split.labels` are the kinds of scenes, one of 8 (`Scene.kind`).
+
     ``roles`` are the splits to make, ``known`` is the vocabulary of a checkpoint. Raises
     ``UserError`` for a size that is no positive multiple of 4, a negative seed, or a vocabulary
     that is not that of the worlds.
@@ -58,6 +63,11 @@ def open_worlds(
     sizes = {"train": train, "dev": dev, "test": test}
     if seed < 0:
         raise UserError(f"the seed of the generated worlds is {seed}: give 0 or a larger number.")
+    if pictures and features:
+        raise UserError(
+            "Generated worlds are pictures or features: leave data.worlds.pictures or "
+            "data.worlds.features out."
+        )
     for name, size in sizes.items():
         if size < SIBLINGS or size % SIBLINGS:
             raise UserError(
@@ -73,15 +83,22 @@ def open_worlds(
         )
     augmentation = (augmentation or Augmentation()) if pictures else None
     splits = {
-        name: _make_split(seed, name, sizes[name], vocabulary, augmentation) for name in roles
+        name: _make_split(seed, name, sizes[name], vocabulary, augmentation, features)
+        for name in roles
     }
     made = f"worlds {VERSION} seed {seed} sizes {sorted(sizes.items())}"
     made += f" pictures {augmentation.resize}" if augmentation else ""
+    made += " features" if features else ""
     return DataSet("worlds", splits, vocabulary, hashlib.sha256(made.encode()).hexdigest())
 
 
 def _make_split(
-    seed: int, name: str, size: int, vocabulary: Vocabulary, augmentation: Augmentation | None
+    seed: int,
+    name: str,
+    size: int,
+    vocabulary: Vocabulary,
+    augmentation: Augmentation | None,
+    features: bool,
 ) -> Split:
     families = [make_family(seed, name, number) for number in range(size // SIBLINGS)]
     scenes = [scene for family in families for scene in family.scenes]
@@ -89,16 +106,17 @@ def _make_split(
     image = np.repeat(np.arange(size, dtype=np.int32), PER_SCENE)
     names = [f"{name}/{number:06d}" for number in range(size)]
     tokens = [tokenize(caption) for caption in captions]
-    images: Source = (
-        PixelSource(SceneDrawings(scenes, augmentation.resize), augmentation)
-        if augmentation
-        else make_regions(scenes)
-    )
+    images: Source
+    if augmentation:
+        images = PixelSource(SceneDrawings(scenes, augmentation.resize), augmentation)
+    else:
+        images = with_features(make_regions(scenes)) if features else make_regions(scenes)
+    kinds = np.eye(len(SHAPES), dtype=np.uint8)[[scene.kind for scene in scenes]]
     return Split(
         name=name,
         sources={
             "image": images,
-            "text": CaptionSource(tokens, vocabulary, captions=captions),
+            "text": CaptionSource(tokens, vocabulary, captions=captions, bags=features),
         },
         groups={"image": np.arange(size, dtype=np.int32), "text": image},
         rows={"image": image, "text": np.arange(len(image), dtype=np.int32)},
@@ -107,4 +125,5 @@ def _make_split(
             "text": [f"{names[i]}#{k % PER_SCENE}" for k, i in enumerate(image)],
         },
         families={"image": np.arange(size, dtype=np.int32) // SIBLINGS, "text": image // SIBLINGS},
+        labels={"image": kinds, "text": kinds[image]} if features else {},
     )

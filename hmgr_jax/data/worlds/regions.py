@@ -7,7 +7,7 @@ for the object, not for its place among the regions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -45,14 +45,20 @@ class SceneRegions:
     """int16 [n, R]: shape * colours + colour, or -1 where there is no region."""
     lengths: np.ndarray | None = None
     """None: every scene is padded to MOST regions."""
+    features: np.ndarray | None = None
+    """float32 [n, 2 D]: mean and deviation over a scene's regions, where they are asked for."""
 
     def __len__(self) -> int:
         return len(self.regions)
 
     def gather(self, items: np.ndarray, length: int | None = None) -> Items:
-        """Read scenes as {"regions", "n_regions", "boxes", "labels"}; `length` is not used."""
+        """Read scenes as {"regions", "n_regions", "boxes", "labels"}; `length` is not used.
+
+        Where there are "features" they are read too.
+        """
         del length
-        return {
+        found = {} if self.features is None else {"features": self.features[items]}
+        return found | {
             "regions": self.regions[items],
             "n_regions": self.n_regions[items],
             "boxes": self.boxes[items],
@@ -75,6 +81,16 @@ def make_regions(scenes: Sequence[Scene]) -> SceneRegions:
         labels[row, :number] = np.array([thing.label for thing in scene.things])[order]
     n_regions = np.array([len(scene.things) for scene in scenes], np.int32)
     return SceneRegions(regions, n_regions, boxes, labels)
+
+
+def with_features(source: SceneRegions) -> SceneRegions:
+    """The same scenes with one vector each, in which no region is told from another."""
+    count = source.n_regions.astype(np.float32)[:, None]
+    regions = source.regions.astype(np.float32)  # zero in padding
+    mean = regions.sum(axis=1) / count
+    square = (regions**2).sum(axis=1) / count
+    spread = np.sqrt(np.maximum(square - mean**2, 0.0))
+    return replace(source, features=np.concatenate([mean, spread], axis=1))
 
 
 def detect(scene: Scene) -> np.ndarray:
