@@ -24,8 +24,8 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "test": ("te", "test"),
 }
 PATTERNS: Mapping[str, tuple[str, ...]] = {
-    "image": ("I_{}", "{}_img", "{}_imgs_deep", "{}_imgs", "{}_image", "{}_images"),
-    "text": ("T_{}", "{}_txt", "{}_text", "{}_texts", "{}_texts_deep"),
+    "image": ("I_{}", "{}_img", "{}_imgs_deep", "{}_imgs", "{}_img_feats", "{}_image", "{}_images"),
+    "text": ("T_{}", "{}_txt", "{}_text", "{}_texts", "{}_txt_vecs"),
     "labels": ("L_{}", "{}_img_lab", "{}_imgs_labels", "{}_lab", "{}_label", "{}_labels"),
 }
 """Names of a split's arrays, tried in this order for each name of the split."""
