@@ -101,6 +101,27 @@ def average_precisions(
     return found
 
 
+def precision_recall(scores: np.ndarray, relevant: Relevance, levels: np.ndarray) -> np.ndarray:
+    """Precision at every level of recall (0..1), mean over queries: float64 [levels] in 0..1.
+
+    At recall r a query has the best precision of all its places with recall of at least r
+    (interpolated, as in TREC); one with nothing right in the gallery has 0. Errors are those of
+    `average_precisions`.
+    """
+    require_finite(scores)
+    total = np.zeros(len(levels))
+    for _, row, right in _rows(scores, relevant):
+        hits = best_first(row, right, len(row))
+        places = np.flatnonzero(hits)
+        if not len(places):
+            continue
+        numbers = np.arange(1, len(places) + 1)
+        best = np.maximum.accumulate((numbers / (places + 1))[::-1])[::-1]
+        at = np.searchsorted(numbers / len(places), levels - 1e-12)
+        total += best[np.minimum(at, len(places) - 1)]
+    return total / len(scores)
+
+
 def r_precision(scores: np.ndarray, relevant: Relevance) -> np.ndarray:
     """``R-P`` alone of every query, float64 [Q] in 0..1: by counting, nothing is sorted.
 

@@ -58,15 +58,20 @@ class SharedLabels(Protocol):
     def _prefix(self) -> str:
         return "" if self.divisor == "hits" else f"{self.name}/"
 
+    def of_direction(self, scores: np.ndarray, relevant: Relevance, name: str) -> Metrics:
+        """The depths of one direction of that name; ``scores`` are [queries, gallery]."""
+        each = average_precisions(scores, relevant, DEPTHS, self.divisor)
+        return {
+            f"{self._prefix}{name}/{measure}": 100 * float(values.mean())
+            for measure, values in zip(_measures(), each, strict=True)
+        }
+
     def _metrics(self, scores: np.ndarray, sides: Sides) -> Metrics:
         found: Metrics = {}
         a, b = sides.modalities
         for matrix, query, gallery in ((scores, a, b), (scores.T, b, a)):
             relevant = sharing(sides.labels[query], sides.labels[gallery])
-            each = average_precisions(matrix, relevant, DEPTHS, self.divisor)
-            for measure, values in zip(_measures(), each, strict=True):
-                name = f"{self._prefix}{direction(query, gallery)}/{measure}"
-                found[name] = 100 * float(values.mean())
+            found |= self.of_direction(matrix, relevant, direction(query, gallery))
         for measure in _measures():
             both = [f"{self._prefix}{direction(*side)}/{measure}" for side in ((a, b), (b, a))]
             found[f"{self._prefix}{measure}"] = float(np.mean([found[name] for name in both]))

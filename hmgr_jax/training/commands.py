@@ -13,8 +13,8 @@ from hmgr_jax.data.pipeline import batches
 from hmgr_jax.errors import UserError
 from hmgr_jax.retrieval import score_store
 from hmgr_jax.retrieval.retriever import Retriever
+from hmgr_jax.training import by_labels, hosts, loop, recipe_file, results, uncertainty
 from hmgr_jax.training import config as configs
-from hmgr_jax.training import hosts, loop, recipe_file, results, uncertainty
 from hmgr_jax.training.ensemble import mean_of_runs
 from hmgr_jax.training.experiment import Experiment, build
 from hmgr_jax.training.flops import matmul_flops
@@ -89,10 +89,15 @@ def evaluate(retriever: Retriever, split: str) -> int:
         weights=retriever.variables,
     )
     report, title = f"{uncertainty.NAME}-{split}", f"{config.model.name} on {config.name}, {split}"
-    more = uncertainty.reporter(
-        retriever.evaluator, workdir, data.splits[split], title=title, name=report
+    own, evaluator = data.splits[split], retriever.evaluator
+    more = by_labels.together(
+        uncertainty.reporter(evaluator, workdir, own, title=title, name=report),
+        by_labels.reporter(workdir, own, names, title=title, name=f"{by_labels.NAME}-{split}"),
     )
-    metrics = retriever.evaluate(data.splits[split], names, store=store, tell=True, more=more)
+    metrics = retriever.evaluate(own, names, store=store, tell=True, more=more)
+    if config.eval.get("train_gallery", False) and split == "test":
+        train = retriever.open(("train",)).splits["train"]
+        metrics |= by_labels.against_train(evaluator, retriever.variables, own, train, names)
     if people:
         metrics |= people.metrics(retriever.judged_scores(people))
     found = results.record(

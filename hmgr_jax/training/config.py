@@ -148,6 +148,7 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                 "select": "rsum",
                 "batch_size": 256,
                 "tile": 4096,
+                "train_gallery": False,  # test items also search the training items, by labels
                 "judgments": "",  # folder of Flickr8k's expert and crowd judgments
             },
             "init": {},  # {part: workdir of a run whose best step this part starts from}

@@ -16,8 +16,8 @@ from ml_collections import ConfigDict
 from hmgr_jax.data.open import open_data
 from hmgr_jax.errors import UserError
 from hmgr_jax.metrics.protocols import Sides, get_protocol
+from hmgr_jax.training import by_labels, hosts, judged, plots, uncertainty
 from hmgr_jax.training import config as configs
-from hmgr_jax.training import hosts, judged, plots, uncertainty
 from hmgr_jax.training.checkpoint import Checkpoints
 from hmgr_jax.training.evaluate import Evaluator, recall_table
 from hmgr_jax.training.experiment import Experiment
@@ -101,9 +101,16 @@ def finish(
     variables = replicate(experiment.mesh, state).variables(None)
     variables = evaluator.finalized(variables, splits["train"])
     title = f"{config.model.name} on {config.name}, test"
-    more = uncertainty.reporter(evaluator, workdir, splits["test"], title=title)
     protocols = config.eval.protocols
+    more = by_labels.together(
+        uncertainty.reporter(evaluator, workdir, splits["test"], title=title),
+        by_labels.reporter(workdir, splits["test"], protocols, title=title),
+    )
     metrics = evaluator.metrics(variables, splits["test"], protocols, tell=True, more=more)
+    if config.eval.get("train_gallery", False):
+        metrics |= by_labels.against_train(
+            evaluator, variables, splits["test"], splits["train"], protocols
+        )
     people = judged.open_judged(config.eval, splits["test"])
     if people:
         words = experiment.data.vocabulary
@@ -182,6 +189,8 @@ def show_files(results: Mapping[str, Any], workdir: Path) -> None:
         ("checkpoint", f"checkpoints/{results['step']}"),
     ):
         print(f"{what + ':':12s}{workdir / path}")
+    if (workdir / f"{by_labels.NAME}.png").is_file():
+        print(f"{'precision:':12s}{workdir / by_labels.NAME}.png")
     show_uncertainty(workdir)
 
 
