@@ -1,0 +1,254 @@
+"""GPLDAN: sizes of the paper, its switches, standardisation, and the kNN marginal similarity."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hmgr_jax.data.feature_sets import FeatureRows
+from hmgr_jax.errors import UserError
+from hmgr_jax.layers.diversified import diversity, reversed_gradient
+from hmgr_jax.layers.dropout import Keys
+from hmgr_jax.layers.neighbours import Neighbourhood
+from hmgr_jax.layers.standard import measured, standardised
+from hmgr_jax.models import get_model
+from hmgr_jax.models.base import LocalAxis, Plan
+from hmgr_jax.models.gpldan import _masked
+
+ROWS = 6
+SIZES = {"image": 5, "text": 3}
+PLAN = Plan(10, 5, 4, {m: {"features": (n,)} for m, n in SIZES.items()})
+SMALL = {"dim": 8, "gate_dim": 4, "views": 2}
+
+
+def items(seed=0):
+    rng = np.random.default_rng(seed)
+    return {m: {"features": jnp.float32(rng.normal(size=(ROWS, n)))} for m, n in SIZES.items()}
+
+
+ROW = {"index": jnp.arange(ROWS), "group": jnp.arange(ROWS), "valid": jnp.ones(ROWS, bool)}
+
+
+def made(**options):
+    model = get_model("gpldan", **SMALL | options).fit_to(PLAN)
+    return model, model.init(jax.random.key(0))
+
+
+def keys(step=0):
+    return Keys.at(jnp.int32(0), jnp.int32(step), ROW["index"])
+
+
+def terms_of(model, variables, given=None, step=0):
+    codes, _ = model.encode_batch(
+        variables, given or items(), ROW, keys=keys(step), axis=LocalAxis()
+    )
+    total, terms, _, _ = model.loss(
+        variables, codes, ROW, step=jnp.int32(0), keys=keys(step), axis=LocalAxis()
+    )
+    return float(total), {name: float(value) for name, value in terms.items()}
+
+
+@pytest.mark.parametrize(("text", "count"), [(3000, 16_720_898), (300, 13_956_098)])
+def test_sizes_of_the_paper(text, count):
+    features = {"image": {"features": (4096,)}, "text": {"features": (text,)}}
+    model = get_model("gpldan").fit_to(Plan(10, 5, 4, features))
+    params = jax.eval_shape(model.init, jax.random.key(0)).params
+    assert sum(x.size for x in jax.tree.leaves(params)) == count
+
+
+def test_the_total_is_made_of_its_terms():
+    options = {"edges": ("pair", "het", "homo", "self"), "lambda_self": 0.4, "self_margin": 0.01}
+    total, terms = terms_of(*made(**options, lambda_rec=0.5))
+    weights = {"pair": 2, "het": 0.6, "homo": 0.6, "self": 0.4, "modality": 0.1, "diversity": 0.1}
+    weights["reconstruction"] = 0.5
+    assert terms.keys() == weights.keys()
+    assert min(terms.values()) > 0
+    assert total == pytest.approx(sum(weights[name] * x for name, x in terms.items()), rel=1e-5)
+
+
+SWITCHES = {
+    "views": {"views": 3},
+    "interaction": {"interaction": "none"},
+    "batch_cross": {"interaction": "batch_cross"},
+    "linear": {"projector": "linear", "views": 1},
+    "edges": {"edges": ("pair",)},
+    "one partner": {"all_pairs": False},
+    "classifier": {"modality_cls": "off"},
+    "mean": {"fusion": "mean"},
+    "concat": {"fusion": "concat"},
+    "input mask": {"input_mask": True},
+    "reconstruction": {"lambda_rec": 0.1},
+    "triplet": {"objective": "triplet"},
+}
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_every_switch_changes_the_loss(switch):
+    model, variables = made(**SWITCHES[switch])
+    total, _ = terms_of(model, variables)
+    plain, _ = terms_of(*made())
+    assert np.isfinite(total)
+    assert total != pytest.approx(plain, rel=1e-6)
+    covered = {path for paths in model.parts().values() for path in paths}
+    assert covered == set(variables.params)
+
+
+def test_gradient_reversal_turns_the_gradient_of_the_views_alone():
+    def gradient(kind):
+        model, variables = made(modality_cls=kind, edges=("pair",), lambda_div=0.0)
+
+        def modality(params):
+            mine = dataclasses.replace(variables, params=params)
+            codes, _ = model.encode_batch(mine, items(), ROW, keys=keys(), axis=LocalAxis())
+            found = model.loss(mine, codes, ROW, step=jnp.int32(0), keys=keys(), axis=LocalAxis())
+            return found[1]["modality"]
+
+        return jax.grad(modality)(variables.params)
+
+    coop, grl = gradient("coop"), gradient("grl")
+    for name in ("image", "text", "interaction"):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, -b, atol=1e-7), coop[name], grl[name]
+        )
+    jax.tree.map(np.testing.assert_array_equal, coop["classifier"], grl["classifier"])
+    assert float(reversed_gradient(jnp.float32(3.0))) == 3.0
+
+
+def test_the_other_side_is_seen_in_training_alone():
+    model, variables = made(interaction="batch_cross")
+    ours, theirs = items(0), {**items(0), "text": items(1)["text"]}
+
+    def views(given):
+        codes, _ = model.encode_batch(variables, given, ROW, keys=keys(), axis=LocalAxis())
+        return np.asarray(codes["image"]["views"])
+
+    assert np.abs(views(ours) - views(theirs)).max() > 1e-4
+    code, _ = model.encode(variables, "image", ours["image"], train=False, keys=None)
+    np.testing.assert_allclose(np.linalg.norm(code, axis=1), 1.0, rtol=1e-5)
+
+
+def test_an_input_mask_takes_the_same_columns_of_all_rows():
+    model, variables = made(input_mask=True, mask_image=0.4)
+    codes, _ = model.encode(variables, "image", items()["image"], train=True, keys=keys())
+    np.testing.assert_array_equal(codes["inputs"], items()["image"]["features"])  # targets see all
+    x = np.asarray(_masked(jnp.ones((ROWS, 5), jnp.float32), 0.4, keys()))
+    assert (x == x[:1]).all()
+    assert x[0].sum() == 3
+
+
+def test_alike_gates_cost():
+    gates = jnp.float32(np.random.default_rng(0).random((2, 3, 7)))
+    off = np.asarray(gates) - np.asarray(gates).mean(axis=1, keepdims=True)
+    off /= np.linalg.norm(off, axis=-1, keepdims=True)
+    cosines = np.einsum("bkd,bld->bkl", off, off) ** 2
+    wanted = (cosines.sum(axis=(1, 2)) - 3) / 6
+    np.testing.assert_allclose(diversity(gates), wanted, rtol=1e-5)
+    np.testing.assert_array_equal(diversity(gates[:, :1]), np.zeros(2))
+
+
+# --- standardisation ----------------------------------------------------------------------------
+
+
+def test_images_are_standardised_by_the_training_items():
+    rng = np.random.default_rng(0)
+    train = {m: FeatureRows(np.float32(3 + 2 * rng.random((50, n)))) for m, n in SIZES.items()}
+    train["image"].features[:, 1] = 7.0  # a constant is only moved
+    model, variables = made()
+    stats = model.observe(variables.stats, train)
+    assert jax.tree.structure(stats) == jax.tree.structure(variables.stats)
+    assert list(stats) == ["image"]
+    x = standardised(jnp.asarray(train["image"].features), stats["image"])
+    np.testing.assert_allclose(x.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(x.std(axis=0), [1, 0, 1, 1, 1], atol=1e-4)
+    given = {"features": jnp.asarray(train["image"].features[:ROWS])}
+    codes, _ = model.encode(
+        dataclasses.replace(variables, stats=stats), "image", given, train=True, keys=keys()
+    )
+    np.testing.assert_allclose(codes["inputs"], x[:ROWS], atol=1e-6)
+    assert made(standardise="none")[1].stats is None
+    assert set(made(standardise="both")[1].stats) == {"image", "text"}
+
+
+def test_moments_are_those_of_all_items(monkeypatch):
+    monkeypatch.setattr("hmgr_jax.layers.standard.BLOCK", 7)
+    x = np.float32(1000 + np.random.default_rng(0).random((30, 4)))
+    found = measured(FeatureRows(x))
+    np.testing.assert_allclose(found["mean"], x.astype(np.float64).mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(found["deviation"], x.astype(np.float64).std(axis=0), rtol=1e-5)
+
+
+# --- kNN marginal similarity --------------------------------------------------------------------
+
+
+def unit(x):
+    return np.float32(x / np.linalg.norm(x, axis=1, keepdims=True))
+
+
+def plain_marginal(queries, gallery, images, texts, owner, count):
+    """P_v H P_tᵀ with dense matrices (spec 3.6)."""
+    train = np.concatenate([images, texts]).astype(np.float64)
+    h = (1 + train @ train.T) / 2
+    for text, image in enumerate(owner):
+        h[image, len(images) + text] = h[len(images) + text, image] = 1
+    each = []
+    for x in (queries, gallery):
+        close = (1 + x.astype(np.float64) @ train.T) / 2
+        p = np.zeros_like(close)
+        for row, values in enumerate(close):
+            near = np.argsort(-values)[:count]
+            p[row, near] = values[near] / values[near].sum()
+        each.append(p)
+    return each[0] @ h @ each[1].T
+
+
+@pytest.mark.parametrize("count", [1, 4, 21])
+def test_marginal_similarity_is_an_inner_product(count):
+    rng = np.random.default_rng(count)
+    images, texts, v, t = (unit(rng.normal(size=(n, 4))) for n in (9, 12, 5, 7))
+    owner = np.concatenate([np.arange(9), [0, 4, 4]]).astype(np.int32)  # some have two texts
+    table = Neighbourhood.of(images, texts, owner)
+    a = table.vectors(jnp.asarray(v), count, first=True)
+    b = table.vectors(jnp.asarray(t), count, first=False)
+    wanted = plain_marginal(v, t, images, texts, owner, count)
+    np.testing.assert_allclose(np.asarray(a) @ np.asarray(b).T, wanted, rtol=1e-5)
+
+
+def test_training_items_become_a_table():
+    model, variables = made(similarity="knn", neighbours=3)
+    assert model.needs_train
+    assert not made()[0].needs_train
+    codes = {
+        m: np.asarray(model.encode(variables, m, items()[m], train=False, keys=None)[0])
+        for m in SIZES
+    }
+    rows = dict.fromkeys(SIZES, np.arange(ROWS))
+    final = model.finalize(variables, codes, rows)
+    given, found = items(5), {}
+    for m in SIZES:
+        found[m] = model.encode(final, m, given[m], train=False, keys=None)[0]
+    plain = {m: model.encode(variables, m, given[m], train=False, keys=None)[0] for m in SIZES}
+    scores = model.score(final, ("image", found["image"]), ("text", found["text"]))
+    wanted = plain_marginal(
+        *(np.asarray(plain[m]) for m in SIZES), codes["image"], codes["text"], np.arange(ROWS), 3
+    )
+    np.testing.assert_allclose(scores, wanted, rtol=1e-5)
+    with pytest.raises(UserError, match="neighbours is 13, but there are only 12 training items"):
+        dataclasses.replace(model, neighbours=13).finalize(variables, codes, rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"edges": ("pair", "near")}, "model.edges are some of pair, het, homo, self"),
+        ({"edges": ()}, "model.edges are some of"),
+        ({"projector": "linear"}, "makes one view, but model.views is 4: set it to 1"),
+        ({"modality_cls": "no"}, "model.modality_cls is one of coop, grl, off"),
+        ({"mask_text": 1.5}, "model.mask_text is from 0 to 1"),
+        ({"lambda_1": -0.1}, "model.lambda_1 must be at least 0.0"),
+    ],
+)
+def test_settings_that_cannot_be(options, sentence):
+    with pytest.raises(UserError, match=sentence):
+        get_model("gpldan", **options)
