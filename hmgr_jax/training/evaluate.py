@@ -284,5 +284,6 @@ def recall_table(metrics: Mapping[str, float | str]) -> list[dict[str, float | s
     rows: dict[str, dict[str, float | str]] = {}
     for name, value in metrics.items():
         direction, _, measure = name.rpartition("/")
-        rows.setdefault(direction, {"": direction or "sum"})[measure] = value
+        whole = "sum" if measure == "rsum" else "mean"
+        rows.setdefault(direction or whole, {"": direction or whole})[measure] = value
     return list(rows.values())

@@ -33,21 +33,33 @@ ROW = {"index": jnp.arange(ROWS), "group": jnp.arange(ROWS), "valid": jnp.ones(R
 
 def made(**options):
     model = get_model("gpldan", **SMALL | options).fit_to(PLAN)
-    return model, model.init(jax.random.key(0))
+    return model, jax.jit(model.init)(jax.random.key(0))
 
 
 def keys(step=0):
     return Keys.at(jnp.int32(0), jnp.int32(step), ROW["index"])
 
 
-def terms_of(model, variables, given=None, step=0):
-    codes, _ = model.encode_batch(
-        variables, given or items(), ROW, keys=keys(step), axis=LocalAxis()
-    )
-    total, terms, _, _ = model.loss(
-        variables, codes, ROW, step=jnp.int32(0), keys=keys(step), axis=LocalAxis()
-    )
+def terms_of(model, variables):
+    @jax.jit
+    def loss(variables, given):
+        codes, _ = model.encode_batch(variables, given, ROW, keys=keys(), axis=LocalAxis())
+        return model.loss(variables, codes, ROW, step=jnp.int32(0), keys=keys(), axis=LocalAxis())[
+            :2
+        ]
+
+    total, terms = loss(variables, items())
     return float(total), {name: float(value) for name, value in terms.items()}
+
+
+def encode(model, variables, modality, given, train=False):
+    """Codes of one side."""
+
+    @jax.jit
+    def codes(variables, given):
+        return model.encode(variables, modality, given, train=train, keys=keys())[0]
+
+    return codes(variables, given)
 
 
 @pytest.mark.parametrize(("text", "count"), [(3000, 16_720_898), (300, 13_956_098)])
@@ -105,7 +117,7 @@ def test_gradient_reversal_turns_the_gradient_of_the_views_alone():
             found = model.loss(mine, codes, ROW, step=jnp.int32(0), keys=keys(), axis=LocalAxis())
             return found[1]["modality"]
 
-        return jax.grad(modality)(variables.params)
+        return jax.jit(jax.grad(modality))(variables.params)
 
     coop, grl = gradient("coop"), gradient("grl")
     for name in ("image", "text", "interaction"):
@@ -120,18 +132,19 @@ def test_the_other_side_is_seen_in_training_alone():
     model, variables = made(interaction="batch_cross")
     ours, theirs = items(0), {**items(0), "text": items(1)["text"]}
 
+    @jax.jit
     def views(given):
         codes, _ = model.encode_batch(variables, given, ROW, keys=keys(), axis=LocalAxis())
-        return np.asarray(codes["image"]["views"])
+        return codes["image"]["views"]
 
     assert np.abs(views(ours) - views(theirs)).max() > 1e-4
-    code, _ = model.encode(variables, "image", ours["image"], train=False, keys=None)
+    code = encode(model, variables, "image", ours["image"])
     np.testing.assert_allclose(np.linalg.norm(code, axis=1), 1.0, rtol=1e-5)
 
 
 def test_an_input_mask_takes_the_same_columns_of_all_rows():
     model, variables = made(input_mask=True, mask_image=0.4)
-    codes, _ = model.encode(variables, "image", items()["image"], train=True, keys=keys())
+    codes = encode(model, variables, "image", items()["image"], train=True)
     np.testing.assert_array_equal(codes["inputs"], items()["image"]["features"])  # targets see all
     x = np.asarray(_masked(jnp.ones((ROWS, 5), jnp.float32), 0.4, keys()))
     assert (x == x[:1]).all()
@@ -163,9 +176,7 @@ def test_images_are_standardised_by_the_training_items():
     np.testing.assert_allclose(x.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(x.std(axis=0), [1, 0, 1, 1, 1], atol=1e-4)
     given = {"features": jnp.asarray(train["image"].features[:ROWS])}
-    codes, _ = model.encode(
-        dataclasses.replace(variables, stats=stats), "image", given, train=True, keys=keys()
-    )
+    codes = encode(model, dataclasses.replace(variables, stats=stats), "image", given, train=True)
     np.testing.assert_allclose(codes["inputs"], x[:ROWS], atol=1e-6)
     assert made(standardise="none")[1].stats is None
     assert set(made(standardise="both")[1].stats) == {"image", "text"}
@@ -219,16 +230,14 @@ def test_training_items_become_a_table():
     model, variables = made(similarity="knn", neighbours=3)
     assert model.needs_train
     assert not made()[0].needs_train
-    codes = {
-        m: np.asarray(model.encode(variables, m, items()[m], train=False, keys=None)[0])
-        for m in SIZES
-    }
+    codes = {m: np.asarray(encode(model, variables, m, items()[m])) for m in SIZES}
     rows = dict.fromkeys(SIZES, np.arange(ROWS))
     final = model.finalize(variables, codes, rows)
-    given, found = items(5), {}
-    for m in SIZES:
-        found[m] = model.encode(final, m, given[m], train=False, keys=None)[0]
-    plain = {m: model.encode(variables, m, given[m], train=False, keys=None)[0] for m in SIZES}
+    given = items(5)
+    found, plain = (
+        {m: encode(model, with_tables, m, given[m]) for m in SIZES}
+        for with_tables in (final, variables)
+    )
     scores = model.score(final, ("image", found["image"]), ("text", found["text"]))
     wanted = plain_marginal(
         *(np.asarray(plain[m]) for m in SIZES), codes["image"], codes["text"], np.arange(ROWS), 3
