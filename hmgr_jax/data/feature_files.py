@@ -8,9 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from hmgr_jax.data.array_pickles import read_array_pickle
+from hmgr_jax.data.nuswide_files import is_nuswide, read_nuswide
+from hmgr_jax.data.sckr_files import is_sckr, read_sckr
 from hmgr_jax.errors import UserError
 
-ENDINGS = (".mat", ".npz", ".h5", ".hdf5", ".npy")
+ENDINGS = (".mat", ".npz", ".h5", ".hdf5", ".npy", ".pkl")
 LISTS = {"trainset_txt_img_cat.list": "L_tr", "testset_txt_img_cat.list": "L_te"}
 """Wikipedia's lists of text, image and category beside ``raw_features.mat``, as labels."""
 _MAT_73 = b"MATLAB 7.3"
@@ -19,9 +22,10 @@ _MAT_73 = b"MATLAB 7.3"
 def read_arrays(root: str | Path) -> tuple[dict[str, np.ndarray], list[Path]]:
     """All arrays of a file, or of the files of a folder, by name, and the files.
 
-    A ``.npy`` is an array named after its file; .mat is read by scipy up to version 7 and by h5py
-    in version 7.3. A folder may also hold Wikipedia's ``*set_txt_img_cat.list``, which become the
-    labels ``L_tr`` and ``L_te``.
+    A ``.npy`` or ``.pkl`` is an array named after its file; .mat is read by scipy up to version 7
+    and by h5py in version 7.3. A folder may also hold Wikipedia's ``*set_txt_img_cat.list``, which become the
+    labels ``L_tr`` and ``L_te``; or it is laid out as NUS-WIDE's release
+    (`hmgr_jax.data.nuswide_files`) or SCKR's (`hmgr_jax.data.sckr_files`).
 
     Raises:
         UserError: nothing is there, a file is damaged, h5py is not installed, or two files hold
@@ -35,6 +39,10 @@ def read_arrays(root: str | Path) -> tuple[dict[str, np.ndarray], list[Path]]:
             f"There is no {root}: give data.root the file ({', '.join(ENDINGS)}) or the folder of "
             "a feature set."
         )
+    if is_nuswide(root):
+        return read_nuswide(root)
+    if is_sckr(root):
+        return read_sckr(root)
     files = sorted(p for p in root.iterdir() if p.suffix in ENDINGS or p.name in LISTS)
     if not files:
         raise UserError(
@@ -57,9 +65,9 @@ def read_arrays(root: str | Path) -> tuple[dict[str, np.ndarray], list[Path]]:
 def _read(path: Path) -> dict[str, np.ndarray]:
     if path.name in LISTS:
         return {LISTS[path.name]: _read_list(path)}
-    reader = {".mat": _read_mat, ".npz": _read_npz, ".npy": _read_npy}.get(path.suffix, _read_h5)
+    readers = {".mat": _read_mat, ".npz": _read_npz, ".npy": _read_npy, ".pkl": _read_pickle}
     try:
-        return reader(path)
+        return readers.get(path.suffix, _read_h5)(path)
     except UserError:
         raise
     except Exception as error:  # whatever a damaged file makes its library raise
@@ -76,6 +84,10 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 
 def _read_npy(path: Path) -> dict[str, np.ndarray]:
     return {path.stem: np.load(path, allow_pickle=False)}
+
+
+def _read_pickle(path: Path) -> dict[str, np.ndarray]:
+    return {path.stem: read_array_pickle(path)}
 
 
 def _read_mat(path: Path) -> dict[str, np.ndarray]:

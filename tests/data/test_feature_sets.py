@@ -1,5 +1,7 @@
 """Feature sets in the files and layouts that people have, and what is refused."""
 
+import pickle
+
 import h5py
 import numpy as np
 import pytest
@@ -269,6 +271,73 @@ def test_bad_files_are_refused(tmp_path):
     stored["T_tr"][4, 1] = np.nan
     _save_npz(tmp_path / "set.npz", stored)
     refused("row 4 of T_tr .* NaN", tmp_path / "set.npz", error=FoundNonFinite)
+
+
+def test_pickles_of_acmr(tmp_path):
+    stored = arrays(("{}_img_feats", "{}_txt_vecs", "{}_labels"), ("train", "val", "test"))
+    folder = tmp_path / "acmr"
+    folder.mkdir()
+    for protocol, (name, array) in enumerate(stored.items()):
+        (folder / f"{name}.pkl").write_bytes(pickle.dumps(array, protocol % 5))
+    _save_npz(tmp_path / "plain.npz", arrays())
+    _assert_same(open_features(folder), open_features(tmp_path / "plain.npz"))
+    (folder / "train_labels.pkl").write_bytes(pickle.dumps(["one", {"two": 2}][1:]))
+    refused("train_labels.pkl holds a list where one array", folder)
+    (folder / "train_labels.pkl").write_bytes(pickle.dumps(print))
+    refused("train_labels.pkl cannot be read .*it names builtins.print", folder)
+
+
+def test_nuswide_as_it_was_released(tmp_path):
+    rng = np.random.default_rng(0)
+    wanted = {}
+    for name, count in (("Train", 6), ("Test", 5)):
+        parts = {
+            f"Low_Level_Features/{name}_CH.dat": rng.random((count, 3)),
+            f"Low_Level_Features/{name}_Normalized_CORR.dat": rng.random((count, 2)),
+            f"NUS_WID_Tags/{name}_Tags1k.dat": rng.integers(0, 2, (count, 4)),
+            f"Groundtruth/TrainTestLabels/Labels_sky_{name}.txt": rng.integers(0, 2, (count, 1)),
+            f"Groundtruth/TrainTestLabels/Labels_animal_{name}.txt": np.ones((count, 1)),
+        }
+        for file, array in parts.items():
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            np.savetxt(tmp_path / file, array)
+        wanted[name] = list(parts.values())
+    opened = open_features(tmp_path, layout=Layout(valid=2, test="all"))
+    for name, role in (("Train", "train"), ("Test", "test")):
+        split, numbers = opened.splits[role], np.arange(len(wanted[name][0]))
+        found = split.sources["image"].gather(numbers)["features"]
+        np.testing.assert_allclose(found, np.concatenate(wanted[name][:2], axis=1), rtol=1e-6)
+        texts = split.sources["text"].gather(numbers)["features"]
+        np.testing.assert_array_equal(texts, wanted[name][2])
+        labels = np.concatenate([wanted[name][4], wanted[name][3]], axis=1)  # by name of concept
+        np.testing.assert_array_equal(split.labels["image"], labels)
+    np.savetxt(tmp_path / "Low_Level_Features" / "Train_EDH.dat", np.ones((4, 2)))
+    refused("Train_EDH.dat has 4 rows but .*Train_CH.dat has 6", tmp_path)
+    (tmp_path / "NUS_WID_Tags" / "Test_Tags1k.dat").unlink()
+    (tmp_path / "Low_Level_Features" / "Train_EDH.dat").unlink()
+    refused("holds no NUS_WID_Tags/Test_Tags1k.dat", tmp_path)
+
+
+def test_folders_of_sckr(tmp_path):
+    rng = np.random.default_rng(0)
+    stored = {}
+    for role, count in (("train", 4), ("test", 3)):
+        for side, shape in (("image", (5,)), ("text", (6, 2))):
+            names = [f"places_{k}_{k % 3}" for k in range(count)]
+            (tmp_path / side).mkdir(exist_ok=True)
+            (tmp_path / f"{side}_{role}.txt").write_text("".join(f"{role}{n}\n" for n in names))
+            for name in names:
+                stored[side, role, name] = rng.random(shape).astype(np.float32)
+                np.save(tmp_path / side / f"{role}{name}.npy", stored[side, role, name])
+    split = open_features(tmp_path, layout=Layout(valid=1)).splits["train"]
+    np.testing.assert_array_equal(split.labels["text"].argmax(axis=1), [0, 1, 2, 0])
+    found = split.sources["text"].gather(np.array([2]))["features"][0]
+    np.testing.assert_array_equal(found, stored["text", "train", "places_2_2"].reshape(-1))
+    lines = tmp_path / "text_train.txt"
+    lines.write_text("\n".join(lines.read_text().split()[::-1]) + "\n")
+    refused("pair items of different labels", tmp_path, layout=Layout(valid=1))
+    (tmp_path / "image" / "trainplaces_3_0.npy").unlink()
+    refused("image_train.txt names trainplaces_3_0, but there is no", tmp_path)
 
 
 def test_wikipedia(real_data):
