@@ -23,8 +23,8 @@ def read_arrays(root: str | Path) -> tuple[dict[str, np.ndarray], list[Path]]:
     """All arrays of a file, or of the files of a folder, by name, and the files.
 
     A ``.npy`` or ``.pkl`` is an array named after its file; .mat is read by scipy up to version 7
-    and by h5py in version 7.3. A folder may also hold Wikipedia's ``*set_txt_img_cat.list``, which become the
-    labels ``L_tr`` and ``L_te``; or it is laid out as NUS-WIDE's release
+    and by h5py in version 7.3. A folder may also hold Wikipedia's ``*set_txt_img_cat.list``, which
+    become the labels ``L_tr`` and ``L_te``; or it is laid out as NUS-WIDE's release
     (`hmgr_jax.data.nuswide_files`) or SCKR's (`hmgr_jax.data.sckr_files`).
 
     Raises:
