@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from hmgr_jax.data.feature_files import read_arrays
+from hmgr_jax.data.feature_labels import classes, flat
 from hmgr_jax.data.fingerprint import fingerprint
 from hmgr_jax.data.split import DataSet, Items, Split
 from hmgr_jax.data.vocabulary import MARKS, Vocabulary
@@ -196,8 +197,8 @@ def _pairs(
             f"{keys['image']} has {len(image)} rows but {keys['text']} has {len(text)} ({where}): "
             "row i of both must be a pair, so give as many of each."
         )
-    labels = _labels(arrays["labels"]) if "labels" in arrays else None
-    for own in (labels, *map(_labels, texts)):
+    labels = flat(arrays["labels"]) if "labels" in arrays else None
+    for own in (labels, *map(flat, texts)):
         if own is not None and len(own) != len(image):
             raise UserError(
                 f"labels {keys['labels']} have {len(own)} rows but {keys['image']} has "
@@ -228,50 +229,10 @@ def _vectors(array: np.ndarray, key: str, where: str) -> np.ndarray:
     return found
 
 
-def _labels(array: np.ndarray) -> np.ndarray:
-    """Numbers of classes [n], or which of K [n, K]."""
-    array = np.asarray(array)
-    if array.ndim > 1 and 1 in array.shape:
-        array = array.reshape(-1)
-    return array
-
-
 def _with_classes(root: Path, found: Mapping[str, Pairs]) -> dict[str, Pairs]:
-    """Labels as uint8 [n, K] with the K classes of all splits; a lone class is a row of one 1."""
-    each = {role: pairs.labels for role, pairs in found.items()}
-    known = {role: labels for role, labels in each.items() if labels is not None}
-    if not known:
-        return dict(found)
-    if len(known) < len(each):
-        lacking = next(role for role in each if role not in known)
-        raise UserError(
-            f"{root} has labels of {', '.join(known)} but none of {lacking}: add them, or name "
-            "yours as data.features.labels."
-        )
-    shapes = {labels.shape[1:] for labels in known.values()}
-    if len(shapes) > 1:
-        raise UserError(
-            f"labels of {root} have different classes in its splits, {sorted(map(str, shapes))}: "
-            "write all alike."
-        )
-    if shapes == {()}:
-        classes = np.unique(np.concatenate(list(known.values())))
-        many = {
-            role: np.equal(of.reshape(-1, 1), classes[None, :]).astype(np.uint8)
-            for role, of in known.items()
-        }
-    else:
-        many = {role: _multi_hot(root, role, of) for role, of in known.items()}
-    return {role: replace(pairs, labels=many[role]) for role, pairs in found.items()}
-
-
-def _multi_hot(root: Path, role: str, labels: np.ndarray) -> np.ndarray:
-    if labels.ndim != 2 or not np.isin(labels, (0, 1)).all():
-        raise UserError(
-            f"labels of {role} of {root} are {list(labels.shape)} with values up to "
-            f"{labels.max()}: give a class a row, or a 0 or 1 for each class."
-        )
-    return labels.astype(np.uint8)
+    """Labels of all splits by the same classes."""
+    many = classes({role: pairs.labels for role, pairs in found.items()}, str(root))
+    return {role: replace(pairs, labels=many.get(role)) for role, pairs in found.items()}
 
 
 def _with_dev(root: Path, found: Mapping[str, Pairs], layout: Layout) -> dict[str, Pairs]:
