@@ -106,13 +106,18 @@ def graph_pattern(
         off = off + _off_target(texts.nodes, all_texts.nodes, goal, weights)
         found["homo"] = axis.sum(off) / (2.0 * total)
     if "self" in edges and size > 1:
-        upper = jnp.triu(jnp.ones((size, size), jnp.float32), 1)[None]
-        sums = [
-            _sum(jnp.maximum(1.0 - einsum("akd,ald->akl", x, x) - self_margin, 0.0) * upper, rows)
-            for x in (images.nodes, texts.nodes)
-        ]
+        sums = [_too_far(side.nodes, rows, self_margin) for side in (images, texts)]
         found["self"] = axis.sum(sums[0] + sums[1]) / (count * size * (size - 1))
     return found
+
+
+def _too_far(
+    nodes: Float[Array, "b N D"], rows: Float[Array, " b"], margin: float
+) -> Float[Array, ""]:
+    """Sum over an item's pairs of nodes of the distance beyond the margin."""
+    upper = jnp.triu(jnp.ones((nodes.shape[1],) * 2, jnp.float32), 1)[None]
+    apart = 1.0 - einsum("akd,ald->akl", nodes, nodes)
+    return _sum(jnp.maximum(apart - margin, 0.0) * upper, rows)
 
 
 def _sum(apart: Float[Array, "b N M"], rows: Float[Array, " b"]) -> Float[Array, ""]:

@@ -88,14 +88,11 @@ def evaluate(retriever: Retriever, split: str) -> int:
         data=data.fingerprint,
         weights=retriever.variables,
     )
-    report, title = f"{uncertainty.NAME}-{split}", f"{config.model.name} on {config.name}, {split}"
+    title = f"{config.model.name} on {config.name}, {split}"
     own, evaluator = data.splits[split], retriever.evaluator
-    more = by_labels.together(
-        uncertainty.reporter(evaluator, workdir, own, title=title, name=report),
-        by_labels.reporter(workdir, own, names, title=title, name=f"{by_labels.NAME}-{split}"),
-    )
+    more = results.reports(evaluator, workdir, own, names, title, f"-{split}")
     metrics = retriever.evaluate(own, names, store=store, tell=True, more=more)
-    if config.eval.get("train_gallery", False) and split == "test":
+    if config.eval.train_gallery and split == "test":
         train = retriever.open(("train",)).splits["train"]
         metrics |= by_labels.against_train(evaluator, retriever.variables, own, train, names)
     if people:
@@ -111,7 +108,7 @@ def evaluate(retriever: Retriever, split: str) -> int:
     )
     code = _finish(found, config, workdir / f"evaluation-{split}.json", [store])
     if hosts.first():
-        results.show_uncertainty(workdir, report)
+        results.show_uncertainty(workdir, f"{uncertainty.NAME}-{split}")
     return code
 
 

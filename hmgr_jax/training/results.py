@@ -14,6 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from hmgr_jax.data.open import open_data
+from hmgr_jax.data.split import Split
 from hmgr_jax.errors import UserError
 from hmgr_jax.metrics.protocols import Sides, get_protocol
 from hmgr_jax.training import by_labels, hosts, judged, plots, uncertainty
@@ -102,15 +103,11 @@ def finish(
     variables = evaluator.finalized(variables, splits["train"])
     title = f"{config.model.name} on {config.name}, test"
     protocols = config.eval.protocols
-    more = by_labels.together(
-        uncertainty.reporter(evaluator, workdir, splits["test"], title=title),
-        by_labels.reporter(workdir, splits["test"], protocols, title=title),
-    )
+    more = reports(evaluator, workdir, splits["test"], protocols, title)
     metrics = evaluator.metrics(variables, splits["test"], protocols, tell=True, more=more)
-    if config.eval.get("train_gallery", False):
-        metrics |= by_labels.against_train(
-            evaluator, variables, splits["test"], splits["train"], protocols
-        )
+    if config.eval.train_gallery:
+        given = splits["test"], splits["train"], protocols
+        metrics |= by_labels.against_train(evaluator, variables, *given)
     people = judged.open_judged(config.eval, splits["test"])
     if people:
         words = experiment.data.vocabulary
@@ -134,6 +131,28 @@ def finish(
         plots.recalls(workdir, metrics, title)
         write_json_atomic(workdir / FILE, found)  # last: whoever finds it finds everything else
     return found
+
+
+def reports(
+    evaluator: Evaluator,
+    workdir: Path,
+    split: Split,
+    protocols: Sequence[str],
+    title: str,
+    suffix: str = "",
+) -> by_labels.More:
+    """``more`` of `Evaluator.metrics`: what is written besides numbers, as far as it applies.
+
+    ``suffix`` follows the names of the files.
+    """
+    return by_labels.together(
+        uncertainty.reporter(
+            evaluator, workdir, split, title=title, name=f"{uncertainty.NAME}{suffix}"
+        ),
+        by_labels.reporter(
+            workdir, split, protocols, title=title, name=f"{by_labels.NAME}{suffix}"
+        ),
+    )
 
 
 def _say_if_better_was_lost(workdir: Path, select: str, step: int) -> None:
