@@ -7,6 +7,8 @@ the members of a pair. H is low-rank but for the pairs, so that the whole is an 
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -27,8 +29,8 @@ class Neighbourhood:
     """1 - s of every text and its image: what H has more than s there."""
 
     @classmethod
-    def of(cls, images: Array, texts: Array, owner: Array) -> Neighbourhood:
-        """From unit vectors of training items and the image of every text."""
+    def of(cls, images: Any, texts: Any, owner: Any) -> Neighbourhood:
+        """From unit vectors [N, D] and [M, D] of training items and the image [M] of every text."""
         images, texts, owner = map(jnp.asarray, (images, texts, owner))
         close = (1.0 + jnp.sum(images[owner] * texts, axis=1)) / 2.0
         return cls(images, texts, owner, 1.0 - close)
