@@ -26,7 +26,7 @@ def get_config(model: str = "gpldan") -> ConfigDict:
     config = recipe("wikipedia", model, **(GPLDAN if model == "gpldan" else {}))
     config.data.source = "features"
     config.data.features.valid = 231
-    config.train.steps = 40 * EPOCH
+    config.train.steps = 20 * EPOCH
     config.train.batch_size = 64
     config.train.lr = 1e-4
     config.train.decay = "none"
