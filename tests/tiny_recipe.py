@@ -13,12 +13,15 @@ def get_config(model="hmgr"):
     memory = {"slots": 8, "key_dim": 8, "visual_graph": False, "text_graph": False}
     memory["memory_warmup_steps"] = 3
     heads = {"heads": 4}
+    if model == "gpldan":
+        fields = {"dim": 16, "gate_dim": 8}
     own = {"hmgr": memory, "racg": heads, "racg_strict": heads}.get(model, {})
     config = recipe("worlds", model, **fields, **own)
     config.data.source = "worlds"
     config.data.batching = "groups"
     config.data.buckets = (32,)  # one compilation of the step
     config.data.worlds.train, config.data.worlds.dev, config.data.worlds.test = 40, 8, 12
+    config.data.worlds.features = model == "gpldan"
     config.train.steps = 12
     config.train.batch_size = 8
     config.train.lr = 1e-3
