@@ -98,7 +98,7 @@ def finish(
     state, _, step = checkpoints.restore(experiment.abstract_state(), checkpoints.best_step())
     if hosts.first():
         _say_if_better_was_lost(workdir, config.eval.select, step)
-    variables = replicate(experiment.mesh, state).variables(None)
+    variables = replicate(experiment.mesh, state.variables(experiment.tables))
     variables = evaluator.finalized(variables, splits["train"])
     title = f"{config.model.name} on {config.name}, test"
     more = uncertainty.reporter(evaluator, workdir, splits["test"], title=title)
