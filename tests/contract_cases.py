@@ -34,6 +34,7 @@ SMALL = {
     "graph_layers": 1,
     "sharpness": 4.0,
     "heads": 4,
+    "image_hidden": (16,),
 }
 DROPOUT = 0.2
 # {case: (registered system, its hyper-parameters)}: all as they are, and those of another modality.
@@ -45,6 +46,7 @@ UNIFORM = {"uniform_lambda": 1.0, "uniform_rows": 24}
 CASES["pcme"] = ("pcme", UNIFORM | {"uniform_replace": True})
 PIXELS = {"cnn": "resnet10", "cnn_width": 4, "cnn_small_stem": True}
 CASES["pcme-pixels"] = ("pcme", UNIFORM | PIXELS)
+CASES["gin"] = ("gin", {"l2": 1e-3})  # at 5e-3 it is most of the loss
 # {case, or modalities of all other cases: their data set}
 SIZES = {"train": 32, "dev": 8, "test": 8}
 SMALL_PICTURES = Augmentation(size=16, resize=16, train="centre", flip=0.0)
@@ -58,9 +60,10 @@ COUNTS = ("n_regions", "n_frames", "lengths")
 STEPS, EPOCH = 20, 5
 LEARNING_RATE = 0.005
 """Small: attention over attention makes rounding errors grow tenfold a step at four times this."""
-LEARNING_RATES = {"resg": 0.0025, "pcme-pixels": 0.002}
+LEARNING_RATES = {"resg": 0.0025, "pcme-pixels": 0.002, "gin": 0.5, "sckr": 0.5}
 """Rounding errors grow with the step: ReSG's three losses add up to gradients twice as large, and a
-dozen norms by the batch pass rounding errors of one row on to all others."""
+dozen norms by the batch pass rounding errors of one row on to all others. GIN's loss is a mean over
+all pairs and not a sum."""
 ROWS, DEVICES = 12, 8
 """Eight devices do not divide twelve rows: they get four more, which are not valid."""
 LENGTH = 32

@@ -21,7 +21,7 @@ from hmgr_jax.layers.linear import einsum
 from hmgr_jax.layers.masking import l2n
 from hmgr_jax.shapes import Array, Bool, Float, Int
 
-Graph = Mapping[str, Array]
+Graph = Mapping[str, Any]
 """``{"dense": [V, V]}``, or ``{"senders", "receivers", "weight"}`` [E] in order of receivers."""
 ROWS_AT_ONCE = 1024
 DENSE_BELOW = 4000
