@@ -67,6 +67,7 @@ def train(config: ConfigDict, workdir: Path) -> Results | None:
 def _build(config: ConfigDict, vocabulary: Vocabulary | None = None) -> Experiment:
     experiment = build(config, vocabulary)
     results.check_protocols(experiment)
+    _ = experiment.tables  # their files are data too
     return experiment
 
 
