@@ -75,8 +75,8 @@ def make_graph(edges: np.ndarray, count: int, dense: bool) -> dict[str, np.ndarr
 def propagate(graph: Graph, x: Float[Array, "V M"], dtype: Any = jnp.float32) -> Array:
     """The graph's matrix times ``x``; a dense one multiplies in ``dtype``."""
     if "dense" in graph:
-        return einsum("vw,wm->vm", graph["dense"], x, dtype=dtype)
-    sent = x[graph["senders"]] * graph["weight"][:, None]
+        return einsum("vw,wm->vm", jnp.asarray(graph["dense"]), x, dtype=dtype)
+    sent = x[jnp.asarray(graph["senders"])] * graph["weight"][:, None]
     return jax.ops.segment_sum(
         sent, graph["receivers"], num_segments=len(x), indices_are_sorted=True
     )

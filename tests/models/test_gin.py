@@ -40,11 +40,12 @@ def items():
     }
 
 
-ITEMS = items()
+ITEMS = jax.tree.map(jnp.asarray, items())
 BAGS = {
     "image": {"features": RNG.standard_normal((BATCH, SIZE)).astype(np.float32)},
     "text": {"features": RNG.poisson(0.5, (BATCH, WORDS)).astype(np.float32)},
 }
+BAGS = jax.tree.map(jnp.asarray, BAGS)
 ROW = {
     "index": jnp.arange(BATCH, dtype=jnp.int32),
     "valid": jnp.ones(BATCH, bool),
