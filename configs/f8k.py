@@ -43,7 +43,7 @@ OF_MODEL: dict[str, dict[str, Any]] = {
     "racg_strict": {"object_classes": CLASSES},
     "resg": {"object_classes": CLASSES, "graph_layers": 1},
     "gin": GIN,
-    "sckr": GIN | {"relations": "SC"},  # nothing is known of its words without data.triples
+    "sckr": GIN | {"word_relations": "SC"},  # nothing is known of its words without data.triples
     "pcme": {"init_scale": 5.0, "init_shift": 5.0, "match": "group", "vib_beta": 1e-4},
 }
 

@@ -81,7 +81,7 @@ def read_triples(path: str | Path, vocabulary: Vocabulary) -> np.ndarray:
     if not len(edges):
         raise UserError(
             f"{path} holds {len(found)} triples, of which none joins two words of the vocabulary: "
-            "give one of words, or leave K out of model.relations."
+            "give one of words, or leave K out of model.word_relations."
         )
     return edges
 

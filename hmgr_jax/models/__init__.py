@@ -13,7 +13,7 @@ from hmgr_jax.models.base import Model
 
 _CGAM = {"recon_source": "all", "recon_logit": "dot", "sharpness": 1.0, "mask_same_image": False}
 _SCKR = {
-    "relations": "SCK",
+    "word_relations": "SCK",
     "node_feature": "bilstm50",
     "image_hidden": (),
     "pair_dropout": 0.4,

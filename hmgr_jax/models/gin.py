@@ -76,7 +76,7 @@ class GIN(Model):
     region_dim: int = 0
     dtype: str = "float32"
     # graph
-    relations: str = "S"
+    word_relations: str = "S"
     """Letters of S (similar), C (together in texts) and K (knowledge), whose edges are united."""
     knn_k: int = 8
     together_least: int = 2
@@ -112,10 +112,10 @@ class GIN(Model):
 
     def __post_init__(self) -> None:
         check_ranges(self, choices=CHOICES, at_least=AT_LEAST)
-        wrong = set(self.relations) - set(RELATIONS)
-        if wrong or not self.relations:
+        wrong = set(self.word_relations) - set(RELATIONS)
+        if wrong or not self.word_relations:
             raise UserError(
-                f"model.relations is {self.relations!r}: give some of the letters S (similar), C "
+                f"model.word_relations is {self.word_relations!r}: give some of the letters S (similar), C "
                 "(together in texts) and K (knowledge)."
             )
         if not self.filters or min((*self.filters, *self.image_hidden)) < 1:
@@ -211,14 +211,14 @@ class GIN(Model):
 
     def _related(self, words: Corpus) -> np.ndarray:
         found = []
-        if "S" in self.relations:
+        if "S" in self.word_relations:
             usable, k = words.usable(), min(self.knn_k, self.nodes - 1)
             near = np.asarray(graphs.nearest(words.vectors(self.word_dim), usable, k))
             edges = np.stack([np.repeat(np.arange(self.nodes), k), near.ravel()], axis=1)
             found.append(edges[edges[:, 1] >= 0])
-        if "C" in self.relations:
+        if "C" in self.word_relations:
             found.append(words.together(self.together_least, self.together_information))
-        if "K" in self.relations:
+        if "K" in self.word_relations:
             found.append(words.triples())
         return np.concatenate(found)
 

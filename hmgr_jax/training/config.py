@@ -101,7 +101,7 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                 "buckets": (16, 24, 32, 48, 96),  # padded caption lengths
                 "vocabulary": "",  # a SCAN vocabulary; empty: built from train and dev
                 "vectors": "none",  # none, captions (learnt), or a GloVe/word2vec text file
-                "triples": "",  # gin, sckr: head, relation, tail a line; K of model.relations
+                "triples": "",  # gin, sckr: head, relation, tail a line; K of model.word_relations
                 "word_graph": "",  # gin, sckr: neighbours of every word, instead of relations
                 "captions_from": "",  # folder in Flickr8k's text layout: more training captions
                 "object_names": "",  # names of detected classes, a line each: their first vectors

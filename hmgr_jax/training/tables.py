@@ -62,7 +62,7 @@ class TrainWords:
         if self.config.source in ("worlds", "clips"):
             return relations.synonyms_of_worlds(self.data.vocabulary)
         raise UserError(
-            "model.relations has K, knowledge, but data.triples names no file: give one of lines "
+            "model.word_relations has K, knowledge, but data.triples names no file: give one of lines "
             "with head, relation and tail, or leave K out."
         )
 

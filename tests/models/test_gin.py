@@ -232,7 +232,7 @@ class Corpus:
 
 @pytest.mark.parametrize(("relations", "more"), [("S", 0), ("SC", 1), ("SK", 1), ("SCK", 2)])
 def test_relations_are_united(relations, more):
-    model = made(relations=relations, knn_k=2, node_feature="tfidf")
+    model = made(word_relations=relations, knn_k=2, node_feature="tfidf")
     tables = model.tables_of(Corpus())
     matrix = tables["graph"]["dense"]
     assert np.count_nonzero(matrix) == 2 * (6 + more)  # two triangles, both directions
@@ -245,15 +245,15 @@ def test_relations_are_united(relations, more):
 def test_a_graph_that_is_given_takes_the_place_of_relations():
     corpus = Corpus()
     corpus.graph = np.array([[4, 5]])
-    matrix = made(relations="SCK").tables_of(corpus)["graph"]["dense"]
+    matrix = made(word_relations="SCK").tables_of(corpus)["graph"]["dense"]
     np.testing.assert_array_equal(np.argwhere(matrix), [[4, 5], [5, 4]])
 
 
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        ({"relations": "SX"}, "S (similar)"),
-        ({"relations": ""}, "S (similar)"),
+        ({"word_relations": "SX"}, "S (similar)"),
+        ({"word_relations": ""}, "S (similar)"),
         ({"filters": ()}, "at least one of filters"),
         ({"cheb_k": 0}, "model.cheb_k must be at least 1"),
         ({"metric": "dot"}, "model.metric is one of"),

@@ -30,7 +30,7 @@ def test_the_graph_relates_words_of_the_training_captions(experiment):
 
 
 def test_worlds_know_synonyms_without_a_file(experiment):
-    model = type(experiment.model)(**experiment.model.hyperparameters() | {"relations": "K"})
+    model = type(experiment.model)(**experiment.model.hyperparameters() | {"word_relations": "K"})
     matrix = make_tables(model, experiment.config.data, lambda: experiment.data)["graph"]["dense"]
     number = {word: i for i, word in enumerate(experiment.data.vocabulary.words)}
     related = np.flatnonzero(matrix[number["small"]]).tolist()
