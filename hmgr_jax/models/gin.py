@@ -115,8 +115,8 @@ class GIN(Model):
         wrong = set(self.word_relations) - set(RELATIONS)
         if wrong or not self.word_relations:
             raise UserError(
-                f"model.word_relations is {self.word_relations!r}: give some of the letters S (similar), C "
-                "(together in texts) and K (knowledge)."
+                f"model.word_relations is {self.word_relations!r}: give some of the letters S "
+                "(similar), C (together in texts) and K (knowledge)."
             )
         if not self.filters or min((*self.filters, *self.image_hidden)) < 1:
             raise UserError(

@@ -62,8 +62,8 @@ class TrainWords:
         if self.config.source in ("worlds", "clips"):
             return relations.synonyms_of_worlds(self.data.vocabulary)
         raise UserError(
-            "model.word_relations has K, knowledge, but data.triples names no file: give one of lines "
-            "with head, relation and tail, or leave K out."
+            "model.word_relations has K, knowledge, but data.triples names no file: give one of "
+            "lines with head, relation and tail, or leave K out."
         )
 
     def given_graph(self) -> np.ndarray | None:
