@@ -33,6 +33,8 @@ from hmgr_jax.training.config import recipe
 STEPS = 464
 TO_THE_END = 10**9
 MATCHING = ("imram", "scan", "racg", "racg_strict", "resg")
+BAGS = ("gin", "sckr")
+GIN = {"image_hidden": (256,), "filters": (8, 8), "l2": 0.0}
 CLASSES = 80  # COCO's, where the folder has labels
 OF_MODEL: dict[str, dict[str, Any]] = {
     "imram": {"variant": "text"},
@@ -40,6 +42,8 @@ OF_MODEL: dict[str, dict[str, Any]] = {
     "racg": {"object_classes": CLASSES},
     "racg_strict": {"object_classes": CLASSES},
     "resg": {"object_classes": CLASSES, "graph_layers": 1},
+    "gin": GIN,
+    "sckr": GIN | {"word_relations": "SC"},  # nothing is known of its words without data.triples
     "pcme": {"init_scale": 5.0, "init_shift": 5.0, "match": "group", "vib_beta": 1e-4},
 }
 
@@ -49,14 +53,15 @@ def get_config(model: str = "hmgr") -> ConfigDict:
     fields: dict[str, Any] = {
         "dim": 256,
         "region_scale": "sqrt",
-        # The sum over all negatives to the end: 3,810 captions overfit the hardest one.
-        "sum_warmup_steps": TO_THE_END,
         # So few pictures are overfitted within 8 epochs by weaker dropouts.
         "feature_dropout": 0.2,
         "region_dropout": 0.5,
         "word_dropout": 0.3,
         "vector_dropout": 0.3,
     }
+    if model not in BAGS:
+        # The sum over all negatives to the end: 3,810 captions overfit the hardest one.
+        fields["sum_warmup_steps"] = TO_THE_END
     fields |= OF_MODEL.get(model, {"affinity": "softmax", "graph_layers": 1})
     config = recipe("f8k", model, **fields)
     config.data.vectors = "captions"

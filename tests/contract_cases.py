@@ -36,6 +36,7 @@ SMALL = {
     "heads": 4,
     "gate_dim": 8,
     "views": 3,
+    "image_hidden": (16,),
 }
 DROPOUT = 0.2
 # {case: (registered system, its hyper-parameters)}: all as they are, and those of another modality.
@@ -51,6 +52,9 @@ STUDIED = {"all_pairs": False, "interaction": "batch_cross", "input_mask": True,
 STUDIED |= {"edges": ("pair", "het", "homo", "self"), "lambda_self": 0.1, "fusion": "concat"}
 CASES["gpldan-studied"] = ("gpldan", STUDIED | {"modality_cls": "grl"})
 CASES["pcme-pixels"] = ("pcme", UNIFORM | PIXELS)
+# A learned metric starts where both factors of its scores are small: too flat for so few steps.
+CASES["gin"] = ("gin", {"metric": "cosine", "l2": 1e-3})
+CASES["sckr"] = ("sckr", {"metric": "cosine"})
 # {case, or modalities of all other cases: their data set}
 SIZES = {"train": 32, "dev": 8, "test": 8}
 SMALL_PICTURES = Augmentation(size=16, resize=16, train="centre", flip=0.0)
@@ -66,9 +70,10 @@ COUNTS = ("n_regions", "n_frames", "lengths")
 STEPS, EPOCH = 20, 5
 LEARNING_RATE = 0.005
 """Small: attention over attention makes rounding errors grow tenfold a step at four times this."""
-LEARNING_RATES = {"resg": 0.0025, "pcme-pixels": 0.002}
+LEARNING_RATES = {"resg": 0.0025, "pcme-pixels": 0.002, "gin": 0.1, "sckr": 0.1}
 """Rounding errors grow with the step: ReSG's three losses add up to gradients twice as large, and a
-dozen norms by the batch pass rounding errors of one row on to all others."""
+dozen norms by the batch pass rounding errors of one row on to all others. GIN's loss is a mean over
+all pairs and not a sum."""
 ROWS, DEVICES = 12, 8
 """Eight devices do not divide twelve rows: they get four more, which are not valid."""
 LENGTH = 32

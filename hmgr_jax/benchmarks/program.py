@@ -35,20 +35,25 @@ class Program:
         optimizer = Optimizer(Schedule(2e-4, workload.plan().steps), self.system.parts())
         self._init = lambda: init_state(self.system, optimizer, 0)
         self.step: Any = map_step(device_step(self.system, optimizer, MappedAxis()), mesh)
-        self.state = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._replicated),
-            jax.eval_shape(self._init),
-        )
+        self.state = jax.tree.map(self._everywhere, jax.eval_shape(self._init))
         rows = (workload.batch,)
+        self.tables = jax.tree.map(self._everywhere, jax.eval_shape(self._make_tables))
         self.batch = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(rows + x.shape[1:], x.dtype, sharding=self._split),
             workload.items(self.system, batch=1),
         )
 
+    def _everywhere(self, x: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._replicated)
+
+    def _make_tables(self) -> Tree:
+        """The constants that the system makes without data."""
+        return self.system.init(jax.random.key(0)).tables
+
     def compiled(self) -> tuple[Any, float]:
         """The executable, and the seconds that tracing and compiling took."""
         begin = time.perf_counter()
-        compiled = self.step.lower(self.state, None, self.batch).compile()
+        compiled = self.step.lower(self.state, self.tables, self.batch).compile()
         return compiled, time.perf_counter() - begin
 
     def parameters(self) -> int:
@@ -57,11 +62,12 @@ class Program:
 
     def flops(self) -> int:
         """FLOPs of one device's matrix products; a loop counts as often as it turns."""
-        return matmul_flops(self.step, self.state, None, self.batch)
+        return matmul_flops(self.step, self.state, self.tables, self.batch)
 
     def times(self, compiled: Any, repeats: int) -> list[float]:
         """Seconds of ``repeats`` warm steps, each waited for. Every process calls it alike."""
         state: Tree = jax.jit(self._init, out_shardings=self._replicated)()
+        tables: Tree = jax.jit(self._make_tables, out_shardings=self._replicated)()
 
         def place(x: Any) -> jax.Array:
             return jax.make_array_from_callback(x.shape, self._split, lambda part: x[part])
@@ -70,7 +76,7 @@ class Program:
 
         def advance() -> Any:
             nonlocal state
-            state, report = compiled(state, None, items)
+            state, report = compiled(state, tables, items)
             return report
 
         return warm_times(advance, repeats)

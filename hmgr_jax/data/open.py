@@ -168,16 +168,17 @@ def more_captions(data: Any, *, tell: bool = True) -> dict[str, list[str]]:
     return {}
 
 
-def word_vectors(data: Any, opened: DataSet, dim: int) -> np.ndarray | None:
+def word_vectors(data: Any, opened: DataSet, dim: int, *, learn: bool = False) -> np.ndarray | None:
     """Initial word vectors float32 [V, dim], or None for random ones.
 
     ``data.vectors`` is ``"none"``, a text file of vectors, or ``"captions"``: learnt from the
     train captions, and from ``data.captions_from``, by which words describe one image. Captions of
-    dev and test images are left out even where a list holds them.
+    dev and test images are left out even where a list holds them. ``learn`` takes ``"none"`` for
+    ``"captions"``: what words are compared by cannot be random.
     """
-    if data.vectors == "none":
+    if data.vectors == "none" and not learn:
         return None
-    if data.vectors != "captions":
+    if data.vectors not in ("none", "captions"):
         vectors, _ = read_vectors(data.vectors, opened.vocabulary)
         if vectors.shape[1] != dim:
             raise UserError(

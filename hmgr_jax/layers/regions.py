@@ -18,7 +18,7 @@ SCALES = ("none", "sqrt", "l2", "sqrt_l2")
 EMBEDDINGS = ("linear", "mlp", "weight_norm")
 
 
-def scale_features(x: Array, kind: str) -> Float[Array, "B R F"]:
+def scale_features(x: Array, kind: str) -> Float[Array, "*items F"]:
     """Raw features as they are, their signed square root, unit length, or both."""
     if kind not in SCALES:
         raise ValueError(f"region_scale is one of {', '.join(SCALES)}, not {kind!r}")

@@ -12,6 +12,13 @@ from hmgr_jax.errors import UserError
 from hmgr_jax.models.base import Model
 
 _CGAM = {"recon_source": "all", "recon_logit": "dot", "sharpness": 1.0, "mask_same_image": False}
+_SCKR = {
+    "word_relations": "SCK",
+    "node_feature": "bilstm50",
+    "image_hidden": (),
+    "pair_dropout": 0.4,
+    "l2": 0.0,
+}
 # name -> (module, class, hyper-parameters that make it this system)
 _REGISTRY: dict[str, tuple[str, str, Mapping[str, Any]]] = {
     "hmgr": ("hmgr", "HMGR", {}),
@@ -23,6 +30,8 @@ _REGISTRY: dict[str, tuple[str, str, Mapping[str, Any]]] = {
     "resg": ("resg", "ReSG", {}),
     "pcme": ("pcme", "PCME", {}),
     "gpldan": ("gpldan", "GPLDAN", {}),
+    "gin": ("gin", "GIN", {}),
+    "sckr": ("gin", "GIN", _SCKR),
 }
 
 

@@ -17,6 +17,7 @@ from flax import struct
 
 from hmgr_jax.errors import UserError
 from hmgr_jax.layers.dropout import Keys
+from hmgr_jax.models.corpus import Corpus
 from hmgr_jax.shapes import Array, Float, Int, Tree
 
 Items = Mapping[str, Array]
@@ -226,7 +227,7 @@ class Model:
         raise NotImplementedError
 
     def init(self, key: Array, tables: Tree = None) -> Variables:
-        """Fresh variables."""
+        """Fresh variables with ``tables``, or with tables made for itself where none are given."""
         raise NotImplementedError
 
     def observe(self, stats: Tree, train: Mapping[str, Any]) -> Tree:
@@ -236,6 +237,15 @@ class Model:
         like the moments of batch norm they are saved with its parameters.
         """
         return stats
+
+    @property
+    def needs_tables(self) -> bool:
+        """Whether ``tables_of`` makes something of the training texts."""
+        return type(self).tables_of is not Model.tables_of
+
+    def tables_of(self, words: Corpus) -> Tree:
+        """Constants made of the training texts, for ``init``; by default none."""
+        return None
 
     def encode(
         self, variables: Variables, modality: str, items: Items, *, train: bool, keys: Keys | None

@@ -28,6 +28,7 @@ from hmgr_jax.training.evaluate import Evaluator, Scored
 from hmgr_jax.training.experiment import make_model
 from hmgr_jax.training.judged import Judged
 from hmgr_jax.training.parallel import make_mesh
+from hmgr_jax.training.tables import make_tables
 
 
 class Retriever:
@@ -85,8 +86,10 @@ class Retriever:
             parts = {"params": abstract.params, "stats": abstract.stats, "memory": abstract.memory}
             best = checkpoints.best_step()
             state, _, step = checkpoints.restore(parts, best, partial=True)
-        variables = Variables(**state, tables=None)
-        return cls(workdir, saved, model, variables, Vocabulary(tuple(meta["vocabulary"])), step)
+        vocabulary = Vocabulary(tuple(meta["vocabulary"]))
+        # All splits, though tables are made of train: what is held out of it depends on the others.
+        tables = make_tables(model, saved.data, lambda: open_data(saved.data, vocabulary))
+        return cls(workdir, saved, model, Variables(**state, tables=tables), vocabulary, step)
 
     def open(self, roles: Sequence[str]) -> DataSet:
         """The run's data set, with the vocabulary of the checkpoint."""

@@ -226,4 +226,4 @@ def _show_plan(experiment: Experiment) -> None:
 def step_flops(experiment: Experiment, batch: Any) -> int:
     """FLOPs of the matrix products of the first stage's step, on each device."""
     step = experiment.step_function(experiment.stages()[0])
-    return matmul_flops(step, experiment.abstract_state(), None, batch)
+    return matmul_flops(step, experiment.abstract_state(), experiment.tables, batch)

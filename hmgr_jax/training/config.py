@@ -39,7 +39,9 @@ _NOT_HASHED = (
 # Files that a result does depend on count by their last name, wherever they lie.
 _BY_NAME = (
     "data.captions_from",
+    "data.triples",
     "data.vectors",
+    "data.word_graph",
     "data.vocabulary",
     "data.object_names",
     "data.attribute_names",
@@ -99,6 +101,8 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                 "buckets": (16, 24, 32, 48, 96),  # padded caption lengths
                 "vocabulary": "",  # a SCAN vocabulary; empty: built from train and dev
                 "vectors": "none",  # none, captions (learnt), or a GloVe/word2vec text file
+                "triples": "",  # gin, sckr: head, relation, tail a line; K of model.word_relations
+                "word_graph": "",  # gin, sckr: neighbours of every word, instead of relations
                 "captions_from": "",  # folder in Flickr8k's text layout: more training captions
                 "object_names": "",  # names of detected classes, a line each: their first vectors
                 "attribute_names": "",  # the same for attributes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from hmgr_jax.training.parallel import MappedAxis, make_mesh, map_step
 from hmgr_jax.training.pretrained import pretrained, untrained
 from hmgr_jax.training.state import State
 from hmgr_jax.training.step import device_step, init_state
+from hmgr_jax.training.tables import make_tables
 from hmgr_jax.training.warm_start import warm_start
 
 SPOKEN = dict.fromkeys(("heads", "relations"), "word graphs")
@@ -140,6 +142,11 @@ class Experiment:
         ]
         data = f"The data has {' and '.join(each)}: {c.name} goes without." if each else ""
         return " ".join(filter(None, [data, untrained(self.model, self.config.init)]))
+
+    @cached_property
+    def tables(self) -> Any:
+        """The model's constants, on the host; None where it has none."""
+        return make_tables(self.model, self.config.data, lambda: self.data)
 
     def abstract_state(self) -> State:
         """Shapes and dtypes of the state, without computing anything."""

@@ -67,6 +67,7 @@ def train(config: ConfigDict, workdir: Path) -> Results | None:
 def _build(config: ConfigDict, vocabulary: Vocabulary | None = None) -> Experiment:
     experiment = build(config, vocabulary)
     results.check_protocols(experiment)
+    _ = experiment.tables  # their files are data too
     return experiment
 
 
@@ -94,8 +95,10 @@ class _Run:
             vocabulary=list(experiment.data.vocabulary.words),
             data=experiment.data.fingerprint,
             state=state,
+            tables=experiment.tables,
         )
         self.state: State = replicate(experiment.mesh, state)
+        self.tables = replicate(experiment.mesh, experiment.tables)
         self.log = MetricLog(workdir, kept=hosts.first())
         if hosts.first():
             # Those of a shorter run: launchers take the file for the end of this one.
@@ -121,7 +124,7 @@ class _Run:
                     advance = self.experiment.step_function(stage)
                     self._enter(stage, step)
                 watchdog.alive(compiling=entered)
-                self.state, report = advance(self.state, None, next(stream))
+                self.state, report = advance(self.state, self.tables, next(stream))
                 done = step + 1
                 self.progress.update(done)
                 last = done == t.steps
@@ -203,7 +206,7 @@ class _Run:
     def _evaluate(self, step: int) -> float:
         """A row of dev metrics; returns the one by which the best step is chosen."""
         splits, evaluation = self.experiment.data.splits, self.config.eval
-        variables = self.evaluator.finalized(self.state.variables(None), splits["train"])
+        variables = self.evaluator.finalized(self.state.variables(self.tables), splits["train"])
         metrics = self.evaluator.metrics(variables, splits["dev"], evaluation.dev_protocols)
         self.log.write(step, {f"dev/{name}": value for name, value in metrics.items()})
         shown = {k: v for k, v in metrics.items() if not k.endswith(("meanR", "medR"))}

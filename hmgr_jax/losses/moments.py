@@ -1,0 +1,63 @@
+"""The loss of means and variances of GIN and SCKR (after Kumar et al., CVPR 2016).
+
+Scores of matching and of other pairs are two distributions: each should be narrow, and their means
+at least a margin apart.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from hmgr_jax.shapes import Array, Bool, Float
+
+Terms = dict[str, Array]
+
+
+def moments(
+    scores: Float[Array, "*pairs"], counts: Bool[Array, "*pairs"], axis: Any
+) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
+    """Number, mean and biased variance of the scores that count, over the pairs of all devices.
+
+    The variance is taken in a second pass; all are 0 where nothing counts.
+    """
+    number = axis.sum(jnp.sum(counts)).astype(jnp.float32)
+    share = 1.0 / jnp.maximum(number, 1.0)
+    mean = axis.sum(jnp.sum(jnp.where(counts, scores, 0.0))) * share
+    squares = jnp.where(counts, (scores - mean) ** 2, 0.0)
+    return number, mean, axis.sum(jnp.sum(squares)) * share
+
+
+def mean_variance(
+    scores: Float[Array, "*pairs"],
+    matching: Bool[Array, "*pairs"],
+    counts: Bool[Array, "*pairs"],
+    axis: Any,
+    *,
+    weight: float = 0.35,
+    margin: float = 0.8,
+) -> tuple[Float[Array, ""], Terms]:
+    """Var+ + Var- + ``weight`` · max(0, ``margin`` - (mean+ - mean-)), and its parts.
+
+    Args:
+        scores: of this device's pairs, any shape.
+        matching: which of them match.
+        counts: pairs that count at all.
+        axis: the model's ``Axis``; the loss is the same number on all devices.
+        weight: λ.
+        margin: by how much the means should differ.
+
+    The hinge is left out of a batch without pairs of either kind.
+    """
+    n_same, mean_same, var_same = moments(scores, counts & matching, axis)
+    n_other, mean_other, var_other = moments(scores, counts & ~matching, axis)
+    hinge = jnp.maximum(margin - (mean_same - mean_other), 0.0)
+    hinge = jnp.where((n_same > 0) & (n_other > 0), hinge, 0.0)
+    terms = {
+        "mean/matching": mean_same,
+        "mean/other": mean_other,
+        "variance/matching": var_same,
+        "variance/other": var_other,
+    }
+    return var_same + var_other + weight * hinge, terms

@@ -1,0 +1,270 @@
+"""GIN and SCKR: pairs, switches, tables of data, sizes, and bags in place of captions."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hmgr_jax.errors import UserError
+from hmgr_jax.layers.dropout import Keys
+from hmgr_jax.models import get_model
+from hmgr_jax.models.base import LocalAxis, Plan
+from hmgr_jax.models.gin_towers import normed_bag, on_vocabulary, words_in
+
+WORDS, REGIONS, SIZE, BATCH = 20, 3, 6, 6
+FEATURES = {
+    "image": {"regions": (REGIONS, SIZE), "n_regions": ()},
+    "text": {"tokens": (), "lengths": ()},
+}
+VECTORS = {"image": {"features": (SIZE,)}, "text": {"features": (WORDS,)}}
+SMALL: dict = {"dim": 8, "word_dim": 5, "image_hidden": (7,), "pair_dropout": 0.0, "l2": 0.0}
+RNG = np.random.default_rng(0)
+
+
+def made(name="gin", features=FEATURES, **options):
+    model = get_model(name, **(SMALL | options))
+    return model.fit_to(Plan(10, 5, WORDS, features))
+
+
+def items():
+    tokens = RNG.integers(4, WORDS, (BATCH, 5)).astype(np.int32)
+    tokens[:, 0], tokens[1, 3] = 1, 3
+    return {
+        "image": {
+            "regions": RNG.standard_normal((BATCH, REGIONS, SIZE)).astype(np.float16),
+            "n_regions": np.full(BATCH, REGIONS, np.int32),
+        },
+        "text": {"tokens": tokens, "lengths": np.arange(BATCH, dtype=np.int32) % 4 + 2},
+    }
+
+
+ITEMS = jax.tree.map(jnp.asarray, items())
+BAGS = {
+    "image": {"features": RNG.standard_normal((BATCH, SIZE)).astype(np.float32)},
+    "text": {"features": RNG.poisson(0.5, (BATCH, WORDS)).astype(np.float32)},
+}
+BAGS = jax.tree.map(jnp.asarray, BAGS)
+ROW = {
+    "index": jnp.arange(BATCH, dtype=jnp.int32),
+    "valid": jnp.ones(BATCH, bool),
+    "group": jnp.asarray([0, 0, 1, 1, 2, 3]),
+}
+KEYS = Keys.at(jnp.int32(0), jnp.int32(0), ROW["index"])
+
+
+def codes_of(model, variables, given=ITEMS, train=False):
+    keys = KEYS if train else None
+    return {
+        m: model.encode(variables, m, given[m], train=train, keys=keys)[0] for m in model.modalities
+    }
+
+
+def test_a_bag_counts_words_and_no_marks_or_padding():
+    tokens = jnp.asarray([[1, 5, 5, 3, 2, 7], [1, 6, 2, 0, 0, 0]])
+    mask = words_in(tokens, jnp.asarray([5, 3]))
+    bag = on_vocabulary(tokens, mask[:, :, None].astype(jnp.float32), 8)
+    assert bag.shape == (8, 2, 1)
+    np.testing.assert_array_equal(bag[:, 0, 0], [0, 0, 0, 0, 0, 2, 0, 0])
+    np.testing.assert_array_equal(bag[:, 1, 0], [0, 0, 0, 0, 0, 0, 1, 0])
+
+
+def test_norms_of_bags():
+    bag = jnp.asarray([[3.0, 0.0], [4.0, 0.0]])[:, :, None]
+    np.testing.assert_allclose(normed_bag(bag, "l2")[:, 0, 0], [0.6, 0.8], rtol=1e-6)
+    np.testing.assert_allclose(normed_bag(bag, "max")[:, 0, 0], [0.75, 1.0], rtol=1e-6)
+    np.testing.assert_array_equal(normed_bag(bag, "none"), bag)
+    assert not np.any(normed_bag(bag, "l2")[:, 1])
+
+
+def test_one_product_scores_as_the_scorer_of_pairs_does():
+    model = made()
+    variables = model.init(jax.random.key(0))
+    variables.params["metric"]["bias"] = jnp.float32(0.7)
+    codes = codes_of(model, variables)
+    found = model.score(variables, ("image", codes["image"]), ("text", codes["text"]))
+    metric = jax.tree.map(np.float64, variables.params["metric"])
+    image, text = (np.float64(codes[m]) for m in model.modalities)
+    pairs = [[metric["weight"] @ (a * b) + metric["bias"] for b in text] for a in image]
+    np.testing.assert_allclose(found, pairs, rtol=1e-5, atol=1e-6)
+    vectors = [np.asarray(model.coarse(variables, m, codes[m])) for m in model.modalities]
+    np.testing.assert_allclose(vectors[0] @ vectors[1].T, found, rtol=1e-5, atol=1e-6)
+
+
+def test_dense_and_sparse_graphs_give_the_same_codes():
+    tables = [made(graph=kind).init(jax.random.key(0)).tables for kind in ("dense", "sparse")]
+    assert [set(t["graph"]) for t in tables] == [{"dense"}, {"senders", "receivers", "weight"}]
+    model = made()
+    codes = [codes_of(model, model.init(jax.random.key(0), t))["text"] for t in tables]
+    assert np.abs(codes[0]).max() > 0.01
+    np.testing.assert_allclose(*codes, rtol=1e-5, atol=1e-6)
+
+
+def test_drawn_pairs_match_or_do_not_as_the_coin_says():
+    model = made(pair_mode="sampled", metric="cosine")
+    variables = model.init(jax.random.key(0))
+    codes = {m: jax.random.normal(jax.random.key(len(m)), (BATCH, 8)) for m in model.modalities}
+    kinds = set()
+    for step in range(8):
+        keys = Keys.at(jnp.int32(0), jnp.int32(step), ROW["index"])
+        scores, matching, counts = model._sampled(variables, codes, ROW, keys, LocalAxis())
+        every = np.asarray(codes["text"] @ codes["image"].T)
+        partner = np.abs(every - np.asarray(scores)[:, None]).argmin(axis=1)
+        same = np.asarray(ROW["group"])[partner] == np.asarray(ROW["group"])
+        np.testing.assert_array_equal(same, matching)
+        assert np.asarray(counts).all()
+        kinds |= {bool(kind) for kind in matching}
+    assert kinds == {True, False}
+
+
+def test_drawn_pairs_do_not_depend_on_what_fills_a_batch_up():
+    model = made(pair_mode="sampled")
+    variables = model.init(jax.random.key(0))
+    codes = codes_of(model, variables)
+    longer = {m: jnp.concatenate([x, x[:2] * 9]) for m, x in codes.items()}
+    row = {
+        "index": jnp.arange(BATCH + 2, dtype=jnp.int32),
+        "valid": jnp.arange(BATCH + 2) < BATCH,
+        "group": jnp.concatenate([ROW["group"], ROW["group"][:2]]),
+    }
+    losses = []
+    for some, of in ((codes, ROW), (longer, row)):
+        keys = Keys.at(jnp.int32(0), jnp.int32(0), of["index"])
+        given = {"step": jnp.int32(0), "keys": keys, "axis": LocalAxis()}
+        losses.append(model.loss(variables, some, of, **given)[0])
+    np.testing.assert_allclose(*losses, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"node_feature": "tfidf", "bag_norm": "max"},
+        {"node_feature": "bilstm50"},
+        {"text_model": "mlp_bow"},
+        {"text_model": "textcnn"},
+        {"cheb_k": 1},
+        {"filters": (2, 3), "cheb_k": 4},
+        {"metric": "cosine", "image_hidden": ()},
+        {"pair_mode": "sampled", "pair_dropout": 0.5, "l2": 0.1},
+    ],
+    ids=str,
+)
+def test_every_switch_trains(options):
+    model = made(**options)
+    variables = model.init(jax.random.key(1))
+
+    @jax.jit
+    def slope(params):
+        def loss(params):
+            now = dataclasses.replace(variables, params=params)
+            codes = codes_of(model, now, train=True)
+            given = {"step": jnp.int32(0), "keys": KEYS, "axis": LocalAxis()}
+            return model.loss(now, codes, ROW, **given)[0]
+
+        return jax.value_and_grad(loss)(params)
+
+    value, gradient = slope(variables.params)
+    assert np.isfinite(value)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradient))
+    for path in (p for paths in model.parts().values() for p in paths):
+        found = gradient
+        for key in path.split("/"):
+            found = found[key]
+        assert jax.tree.leaves(found), path
+
+
+def test_an_mlp_on_bags_is_as_large_as_the_graphs_path():
+    def parameters(model):
+        shapes = jax.eval_shape(model.init, jax.random.key(0)).params["text"]
+        return sum(np.prod(x.shape) for x in jax.tree.leaves(shapes))
+
+    for options in ({}, {"filters": (8, 8)}):
+        graph, mlp = (parameters(made(text_model=text, **options)) for text in ("gcn", "mlp_bow"))
+        assert abs(graph - mlp) < WORDS + 1 + SMALL["dim"]
+
+
+def test_sizes_of_the_papers():
+    """SCKR on CMPlaces: 4,527,889 numbers for texts, 4,195,328 for pictures, 1,025 to compare."""
+    features = {"image": {"features": (4096,)}, "text": {"features": (4412,)}}
+    model = get_model("gin", image_hidden=()).fit_to(Plan(1, 1, 4, features))
+    shapes = jax.eval_shape(model.init, jax.random.key(0)).params
+    count = {k: sum(np.prod(x.shape) for x in jax.tree.leaves(v)) for k, v in shapes.items()}
+    assert count["image"] == 4195328
+    assert count["metric"] == 1025
+    # One feature a node here, where SCKR has 50: 49 features less in three terms of one layer.
+    assert count["text"] == 4527889 - 3 * 49
+
+
+def test_bags_and_vectors_in_place_of_captions_and_regions():
+    model = made(features=VECTORS)
+    assert all(list(of) == ["features"] for of in model.inputs().values())
+    variables = model.init(jax.random.key(0))
+    codes = codes_of(model, variables, BAGS)
+    assert codes["text"].shape == codes["image"].shape == (BATCH, SMALL["dim"])
+
+
+class Corpus:
+    """Six words in two clusters of three by vectors, and one edge of each other relation."""
+
+    graph = None
+
+    def usable(self):
+        return np.arange(WORDS) >= 14
+
+    def vectors(self, dim):
+        found = np.zeros((WORDS, dim), np.float32)
+        found[14:17, 0] = found[17:20, 1] = 1
+        return found + 0.01 * RNG.standard_normal(found.shape).astype(np.float32)
+
+    def together(self, least, information):
+        return np.array([[14, 19]])
+
+    def triples(self):
+        return np.array([[15, 18]])
+
+    def given_graph(self):
+        return self.graph
+
+    def inverse_frequencies(self):
+        return np.arange(WORDS, dtype=np.float32)
+
+
+@pytest.mark.parametrize(("relations", "more"), [("S", 0), ("SC", 1), ("SK", 1), ("SCK", 2)])
+def test_relations_are_united(relations, more):
+    model = made(word_relations=relations, knn_k=2, node_feature="tfidf")
+    tables = model.tables_of(Corpus())
+    matrix = tables["graph"]["dense"]
+    assert np.count_nonzero(matrix) == 2 * (6 + more)  # two triangles, both directions
+    assert not matrix[:14].any()
+    assert (matrix[14, 19] != 0) == ("C" in relations)
+    assert (matrix[15, 18] != 0) == ("K" in relations)
+    np.testing.assert_array_equal(tables["rarity"], np.arange(WORDS))
+
+
+def test_a_graph_that_is_given_takes_the_place_of_relations():
+    corpus = Corpus()
+    corpus.graph = np.array([[4, 5]])
+    matrix = made(word_relations="SCK").tables_of(corpus)["graph"]["dense"]
+    np.testing.assert_array_equal(np.argwhere(matrix), [[4, 5], [5, 4]])
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        ({"word_relations": "SX"}, "S (similar)"),
+        ({"word_relations": ""}, "S (similar)"),
+        ({"filters": ()}, "at least one of filters"),
+        ({"cheb_k": 0}, "model.cheb_k must be at least 1"),
+        ({"metric": "dot"}, "model.metric is one of"),
+    ],
+)
+def test_bad_hyper_parameters(options, part):
+    with pytest.raises(UserError) as refused:
+        get_model("gin", **options)
+    assert part in str(refused.value)
+
+
+def test_bags_have_no_order_for_sckr():
+    with pytest.raises(UserError, match="read words in order"):
+        made("sckr", features=VECTORS)
