@@ -40,7 +40,13 @@ OF_MODEL: dict[str, dict[str, Any]] = {
     "racg": {"object_classes": CLASSES},
     "racg_strict": {"object_classes": CLASSES},
     "resg": {"object_classes": CLASSES, "graph_layers": 1},
-    "pcme": {"init_scale": 5.0, "init_shift": 5.0, "match": "group", "vib_beta": 1e-4},
+    "pcme": {
+        "init_scale": 5.0,
+        "init_shift": 5.0,
+        "log_sigma_start": -4.0,
+        "match": "group",
+        "vib_beta": 1e-4,
+    },
 }
 
 

@@ -24,6 +24,7 @@ PCME: dict[str, Any] = {
     "cnn_small_stem": True,
     "init_scale": 5.0,
     "init_shift": 5.0,
+    "log_sigma_start": -4.0,
     "match": "group",
     "vib_beta": 1e-4,
 }
