@@ -74,6 +74,7 @@ def get_config(model: str = "hmgr") -> ConfigDict:
     config.train.decay = "cosine"
     config.eval.protocols = ("f8k",)
     if model == "pcme":
+        config.train.lr = 2e-3
         config.train.optimizer = "adamp"
         config.train.unclipped = ("match",)
     if model in MATCHING:  # a step's time grows with the square of the batch

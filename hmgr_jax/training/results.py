@@ -14,6 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from hmgr_jax.data.open import open_data
+from hmgr_jax.data.split import Split
 from hmgr_jax.errors import UserError
 from hmgr_jax.metrics.protocols import Sides, get_protocol
 from hmgr_jax.training import config as configs
@@ -228,10 +229,7 @@ def check_protocols(experiment: Experiment) -> None:
     """
     evaluation, (a, b) = experiment.config.eval, experiment.model.modalities[:2]
     for role, names in (("test", evaluation.protocols), ("dev", evaluation.dev_protocols)):
-        split = experiment.data.splits[role]
-        sides = Sides(split.groups[a], split.groups[b], (a, b), **split.about)
-        for name in names:
-            get_protocol(name).check(sides)
+        demand_that_fit(names, experiment.data.splits[role], (a, b))
     judged.open_judged(evaluation, experiment.data.splits["test"])
     known = _metric_names(evaluation.dev_protocols, (a, b))
     if evaluation.select not in known:
@@ -239,6 +237,18 @@ def check_protocols(experiment: Experiment) -> None:
             f"eval.select is {evaluation.select!r}, which eval.dev_protocols do not report: choose "
             f"from {', '.join(known)}."
         )
+
+
+def demand_that_fit(protocols: Sequence[str], split: Split, modalities: tuple[str, str]) -> None:
+    """Refuse protocols that do not fit a split, before anything is encoded.
+
+    Raises:
+        UserError: the first that does not.
+    """
+    a, b = modalities
+    sides = Sides(split.groups[a], split.groups[b], (a, b), **split.about)
+    for name in protocols:
+        get_protocol(name).check(sides)
 
 
 def _metric_names(protocols: Sequence[str], modalities: tuple[str, str]) -> list[str]:
