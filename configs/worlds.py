@@ -12,7 +12,8 @@ Measured on 400 test scenes, 3 seeds: sum of recalls 340.0 ± 7.1 of the 450 tha
 family would give, family accuracy 25.9 ± 0.4% (chance 25%). A per-region MLP of equal size
 instead of the graph has 334.5 ± 2.0:
 ``--config.model.visual_graph=False --config.model.region_hidden=576``. ``:imram`` has 395.9 and
-47.2% (one seed) and takes 20 minutes of one core.
+47.2% (one seed) and takes 20 minutes of one core. ``:pcme`` makes 2,400 steps in 5 minutes of one
+core: 310.0 ± 10.5 and 26.8 ± 1.1%.
 """
 
 from typing import Any
