@@ -7,8 +7,8 @@ region features. Nothing is flipped or cropped: captions say who stands left of 
 rectangle is erased with probability 0.2.
 
 Hardware: a laptop; drawing a picture takes 3 ms of a core, once a run, and a step 1.0 to 1.5 s of
-one: a run took 17 minutes of a busy core. Measured, one seed: sum of recalls 108.8 (dev 162.2, still
-rising) and family accuracy 26.1% (chance 25%).
+one: a run took 17 minutes of a busy core. Measured, one seed: sum of recalls 108.8 (dev 162.2,
+still rising) and family accuracy 26.1% (chance 25%).
 """
 
 from typing import Any
