@@ -96,7 +96,7 @@ class LegacyTar(Saved):
             key, storage, _ = self._fields(stream, 3)
             if not is_size(storage) or storage not in storages:
                 raise self._damaged("a tensor lies in a storage that is not there")
-            axes = self._number(stream) % 2**32
+            axes = int.from_bytes(self._bytes_at(stream, 8)[:4], "little")
             if axes > AXES:
                 raise self._damaged(f"a tensor has {axes} axes")
             sizes = tuple(self._number(stream) for _ in range(axes))
