@@ -97,6 +97,7 @@ def test_flags(fails, command, sentence):
         ("train.lr_factors.wrds=0.1", "no part of hmgr in train.lr_factors 'wrds'"),
         ("init.txt=/none", "There is no part of hmgr in init 'txt'; did you mean 'text'?"),
         ("init.text=/none", "init.text is /none, which holds no checkpoints"),
+        ("init.text=/none.pth", "init.text is /none.pth, but there is no such file of weights: co"),
         (
             "train.batch_size=4000",
             "a batch of 4000 image items was asked for but train has only 40",
@@ -117,6 +118,16 @@ def test_values(fails, tmp_path, value, sentence):
     argv = arguments(tmp_path / "run", f"--config.{value}", model="hmgr")
     assert sentence in fails(argv)
     assert not list(tmp_path.rglob("*.json*"))
+
+
+@pytest.mark.parametrize("name", ["nope.pth", "nope"])
+def test_weights_of_a_cnn_that_are_not_there(fails, tmp_path, monkeypatch, name):
+    """Said before any data is opened, and nothing is written."""
+    monkeypatch.setattr(loop, "build", lambda *_: pytest.fail("too late"))
+    place, recipe = tmp_path / name, ROOT / "configs" / "worlds_images.py"
+    argv = arguments(tmp_path / "run", recipe=recipe, model="pcme", init__cnn=place)
+    assert f"init.cnn is {place}, but there is no such file of weights" in fails(argv)
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 RECIPE = "from hmgr_jax.training.config import recipe\n\n\ndef get_config(model='vse'):\n"
