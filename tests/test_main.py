@@ -89,7 +89,7 @@ def test_flags(fails, command, sentence):
         ("train.max_bad_steps=0", "train.max_bad_steps must be at least 1"),
         ("seed=-1", "seed must be at least 0, it is -1"),
         ("train.decay=linear", "train.decay is one of step, cosine, none, not 'linear'."),
-        ("train.optimizer=lamb", "train.optimizer is one of adam, adamw, sgd, not 'lamb'."),
+        ("train.optimizer=lamb", "train.optimizer is one of adam, adamw, adamp, sgd, not 'lamb'."),
         ("dtype=float16", "dtype is one of float32, bfloat16, not 'float16'."),
         ("parallel.mapper=vmap", "parallel.mapper is one of shard_map, pmap, not 'vmap'."),
         ("parallel.devices=99", "parallel.devices is 99, but this machine has 8"),
@@ -227,7 +227,7 @@ def test_a_folder_that_is_not_named(fails, tmp_path, recipe, test):
 def test_a_missing_source_split_and_vectors(fails, tmp_path):
     root = scan_folder(tmp_path / "data")
     for value, part in {
-        "data.source=hdf5": "is one of scan, array_record, tfds, worlds, clips, not 'hdf5'.",
+        "data.source=hdf5": "tfds, pictures, cub, worlds, clips, not 'hdf5'.",
         "data.splits.test=testall": "lacks testall_ims.npy",
         "data.vectors=/none.txt": "the vectors /none.txt cannot be read",
         "data.vocabulary=/none.json": "/none.json",
