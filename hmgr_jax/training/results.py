@@ -239,13 +239,13 @@ def check_protocols(experiment: Experiment) -> None:
         )
 
 
-def demand_that_fit(protocols: Sequence[str], split: Split, modalities: tuple[str, str]) -> None:
+def demand_that_fit(protocols: Sequence[str], split: Split, modalities: Sequence[str]) -> None:
     """Refuse protocols that do not fit a split, before anything is encoded.
 
     Raises:
         UserError: the first that does not.
     """
-    a, b = modalities
+    a, b = modalities[:2]
     sides = Sides(split.groups[a], split.groups[b], (a, b), **split.about)
     for name in protocols:
         get_protocol(name).check(sides)
