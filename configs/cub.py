@@ -65,7 +65,7 @@ def get_config(model: str = "pcme") -> ConfigDict:
     if model == "pcme":
         config.train.optimizer = "adamp"
         config.train.unclipped = ("match",)
-        # The first stage's cosine is that of 50 epochs, of which it makes 10.
+        # The first stage makes the first 10 epochs of the whole run's cosine (of 60; released: 50).
         first = {"steps": FIRST, "frozen": ("cnn", "words"), "own_schedule": False}
         second = {"steps": SECOND, "own_schedule": True, "fresh_optimizer": True}
         config.train.stages = (first, second)

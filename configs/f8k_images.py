@@ -22,6 +22,7 @@ PCME: dict[str, Any] = {
     "cnn": "resnet18",
     "init_scale": 5.0,
     "init_shift": 5.0,
+    "log_sigma_start": -4.0,
     "match": "group",
     "vib_beta": 1e-4,
     "word_dropout": 0.1,

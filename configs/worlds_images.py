@@ -6,7 +6,9 @@ The scenes and captions of ``configs/worlds.py``, seen as pictures of 64 by 64 p
 region features. Nothing is flipped or cropped: captions say who stands left of whom. A random
 rectangle is erased with probability 0.2.
 
-Hardware: a laptop; drawing a picture takes 3 ms of a core, once a run. Numbers: see BUILD_NOTES.md.
+Hardware: a laptop; drawing a picture takes 3 ms of a core, once a run, and a step 1.0 to 1.5 s of
+one: a run took 17 minutes of a busy core. Measured, one seed: sum of recalls 108.8 (dev 162.2,
+still rising) and family accuracy 26.1% (chance 25%).
 """
 
 from typing import Any
@@ -24,6 +26,7 @@ PCME: dict[str, Any] = {
     "cnn_small_stem": True,
     "init_scale": 5.0,
     "init_shift": 5.0,
+    "log_sigma_start": -4.0,
     "match": "group",
     "vib_beta": 1e-4,
 }

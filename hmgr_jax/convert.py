@@ -2,7 +2,7 @@
 
 ``python -m hmgr_jax.convert import`` makes a run folder of a file of weights:
 
-    --weights FILE               .pth, .pt, .pth.tar (zip format), .safetensors or .npz
+    --weights FILE               .pth, .pt, .pth.tar, .safetensors or .npz
     --config configs/f30k.py:imram      the recipe that the weights fit
     --config.model.variant=text  any value of it; else the training script's options count, where
                                  the file has them, before the recipe

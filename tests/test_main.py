@@ -89,7 +89,7 @@ def test_flags(fails, command, sentence):
         ("train.max_bad_steps=0", "train.max_bad_steps must be at least 1"),
         ("seed=-1", "seed must be at least 0, it is -1"),
         ("train.decay=linear", "train.decay is one of step, cosine, none, not 'linear'."),
-        ("train.optimizer=lamb", "train.optimizer is one of adam, adamw, sgd, not 'lamb'."),
+        ("train.optimizer=lamb", "train.optimizer is one of adam, adamw, adamp, sgd, not 'lamb'."),
         ("dtype=float16", "dtype is one of float32, bfloat16, not 'float16'."),
         ("parallel.mapper=vmap", "parallel.mapper is one of shard_map, pmap, not 'vmap'."),
         ("parallel.devices=99", "parallel.devices is 99, but this machine has 8"),
@@ -97,6 +97,7 @@ def test_flags(fails, command, sentence):
         ("train.lr_factors.wrds=0.1", "no part of hmgr in train.lr_factors 'wrds'"),
         ("init.txt=/none", "There is no part of hmgr in init 'txt'; did you mean 'text'?"),
         ("init.text=/none", "init.text is /none, which holds no checkpoints"),
+        ("init.text=/none.pth", "init.text is /none.pth, but there is no such file of weights: co"),
         (
             "train.batch_size=4000",
             "a batch of 4000 image items was asked for but train has only 40",
@@ -117,6 +118,16 @@ def test_values(fails, tmp_path, value, sentence):
     argv = arguments(tmp_path / "run", f"--config.{value}", model="hmgr")
     assert sentence in fails(argv)
     assert not list(tmp_path.rglob("*.json*"))
+
+
+@pytest.mark.parametrize("name", ["nope.pth", "nope"])
+def test_weights_of_a_cnn_that_are_not_there(fails, tmp_path, monkeypatch, name):
+    """Said before any data is opened, and nothing is written."""
+    monkeypatch.setattr(loop, "build", lambda *_: pytest.fail("too late"))
+    place, recipe = tmp_path / name, ROOT / "configs" / "worlds_images.py"
+    argv = arguments(tmp_path / "run", recipe=recipe, model="pcme", init__cnn=place)
+    assert f"init.cnn is {place}, but there is no such file of weights" in fails(argv)
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 RECIPE = "from hmgr_jax.training.config import recipe\n\n\ndef get_config(model='vse'):\n"
@@ -216,7 +227,7 @@ def test_a_folder_that_is_not_named(fails, tmp_path, recipe, test):
 def test_a_missing_source_split_and_vectors(fails, tmp_path):
     root = scan_folder(tmp_path / "data")
     for value, part in {
-        "data.source=hdf5": "is one of scan, array_record, tfds, worlds, clips, not 'hdf5'.",
+        "data.source=hdf5": "tfds, pictures, cub, worlds, clips, not 'hdf5'.",
         "data.splits.test=testall": "lacks testall_ims.npy",
         "data.vectors=/none.txt": "the vectors /none.txt cannot be read",
         "data.vocabulary=/none.json": "/none.json",

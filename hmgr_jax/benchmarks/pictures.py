@@ -17,7 +17,7 @@ from hmgr_jax.data.augment import Augmentation
 from hmgr_jax.data.captions import CaptionSource
 from hmgr_jax.data.decode import load_picture
 from hmgr_jax.data.picture_folder import PictureFolder
-from hmgr_jax.data.pipeline import batches
+from hmgr_jax.data.pipeline import batches, told
 from hmgr_jax.data.pixels import PictureFiles, PixelSource
 from hmgr_jax.data.split import Split
 from hmgr_jax.data.vocabulary import MARKS, Vocabulary
@@ -53,7 +53,7 @@ def run(
     with tempfile.TemporaryDirectory() as made:
         files = _files(Path(folder)) if folder else _make(Path(made), width, height)
         source = PixelSource(PictureFiles(files), augmentation)
-        stream = iter(
+        stream = told(
             batches(
                 _split(source, batch),
                 batch_size=batch,
@@ -66,6 +66,7 @@ def run(
         for _ in range(WARM_UP):
             next(stream)
         seconds = _timed(lambda: [next(stream) for _ in range(count)])
+        stream.close()
         total = batch * count
         chosen = [files[i % len(files)] for i in range(total)]
         with ThreadPoolExecutor(workers or threads) as pool:

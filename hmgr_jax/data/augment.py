@@ -81,9 +81,9 @@ class Augmentation:
             image = picture.crop(box).resize((self.size, self.size), Image.Resampling.BILINEAR)
         else:
             image = self._centre(picture)
-        pixels = self._normalised(image)
         if flip < self.flip:
-            pixels = np.ascontiguousarray(pixels[:, ::-1])
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        pixels = self._normalised(image)
         if erase < self.erase:
             found = erased_box(self.size, self.size, rectangles)
             if found is not None:
@@ -101,11 +101,14 @@ class Augmentation:
         return picture.crop((left, top, left + self.size, top + self.size))
 
     def _normalised(self, image: Image.Image) -> np.ndarray:
-        std = 255 * np.array(self.std, np.float32)
-        pixels = np.asarray(image).astype(np.float32)
-        pixels -= 255 * np.array(self.mean, np.float32)
+        # Whole rows at once: numpy is several times slower over an inner axis of three.
+        mean, std = (
+            np.tile(255 * np.array(x, np.float32), self.size) for x in (self.mean, self.std)
+        )
+        pixels = np.asarray(image).reshape(self.size, -1).astype(np.float32)
+        pixels -= mean
         pixels /= std
-        return pixels
+        return pixels.reshape(self.size, self.size, 3)
 
 
 def crop_box(width: int, height: int, tries: np.ndarray) -> Box:

@@ -92,6 +92,11 @@ def read_prepared(root: Path, name: str) -> tuple[list[Captioned], list[Path]]:
     """
     ids_file, captions_file = root / f"{name}_ids.txt", root / f"{name}_caps.txt"
     files = [ids_file, captions_file]
+    if not ids_file.is_file():
+        raise UserError(
+            f"There is no {ids_file}: give data.captions (a file, or one a split), or as data.root "
+            "a folder that prepare folder made."
+        )
     ids, captions = read_lines(ids_file), read_lines(captions_file)
     of_caption = root / f"{name}_cap_ids.txt"
     if of_caption.is_file():

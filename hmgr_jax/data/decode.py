@@ -8,6 +8,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hmgr_jax.errors import UserError
 
+BROKEN = (
+    UnidentifiedImageError,
+    OSError,
+    ValueError,
+    SyntaxError,  # a PNG whose chunks are damaged
+    Image.DecompressionBombError,
+)
+"""What Pillow raises for a file that is no whole picture."""
 ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 
 
@@ -34,7 +42,7 @@ def load_picture(path: Path, near: int | None = None, *, decode: bool = True) ->
         raise UserError(
             f"There is no picture {path}: put it there, or correct the list that names it."
         ) from None
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+    except BROKEN as error:
         raise UserError(
             f"{path} holds no picture that can be read ({error}): replace the file or remove it."
         ) from None

@@ -15,7 +15,7 @@ from hmgr_jax.errors import UserError
 CORRUPT = ("refuse", "skip")
 CHECK_BELOW = 20_000
 """Of so many pictures the heads are read when a split is opened; of more, each when it is used."""
-NAMED = 3
+NAMED = 10
 GLANCE = 32  # pixels: all bytes are read, next to nothing is computed
 
 
@@ -34,19 +34,38 @@ class PictureFolder:
         self.path = path
 
     def find(self, name: str) -> Path | None:
-        """The file called ``name``, from the folder on or in any of its subfolders."""
-        direct = self.path / name
-        return direct if direct.is_file() else self._anywhere.get(PurePosixPath(name).name)
+        """The file called ``name``, which may lack its ending; None where there is none.
+
+        It lies where ``name`` says, from the folder or any of its subfolders on. A name with
+        folders is also found in the folder itself (all pictures in one place), never in another
+        subfolder: that would be another picture. Raises ``UserError`` where several files fit.
+        """
+        direct, wanted = self.path / name, PurePosixPath(name).parts
+        if direct.is_file():
+            return direct
+        found = [file for file in self._by_name.get(wanted[-1], ()) if self._fits(file, wanted)]
+        if len(found) > 1:
+            raise UserError(
+                f"{name} may be {found[0]} or {found[1]}: name pictures with their folders, or "
+                "give data.pictures one folder of them."
+            )
+        return found[0] if found else None
+
+    def _fits(self, file: Path, wanted: tuple[str, ...]) -> bool:
+        parts = file.relative_to(self.path).parent.parts
+        folders = wanted[:-1]
+        return not parts or parts[len(parts) - len(folders) :] == folders
 
     @functools.cached_property
-    def _anywhere(self) -> dict[str, Path]:
-        """Pictures by file name alone; the first of several in the order of folders."""
-        found: dict[str, Path] = {}
+    def _by_name(self) -> dict[str, list[Path]]:
+        """Pictures by file name, and by file name without its ending."""
+        found: dict[str, list[Path]] = {}
         for folder, below, names in os.walk(self.path):
             below.sort()
             for name in sorted(names):
                 if name.endswith(ENDINGS):
-                    found.setdefault(name, Path(folder, name))
+                    for key in (name, PurePosixPath(name).stem):
+                        found.setdefault(key, []).append(Path(folder, name))
         return found
 
 

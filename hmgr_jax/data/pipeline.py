@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import grain
@@ -167,14 +167,15 @@ def _begin_worker(number: int, of: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def told(stream: Iterable[Batch]) -> Iterator[Batch]:
-    """The same batches; a worker process that dies is told in a sentence.
+def told(stream: grain.IterDataset[Batch]) -> Generator[Batch, None, None]:
+    """The same batches; workers are stopped where it is left early.
 
     Raises:
-        UserError: one did.
+        UserError: a worker process died.
     """
+    batches = iter(stream)
     try:
-        yield from stream
+        yield from batches
     except RuntimeError as error:
         if "terminated unexpectedly" not in str(error):
             raise
@@ -184,6 +185,8 @@ def told(stream: Iterable[Batch]) -> Iterator[Batch]:
             "want of memory: lower data.workers, and the same command goes on from the last "
             "checkpoint."
         ) from None
+    finally:
+        batches.close()  # what was read ahead lies in memory that outlives processes
 
 
 def demand_fits(split: Split, buckets: Sequence[int]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hmgr_jax.errors import UserError
 from hmgr_jax.interop.layouts import batch_norm, convolution
 from hmgr_jax.interop.names import Names, to_params
 from hmgr_jax.interop.state_dict import read
@@ -78,4 +79,7 @@ def read_backbone(path: str | Path, kind: str, params: Tree, stats: Tree) -> dic
         UserError: no such file, no file of weights, or weights of another network.
     """
     state = {n: x for n, x in read(path).items() if n not in _CLASSIFIER}
-    return weights_of(names(kind), state, params, stats)
+    try:
+        return weights_of(names(kind), state, params, stats)
+    except UserError as error:
+        raise UserError(f"{path} does not fit model.cnn, which is {kind}: {error}") from None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
 import os
-import pickle
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,10 @@ import safetensors
 import safetensors.numpy
 
 from hmgr_jax.errors import UserError
+from hmgr_jax.interop.legacy_pickle import LegacyPickle
+from hmgr_jax.interop.legacy_tar import LegacyTar
 from hmgr_jax.interop.torch_pickle import Namespace, Tensor
+from hmgr_jax.interop.torch_saved import Saved
 from hmgr_jax.interop.torch_zip import PICKLE, TorchZip
 
 NESTED = ("model", "state_dict")
@@ -27,7 +30,7 @@ CONFIG = "config"
 """The key of options in groups, as PCME's release saves them."""
 PREFIX = "module."
 """What DataParallel puts before every name."""
-_OLD_TORCH = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # how the old format begins
+_PICKLE = b"\x80"  # how a pickle of protocol 2 and later begins
 _NOT_MORE_THAN = 100_000_000  # bytes of a safetensors header
 
 
@@ -50,7 +53,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def read_weights(path: str | Path) -> Weights:
-    """Read PyTorch's zip format (.pth, .pt, .pth.tar), .safetensors or .npz.
+    """Read PyTorch's formats, old and new (.pth, .pt, .pth.tar), .safetensors or .npz.
 
     What a file is, its first bytes tell, not its name. A state_dict within a checkpoint
     (``{"model": ..., "opt": ..., "epoch": ...}``) is found, and DataParallel's ``module.`` dropped.
@@ -68,16 +71,14 @@ def read_weights(path: str | Path) -> Weights:
         weights = _read_zip(path)
     elif head[8:9] == b"{" and int.from_bytes(head[:8], "little") < _NOT_MORE_THAN:
         weights = _read_safetensors(path)
-    elif head.startswith(_OLD_TORCH) or head[257:262] == b"ustar":
-        raise UserError(
-            f"{path} is in PyTorch's format from before 1.6, which is not read: if you trust it, "
-            "save it again with PyTorch, as torch.save(torch.load(OLD, map_location='cpu', "
-            "weights_only=False), NEW)."
-        )
+    elif head.startswith(_PICKLE) or head[257:262] == b"ustar":
+        legacy = LegacyPickle if head.startswith(_PICKLE) else LegacyTar
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+            weights = _weights_of(legacy(whole, path), path)
     else:
         raise UserError(
             f"{path} is no file of weights that is known (it begins with {head[:8]!r}): give a "
-            "PyTorch file in the zip format, .safetensors or .npz."
+            "PyTorch file, .safetensors or .npz."
         )
     if not weights.state:
         raise UserError(f"{path} holds no tensors: give a file of weights.")
@@ -140,9 +141,9 @@ def _read_zip(path: Path) -> Weights:
         raise UserError(f"{path} is cut short or damaged ({error}): get the file again.") from None
 
 
-def _weights_of(torch_zip: TorchZip, path: Path) -> Weights:
+def _weights_of(saved: Saved, path: Path) -> Weights:
     """The tensors and options of what was saved."""
-    node: Any = torch_zip.root
+    node: Any = saved.root
     root = node if isinstance(node, dict) else {}
     given, learnt = root.get("opt"), root.get(CRITERION)
     while isinstance(node, dict) and not any(isinstance(x, Tensor) for x in node.values()):
@@ -163,7 +164,7 @@ def _weights_of(torch_zip: TorchZip, path: Path) -> Weights:
         node = {**node, **of_loss}
     options = given.values if isinstance(given, Namespace) else _flat(root.get(CONFIG))
     plain = {k: v for k, v in options.items() if isinstance(v, str | int | float | bool)}
-    return Weights({name: torch_zip.array(x) for name, x in node.items()}, plain)
+    return Weights({name: saved.array(x) for name, x in node.items()}, plain)
 
 
 def _flat(config: Any) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import pickle
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 from hmgr_jax.errors import UserError
 
@@ -28,11 +29,13 @@ STORAGES = {
 
 
 class Storage(NamedTuple):
-    """Where the numbers of tensors lie: a record of the archive."""
+    """Where the numbers of tensors lie: a record of the file."""
 
     key: str
     dtype: str
     elements: int
+    part: tuple[int, int] | None = None
+    """(first element, size) of what offsets count from, where it is not the whole record."""
 
 
 class Tensor(NamedTuple):
@@ -42,6 +45,9 @@ class Tensor(NamedTuple):
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+
+    def __setstate__(self, state: Any) -> None:
+        """Flags that PyTorch before 0.4 sets on a parameter; dropped."""
 
 
 class Namespace:
@@ -54,24 +60,61 @@ class Namespace:
         self.values = state if isinstance(state, dict) else {}
 
 
-def load(data: bytes, where: str) -> Any:
+class Stream(Protocol):
+    """An open file or map of one; ``read`` never allocates more than there is."""
+
+    def read(self, size: int, /) -> bytes:
+        """The next bytes."""
+
+    def readline(self) -> bytes:
+        """The next line."""
+
+
+def storage_of(pid: Any) -> Storage:
+    """The storage that a persistent id refers to: (kind, type, key, location, elements[, part])."""
+    kind, dtype, key, _, elements, *part = pid
+    if kind != "storage" or type(key) is not str or not is_size(elements):
+        raise ValueError("a reference to something else than a storage")
+    whole = Storage(key, dtype_named(dtype), elements)
+    if part in ([], [None]):
+        return whole
+    ((_, first, size),) = part
+    if not (is_size(first) and is_size(size)):
+        raise ValueError("a part of a storage is no part")
+    return whole._replace(part=(first, size))
+
+
+def is_size(number: Any) -> bool:
+    """Whether it can count elements: no bool, not negative, not of thousands of digits."""
+    return type(number) is int and 0 <= number < 2**128
+
+
+def dtype_named(storage_type: Any) -> str:
+    """The dtype of a storage class as ``load`` gives it; ValueError where it is none."""
+    if not isinstance(storage_type, _StorageType):
+        raise ValueError("a storage of an unknown type")
+    return storage_type.dtype
+
+
+def load(data: bytes | Stream, where: str, persistent: Callable[[Any], Any] = storage_of) -> Any:
     """The object that was pickled: plain values, dicts, ``Tensor`` and ``Namespace``.
 
     Args:
-        data: the pickle.
+        data: the pickle, or a stream that stands at its beginning and is left at its end.
         where: names the file in the sentence of an error.
+        persistent: what a persistent id stands for; any error says that the pickle is damaged.
 
     Raises:
         UserError: the pickle names anything else, or is damaged.
     """
     try:
-        return _Unpickler(data, where).load()
+        return _Unpickler(data, where, persistent).load()
     except UserError:
         raise
     except Exception as error:  # whatever bytes make of an unpickler
         raise UserError(
-            f"{where} holds a pickle that cannot be read ({type(error).__name__}: {error}): it is "
-            "damaged, get the file again."
+            f"{where} holds a pickle that cannot be read ({type(error).__name__}: "
+            f"{error or 'it ends too soon'}): it is cut short or damaged, get the file again."
         ) from None
 
 
@@ -105,7 +148,7 @@ class _RebuildTensor:
 
     def __call__(self, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Tensor:
         numbers = (offset, *shape, *strides)
-        if not isinstance(storage, Storage) or not all(type(n) is int and n >= 0 for n in numbers):
+        if not isinstance(storage, Storage) or not all(map(is_size, numbers)):
             raise ValueError("a tensor is made of other things than a storage and sizes")
         if len(shape) != len(strides):
             raise ValueError("a tensor has another number of strides than of axes")
@@ -121,12 +164,26 @@ class _RebuildParameter:
         return tensor
 
 
+class _Lines:
+    """A stream whose last line, where it is cut short, is no line: it would be half a name."""
+
+    def __init__(self, file: Stream) -> None:
+        self.read, self._readline = file.read, file.readline
+
+    def readline(self) -> bytes:
+        line = self._readline()
+        if not line.endswith(b"\n"):
+            raise EOFError("a line is cut short")
+        return line
+
+
 class _Unpickler(pickle._Unpickler):
     """Python's own unpickler in Python: the one in C can be made to take any amount of memory."""
 
-    def __init__(self, data: bytes, where: str) -> None:
-        super().__init__(io.BytesIO(data), encoding="utf-8", errors="replace")
-        self._where = where
+    def __init__(self, data: bytes | Stream, where: str, persistent: Callable[[Any], Any]) -> None:
+        file = io.BytesIO(data) if isinstance(data, bytes) else data
+        super().__init__(_Lines(file), encoding="utf-8", errors="replace")
+        self._where, self._persistent = where, persistent
         self._known: dict[tuple[str, str], Any] = {
             ("collections", "OrderedDict"): _Items,
             ("argparse", "Namespace"): Namespace,
@@ -135,7 +192,9 @@ class _Unpickler(pickle._Unpickler):
             ("torch", "Size"): tuple,
             ("torch", "device"): _Inert,
             ("torch._utils", "_rebuild_tensor_v2"): _RebuildTensor(),
+            ("torch._utils", "_rebuild_tensor"): _RebuildTensor(),  # before 0.4
             ("torch._utils", "_rebuild_parameter"): _RebuildParameter(),
+            ("torch.nn.parameter", "Parameter"): _RebuildParameter(),  # before 0.4
             # A best recall that numpy computed.
             ("numpy.core.multiarray", "scalar"): _Inert,
             ("numpy._core.multiarray", "scalar"): _Inert,
@@ -145,6 +204,7 @@ class _Unpickler(pickle._Unpickler):
         for module in ("torch", "torch.cuda"):
             for name, dtype in STORAGES.items():
                 self._known[module, name] = _StorageType(dtype)
+                self._known[module, name.replace("Storage", "Tensor")] = _Inert
 
     def find_class(self, module: str, name: str) -> Any:
         """What a name stands for; nothing is imported."""
@@ -161,11 +221,6 @@ class _Unpickler(pickle._Unpickler):
         """Numbers that stand for names, which no PyTorch file has."""
         self.find_class("copyreg", f"extension {code}")
 
-    def persistent_load(self, pid: Any) -> Storage:
-        """The reference to a record of the archive."""
-        kind, dtype, key, _, elements = pid
-        if kind != "storage" or type(key) is not str or type(elements) is not int:
-            raise ValueError("a reference to something else than a storage")
-        if not isinstance(dtype, _StorageType):
-            raise ValueError("a storage of an unknown type")
-        return Storage(key, dtype.dtype, elements)
+    def persistent_load(self, pid: Any) -> Any:
+        """What lies outside of the pickle: a storage mostly."""
+        return self._persistent(pid)

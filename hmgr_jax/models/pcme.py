@@ -123,6 +123,11 @@ class PCME(Model):
     def __post_init__(self) -> None:
         check_ranges(self, choices=CHOICES, at_least=AT_LEAST, shares=("word_removal",))
         both, distance = self.img_probemb and self.txt_probemb, self.test_distance
+        for field in ("init_scale", "logit_scale"):  # a score is divided by both
+            if getattr(self, field) <= 0:
+                raise UserError(
+                    f"model.{field} must be above 0, not {getattr(self, field)}: raise it."
+                )
         if self.dim % 2:
             raise UserError(f"model.dim is {self.dim}, half for each direction: make it even.")
         if distance in OF_SIGMAS and not both:
@@ -168,9 +173,8 @@ class PCME(Model):
             "image": ("image",),
             "text": ("text",),
             "words": ("text/words/vectors",),
+            "match": ("match",),  # nothing of the triplet loss, so that recipes fit both
         }
-        if self.objective == "soft_contrastive":
-            parts["match"] = ("match",)
         if self.picture_size:
             parts |= {"cnn": ("image/cnn",), **resnet.parts_within("image/cnn")}
         return parts

@@ -21,7 +21,12 @@ from hmgr_jax.models import defaults, unknown_name
 
 OPEN_GROUPS: Mapping[str, Any] = {"train.lr_factors": 1.0, "init": ""}
 """Groups whose keys are parts of the model, with a value of the type that theirs have."""
-SCORING = ("model.score_step", "model.rebuild_memory")
+SCORING = (
+    "model.score_step",
+    "model.rebuild_memory",
+    "model.test_distance",
+    "model.samples_eval",
+)
 """Hyper-parameters that shape no parameter and only say how pairs are scored: they may differ
 between training and a later evaluation, where a system has them."""
 # What a result does not depend on: where the data lies (its fingerprint tells), what is printed,

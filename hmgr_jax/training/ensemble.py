@@ -46,6 +46,7 @@ def mean_of_runs(runs: Sequence[Retriever], role: str) -> dict[str, Any]:
     for run, split in zip(runs, splits, strict=True):
         _demand_same_items(first, splits[0], run, split)
     names = results.protocols(first.config, role)
+    results.demand_that_fit(names, splits[0], first.model.modalities)
     people = open_judged(first.config.eval, splits[0])
     metrics: dict[str, float] = {}
     for (a, b), scores in _mean(runs, splits, role).items():

@@ -53,9 +53,11 @@ class Evaluator:
         batch_size: int = 256,
         tile: int = 4096,
         buckets: Sequence[int] = BUCKETS,
+        threads: int = 2,
     ) -> None:
         devices = mesh.devices.size
         self.model, self.tile, self.buckets = model, tile, tuple(buckets)
+        self.threads = threads
         self.mesh = hosts.local_mesh(mesh)
         self.batch_size = -(-batch_size // devices) * devices
         self._encoders = {m: jax.jit(self._encoder(m)) for m in model.modalities}
@@ -69,6 +71,7 @@ class Evaluator:
             batch_size=config.eval.batch_size,
             tile=config.eval.tile,
             buckets=config.data.buckets,
+            threads=max(config.data.threads, config.data.get("workers", 0)),
         )
 
     def _encoder(self, modality: str) -> Callable[[Variables, Tree, Any], Codes]:
@@ -93,7 +96,7 @@ class Evaluator:
         alive(compiling=True)
         share, buckets = hosts.share(), self.buckets
         for numbers, valid, items in eval_batches(
-            source, self.batch_size, process=share, buckets=buckets
+            source, self.batch_size, process=share, buckets=buckets, threads=self.threads
         ):
             codes = self.encode_batch(variables, modality, items, numbers)
             numbers, valid, codes = hosts.exchange((numbers, valid, codes))

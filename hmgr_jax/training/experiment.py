@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -25,7 +24,7 @@ from hmgr_jax.models.base import NUMBER_OF, Feature, Model, Plan, taken
 from hmgr_jax.training.check import check, check_parts
 from hmgr_jax.training.optimizer import Optimizer, Schedule, Stage
 from hmgr_jax.training.parallel import MappedAxis, make_mesh, map_step
-from hmgr_jax.training.pretrained import pretrained, untrained
+from hmgr_jax.training.pretrained import pretrained, runs_and_files, untrained
 from hmgr_jax.training.state import State
 from hmgr_jax.training.step import device_step, init_state
 from hmgr_jax.training.tables import make_tables
@@ -85,6 +84,7 @@ class Experiment:
 
     def first_state(self) -> State:
         """The state at step 0: random parameters, word vectors and parts of other runs put in."""
+        runs, files = runs_and_files(self.config.init)
         optimizer = self.optimizer(self.stages()[0])
         # One program: op by op the same numbers take ten times as long.
         state = jax.jit(lambda: init_state(self.model, optimizer, self.config.seed))()
@@ -96,12 +96,10 @@ class Experiment:
             if vectors is not None:
                 params = _with_leaf(params, path, jnp.asarray(vectors))
         params = self._with_named_classes(params, vectors)
-        runs = {k: v for k, v in self.config.init.items() if not Path(v).is_file()}
         given = self.model.parts(), runs, self.data.vocabulary
         params = warm_start(params, *given)
         stats = self.model.observe(state.stats, self.data.splits["train"].sources)
         stats = warm_start(stats, *given, of="stats")
-        files = {k: v for k, v in self.config.init.items() if k not in runs}
         params, stats = pretrained(self.model, params, stats, files)
         return state.replace(params=params, stats=stats)  # type: ignore[attr-defined]
 

@@ -24,6 +24,7 @@ from hmgr_jax.training.experiment import Experiment, build
 from hmgr_jax.training.optimizer import Stage
 from hmgr_jax.training.parallel import replicate, shard
 from hmgr_jax.training.preemption import StopSignal
+from hmgr_jax.training.pretrained import runs_and_files
 from hmgr_jax.training.progress import Progress
 from hmgr_jax.training.records import MetricLog
 from hmgr_jax.training.state import State
@@ -65,6 +66,8 @@ def train(config: ConfigDict, workdir: Path) -> Results | None:
 
 
 def _build(config: ConfigDict, vocabulary: Vocabulary | None = None) -> Experiment:
+    if vocabulary is None:  # of a run that begins: one that goes on needs these files no more
+        runs_and_files(config.init)
     experiment = build(config, vocabulary)
     results.check_protocols(experiment)
     _ = experiment.tables  # their files are data too

@@ -16,6 +16,8 @@ from matplotlib.ticker import MaxNLocator
 from hmgr_jax.training.records import Row, read_rows
 
 NOT_LOSSES = {"step", "lr", "grad_norm", "bad_steps", "bad_in_a_row", "bad_total"}
+NOT_LOSSES |= {"scale", "shift", "vib"}  # of PCME; its divergence is 10^5 times its share
+STATISTICS = ("memory/", "log_sigma/")
 DIRECTION = re.compile(r"(\w+2\w+)/(R@\d+|R-P|mAP(?:@[\dR]+)?)")
 """One direction of one pair of modalities: ``i2t/R@1``, ``image2point/mAP``."""
 ACCURACY = re.compile(r"\w+/accuracy")
@@ -80,7 +82,7 @@ def _series(rows: Sequence[Row]) -> tuple[Points, Points]:
         for name, value in row.items():
             if name.startswith("dev/"):
                 dev.setdefault(name.removeprefix("dev/"), []).append((int(row["step"]), value))
-            elif name not in NOT_LOSSES and not name.startswith("memory/"):
+            elif name not in NOT_LOSSES and not name.startswith(STATISTICS):
                 training.setdefault(name, []).append((int(row["step"]), value))
     return training, dev
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from hmgr_jax.errors import UserError
@@ -11,6 +12,25 @@ from hmgr_jax.models.base import Model
 from hmgr_jax.shapes import Tree
 
 PART = "cnn"
+ENDINGS = (".pth", ".pt", ".tar", ".safetensors", ".npz")
+"""How names of files of weights end; runs are folders and have no such names."""
+
+
+def runs_and_files(init: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """``config.init`` in two: parts that start from runs, and those that start from files.
+
+    Raises:
+        UserError: there is no such file where it is plain that one was meant. What else is not
+            there is left to whoever looks for the run.
+    """
+    files = {part: place for part, place in init.items() if Path(place).is_file()}
+    runs = {part: place for part, place in init.items() if part not in files}
+    for part, place in runs.items():
+        if place and (part == PART or place.endswith(ENDINGS)) and not Path(place).is_dir():
+            raise UserError(
+                f"init.{part} is {place}, but there is no such file of weights: correct the path."
+            )
+    return runs, files
 
 
 def pretrained(
@@ -25,7 +45,8 @@ def pretrained(
         files: {part: file}.
 
     Raises:
-        UserError: a file for another part, or weights of another network.
+        UserError: a file for another part, no file of weights, or those of another network than
+            ``model.cnn``.
     """
     for part, file in files.items():
         if part != PART:

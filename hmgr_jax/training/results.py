@@ -256,10 +256,7 @@ def check_protocols(experiment: Experiment) -> None:
     """
     evaluation, (a, b) = experiment.config.eval, experiment.model.modalities[:2]
     for role, names in (("test", evaluation.protocols), ("dev", evaluation.dev_protocols)):
-        split = experiment.data.splits[role]
-        sides = Sides(split.groups[a], split.groups[b], (a, b), **split.about)
-        for name in names:
-            get_protocol(name).check(sides)
+        demand_that_fit(names, experiment.data.splits[role], (a, b))
     judged.open_judged(evaluation, experiment.data.splits["test"])
     known = _metric_names(evaluation.dev_protocols, (a, b))
     if evaluation.select not in known:
@@ -267,6 +264,18 @@ def check_protocols(experiment: Experiment) -> None:
             f"eval.select is {evaluation.select!r}, which eval.dev_protocols do not report: choose "
             f"from {', '.join(known)}."
         )
+
+
+def demand_that_fit(protocols: Sequence[str], split: Split, modalities: Sequence[str]) -> None:
+    """Refuse protocols that do not fit a split, before anything is encoded.
+
+    Raises:
+        UserError: the first that does not.
+    """
+    a, b = modalities[:2]
+    sides = Sides(split.groups[a], split.groups[b], (a, b), **split.about)
+    for name in protocols:
+        get_protocol(name).check(sides)
 
 
 def _metric_names(protocols: Sequence[str], modalities: tuple[str, str]) -> list[str]:

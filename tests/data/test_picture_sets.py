@@ -144,7 +144,7 @@ def test_prepared_files_that_do_not_fit(root):
     path.write_text("\n".join(reversed(path.read_text("utf-8").split())), "utf-8")
     _refused(root, r"dev_cap_ids\.txt does not name the pictures", captions="")
     (root / "dev_ids.txt").unlink()
-    _refused(root, r"dev_ids\.txt cannot be read", captions="")
+    _refused(root, r"There is no .*dev_ids\.txt: give data\.captions", captions="")
 
 
 def test_fewer_captions(root):

@@ -9,6 +9,7 @@ from contract_cases import BATCH, LENGTH, small
 from tiny_run import results, run
 
 from hmgr_jax.errors import FoundNonFinite
+from hmgr_jax.metrics import coco_protocols
 from hmgr_jax.metrics.protocols import PROTOCOLS
 from hmgr_jax.models import list_models
 from hmgr_jax.training.evaluate import Evaluator
@@ -18,6 +19,17 @@ WORST = ("medR", "meanR")
 """Less is better there."""
 
 
+@pytest.fixture
+def lists_of_coco(monkeypatch):
+    """ECCV Caption's and CxC's lists for 20 pictures: right are a picture's own three captions."""
+    own = {
+        "i2t": {i: [3 * i, 3 * i + 1, 3 * i + 2] for i in range(20)},
+        "t2i": {j: [j // 3] for j in range(60)},
+    }
+    monkeypatch.setattr(coco_protocols, "ground_truth", lambda name: own)
+
+
+@pytest.mark.usefixtures("lists_of_coco")
 @pytest.mark.parametrize("name", list(PROTOCOLS))
 @pytest.mark.parametrize("constant", [0.0, 1.0, -3.5])
 def test_a_constant_model_finds_nothing(name, constant):
@@ -26,13 +38,20 @@ def test_a_constant_model_finds_nothing(name, constant):
     images, captions = np.arange(20), np.repeat(np.arange(20), each)
     protocol = dataclasses.replace(PROTOCOLS[name], items=20)
     scores = np.full((20, 20 * each), constant, np.float32)
-    families = {"image": images // 4, "text": captions // 4}
-    found = protocol.evaluate(scores, images, captions, families=families)
+    objects = np.repeat(np.eye(20, dtype=np.uint8), 4, axis=1)  # no two pictures share a kind
+    about = {
+        "families": {"image": images // 4, "text": captions // 4},
+        "labels": {"image": objects, "text": objects[captions]},
+        "numbers": {"image": images, "text": np.arange(20 * each)},
+    }
+    found = protocol.evaluate(scores, images, captions, **about)
     worst = {measure: found.pop(measure) for measure in list(found) if measure.endswith(WORST)}
     assert found
     # Folds have only four pictures: rank 4 of 4 is within the first five.
     below = {m: v for m, v in found.items() if not name.startswith("coco1k") or m.endswith("R@1")}
-    assert set(below.values()) == {0.0}
+    # The first 20, 50 or 100 of as many or fewer are all of them, whatever their order.
+    everything = ("i2t/P@100", "t2i/P@20", "t2i/P@50", "t2i/P@100")
+    assert {v for m, v in below.items() if m not in everything} == {0.0}
     items = 4 if name == "coco1k" else 20
     assert all(v in (items, each * (items - 1) + 1) for v in worst.values())
 

@@ -4,14 +4,14 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
-from torch_files import save, tensors
+from torch_files import save, save_legacy, save_tar, tensors
 
 from hmgr_jax.errors import UserError
 from hmgr_jax.interop import resnet
 from hmgr_jax.interop.names import from_params
 from hmgr_jax.layers.resnet import KINDS, ResNet
 from hmgr_jax.models.pcme import PCME
-from hmgr_jax.training.pretrained import pretrained, untrained
+from hmgr_jax.training.pretrained import pretrained, runs_and_files, untrained
 
 TRUNKS = {  # parameters of torchvision's networks without their classifier
     "resnet18": 11_176_512,
@@ -63,18 +63,21 @@ def assert_equal(a, b):
         np.testing.assert_array_equal(x, y)
 
 
-@pytest.mark.parametrize("kind", ["pth", "safetensors"])
+WRITERS = {"pth": save, "stream.pth": save_legacy, "tar.pth": save_tar}
+
+
+@pytest.mark.parametrize("kind", [*WRITERS, "safetensors"])
 def test_files(official, tmp_path, kind):
-    """One of torchvision, which counts batches, and one of timm; both with a classifier."""
+    """Of torchvision, new and old, which count batches, and of timm; all with a classifier."""
     ours, state = official
     assert state["layer2.0.conv1.weight"].shape == (8, 4, 3, 3)
     np.testing.assert_array_equal(
         state["conv1.weight"][1, 2], ours["params"]["conv1"]["kernel"][:, :, 2, 1]
     )
     path = tmp_path / f"weights.{kind}"
-    if kind == "pth":
+    if kind in WRITERS:
         counted = {**state, "bn1.num_batches_tracked": np.array(7, np.int64)}
-        save(path, tensors(counted))
+        WRITERS[kind](path, tensors(counted, parameter="0.3" if kind == "tar.pth" else False))
     else:
         safetensors.numpy.save_file({n: np.ascontiguousarray(x) for n, x in state.items()}, path)
     found = resnet.read_backbone(path, "resnet10", ours["params"], ours["stats"])
@@ -85,7 +88,8 @@ def test_weights_of_another_network(official, tmp_path):
     _, state = official
     path = save(tmp_path / "a.pth", tensors(state))
     other = drawn("resnet18", 4)
-    with pytest.raises(UserError, match=r"not those of this model .*missing: layer1\.1\.conv1"):
+    sentence = r"/a\.pth does not fit model\.cnn, which is resnet18: .*missing: layer1\.1\.conv1"
+    with pytest.raises(UserError, match=sentence):
         resnet.read_backbone(path, "resnet18", other["params"], other["stats"])
 
 
@@ -103,3 +107,23 @@ def test_a_model_starts_from_a_file(official, tmp_path):
         pretrained(model, params, stats, {"text": path})
     features = PCME(dim=4, word_dim=4, vocabulary_size=5, regions=2, region_dim=3)
     assert untrained(features, {}) == ""
+
+
+def test_what_a_part_starts_from(tmp_path):
+    file, run = tmp_path / "a", tmp_path / "run.pt"
+    file.touch()
+    run.mkdir()
+    init = {"cnn": str(file), "image": str(run), "text": "/none", "words": ""}
+    assert runs_and_files(init) == (
+        {"image": str(run), "text": "/none", "words": ""},
+        {"cnn": str(file)},
+    )
+    assert runs_and_files({"cnn": str(run)}) == ({"cnn": str(run)}, {})
+    for part, place in [("cnn", "none"), *(("image", f"none.{e}") for e in ENDINGS)]:
+        with pytest.raises(
+            UserError, match=rf"^init\.{part} is {place}, but there is no such file"
+        ):
+            runs_and_files({part: place})
+
+
+ENDINGS = ("pth", "pth.tar", "pt", "safetensors")

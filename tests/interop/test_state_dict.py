@@ -1,7 +1,6 @@
 """Files of weights: every format, what is found in them, and what is refused without being run."""
 
 import argparse
-import pickle
 import zipfile
 from collections import OrderedDict
 
@@ -282,13 +281,6 @@ def test_a_model_saved_whole(tmp_path):
     """``torch.save(model)`` names the classes of the program it came from."""
     with pytest.raises(UserError, match=r"asks for model\.SCAN, .*torch\.save\(model\.state_dict"):
         read(save(tmp_path / "a.pth", Name("model", "SCAN")))
-
-
-def test_the_old_format(tmp_path):
-    path = tmp_path / "a.pth"
-    path.write_bytes(b"".join(pickle.dumps(x, 2) for x in (0x1950A86A20F9469CFC6C, 1001, {})))
-    with pytest.raises(UserError, match=r"before 1\.6, which is not read: if you trust it, save"):
-        read(path)
 
 
 def test_other_files(tmp_path):

@@ -1,6 +1,7 @@
 """Files as ``torch.save`` writes them, made without PyTorch."""
 
 import pickle
+import tarfile
 import zipfile
 from collections import OrderedDict
 from io import BytesIO
@@ -18,6 +19,9 @@ STORAGES = {
 }
 
 
+MAGIC = 0x1950A86A20F9469CFC6C
+
+
 class Name:
     """A name of another program, which a pickle imports."""
 
@@ -29,10 +33,10 @@ class Name:
 
 
 class Call:
-    """Asks the reader to call ``name(*arguments)``."""
+    """Asks the reader to call ``name(*arguments)``, then to set ``state``."""
 
-    def __init__(self, module, name, *arguments):
-        self.name, self.arguments = Name(module, name), arguments
+    def __init__(self, module, name, *arguments, state=None):
+        self.name, self.arguments, self.state = Name(module, name), arguments, state
 
 
 class Storage:
@@ -40,12 +44,20 @@ class Storage:
         self.values = np.asarray(values).reshape(-1)
 
 
+class Part:
+    """Some of a storage, which a tensor's offset counts from."""
+
+    def __init__(self, whole, first, size):
+        self.whole, self.first, self.size = whole, first, size
+
+
 class Tensor:
-    """A window on a storage, by default all of it."""
+    """A window on a storage, by default all of it; a parameter as of today or ``"0.3"``."""
 
     def __init__(self, storage, offset=0, shape=None, strides=None, parameter=False):
+        given = isinstance(storage, Storage | Part)
         array = storage.values if isinstance(storage, Storage) else np.asarray(storage)
-        self.storage = storage if isinstance(storage, Storage) else Storage(array)
+        self.storage = storage if given else Storage(array)
         self.offset = offset
         self.shape = array.shape if shape is None else shape
         whole = np.cumprod((1, *self.shape[:0:-1]))[::-1]
@@ -55,27 +67,33 @@ class Tensor:
 
 
 class _Pickler(pickle._Pickler):
-    def __init__(self, file):
+    def __init__(self, file, legacy=False):
         super().__init__(file, protocol=2)
-        self.storages = []
+        self.storages, self.legacy = [], legacy
 
     def persistent_id(self, obj):
-        if not isinstance(obj, Storage):
+        if not isinstance(obj, Storage | Part):
             return None
-        if obj not in self.storages:
-            self.storages.append(obj)
-        kind = Name("torch", STORAGES[obj.values.dtype.name])
-        return ("storage", kind, str(self.storages.index(obj)), "cuda:0", obj.values.size)
+        whole = obj.whole if isinstance(obj, Part) else obj
+        if whole not in self.storages:
+            self.storages.append(whole)
+        key, size = str(self.storages.index(whole)), whole.values.size
+        part = ("part", obj.first, obj.size) if isinstance(obj, Part) else None
+        return ("storage", kind_of(whole), key, "cuda:0", size, *([part] if self.legacy else []))
 
     def save(self, obj, save_persistent_id=True):
         if isinstance(obj, Name):
             self.write(f"c{obj.module}\n{obj.name}\n".encode())
         elif isinstance(obj, Call):
-            self.save_reduce(obj.name, obj.arguments)
+            self.save_reduce(obj.name, obj.arguments, obj.state)
         elif isinstance(obj, Tensor):
             window = (obj.storage, obj.offset, obj.shape, obj.strides, False, OrderedDict())
             made = Call("torch._utils", "_rebuild_tensor_v2", *window)
-            if obj.parameter:
+            if obj.parameter == "0.3":
+                made = Call("torch._utils", "_rebuild_tensor", *window[:4])
+                state = (True, False, OrderedDict())
+                made = Call("torch.nn.parameter", "Parameter", made, state=state)
+            elif obj.parameter:
                 made = Call("torch._utils", "_rebuild_parameter", made, True, OrderedDict())
             self.save(made)
         else:
@@ -100,6 +118,87 @@ def save(
             if name not in leave_out:
                 archive.writestr(f"{folder}/{name}", data)
     return path
+
+
+def kind_of(storage):
+    return Name("torch", STORAGES[storage.values.dtype.name])
+
+
+def _pickled(obj, pickler=_Pickler):
+    file = BytesIO()
+    pickler(file).dump(obj)
+    return file.getvalue()
+
+
+MACHINE = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"long": 4}}
+
+
+def save_legacy(path, obj, *, magic=MAGIC, version=1001, machine=MACHINE, keys=None, sizes=None):
+    """Write ``obj`` as ``torch.save`` did before 1.6; the path.
+
+    ``keys`` and ``sizes`` stand in for the list of storages and their numbers of elements.
+    """
+    file = BytesIO()
+    file.write(b"".join(map(_pickled, (magic, version, machine))))
+    pickler = _Pickler(file, legacy=True)
+    pickler.dump(obj)
+    order = [str(key) for key in range(len(pickler.storages))][::-1]  # in no order of use
+    file.write(_pickled(order if keys is None else keys))
+    for key in order:
+        values = pickler.storages[int(key)].values
+        size = values.size if sizes is None else sizes
+        file.write(size.to_bytes(8, "little", signed=True) + values.tobytes())
+    path.write_bytes(file.getvalue())
+    return path
+
+
+def save_tar(path, state, *, machine=MACHINE, leave_out=()):
+    """Write {name: Tensor} as ``torch.save`` did before 0.1.10; the path."""
+    wholes, parts = [], []
+    for storage in (tensor.storage for tensor in state.values()):
+        whole = storage.whole if isinstance(storage, Part) else storage
+        wholes += [] if whole in wholes else [whole]
+        parts += [storage] if isinstance(storage, Part) and storage not in parts else []
+    storages, rows = [_pickled(len(wholes))], [_pickled(len(state))]
+    for s in wholes:
+        storages += [_pickled((id(s), "cpu", kind_of(s))), s.values.size.to_bytes(8, "little")]
+        storages.append(s.values.tobytes())
+    storages.append(_pickled([(id(p), id(p.whole), p.first, p.size) for p in parts]))
+    for t in state.values():
+        numbers = np.array([len(t.shape), *t.shape, *t.strides, t.offset], "<i8")
+        rows += [_pickled((id(t), id(t.storage), Name("torch", "FloatTensor"))), numbers.tobytes()]
+    records = {
+        "sys_info": _pickled(machine),
+        "pickle": _pickled(state, _ByKey),
+        "tensors": b"".join(rows),
+        "storages": b"".join(storages),
+    }
+    with tarfile.open(path, "w:", format=tarfile.PAX_FORMAT) as archive:
+        for name, data in records.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            if name not in leave_out:
+                archive.addfile(info, BytesIO(data))
+    return path
+
+
+class _Key:
+    def __init__(self, tensor):
+        self.text = str(id(tensor))
+
+
+class _ByKey(_Pickler):
+    """Refers to whole tensors, which lie elsewhere, by their keys."""
+
+    def persistent_id(self, obj):
+        return obj.text if isinstance(obj, _Key) else None
+
+    def save(self, obj, save_persistent_id=True):
+        if isinstance(obj, Tensor):
+            key, state = _Key(obj), (True, False, OrderedDict())
+            made = Call("torch.nn.parameter", "Parameter", key, state=state)
+            obj = made if obj.parameter else key
+        super().save(obj, save_persistent_id)
 
 
 def tensors(state, **options):

@@ -311,6 +311,8 @@ def test_pvse():
     ("options", "sentence"),
     [
         ({"dim": 7}, "model.dim is 7, half for each direction: make it even"),
+        ({"init_scale": 0.0}, "model.init_scale must be above 0, not 0.0: raise it"),
+        ({"logit_scale": -2.0}, "model.logit_scale must be above 0, not -2.0: raise it"),
         ({"cnn": "vgg19"}, "model.cnn is one of resnet10, resnet18"),
         ({"img_probemb": False, "test_distance": "elk"}, "elk needs a sigma on both sides"),
         ({"objective": "triplet"}, "model.objective triplet is of points: set"),

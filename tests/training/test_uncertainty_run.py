@@ -106,3 +106,32 @@ def test_seeds_of_which_one_has_no_rho(tmp_path):
         for seed, more in enumerate([{"uncertainty/i2t/rank": 0.5}, {}])
     }
     assert spread(runs, "worlds", tmp_path)["metrics"].keys() == {"rsum"}
+
+
+def test_another_distance_and_protocols_of_a_finished_run(tmp_path, capsys, monkeypatch):
+    shutil.copytree(finished("pcme"), tmp_path, dirs_exist_ok=True)
+    evaluate = ["main", "--mode=evaluate", f"--workdir={tmp_path}"]
+
+    def rsum(*overrides):
+        assert main([*evaluate, *overrides]) == 0
+        return json.loads((tmp_path / "evaluation-test.json").read_text())["metrics"]["rsum"]
+
+    found = {name: rsum(f"--config.model.test_distance={name}") for name in ("mean", "kl", "min")}
+    assert len(set(found.values())) == 3, found
+    assert rsum() == results(tmp_path)["metrics"]["rsum"]
+    capsys.readouterr()
+
+    def encode(*_, **__):
+        raise AssertionError("nothing is encoded for a protocol that does not fit")
+
+    monkeypatch.setattr(Evaluator, "encode", encode)
+    assert main([*evaluate, "--config.eval.protocols=pmrp"]) == 2
+    assert "protocol pmrp needs the objects of all 12 items" in capsys.readouterr().err
+
+
+def test_pvse_by_a_recipe_of_pcme(tmp_path):
+    triplet = {"model__objective": "triplet", "model__test_distance": "proposals"}
+    points = {"model__img_probemb": False, "model__txt_probemb": False, "model__proposals": 2}
+    unclipped = {"train__unclipped": "match", "train__steps": 2, "train__eval_steps": 2}
+    assert run(tmp_path / "run", model="pcme", **triplet, **points, **unclipped) == 0
+    assert found_in(tmp_path / "run") == []
