@@ -262,9 +262,10 @@ def _demand_alike(root: Path, found: Mapping[str, Pairs]) -> None:
 
 def _as_split(role: str, pairs: Pairs) -> Split:
     numbers = np.arange(len(pairs.image), dtype=np.int32)
+    sources: dict[str, Source] = {side: FeatureRows(getattr(pairs, side)) for side in SIDES}
     return Split(
         name=role,
-        sources={"image": FeatureRows(pairs.image), "text": FeatureRows(pairs.text)},
+        sources=sources,
         groups=dict.fromkeys(SIDES, numbers),
         rows=dict.fromkeys(SIDES, numbers),
         ids=pairs.ids,

@@ -350,7 +350,8 @@ class GPLDAN(Model):
             own = axis.index() * len(row["index"]) + jnp.arange(len(row["index"]))
             weights = pattern.one_partner(draws, valid, own)
         return pattern.graph_pattern(
-            *sides,
+            sides[0],
+            sides[1],
             weights,
             row["valid"],
             axis,
