@@ -14,7 +14,7 @@ import numpy as np
 from hmgr_jax.data.feature_files import read_arrays
 from hmgr_jax.data.feature_labels import classes, flat
 from hmgr_jax.data.fingerprint import fingerprint
-from hmgr_jax.data.split import DataSet, Items, Split
+from hmgr_jax.data.split import DataSet, Items, Source, Split
 from hmgr_jax.data.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import FoundNonFinite, UserError
 
