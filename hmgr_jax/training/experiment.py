@@ -22,6 +22,7 @@ from hmgr_jax.errors import UserError
 from hmgr_jax.models import get_model
 from hmgr_jax.models.base import NUMBER_OF, Feature, Model, Plan, taken
 from hmgr_jax.training.check import check, check_parts
+from hmgr_jax.training.leaves import leaf_at, with_leaf
 from hmgr_jax.training.optimizer import Optimizer, Schedule, Stage
 from hmgr_jax.training.parallel import MappedAxis, make_mesh, map_step
 from hmgr_jax.training.pretrained import pretrained, runs_and_files, untrained
@@ -91,10 +92,10 @@ class Experiment:
         params, vectors = state.params, None
         if "words" in self.model.parts():
             (path,) = self.model.parts()["words"]
-            shape = _leaf(params, path).shape
+            shape = leaf_at(params, path).shape
             vectors = word_vectors(self.config.data, self.data, shape[1])
             if vectors is not None:
-                params = _with_leaf(params, path, jnp.asarray(vectors))
+                params = with_leaf(params, path, jnp.asarray(vectors))
         params = self._with_named_classes(params, vectors)
         given = self.model.parts(), runs, self.data.vocabulary
         params = warm_start(params, *given)
@@ -114,7 +115,7 @@ class Experiment:
                     f"data has names for {part}, {files[part]}, but {self.config.model.name} has "
                     "no vectors for them here: leave the names empty."
                 )
-            table = _leaf(params, paths[0])  # row 0 is for no class
+            table = leaf_at(params, paths[0])  # row 0 is for no class
             names = read_class_names(files[part], table.shape[0] - 1)
             have, vectors = class_vectors(names, self.config.data, self.data, words)
             if vectors.shape[1] != table.shape[1]:
@@ -122,7 +123,7 @@ class Experiment:
                     f"{self.config.data.vectors} holds vectors of {vectors.shape[1]} dimensions "
                     f"but model.word_dim is {table.shape[1]}: set it to {vectors.shape[1]}."
                 )
-            params = _with_leaf(params, paths[0], table.at[have + 1].set(vectors))
+            params = with_leaf(params, paths[0], table.at[have + 1].set(vectors))
         return params
 
     def goes_without(self) -> str:
@@ -273,14 +274,3 @@ def item_shapes(split: Split) -> dict[str, dict[str, tuple[int, ...]]]:
     """{modality: {input: shape of one item}} of a split."""
     first = {m: source.gather(np.zeros(1, np.int64)) for m, source in split.sources.items()}
     return {m: {k: v.shape[1:] for k, v in items.items()} for m, items in first.items()}
-
-
-def _leaf(tree: Any, path: str) -> Any:
-    for key in path.split("/"):
-        tree = tree[key]
-    return tree
-
-
-def _with_leaf(tree: Any, path: str, leaf: Any) -> Any:
-    key, _, rest = path.partition("/")
-    return {**tree, key: _with_leaf(tree[key], rest, leaf) if rest else leaf}

@@ -10,6 +10,7 @@ from hmgr_jax.errors import UserError
 from hmgr_jax.interop.resnet import read_backbone
 from hmgr_jax.models.base import Model
 from hmgr_jax.shapes import Tree
+from hmgr_jax.training.leaves import leaf_at, with_leaf
 
 PART = "cnn"
 ENDINGS = (".pth", ".pt", ".tar", ".safetensors", ".npz")
@@ -56,9 +57,9 @@ def pretrained(
             )
         (path,) = model.parts()[PART]
         kind: Any = getattr(model, PART)
-        found = read_backbone(file, kind, _at(params, path), _at(stats, path))
-        params = _with(params, path, found["params"])
-        stats = _with(stats, path, found["stats"])
+        found = read_backbone(file, kind, leaf_at(params, path), leaf_at(stats, path))
+        params = with_leaf(params, path, found["params"])
+        stats = with_leaf(stats, path, found["stats"])
     return params, stats
 
 
@@ -70,14 +71,3 @@ def untrained(model: Model, init: Mapping[str, str]) -> str:
         f"The {getattr(model, PART)} starts from random weights: init.cnn may name a .pth or "
         ".safetensors file of torchvision's or timm's."
     )
-
-
-def _at(tree: Any, path: str) -> Any:
-    for key in path.split("/"):
-        tree = tree[key]
-    return tree
-
-
-def _with(tree: Any, path: str, leaf: Any) -> Any:
-    key, _, rest = path.partition("/")
-    return {**tree, key: _with(tree[key], rest, leaf) if rest else leaf}
