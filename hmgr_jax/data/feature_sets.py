@@ -55,7 +55,7 @@ class Layout:
     """``rest``: they are left out of test; ``all``: test is whole."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class FeatureRows:
     """Vectors in memory: {"features": float32 [n, D]}."""
 
