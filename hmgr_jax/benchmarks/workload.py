@@ -14,6 +14,7 @@ from hmgr_jax.models.base import Feature, Model, Plan
 F8K_LENGTHS = (8, 9, 10, 11, 11, 12, 12, 13, 14, 14, 15, 16, 16, 17, 19, 22)
 """Equally likely: the lengths of Flickr8k's captions, <start> and <end> counted."""
 PLAN_STEPS, PLAN_EPOCH = 1000, 100
+CLASSES = 10
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,10 @@ def random_batch(
         for modality, features in model.inputs().items()
     }
     number = np.arange(batch, dtype=np.int32)
-    valid = np.ones(batch, bool)
-    return {**found, "row": {"index": number, "valid": valid, "group": number, "item": number}}
+    row = {"index": number, "valid": np.ones(batch, bool), "group": number, "item": number}
+    if model.needs_labels:
+        row["labels"] = np.eye(CLASSES, dtype=np.uint8)[number % CLASSES]
+    return {**found, "row": row}
 
 
 def parsed(model: str, options: str) -> dict[str, Any]:

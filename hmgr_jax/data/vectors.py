@@ -41,14 +41,27 @@ def learn_vectors(
     vector from ``seed``, padding is zero. Raises ``UserError`` where no two words stand together.
     """
     counts = _cooccurrence(token_lists, vocabulary, window)
+    return _of_counts(counts, _small_random(vocabulary, dim, seed), shift)
+
+
+def vectors_of_bags(bags: scipy.sparse.csr_array, dim: int) -> np.ndarray:
+    """Vectors float32 [V, dim] from which of V words stand together in bags [n, V] of counts.
+
+    As `learn_vectors` has them; a word that no bag holds is zero.
+    """
+    return _of_counts(_together(bags), np.zeros((bags.shape[1], dim)), 1.0)
+
+
+def _of_counts(counts: scipy.sparse.csr_array, others: np.ndarray, shift: float) -> np.ndarray:
+    """The vectors of words [V, dim] that stand with any other; of the rest those given."""
     seen = np.flatnonzero(counts.sum(axis=1))
     if not len(seen):
         raise UserError(
             "no two words of the vocabulary stand together in the captions given, so no word "
             "vectors can be learned: give the captions of the train split."
         )
+    vectors, dim = others, others.shape[1]
     factors = _factors(_ppmi(counts[seen][:, seen], shift), min(dim, len(seen)))
-    vectors = _small_random(vocabulary, dim, seed)
     vectors[seen] = 0.0
     vectors[seen, : factors.shape[1]] = factors
     norm = np.sqrt(np.mean(np.sum(factors**2, axis=1)))
@@ -74,15 +87,19 @@ def _cooccurrence(
     size = len(vocabulary)
     if window is None:
         shape = (len(ids), size)
-        held = scipy.sparse.csr_array((np.ones(len(flat)), (owner, flat)), shape=shape)
-        itself = scipy.sparse.diags_array(held.sum(axis=0), format="csr")
-        return scipy.sparse.csr_array(held.T @ held - itself)
+        return _together(scipy.sparse.csr_array((np.ones(len(flat)), (owner, flat)), shape=shape))
     total = scipy.sparse.csr_array((size, size))
     for gap in range(1, window + 1):
         here = np.flatnonzero(owner[gap:] == owner[:-gap])
         pairs = (flat[here], flat[here + gap])
         total = total + scipy.sparse.csr_array((np.ones(len(here)), pairs), shape=(size, size))
     return scipy.sparse.csr_array(total + total.T)
+
+
+def _together(held: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
+    """How often words stand with each other in lists [n, V], a mention not with itself."""
+    itself = scipy.sparse.diags_array(held.sum(axis=0), format="csr")
+    return scipy.sparse.csr_array(held.T @ held - itself)
 
 
 def _ppmi(counts: scipy.sparse.csr_array, shift: float) -> scipy.sparse.csr_array:

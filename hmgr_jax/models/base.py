@@ -243,6 +243,11 @@ class Model:
         """Whether ``tables_of`` makes something of the training texts."""
         return type(self).tables_of is not Model.tables_of
 
+    @property
+    def needs_labels(self) -> bool:
+        """Whether ``row`` in ``loss`` must have ``labels`` (`Split.labels`), uint8 [B, K]."""
+        return False
+
     def tables_of(self, words: Corpus) -> Tree:
         """Constants made of the training texts, for ``init``; by default none."""
         return None

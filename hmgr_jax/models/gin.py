@@ -51,6 +51,7 @@ CHOICES = {
     "bag_norm": BAG_NORMS,
     "text_model": ("gcn", "mlp_bow", "textcnn"),
     "metric": ("learned", "cosine"),
+    "match": ("group", "label"),
     "pair_mode": ("all_pairs", "sampled"),
     "region_scale": SCALES,
 }
@@ -104,6 +105,8 @@ class GIN(Model):
     # pairs
     metric: str = "learned"
     pair_dropout: float = 0.2
+    match: str = "group"
+    """Which pairs match: those of a group (a picture and its texts), or all that share a label."""
     pair_mode: str = "all_pairs"
     weight: float = 0.35
     """λ of the loss."""
@@ -197,6 +200,11 @@ class GIN(Model):
         """For the graph, or for how rare words are."""
         weighs = self.node_feature == "tfidf" and self.text_model != "textcnn"
         return self.uses_graph or weighs
+
+    @property
+    def needs_labels(self) -> bool:
+        """To match by them."""
+        return self.match == "label"
 
     def tables_of(self, words: Corpus) -> Tree:
         """``graph`` of the relations or of a file, ``rarity`` of words for ``tfidf``."""
@@ -317,27 +325,33 @@ class GIN(Model):
         self, variables: Variables, codes: Mapping[str, Array], row: Items, keys: Keys, axis: Axis
     ) -> tuple[Array, Array, Array]:
         """This device's texts with all pictures; dropout is one mask a text."""
-        images, group, valid = axis.gather((codes["image"], row["group"], row["valid"]))
+        images, valid = axis.gather((codes["image"], row["valid"]))
         texts = codes["text"]
         if self.metric == "learned":
             texts = dropout(texts, self.pair_dropout, keys, "pairs")
         scores = self.score(variables, ("text", texts), ("image", images))
-        matching = row["group"][:, None] == group[None, :]
-        return scores, matching, row["valid"][:, None] & valid[None, :]
+        return scores, self._matching(row, axis), row["valid"][:, None] & valid[None, :]
+
+    def _matching(self, row: Items, axis: Axis) -> Array:
+        """Which of all pictures match this device's texts, bool [B, all]."""
+        if self.match == "group":
+            return row["group"][:, None] == axis.gather(row["group"])[None, :]
+        own = row["labels"].astype(jnp.float32)
+        return einsum("bk,ak->ba", own, axis.gather(own)) > 0
 
     def _sampled(
         self, variables: Variables, codes: Mapping[str, Array], row: Items, keys: Keys, axis: Axis
     ) -> tuple[Array, Array, Array]:
-        """A picture for every text, of its group or of another one, as a coin says (SCKR).
+        """A picture for every text, a matching one or another, as a coin says (SCKR).
 
         SCKR draws as many matching pairs as others ahead of training; here they are drawn within
         the batch.
         """
-        images, group, valid = axis.gather((codes["image"], row["group"], row["valid"]))
+        images, valid = axis.gather((codes["image"], row["valid"]))
         drawn = uniform_numbers(keys.named("partners"), 2)
         matching = drawn[:, 0] < 0.5
-        same = row["group"][:, None] == group[None, :]
-        fits = (same == matching[:, None]) & row["valid"][:, None] & valid[None, :]
+        wanted = self._matching(row, axis) == matching[:, None]
+        fits = wanted & row["valid"][:, None] & valid[None, :]
         rank, count = jnp.cumsum(fits, axis=1), jnp.sum(fits, axis=1)
         chosen = jnp.floor(drawn[:, 1] * count.astype(jnp.float32)).astype(rank.dtype) + 1
         chosen = jnp.minimum(chosen, count)

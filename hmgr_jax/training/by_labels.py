@@ -83,6 +83,20 @@ def draw(path: Path, found: Mapping[str, np.ndarray], title: str) -> Path:
     return save_png(figure, path)
 
 
+def demand_labels(queries: Split, train: Split, protocols: Sequence[str]) -> None:
+    """Refuse a search of the training items that nothing could judge.
+
+    Raises:
+        UserError: no protocol of shared labels is among them, or labels are missing.
+    """
+    judged = any(isinstance(get_protocol(name), SharedLabels) for name in protocols)
+    if not judged or not queries.labels or not train.labels:
+        raise UserError(
+            "eval.train_gallery needs labels of test and train and a protocol map or map_relevant "
+            "in eval.protocols: add them, or set it to false."
+        )
+
+
 def against_train(
     evaluator: Evaluator,
     variables: Variables,
@@ -100,14 +114,10 @@ def against_train(
         protocols: of these the ones of shared labels are reported, with `PREFIX` in front.
 
     Raises:
-        UserError: no protocol of shared labels is among them, or labels are missing.
+        UserError: see `demand_labels`.
     """
+    demand_labels(queries, train, protocols)
     chosen = [p for p in map(get_protocol, protocols) if isinstance(p, SharedLabels)]
-    if not chosen or not queries.labels or not train.labels:
-        raise UserError(
-            "eval.train_gallery needs labels of test and train and a protocol map or map_relevant "
-            "in eval.protocols: add them, or set it to false."
-        )
     found: dict[str, float] = {}
     for a, b in itertools.permutations(evaluator.model.modalities, 2):
         demand_room(len(queries.sources[a]), len(train.sources[b]), codes=0)

@@ -93,7 +93,7 @@ def evaluate(retriever: Retriever, split: str) -> int:
     own, evaluator = data.splits[split], retriever.evaluator
     more = results.reports(evaluator, workdir, own, names, title, f"-{split}")
     metrics = retriever.evaluate(own, names, store=store, tell=True, more=more)
-    if config.eval.train_gallery and split == "test":
+    if config.eval.get("train_gallery") and split == "test":
         train = retriever.open(("train",)).splits["train"]
         metrics |= by_labels.against_train(evaluator, retriever.variables, own, train, names)
     if people:

@@ -105,7 +105,7 @@ def finish(
     protocols = config.eval.protocols
     more = reports(evaluator, workdir, splits["test"], protocols, title)
     metrics = evaluator.metrics(variables, splits["test"], protocols, tell=True, more=more)
-    if config.eval.train_gallery:
+    if config.eval.get("train_gallery"):
         given = splits["test"], splits["train"], protocols
         metrics |= by_labels.against_train(evaluator, variables, *given)
     people = judged.open_judged(config.eval, splits["test"])
@@ -258,6 +258,9 @@ def check_protocols(experiment: Experiment) -> None:
     for role, names in (("test", evaluation.protocols), ("dev", evaluation.dev_protocols)):
         demand_that_fit(names, experiment.data.splits[role], (a, b))
     judged.open_judged(evaluation, experiment.data.splits["test"])
+    if evaluation.get("train_gallery"):
+        splits = experiment.data.splits
+        by_labels.demand_labels(splits["test"], splits["train"], evaluation.protocols)
     known = _metric_names(evaluation.dev_protocols, (a, b))
     if evaluation.select not in known:
         raise UserError(

@@ -266,3 +266,14 @@ def test_smaller_class_balanced_batches_take_turns():
         _equal(batch, found[3 + k])
     with pytest.raises(UserError, match=r"one of each of the 4 classes .* or a divisor of it"):
         _read(split, batching="classes", batch_size=3)
+
+
+def test_rows_of_a_split_with_labels_have_theirs():
+    split = make_split()
+    labels = np.eye(IMAGES, dtype=np.uint8)
+    first = next(iter(split.sources))
+    labelled = dataclasses.replace(split, labels={first: labels})
+    batch = Batches(labelled, batch_size=4, seed=0, pad_to=3, buckets=BUCKETS)[1]
+    images = split.rows[first][batch["row"]["item"]]
+    np.testing.assert_array_equal(batch["row"]["labels"], labels[images])
+    assert "labels" not in Batches(split, batch_size=4, seed=0, buckets=BUCKETS)[1]["row"]

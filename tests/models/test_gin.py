@@ -174,6 +174,27 @@ def test_every_switch_trains(options):
         assert jax.tree.leaves(found), path
 
 
+@pytest.mark.parametrize("pair_mode", ["all_pairs", "sampled"])
+def test_pairs_match_that_share_a_label(pair_mode):
+    """The same as groups where labels are one each; of several one is enough."""
+    row = ROW | {"labels": jnp.eye(4, dtype=jnp.uint8)[ROW["group"]]}
+    axis = LocalAxis()
+    by_group, by_label = made(pair_mode=pair_mode), made(pair_mode=pair_mode, match="label")
+    assert by_label.needs_labels
+    assert not by_group.needs_labels
+    variables = by_group.init(jax.random.key(0))
+    codes = codes_of(by_group, variables, train=True)
+
+    def loss(model, row):
+        return model.loss(variables, codes, row, step=jnp.int32(0), keys=KEYS, axis=axis)[0]
+
+    np.testing.assert_allclose(loss(by_label, row), loss(by_group, ROW), rtol=1e-6)
+    two = row | {"labels": row["labels"].at[4, 3].set(1)}  # row 4 now shares a label with row 5
+    found = loss(by_label, two)
+    np.testing.assert_allclose(found, loss(by_group, ROW | {"group": ROW["group"].at[4].set(3)}))
+    assert pair_mode == "sampled" or abs(found - loss(by_label, row)) > 1e-6
+
+
 def test_an_mlp_on_bags_is_as_large_as_the_graphs_path():
     def parameters(model):
         shapes = jax.eval_shape(model.init, jax.random.key(0)).params["text"]

@@ -6,8 +6,9 @@ import pytest
 from tiny_run import config, finished, results, run
 
 import hmgr_jax
+from hmgr_jax.errors import UserError
 from hmgr_jax.training.experiment import build
-from hmgr_jax.training.tables import make_tables
+from hmgr_jax.training.tables import TrainBags, make_tables
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +67,53 @@ def test_a_loaded_run_scores_as_it_did_when_it_ended():
     graphs = [jax.tree.leaves(t) for t in (loaded.variables.tables, build(loaded.config).tables)]
     for a, b in zip(*graphs, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+# Six words: 0 to 2 stand together, and 3 and 4; nobody says 5.
+BAGS = np.zeros((40, 6), np.float32)
+BAGS[:20, :3] = np.random.default_rng(0).poisson(1.5, (20, 3))
+BAGS[20:, 3:5] = 1 + np.random.default_rng(1).poisson(1.5, (20, 2))
+
+
+class Files:
+    """The ``data`` part of a configuration."""
+
+    def __init__(self, vectors="none", word_graph=""):
+        self.vectors, self.word_graph = str(vectors), word_graph
+
+    def get(self, name):
+        return getattr(self, name)
+
+
+def test_words_of_bags_are_related_as_those_of_captions():
+    bags = TrainBags(Files(), BAGS)
+    np.testing.assert_array_equal(bags.usable(), [True] * 5 + [False])
+    vectors = bags.vectors(3)
+    norms = np.linalg.norm(vectors, axis=1)
+    cosine = vectors @ vectors.T / np.maximum(np.outer(norms, norms), 1e-9)
+    assert not vectors[5].any()
+    assert min(cosine[0, 1], cosine[1, 2], cosine[3, 4]) > 0.4 > np.abs(cosine[:3, 3:5]).max()
+    assert {tuple(edge) for edge in bags.together(2, 0.0)} == {(0, 1), (0, 2), (1, 2), (3, 4)}
+    assert bags.inverse_frequencies().argmax() == 5
+    assert bags.given_graph() is None
+
+
+def test_vectors_of_the_numbers_of_bags_come_from_an_array(tmp_path):
+    wanted = np.arange(18, dtype=np.float64).reshape(6, 3)
+    np.save(tmp_path / "vectors.npy", wanted)
+    found = TrainBags(Files(tmp_path / "vectors.npy"), BAGS).vectors(300)
+    np.testing.assert_array_equal(found, wanted.astype(np.float32))
+    np.save(tmp_path / "short.npy", wanted[:4])
+    with pytest.raises(UserError, match=r"an array of shape \(4, 3\), but texts are vectors of 6"):
+        TrainBags(Files(tmp_path / "short.npy"), BAGS).vectors(300)
+    with pytest.raises(UserError, match=r"no \.npy file, but texts are vectors of 6"):
+        TrainBags(Files(tmp_path / "vectors.txt"), BAGS).vectors(300)
+    with pytest.raises(UserError, match="cannot be read"):
+        TrainBags(Files(tmp_path / "none.npy"), BAGS).vectors(300)
+
+
+def test_what_bags_do_not_tell_is_refused():
+    with pytest.raises(UserError, match="vectors without words: leave K out"):
+        TrainBags(Files(), BAGS).triples()
+    with pytest.raises(UserError, match="these hold -1 and are no bags of words"):
+        TrainBags(Files(), BAGS - 1).vectors(3)
