@@ -36,12 +36,14 @@ MATCHING = ("imram", "scan", "racg", "racg_strict", "resg")
 BAGS = ("gin", "sckr")
 GIN = {"image_hidden": (256,), "filters": (8, 8), "l2": 0.0}
 CLASSES = 80  # COCO's, where the folder has labels
+HMGR = {"affinity": "softmax", "graph_layers": 1}
 OF_MODEL: dict[str, dict[str, Any]] = {
     "imram": {"variant": "text"},
     "scan": {"variant": "text"},
     "racg": {"object_classes": CLASSES},
     "racg_strict": {"object_classes": CLASSES},
     "resg": {"object_classes": CLASSES, "graph_layers": 1},
+    "gpldan": {},
     "gin": GIN,
     "sckr": GIN | {"word_relations": "SC"},  # nothing is known of its words without data.triples
     "pcme": {
@@ -65,10 +67,12 @@ def get_config(model: str = "hmgr") -> ConfigDict:
         "word_dropout": 0.3,
         "vector_dropout": 0.3,
     }
-    if model not in BAGS:
+    if model == "gpldan":  # it reads feature sets: opening this folder says what it lacks
+        fields = {}
+    elif model not in BAGS:
         # The sum over all negatives to the end: 3,810 captions overfit the hardest one.
         fields["sum_warmup_steps"] = TO_THE_END
-    fields |= OF_MODEL.get(model, {"affinity": "softmax", "graph_layers": 1})
+    fields |= OF_MODEL.get(model, HMGR)
     config = recipe("f8k", model, **fields)
     config.data.vectors = "captions"
     config.data.captions_from = "../f8k_text"

@@ -94,12 +94,18 @@ def system(request):
 
 
 def test_items_with_next_to_nothing_in_them(system):
-    """No region, one region, a caption of its two marks alone: finite scores, loss and gradient."""
+    """No region, one region, a caption of its two marks alone: finite scores, loss and gradient.
+
+    Of systems that read one vector an item: vectors of zeros.
+    """
     batch = system.batch(0)
     image = {k: np.array(v) for k, v in batch["image"].items()}
     text = {k: np.array(v) for k, v in batch["text"].items()}
-    image["n_regions"][:2] = 0, 1
-    text["lengths"][1:3] = 2
+    if "features" in image:
+        image["features"][:2] = text["features"][1:3] = 0
+    else:
+        image["n_regions"][:2] = 0, 1
+        text["lengths"][1:3] = 2
     state = jax.device_get(system.one.end.state)
     after, report = system.one.once(state, batch | {"image": image, "text": text})
     assert (after.bad_total, report["bad_in_a_row"]) == (0, 0)
