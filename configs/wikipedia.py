@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from hmgr_jax.training.config import recipe
 
 EPOCH = 33  # steps: 2,173 pairs in batches of 64
-GPLDAN: dict[str, Any] = {"dim": 256, "gate_dim": 64}
+GPLDAN: dict[str, Any] = {"dim": 256, "gate_dim": 64, "lambda_1": 1.0}
 
 
 def get_config(model: str = "gpldan") -> ConfigDict:
@@ -26,12 +26,12 @@ def get_config(model: str = "gpldan") -> ConfigDict:
     config = recipe("wikipedia", model, **(GPLDAN if model == "gpldan" else {}))
     config.data.source = "features"
     config.data.features.valid = 231
-    config.train.steps = 20 * EPOCH
+    config.train.steps = 30 * EPOCH
     config.train.batch_size = 64
-    config.train.lr = 1e-4
-    config.train.decay = "none"
+    config.train.lr = 3e-4
+    config.train.decay = "cosine"
     config.train.log_steps = EPOCH
-    config.train.eval_steps = 2 * EPOCH
+    config.train.eval_steps = EPOCH
     config.eval.protocols = ("map", "plain")
     config.eval.dev_protocols = ("map",)
     config.eval.select = "mAP@50"
