@@ -14,21 +14,14 @@ Time and numbers: unknown, never measured by us: the features are not ours to sh
 
 from ml_collections import ConfigDict
 
-from hmgr_jax.training.config import recipe
+from hmgr_jax.training.config import labelled_features
 
 
 def get_config(model: str = "gpldan") -> ConfigDict:
     """The recipe of one system on NUS-WIDE."""
-    config = recipe("nuswide", model)
-    config.data.source = "features"
+    config = labelled_features("nuswide", model)
     config.data.features.valid = 5000
     config.train.steps = 20_000
-    config.train.batch_size = 64
-    config.train.lr = 1e-4
-    config.train.decay = "none"
     config.train.log_steps = 100
     config.train.eval_steps = 1000
-    config.eval.protocols = ("map", "plain")
-    config.eval.dev_protocols = ("map",)
-    config.eval.select = "mAP@50"
     return config

@@ -12,23 +12,16 @@ Time and numbers: unknown, never measured by us: the features are not ours to sh
 
 from ml_collections import ConfigDict
 
-from hmgr_jax.training.config import recipe
+from hmgr_jax.training.config import labelled_features
 
 EPOCH = 12  # steps: 800 pairs in batches of 64
 
 
 def get_config(model: str = "gpldan") -> ConfigDict:
     """The recipe of one system on Pascal Sentence."""
-    config = recipe("pascal", model)
-    config.data.source = "features"
+    config = labelled_features("pascal", model)
     config.data.features.valid = 50
     config.train.steps = 100 * EPOCH
-    config.train.batch_size = 64
-    config.train.lr = 1e-4
-    config.train.decay = "none"
     config.train.log_steps = EPOCH
     config.train.eval_steps = 5 * EPOCH
-    config.eval.protocols = ("map", "plain")
-    config.eval.dev_protocols = ("map",)
-    config.eval.select = "mAP@50"
     return config

@@ -15,7 +15,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from hmgr_jax.training.config import recipe
+from hmgr_jax.training.config import labelled_features
 
 EPOCH = 33  # steps: 2,173 pairs in batches of 64
 GPLDAN: dict[str, Any] = {"dim": 256, "gate_dim": 64, "lambda_1": 1.0}
@@ -23,16 +23,11 @@ GPLDAN: dict[str, Any] = {"dim": 256, "gate_dim": 64, "lambda_1": 1.0}
 
 def get_config(model: str = "gpldan") -> ConfigDict:
     """The recipe of one system on Wikipedia."""
-    config = recipe("wikipedia", model, **(GPLDAN if model == "gpldan" else {}))
-    config.data.source = "features"
+    config = labelled_features("wikipedia", model, **(GPLDAN if model == "gpldan" else {}))
     config.data.features.valid = 231
     config.train.steps = 30 * EPOCH
-    config.train.batch_size = 64
     config.train.lr = 3e-4
     config.train.decay = "cosine"
     config.train.log_steps = EPOCH
     config.train.eval_steps = EPOCH
-    config.eval.protocols = ("map", "plain")
-    config.eval.dev_protocols = ("map",)
-    config.eval.select = "mAP@50"
     return config

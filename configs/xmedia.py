@@ -12,23 +12,16 @@ Time and numbers: unknown, never measured by us: the features are not ours to sh
 
 from ml_collections import ConfigDict
 
-from hmgr_jax.training.config import recipe
+from hmgr_jax.training.config import labelled_features
 
 EPOCH = 62  # steps: XMedia's 4,000 pairs in batches of 64
 
 
 def get_config(model: str = "gpldan") -> ConfigDict:
     """The recipe of one system on XMedia or XMediaNet."""
-    config = recipe("xmedia", model)
-    config.data.source = "features"
+    config = labelled_features("xmedia", model)
     config.data.features.valid = 250
     config.train.steps = 60 * EPOCH
-    config.train.batch_size = 64
-    config.train.lr = 1e-4
-    config.train.decay = "none"
     config.train.log_steps = EPOCH
     config.train.eval_steps = 5 * EPOCH
-    config.eval.protocols = ("map", "plain")
-    config.eval.dev_protocols = ("map",)
-    config.eval.select = "mAP@50"
     return config

@@ -17,6 +17,7 @@ ENDINGS = (".mat", ".npz", ".h5", ".hdf5", ".npy", ".pkl")
 LISTS = {"trainset_txt_img_cat.list": "L_tr", "testset_txt_img_cat.list": "L_te"}
 """Wikipedia's lists of text, image and category beside ``raw_features.mat``, as labels."""
 _MAT_73 = b"MATLAB 7.3"
+_HDF5 = b"\x89HDF"
 
 
 def read_arrays(root: str | Path) -> tuple[dict[str, np.ndarray], list[Path]]:
@@ -78,8 +79,15 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    found = {}
     with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+        for name in arrays.files:
+            try:
+                found[name] = arrays[name]
+            except ValueError as error:  # names of items and the like; features never are objects
+                if "allow_pickle" not in str(error):
+                    raise
+    return found
 
 
 def _read_npy(path: Path) -> dict[str, np.ndarray]:
@@ -92,8 +100,13 @@ def _read_pickle(path: Path) -> dict[str, np.ndarray]:
 
 def _read_mat(path: Path) -> dict[str, np.ndarray]:
     with path.open("rb") as file:
-        newest = file.read(len(_MAT_73)) == _MAT_73
-    if newest:  # HDF5 by columns
+        begins = file.read(len(_MAT_73))
+    if begins.startswith(_HDF5):
+        raise UserError(
+            f"{path} is HDF5 without MATLAB's head, so whether its arrays lie by rows or by "
+            "columns is not said: name it .h5 if they are [pairs, size]."
+        )
+    if begins == _MAT_73:  # HDF5 by columns
         return {name: np.ascontiguousarray(x.T) for name, x in _read_h5(path).items()}
     from scipy.io import loadmat
 
@@ -118,13 +131,15 @@ def _read_h5(path: Path) -> dict[str, np.ndarray]:
         return dict(_datasets(file))
 
 
-def _datasets(group: Mapping) -> Iterator[tuple[str, np.ndarray]]:
-    """The arrays of the file itself; MATLAB keeps its own in groups that begin with #."""
+def _datasets(group: Mapping, above: str = "") -> Iterator[tuple[str, np.ndarray]]:
+    """The arrays of a file, those of groups as ``group/name``; MATLAB's own begin with #."""
     import h5py
 
     for name, item in group.items():
-        if isinstance(item, h5py.Dataset) and item.dtype.kind in "biuf":
-            yield name, item[()]
+        if isinstance(item, h5py.Group) and not name.startswith("#"):
+            yield from _datasets(item, f"{above}{name}/")
+        elif isinstance(item, h5py.Dataset) and item.dtype.kind in "biuf":
+            yield f"{above}{name}", item[()]
 
 
 def _read_list(path: Path) -> np.ndarray:

@@ -24,14 +24,22 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "dev": ("vl", "va", "val", "valid", "dev"),
     "test": ("te", "test"),
 }
+OF_TEXTS = ("{}_txt_lab", "{}_texts_labels")
+"""Where labels of texts are stored, as a rule again; they must be those of the images."""
 PATTERNS: Mapping[str, tuple[str, ...]] = {
     "image": ("I_{}", "{}_img", "{}_imgs_deep", "{}_imgs", "{}_img_feats", "{}_image", "{}_images"),
     "text": ("T_{}", "{}_txt", "{}_text", "{}_texts", "{}_txt_vecs"),
-    "labels": ("L_{}", "{}_img_lab", "{}_imgs_labels", "{}_lab", "{}_label", "{}_labels"),
+    "labels": (
+        "L_{}",
+        "{}_img_lab",
+        "{}_imgs_labels",
+        "{}_lab",
+        "{}_label",
+        "{}_labels",
+        *OF_TEXTS,
+    ),
 }
 """Names of a split's arrays, tried in this order for each name of the split."""
-OF_TEXTS = ("{}_txt_lab", "{}_texts_labels")
-"""Where labels of texts are stored again; they must be those of the images."""
 WHOLE: Mapping[str, tuple[str, ...]] = {
     "image": ("img", "image", "images"),
     "text": ("txt", "text", "texts"),
@@ -46,7 +54,8 @@ class Layout:
     """What a feature set's arrays are called, and which rows are dev."""
 
     image: str = ""
-    """Name of the array, with ``{}`` for the split's; empty: tried by `PATTERNS` and `WHOLE`."""
+    """Name of the array: with ``{}`` for the split's, or of one for all that ``split`` deals out;
+    empty: tried by `PATTERNS` and `WHOLE`."""
     text: str = ""
     labels: str = ""
     valid: int = 0
@@ -119,13 +128,23 @@ def _split_up(
     root: Path, arrays: Mapping[str, np.ndarray], layout: Layout, splits: Mapping[str, str]
 ) -> dict[str, Pairs]:
     """The pairs of train, test and, where it is there, dev."""
-    whole = {side: _first(arrays, WHOLE[side]) for side in WHOLE}
+    given = {side: getattr(layout, side) for side in PATTERNS}
+    whole = {side: _first(arrays, [given[side]] if given[side] else WHOLE[side]) for side in WHOLE}
+    for side in SIDES:
+        if given[side] and "{}" not in given[side] and "split" not in arrays:
+            raise UserError(
+                f"data.features.{side} is {given[side]}, one array for all splits, but {root} has "
+                "no array split that deals its rows out: add one, or write {} for the split's name."
+            )
     if "split" in arrays and whole["image"] and whole["text"]:
+        _demand_labels(root, arrays, given["labels"], whole["labels"])
         return _by_column(root, arrays, whole, splits)
     found = {}
     for role, names in ROLES.items():
         names = tuple(dict.fromkeys((splits.get(role, role), *names)))
-        tried = {side: _names(side, names, getattr(layout, side)) for side in PATTERNS}
+        tried = {
+            side: _names(names, [given[side]] if given[side] else PATTERNS[side]) for side in given
+        }
         keys = {side: _first(arrays, tried[side]) for side in PATTERNS}
         if role == "dev" and not keys["image"] and not keys["text"]:
             continue
@@ -136,17 +155,26 @@ def _split_up(
                     f"{', '.join(tried[side])}, found {', '.join(arrays) or 'no array'}; name "
                     f"yours as data.features.{side}."
                 )
+        _demand_labels(root, arrays, given["labels"], keys["labels"])
         chosen = {side: arrays[key] for side, key in keys.items() if key}
-        own = [arrays[n] for n in _names("", names, "", OF_TEXTS) if n in arrays]
+        again = [] if given["labels"] else _names(names, OF_TEXTS)
+        own = [arrays[name] for name in again if name in arrays]
         found[role] = _pairs(f"{role} of {root}", chosen, keys, role, texts=own[:1])
     return found
 
 
-def _names(
-    side: str, names: Sequence[str], given: str, patterns: Sequence[str] | None = None
-) -> list[str]:
-    patterns = [given] if given else patterns or PATTERNS[side]
-    return list(dict.fromkeys(p.format(name) for p in patterns for name in names))
+def _demand_labels(root: Path, arrays: Mapping[str, np.ndarray], given: str, found: str) -> None:
+    """Refuse labels that were named and are not there."""
+    if given and not found:
+        raise UserError(
+            f"data.features.labels is {given}, but {root} has no such array for every split, it "
+            f"has {', '.join(arrays)}: correct the name, or leave it empty."
+        )
+
+
+def _names(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
+    """The arrays of a split that has such names."""
+    return list(dict.fromkeys(p.replace("{}", name) for p in patterns for name in names))
 
 
 def _first(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> str:
@@ -198,6 +226,10 @@ def _pairs(
             "row i of both must be a pair, so give as many of each."
         )
     labels = flat(arrays["labels"]) if "labels" in arrays else None
+    if labels is not None and labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise FoundNonFinite(
+            f"labels {keys['labels']} ({where}) hold NaN or infinity: give every pair its class."
+        )
     for own in (labels, *map(flat, texts)):
         if own is not None and len(own) != len(image):
             raise UserError(

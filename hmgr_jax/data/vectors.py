@@ -97,9 +97,12 @@ def _cooccurrence(
 
 
 def _together(held: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
-    """How often words stand with each other in lists [n, V], a mention not with itself."""
-    itself = scipy.sparse.diags_array(held.sum(axis=0), format="csr")
-    return scipy.sparse.csr_array(held.T @ held - itself)
+    """How often words stand with each other in lists [n, V], a mention not with itself.
+
+    Shares of a word in a text count as such, and none of them twice.
+    """
+    itself = np.minimum(held.sum(axis=0), held.power(2).sum(axis=0))
+    return scipy.sparse.csr_array(held.T @ held - scipy.sparse.diags_array(itself, format="csr"))
 
 
 def _ppmi(counts: scipy.sparse.csr_array, shift: float) -> scipy.sparse.csr_array:

@@ -17,6 +17,8 @@ from hmgr_jax.data.vocabulary import MARKS, Vocabulary
 from hmgr_jax.data.worlds.lexicon import WORDS
 from hmgr_jax.errors import UserError
 
+OF_WORDS = "the vocabulary has {} words (with <pad>, <start>, <end> and <unk>)"
+OF_BAGS = "texts are vectors of {} numbers"
 CHUNK = 20000
 """Captions read at once."""
 
@@ -102,12 +104,12 @@ def between_words(pairs: Iterable[tuple[str, str]], vocabulary: Vocabulary) -> n
     return np.array(known, np.int64).reshape(-1, 2)
 
 
-def read_neighbours(path: str | Path, size: int) -> np.ndarray:
+def read_neighbours(path: str | Path, size: int, nodes: str = OF_WORDS) -> np.ndarray:
     """Edges of a graph file as SCKR has it: line i holds the numbers of the neighbours of node i.
 
     A line may be empty. Nodes are numbered from 0, in the order of the vocabulary (of bags: of
     their features). Raises ``UserError`` for a number that is none or out of range, with its line,
-    and for another number of lines than of nodes.
+    and for another number of lines than of nodes, of which ``nodes`` says what they are.
     """
     path = Path(path)
     try:
@@ -118,9 +120,8 @@ def read_neighbours(path: str | Path, size: int) -> np.ndarray:
         lines.pop()
     if len(lines) != size:
         raise UserError(
-            f"{path} has {len(lines)} lines, but the vocabulary has {size} words (with <pad>, "
-            "<start>, <end> and <unk>): give a line for every word, empty where it has no "
-            "neighbours."
+            f"{path} has {len(lines)} lines, but {nodes.format(size)}: give a line for each, empty "
+            "where it has no neighbours."
         )
     found: list[np.ndarray] = []
     for node, line in enumerate(lines):

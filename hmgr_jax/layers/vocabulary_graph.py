@@ -35,8 +35,9 @@ def nearest(
     """The ``k`` most similar vectors by cosine of every one, itself left out; -1 where none is.
 
     ``rows`` are compared with all at once, so that memory does not grow with V². Vectors that are
-    not ``usable`` have no neighbours and are none.
+    zero or not ``usable`` have no neighbours and are none.
     """
+    usable = usable & jnp.any(vectors != 0, axis=1)
     unit, count = l2n(vectors), len(vectors)
     blocks = -(-count // rows)
     padded = jnp.pad(jnp.arange(count), (0, blocks * rows - count)).reshape(blocks, rows)

@@ -129,7 +129,8 @@ class GIN(Model):
         if self.text_features and (self.text_model == "textcnn" or self.node_feature == "bilstm50"):
             raise UserError(
                 "model.text_model textcnn and model.node_feature bilstm50 read words in order, but "
-                "the data has bags: choose mlp_bow, or tf or tfidf."
+                "the data has bags: set model.text_model to gcn or mlp_bow, and model.node_feature "
+                "to tf or tfidf."
             )
 
     # --- sizes --------------------------------------------------------------------------------
@@ -162,11 +163,9 @@ class GIN(Model):
     def fit_to(self, plan: Plan) -> GIN:
         """Sizes from the data: vectors where it has them, else regions and captions."""
         image, text = plan.features["image"], plan.features["text"]
+        fitted = replace(self, vocabulary_size=self.vocabulary_size or plan.vocabulary_size)
         if "features" in text:
-            fitted = replace(self, text_features=self.text_features or text["features"][0])
-        else:
-            words = self.vocabulary_size or plan.vocabulary_size
-            fitted = replace(self, vocabulary_size=words)
+            fitted = replace(fitted, text_features=self.text_features or text["features"][0])
         if "features" in image:
             size = image["features"][0]
             return replace(fitted, regions=0, region_dim=self.region_dim or size)
@@ -334,10 +333,11 @@ class GIN(Model):
 
     def _matching(self, row: Items, axis: Axis) -> Array:
         """Which of all pictures match this device's texts, bool [B, all]."""
+        same = row["group"][:, None] == axis.gather(row["group"])[None, :]
         if self.match == "group":
-            return row["group"][:, None] == axis.gather(row["group"])[None, :]
+            return same
         own = row["labels"].astype(jnp.float32)
-        return einsum("bk,ak->ba", own, axis.gather(own)) > 0
+        return same | (einsum("bk,ak->ba", own, axis.gather(own)) > 0)  # some pairs have no label
 
     def _sampled(
         self, variables: Variables, codes: Mapping[str, Array], row: Items, keys: Keys, axis: Axis

@@ -28,7 +28,7 @@ from hmgr_jax.training.evaluate import Evaluator, Scored
 from hmgr_jax.training.experiment import make_model
 from hmgr_jax.training.judged import Judged
 from hmgr_jax.training.parallel import make_mesh
-from hmgr_jax.training.tables import make_tables
+from hmgr_jax.training.tables import FILE, make_tables, read_tables
 
 
 class Retriever:
@@ -87,8 +87,10 @@ class Retriever:
             best = checkpoints.best_step()
             state, _, step = checkpoints.restore(parts, best, partial=True)
         vocabulary = Vocabulary(tuple(meta["vocabulary"]))
-        # All splits, though tables are made of train: what is held out of it depends on the others.
-        tables = make_tables(model, saved.data, lambda: open_data(saved.data, vocabulary))
+        if model.needs_tables and (workdir / FILE).is_file():
+            tables = read_tables(workdir)
+        else:  # of all splits, though made of train: what is held out of it depends on the others
+            tables = make_tables(model, saved.data, lambda: open_data(saved.data, vocabulary))
         return cls(workdir, saved, model, Variables(**state, tables=tables), vocabulary, step)
 
     def open(self, roles: Sequence[str]) -> DataSet:

@@ -28,6 +28,7 @@ from hmgr_jax.training.pretrained import runs_and_files
 from hmgr_jax.training.progress import Progress
 from hmgr_jax.training.records import MetricLog
 from hmgr_jax.training.state import State
+from hmgr_jax.training.tables import keep_tables
 from hmgr_jax.training.workdir import lock, write_json_atomic
 
 Results = dict[str, Any]
@@ -104,6 +105,8 @@ class _Run:
         self.tables = replicate(experiment.mesh, experiment.tables)
         self.log = MetricLog(workdir, kept=hosts.first())
         if hosts.first():
+            if experiment.model.needs_tables:
+                keep_tables(workdir, experiment.tables)
             # Those of a shorter run: launchers take the file for the end of this one.
             (workdir / results.FILE).unlink(missing_ok=True)
             write_json_atomic(workdir / "config.json", configs.plain(self.config))

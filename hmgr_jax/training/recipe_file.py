@@ -150,13 +150,13 @@ def _finite(text: str, _: float) -> float:
 
 
 def _tuple(text: str, old: tuple) -> tuple:
-    """``1,2`` or ``a,b`` or a Python tuple; elements of the type that the recipe's have."""
+    """``1,2`` or ``a,b`` or a Python tuple; elements of the type that the recipe's have, if any."""
     try:
         found = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         found = tuple(part.strip() for part in text.strip("()[]").split(",") if part.strip())
     found = tuple(found) if isinstance(found, list | tuple) else (found,)
-    wanted = type(old[0]) if old else str
+    wanted = type(old[0]) if old else (str, int, float)
     if not all(isinstance(element, wanted) for element in found):
         raise ValueError(text)
     return found

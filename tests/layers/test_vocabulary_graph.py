@@ -92,3 +92,10 @@ def test_nearest_by_hand_in_blocks_of_any_size(rows):
 def test_fewer_words_than_neighbours_leave_places_empty():
     found = np.asarray(nearest(np.eye(4, dtype=np.float32), np.array([1, 1, 1, 0], bool), 3))
     assert [set(row) for row in found] == [{1, 2, -1}, {0, 2, -1}, {0, 1, -1}, {-1}]
+
+
+def test_vectors_of_zeros_are_nobodys_neighbours():
+    vectors = jnp.asarray([[1.0, 0], [1, 0.1], [0, 0], [0, 0], [1, 0.2]])
+    found = np.asarray(nearest(vectors, jnp.ones(5, bool), 2))
+    assert set(found[[0, 1, 4]].ravel()) == {0, 1, 4}
+    assert (found[2:4] == -1).all()

@@ -193,6 +193,8 @@ def test_pairs_match_that_share_a_label(pair_mode):
     found = loss(by_label, two)
     np.testing.assert_allclose(found, loss(by_group, ROW | {"group": ROW["group"].at[4].set(3)}))
     assert pair_mode == "sampled" or abs(found - loss(by_label, row)) > 1e-6
+    none = row | {"labels": row["labels"].at[5].set(0)}  # nobody knows: its own pair matches
+    np.testing.assert_allclose(loss(by_label, none), loss(by_group, ROW), rtol=1e-6)
 
 
 def test_an_mlp_on_bags_is_as_large_as_the_graphs_path():

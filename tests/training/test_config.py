@@ -94,6 +94,8 @@ def test_values_keep_their_types():
     assert (found.train.frozen, dict(found.train.lr_factors)) == (("words",), {"words": 0.5})
     assert (dict(found.init), found.name) == ({"text": "runs/a:b"}, "my=worlds")
     assert found.model.memory_warmup_steps == -1
+    empty = recipe_file.load(f"{ROOT}/configs/features.py:sckr", {"model.image_hidden": "8,4"})
+    assert empty.model.image_hidden == (8, 4)  # none in the preset
 
 
 def test_arguments_are_told_apart():

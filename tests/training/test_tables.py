@@ -8,7 +8,8 @@ from tiny_run import config, finished, results, run
 import hmgr_jax
 from hmgr_jax.errors import UserError
 from hmgr_jax.training.experiment import build
-from hmgr_jax.training.tables import TrainBags, make_tables
+from hmgr_jax.training.tables import FILE, keep_tables, make_tables, read_tables
+from hmgr_jax.training.train_texts import TrainBags
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,41 @@ def test_a_loaded_run_scores_as_it_did_when_it_ended():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.filterwarnings("default:the configuration differs")
+def test_a_run_keeps_its_graph_whatever_becomes_of_the_file(tmp_path, capsys):
+    size = len(build(config(model="gin")).data.vocabulary)
+    graph = tmp_path / "graph.txt"
+    graph.write_text("\n" * 5 + "7\n" + "\n" * (size - 6))
+    workdir = tmp_path / "run"
+    assert run(workdir, model="gin", data__word_graph=str(graph), train__steps=4) == 0
+    kept = hmgr_jax.load(workdir).variables.tables["graph"]["dense"]
+    np.testing.assert_array_equal(np.argwhere(kept), [[5, 7], [7, 5]])
+    graph.write_text("\n" * 5 + "8\n" + "\n" * (size - 6))
+    capsys.readouterr()
+    assert run(workdir, model="gin", data__word_graph=str(graph), train__steps=8) == 2
+    assert "differs from" in capsys.readouterr().err
+    graph.unlink()
+    again = hmgr_jax.load(workdir).variables.tables["graph"]["dense"]
+    np.testing.assert_array_equal(again, kept)
+
+
+def test_kept_tables_are_the_same_or_refused(tmp_path):
+    tables = {"graph": {"weight": np.arange(3.0), "senders": np.arange(3)}, "rarity": np.ones(2)}
+    keep_tables(tmp_path, tables)
+    keep_tables(tmp_path, tables)
+    found = read_tables(tmp_path)
+    assert jax.tree.structure(found) == jax.tree.structure(tables)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(tables), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for other in ({"graph": tables["graph"]}, tables | {"rarity": np.zeros(2)}):
+        with pytest.raises(UserError, match="with which the run began"):
+            keep_tables(tmp_path, other)
+    path = tmp_path / FILE
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match="delete it, and it is made again"):
+        read_tables(tmp_path)
+
+
 # Six words: 0 to 2 stand together, and 3 and 4; nobody says 5.
 BAGS = np.zeros((40, 6), np.float32)
 BAGS[:20, :3] = np.random.default_rng(0).poisson(1.5, (20, 3))
@@ -96,6 +132,10 @@ def test_words_of_bags_are_related_as_those_of_captions():
     assert {tuple(edge) for edge in bags.together(2, 0.0)} == {(0, 1), (0, 2), (1, 2), (3, 4)}
     assert bags.inverse_frequencies().argmax() == 5
     assert bags.given_graph() is None
+    shares = BAGS / np.maximum(BAGS.sum(axis=1, keepdims=True), 1)  # topics, tf-idf
+    of_shares = TrainBags(Files(), shares).vectors(3)
+    assert np.isfinite(of_shares).all()
+    np.testing.assert_allclose(of_shares[:3] @ of_shares[3:].T, 0, atol=1e-5)
 
 
 def test_vectors_of_the_numbers_of_bags_come_from_an_array(tmp_path):
@@ -112,8 +152,12 @@ def test_vectors_of_the_numbers_of_bags_come_from_an_array(tmp_path):
         TrainBags(Files(tmp_path / "none.npy"), BAGS).vectors(300)
 
 
-def test_what_bags_do_not_tell_is_refused():
+def test_what_bags_do_not_tell_is_refused(tmp_path):
     with pytest.raises(UserError, match="vectors without words: leave K out"):
         TrainBags(Files(), BAGS).triples()
+    graph = tmp_path / "graph.txt"
+    graph.write_text("1\n")
+    with pytest.raises(UserError, match="has 1 lines, but texts are vectors of 6 numbers"):
+        TrainBags(Files(word_graph=str(graph)), BAGS).given_graph()
     with pytest.raises(UserError, match="these hold -1 and are no bags of words"):
         TrainBags(Files(), BAGS - 1).vectors(3)
