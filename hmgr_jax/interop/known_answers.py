@@ -25,7 +25,9 @@ from hmgr_jax.errors import FoundNonFinite, UserError
 from hmgr_jax.interop.comparison import RTOL, Answer, Comparison, compare
 
 BY_MODEL = {
+    "dgcnn": "parity_shapes",
     "imram": "parity_imram",
+    "meshnet": "parity_shapes",
     "pcme": "parity_pcme",
     "resnet50": "parity_resnet",
     "singleview": "parity_resnet",

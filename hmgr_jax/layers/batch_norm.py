@@ -16,6 +16,10 @@ STATS = "stats"
 """The collection of running means and variances."""
 
 
+Moments = tuple[Array, Array, Array]
+"""Mean [C] and biased variance [C] of every channel, and of how many numbers each."""
+
+
 @dataclass(frozen=True)
 class Rows:
     """This device's rows of a training batch, as far as other rows' numbers depend on them."""
@@ -46,9 +50,7 @@ def _total(x: Float[Array, "b *grid C"], valid: Bool[Array, " b"], axis: Any) ->
     return found
 
 
-def mean_and_variance(
-    x: Float[Array, "b *grid C"], rows: Rows
-) -> tuple[Float[Array, " C"], Float[Array, " C"], Float[Array, ""]]:
+def mean_and_variance(x: Float[Array, "b *grid C"], rows: Rows) -> Moments:
     """Mean and biased variance of every channel over the valid rows of all devices; their count.
 
     Two passes: the squares are those of what is left after the mean, so that nothing cancels, and
@@ -69,10 +71,13 @@ class BatchNorm(nn.Module):
     epsilon: float = 1e-5
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b *grid C"], rows: Rows | None) -> Float[Array, "..."]:
+    def __call__(
+        self, x: Float[Array, "b *grid C"], rows: Rows | None, moments: Moments | None = None
+    ) -> Float[Array, "..."]:
         """Normalise by the batch that ``rows`` belong to, or (None) by the running statistics.
 
-        ``x`` must be finite in rows that are not valid, too.
+        ``x`` must be finite in rows that are not valid, too. With ``moments`` these are the
+        batch's, of which ``x`` then may be a part.
         """
         size = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones_init(), (size,), jnp.float32)
@@ -83,7 +88,7 @@ class BatchNorm(nn.Module):
         if rows is None:
             mean, variance = kept_mean.value, kept_variance.value
         else:
-            mean, variance, count = mean_and_variance(x, rows)
+            mean, variance, count = moments or mean_and_variance(x, rows)
             share, unbiased = 1.0 - self.momentum, variance * count / jnp.maximum(count - 1.0, 1.0)
             kept_mean.value = self.momentum * kept_mean.value + share * mean
             kept_variance.value = self.momentum * kept_variance.value + share * unbiased
