@@ -29,24 +29,24 @@ class Rows:
     """The model's ``Axis``."""
 
 
-def _spread(x: Float[Array, " C"], shape: tuple[int, ...]) -> Float[Array, "..."]:
+def spread(x: Float[Array, " C"], shape: tuple[int, ...]) -> Float[Array, "..."]:
     """``x`` at every place of ``shape`` [..., C]; its gradient is summed one axis at a time."""
     for count in reversed(shape[:-1]):
         x = repeated(x, count)
     return x
 
 
-def _total(x: Float[Array, "b *grid C"], valid: Bool[Array, " b"], axis: Any) -> Float[Array, " C"]:
+def summed(x: Float[Array, "b *grid C"], rows: Rows) -> Float[Array, " C"]:
     """Sum over valid rows of all devices and over the grid.
 
     One axis at a time: a sum of a hundred thousand numbers in a row would lose two digits more,
     which layer after layer of normalising makes much of.
     """
-    weights = valid.astype(jnp.float32)
+    weights = rows.valid.astype(jnp.float32)
     while x.ndim > 1:
         x = einsum("b,bn->n", weights, x.reshape(len(x), -1)).reshape(x.shape[1:])
         weights = jnp.ones(x.shape[0], jnp.float32)
-    found: Array = axis.sum(x)
+    found: Array = rows.axis.sum(x)
     return found
 
 
@@ -59,9 +59,9 @@ def mean_and_variance(x: Float[Array, "b *grid C"], rows: Rows) -> Moments:
     cells = math.prod(x.shape[1:-1])
     count = rows.axis.sum(jnp.sum(rows.valid.astype(jnp.float32))) * cells
     count = jnp.maximum(count, 1.0)
-    mean = _total(x, rows.valid, rows.axis) / count
-    centred = x - _spread(mean, x.shape)
-    return mean, _total(centred * centred, rows.valid, rows.axis) / count, count
+    mean = summed(x, rows) / count
+    centred = x - spread(mean, x.shape)
+    return mean, summed(centred * centred, rows) / count, count
 
 
 class BatchNorm(nn.Module):
@@ -93,4 +93,4 @@ class BatchNorm(nn.Module):
             kept_mean.value = self.momentum * kept_mean.value + share * mean
             kept_variance.value = self.momentum * kept_variance.value + share * unbiased
         gain = scale / jnp.sqrt(variance + self.epsilon)
-        return (x - _spread(mean, x.shape)) * _spread(gain, x.shape) + _spread(bias, x.shape)
+        return (x - spread(mean, x.shape)) * spread(gain, x.shape) + spread(bias, x.shape)

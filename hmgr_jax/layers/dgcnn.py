@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from hmgr_jax.layers.batch_norm import Rows
-from hmgr_jax.layers.edges import NeighbourMax, nearest
+from hmgr_jax.layers.edges import NeighbourMax, largest, nearest
 from hmgr_jax.layers.linear import einsum
 from hmgr_jax.layers.normed import NormedLinear, as_torch
 from hmgr_jax.shapes import Array, Float
@@ -68,5 +68,5 @@ class DGCNN(nn.Module):
         x = jnp.concatenate(found, axis=-1)
         conv = NormedLinear(16 * self.width, slope=SLOPE, dtype=self.dtype, name="conv5")
         x = conv(x, rows)
-        whole = jnp.concatenate([jnp.max(x, axis=1), jnp.mean(x, axis=1)], axis=-1)
+        whole = jnp.concatenate([largest(x), jnp.mean(x, axis=1)], axis=-1)
         return NormedLinear(self.features, dtype=self.dtype, name="out")(whole, rows)

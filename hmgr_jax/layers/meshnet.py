@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from hmgr_jax.layers.batch_norm import BatchNorm, Rows
-from hmgr_jax.layers.edges import NeighbourMax, gathered
+from hmgr_jax.layers.edges import NeighbourMax, gathered, largest
 from hmgr_jax.layers.linear import einsum
 from hmgr_jax.layers.normed import NormedLinear, NormedLinears, as_torch
 from hmgr_jax.shapes import Array, Float, Int
@@ -142,5 +142,5 @@ class MeshNet(nn.Module):
         fused = NormedLinear(16 * w, True, dtype=dtype, name="fusion")(both, rows)
         every = jnp.concatenate([near, far, fused], axis=-1)
         every = NormedLinear(16 * w, True, dtype=dtype, name="join")(every, rows)
-        whole = jnp.max(every, axis=1)
+        whole = largest(every)
         return NormedLinear(self.features, dtype=dtype, name="out")(whole, rows)

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from hmgr_jax.layers.batch_norm import Rows
+from hmgr_jax.layers.edges import largest
 from hmgr_jax.layers.normed import NormedLinear, NormedLinears
 from hmgr_jax.shapes import Array, Float
 
@@ -27,4 +28,4 @@ class PointNet(nn.Module):
         """Encode; with ``rows`` (training) normalised by the batch."""
         sizes = tuple(times * self.width for times in WIDTHS)
         x = NormedLinears(sizes, dtype=self.dtype, name="points")(points, rows)
-        return NormedLinear(self.features, dtype=self.dtype, name="out")(jnp.max(x, axis=1), rows)
+        return NormedLinear(self.features, dtype=self.dtype, name="out")(largest(x), rows)
