@@ -1,7 +1,7 @@
 """The encoders of cross-modal center loss by the names of the released code.
 
-Its picture encoder is ``SingleViewNet``, whose ``img_net`` is a torch.nn.Sequential of torchvision's
-children: 4 to 7 are the stages. Convolutions of size 1 are linear maps here.
+Its picture encoder is ``SingleViewNet``, whose ``img_net`` is a torch.nn.Sequential of
+torchvision's children: 4 to 7 are the stages. Convolutions of size 1 are linear maps here.
 """
 
 from __future__ import annotations

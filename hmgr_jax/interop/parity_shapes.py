@@ -28,9 +28,7 @@ def _answers(case: Case) -> Mapping[str, Answer]:
     module = DGCNN(features, neighbours=case.option("k", int))
     again = {name: f"conv{name[-1]}.1" for name in center3d.DGCNN_TWICE}
     given = jnp.asarray(points.swapaxes(1, 2))
-    return answers(
-        module, center3d.dgcnn(), given, case, again=again, unused=center3d.DGCNN_UNUSED
-    )
+    return answers(module, center3d.dgcnn(), given, case, again=again, unused=center3d.DGCNN_UNUSED)
 
 
 CHECKER = Checker(inputs=(*POINTS, *FACES), answers=_answers)

@@ -2,8 +2,8 @@
 
 A linear map of a pair is a sum, ``other_j + own_i``, of maps of its nodes, so that matrix products
 run over nodes and not over edges. Batch norm and ReLU are monotone in every channel, rising or
-falling, so that the maximum is at the largest or at the smallest sum: only these two are normalised,
-by the moments of all edges. Neighbours are visited one after the other, forward and backward, so
+falling, so that the maximum is at the largest or at the smallest sum: these two are normalised, by
+the moments of all edges. Neighbours are visited one after the other, forward and backward, so
 that memory does not grow with their number.
 """
 
@@ -134,15 +134,11 @@ def squares(
     return jax.lax.scan(visit, jnp.zeros_like(own), jnp.moveaxis(index, 2, 0))[0]
 
 
-def _squares(
-    other: Array, own: Array, index: Array
-) -> tuple[Array, tuple[Array, Array, Array]]:
+def _squares(other: Array, own: Array, index: Array) -> tuple[Array, tuple[Array, Array, Array]]:
     return squares(other, own, index), (other, own, index)
 
 
-def _squares_back(
-    kept: tuple[Array, Array, Array], cotangent: Array
-) -> tuple[Array, Array, None]:
+def _squares_back(kept: tuple[Array, Array, Array], cotangent: Array) -> tuple[Array, Array, None]:
     other, own, index = kept
 
     def visit(found: tuple[Array, Array], at: Array) -> tuple[tuple[Array, Array], None]:

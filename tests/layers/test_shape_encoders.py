@@ -34,7 +34,7 @@ def rows(valid=None):
 
 
 def concatenated(variables, x, rows):
-    """EdgeConv as the paper has it: a vector for every edge, then the map, the norm, the maximum."""
+    """EdgeConv as the paper has it: a vector an edge, then the map, the norm, the maximum."""
     index = nearest(x, K)
     near = gathered(x, index)
     own = jnp.broadcast_to(x[:, :, None], near.shape)
