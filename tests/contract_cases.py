@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from shape_data import open_shapes
 
 from hmgr_jax.data.augment import Augmentation
 from hmgr_jax.data.pipeline import Batches
@@ -19,7 +20,7 @@ from hmgr_jax.data.worlds.clips import open_clips
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.models import defaults, get_model, list_models
 from hmgr_jax.models.base import Model, Plan, Variables
-from hmgr_jax.training.experiment import item_shapes
+from hmgr_jax.training.experiment import classes_of, item_shapes
 from hmgr_jax.training.optimizer import Optimizer, Schedule
 from hmgr_jax.training.parallel import MappedAxis, make_mesh, map_step, replicate, shard
 from hmgr_jax.training.state import State
@@ -55,6 +56,11 @@ CASES["pcme-pixels"] = ("pcme", UNIFORM | PIXELS)
 # A learned metric starts where both factors of its scores are small: too flat for so few steps.
 CASES["gin"] = ("gin", {"metric": "cosine", "l2": 1e-3})
 CASES["sckr"] = ("sckr", {"metric": "cosine"})
+# Small encoders; two modalities, with centres that move and begin at the mean of a batch.
+SHAPES = PIXELS | {"cloud_width": 4, "mesh_width": 4, "neighbours": 5, "head_dim": 8}
+CASES["center3d"] = ("center3d", SHAPES | {"views_test": 2})
+MOVING = {"center_update": "wen_ema", "center_init": "batch_mean", "cloud_encoder": "pointnet"}
+CASES["center3d-moving"] = ("center3d", SHAPES | MOVING | {"modalities": ("cloud", "mesh")})
 # {case, or modalities of all other cases: their data set}
 SIZES = {"train": 32, "dev": 8, "test": 8}
 SMALL_PICTURES = Augmentation(size=16, resize=16, train="centre", flip=0.0)
@@ -62,6 +68,8 @@ DATA = {
     "gpldan": lambda: open_worlds(**SIZES, features=True),
     "gpldan-studied": lambda: data_of("gpldan"),
     "pcme-pixels": lambda: open_worlds(**SIZES, pictures=True, augmentation=SMALL_PICTURES),
+    "center3d": open_shapes,
+    "center3d-moving": open_shapes,
     ("image", "text"): lambda: open_worlds(**SIZES),
     ("video", "text"): lambda: open_clips(**SIZES),
 }
@@ -70,7 +78,7 @@ COUNTS = ("n_regions", "n_frames", "lengths")
 STEPS, EPOCH = 20, 5
 LEARNING_RATE = 0.005
 """Small: attention over attention makes rounding errors grow tenfold a step at four times this."""
-LEARNING_RATES = {"resg": 0.0025, "pcme-pixels": 0.002, "gin": 0.1, "sckr": 0.1}
+LEARNING_RATES = {"resg": 0.0025, "pcme-pixels": 0.002, "gin": 0.1, "sckr": 0.1, "center3d": 5e-4}
 """Rounding errors grow with the step: ReSG's three losses add up to gradients twice as large, and a
 dozen norms by the batch pass rounding errors of one row on to all others. GIN's loss is a mean over
 all pairs and not a sum."""
@@ -114,7 +122,8 @@ class System:
     def __init__(self, model: Model, learning_rate: float = LEARNING_RATE, data: str = "") -> None:
         self.data = data_of(data if data in DATA else model.modalities)
         train = self.data.splits["train"]
-        plan = Plan(STEPS, EPOCH, len(self.data.vocabulary), item_shapes(train))
+        classes = classes_of(train)
+        plan = Plan(STEPS, EPOCH, len(self.data.vocabulary), item_shapes(train), classes)
         self.model = watched(model.fit_to(plan))
         # Not Adam: it makes steps of full size out of the rounding errors of a zero gradient.
         schedule = Schedule(learning_rate, STEPS, decay="none")
