@@ -58,7 +58,7 @@ def open_shapes(train=32, dev=8, test=16):
             sources=sources,
             groups=dict.fromkeys(sources, numbers),
             rows=dict.fromkeys(sources, numbers),
-            ids=dict.fromkeys(sources, [f"{name}/{k}" for k in numbers]),
+            ids=dict.fromkeys(sources, tuple(f"{name}/{k}" for k in numbers)),
             labels=dict.fromkeys(sources, labels),
         )
     return DataSet("shapes", splits, Vocabulary(MARKS), "none")

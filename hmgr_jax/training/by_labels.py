@@ -38,7 +38,6 @@ def reporter(
 
     Only where a protocol of shared labels is asked for, and by the first process.
     """
-
     found: dict[str, np.ndarray] = {}
 
     def more(scored: Scored) -> dict[str, float]:
