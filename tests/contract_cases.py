@@ -58,9 +58,10 @@ CASES["gin"] = ("gin", {"metric": "cosine", "l2": 1e-3})
 CASES["sckr"] = ("sckr", {"metric": "cosine"})
 # Small encoders; two modalities, with centres that move and begin at the mean of a batch.
 SHAPES = PIXELS | {"cloud_width": 4, "mesh_width": 4, "neighbours": 5, "head_dim": 8}
-CASES["center3d"] = ("center3d", SHAPES | {"views_test": 2})
+SHAPES |= {"views_test": 1}
+CASES["center3d"] = ("center3d", SHAPES)
 MOVING = {"center_update": "wen_ema", "center_init": "batch_mean", "cloud_encoder": "pointnet"}
-CASES["center3d-moving"] = ("center3d", SHAPES | MOVING | {"modalities": ("cloud", "mesh")})
+CASES["center3d-moving"] = ("center3d", SHAPES | MOVING | {"modalities": ("image", "cloud")})
 # {case, or modalities of all other cases: their data set}
 SIZES = {"train": 32, "dev": 8, "test": 8}
 SMALL_PICTURES = Augmentation(size=16, resize=16, train="centre", flip=0.0)

@@ -7,7 +7,7 @@ import numpy as np
 from hmgr_jax.data.split import DataSet, Split
 from hmgr_jax.data.vocabulary import MARKS, Vocabulary
 
-CLASSES, VIEWS, SIDE, POINTS, FACES = 4, 2, 16, 32, 24
+CLASSES, VIEWS, SIDE, POINTS, FACES = 4, 1, 16, 32, 24
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,8 @@ def _of_ranking(case: Case) -> Mapping[str, Answer]:
     unit = {m: x / np.linalg.norm(x, axis=1, keepdims=True) for m, x in vectors.items()}
     classes = case.inputs(LABEL)[0].astype(int)
     labels = np.eye(classes.max() + 1, dtype=np.uint8)[classes]
-    numbers, found = np.arange(len(classes)), {}
+    numbers = np.arange(len(classes))
+    found: dict[str, float] = {}
     for a, b in itertools.combinations_with_replacement(FEATURES, 2):
         found |= evaluate_all(
             ("modelnet",),

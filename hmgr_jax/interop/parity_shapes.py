@@ -21,8 +21,8 @@ def _answers(case: Case) -> Mapping[str, Answer]:
     features = len(case.state["bn6.weight"])
     if case.meta["model"] == "meshnet":
         *shapes, neighbours = case.inputs(*FACES)
-        found = [jnp.asarray(x.swapaxes(1, 2)) for x in shapes]
-        faces = Faces(*found, jnp.asarray(neighbours, jnp.int32))
+        centers, corners, normals = (jnp.asarray(x.swapaxes(1, 2)) for x in shapes)
+        faces = Faces(centers, corners, normals, jnp.asarray(neighbours, jnp.int32))
         return answers(MeshNet(features), center3d.meshnet(), faces, case)
     (points,) = case.inputs(*POINTS)
     module = DGCNN(features, neighbours=case.option("k", int))

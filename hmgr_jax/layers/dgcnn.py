@@ -16,7 +16,7 @@ from hmgr_jax.layers.batch_norm import Rows
 from hmgr_jax.layers.edges import NeighbourMax, largest, nearest
 from hmgr_jax.layers.linear import einsum
 from hmgr_jax.layers.normed import NormedLinear, as_torch
-from hmgr_jax.shapes import Array, Float
+from hmgr_jax.shapes import Array, Float, Int
 
 SLOPE = 0.2
 """Of the leaky ReLUs."""
@@ -35,14 +35,19 @@ class EdgeConv(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b N C"], rows: Rows | None) -> Float[Array, "b N D"]:
-        """Convolve over the graph of the points' nearest neighbours."""
+    def __call__(
+        self,
+        x: Float[Array, "b N C"],
+        rows: Rows | None,
+        index: Int[Array, "b N K"] | None = None,
+    ) -> Float[Array, "b N D"]:
+        """Convolve over the graph of the points' nearest neighbours, or over the one given."""
         size = x.shape[-1]
         kernel = self.param("kernel", as_torch, (2 * size, self.features), jnp.float32)
         both = jnp.concatenate([kernel[:size], kernel[size:] - kernel[:size]], axis=1)
         flat = einsum("nc,cd->nd", x.reshape(-1, size), both, dtype=self.dtype)
         other, own = jnp.split(flat.reshape(*x.shape[:2], -1), 2, axis=-1)
-        index = nearest(x, self.neighbours)
+        index = nearest(x, self.neighbours) if index is None else index
         return NeighbourMax(SLOPE, name="edges")(other, own, index, rows)
 
 

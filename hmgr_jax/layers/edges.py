@@ -24,7 +24,8 @@ def nearest(x: Float[Array, "b N C"], count: int) -> Int[Array, "b N K"]:
     x = jax.lax.stop_gradient(x.astype(jnp.float32))
     square = jnp.sum(x * x, axis=-1)
     near = 2.0 * einsum("bnc,bmc->bnm", x, x) - square[:, None, :]
-    return jax.lax.top_k(near, count)[1]
+    rows = near.reshape(-1, near.shape[-1])  # of matrices alone XLA sorts no more than it must
+    return jax.lax.top_k(rows, count)[1].reshape(*near.shape[:2], count)
 
 
 def gathered(x: Float[Array, "b N C"], at: Int[Array, "b *n"]) -> Float[Array, "b *n C"]:

@@ -255,10 +255,8 @@ class Center3D(Model):
         stats = variables.stats
         if self.w_ce:
             head = {"params": variables.params["head"]}
-            each = [
-                losses.cross_entropy(towers.head(self).apply(head, x), classes, weights, axis)
-                for x in vectors
-            ]
+            logits: Any = [towers.head(self).apply(head, x) for x in vectors]
+            each = [losses.cross_entropy(x, classes, weights, axis) for x in logits]
             terms["ce"] = sum(each[1:], start=each[0])
         if self.w_center:
             centers, stats = self._centers(variables, vectors, classes, weights, axis)

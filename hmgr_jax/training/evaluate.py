@@ -239,7 +239,9 @@ class Evaluator:
                 modalities=(a, b),
                 **split.about,
             )
-            found.append(metrics | (more(scored) if more is not None and a != b else {}))
+            if more is not None and a != b:
+                metrics = {**metrics, **more(scored)}
+            found.append(metrics)
         return over_pairs(found)
 
     def here(self, variables: Variables) -> Variables:
