@@ -39,6 +39,8 @@ SMALL = {
     "views": 3,
     "image_hidden": (16,),
 }
+CAPTIONED = tuple(name for name in list_models() if "text" in get_model(name).modalities)
+"""Systems that read captions, for tests of worlds."""
 DROPOUT = 0.2
 # {case: (registered system, its hyper-parameters)}: all as they are, and those of another modality.
 CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in list_models()}
@@ -80,7 +82,7 @@ STEPS, EPOCH = 20, 5
 LEARNING_RATE = 0.005
 """Small: attention over attention makes rounding errors grow tenfold a step at four times this."""
 LEARNING_RATES = {"resg": 0.0025, "pcme-pixels": 0.002, "gin": 0.1, "sckr": 0.1}
-LEARNING_RATES |= {"center3d": 0.002, "center3d-moving": 0.002}
+LEARNING_RATES |= {"center3d": 0.001, "center3d-moving": 0.002}
 """Rounding errors grow with the step: ReSG's three losses add up to gradients twice as large, and a
 dozen norms by the batch pass rounding errors of one row on to all others. GIN's loss is a mean over
 all pairs and not a sum."""

@@ -148,14 +148,12 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
         SharedLabels(
             "modelnet",
-            "ModelNet: mAP of all pairs of modalities, each with itself too, right is the same "
-            "class; a query is in its own gallery",
+            "ModelNet: mAP of all pairs of modalities, each with itself too, query in its gallery",
             within=True,
         ),
         SharedLabels(
             "modelnet_others",
-            "ModelNet: mAP of all pairs of modalities, each with itself too, right is the same "
-            "class; a query is not in its own gallery",
+            "ModelNet: mAP of all pairs of modalities, each with itself too, query left out",
             within=True,
             exclude_self=True,
         ),
