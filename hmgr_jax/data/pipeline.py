@@ -45,8 +45,7 @@ class Batches:
 
     A batch holds the items of every modality of the split and ``"row"``: index int32 (position
     in the global batch), valid bool, group int32 (rows of one group are positives of one another)
-    and item int32 (row of the split); of splits with labels
-    also class (int32, see `only_class`). The bucket of captions is taken from the global batch,
+    and item int32 (row of the split). The bucket of captions is taken from the global batch,
     which is padded to a multiple of ``pad_to`` by repeating its first row with valid False, and
     only then is the share of ``process`` (index, count) read.
     """
@@ -99,16 +98,7 @@ class Batches:
             "group": self.split.groups[first][self.split.rows[first][mine]].astype(np.int32),
             "item": mine.astype(np.int32),
         }
-        labels = self.split.labels.get(first, ())
-        if len(labels):
-            found["row"]["class"] = only_class(labels[self.split.rows[first][mine]])
         return found
-
-
-def only_class(labels: np.ndarray) -> np.ndarray:
-    """The class int32 [n] of items with one label of K (0 or 1, [n, K]); -1: none, or several."""
-    one = np.count_nonzero(labels, axis=1) == 1
-    return np.where(one, labels.argmax(axis=1), -1).astype(np.int32)
 
 
 def batches(
