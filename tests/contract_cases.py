@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from shape_data import open_shapes
 
 from hmgr_jax.data.augment import Augmentation
 from hmgr_jax.data.pipeline import Batches
@@ -19,7 +20,7 @@ from hmgr_jax.data.worlds.clips import open_clips
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.models import defaults, get_model, list_models
 from hmgr_jax.models.base import Model, Plan, Variables
-from hmgr_jax.training.experiment import item_shapes
+from hmgr_jax.training.experiment import classes_of, item_shapes
 from hmgr_jax.training.optimizer import Optimizer, Schedule
 from hmgr_jax.training.parallel import MappedAxis, make_mesh, map_step, replicate, shard
 from hmgr_jax.training.state import State
@@ -38,6 +39,8 @@ SMALL = {
     "views": 3,
     "image_hidden": (16,),
 }
+CAPTIONED = tuple(name for name in list_models() if "text" in get_model(name).modalities)
+"""Systems that read captions, for tests of worlds."""
 DROPOUT = 0.2
 # {case: (registered system, its hyper-parameters)}: all as they are, and those of another modality.
 CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in list_models()}
@@ -56,6 +59,12 @@ CASES["pcme-pixels"] = ("pcme", UNIFORM | PIXELS)
 CASES["gin"] = ("gin", {"metric": "cosine", "l2": 1e-3})
 CASES["gin-labels"] = ("gin", {"metric": "cosine", "match": "label"})
 CASES["sckr"] = ("sckr", {"metric": "cosine"})
+# Small encoders; two modalities, with centres that move and begin at the mean of a batch.
+SHAPES = PIXELS | {"cloud_width": 4, "mesh_width": 4, "neighbours": 5, "head_dim": 8}
+SHAPES |= {"views_test": 1}
+CASES["center3d"] = ("center3d", SHAPES)
+MOVING = {"center_update": "wen_ema", "center_init": "batch_mean", "cloud_encoder": "pointnet"}
+CASES["center3d-moving"] = ("center3d", SHAPES | MOVING | {"modalities": ("image", "cloud")})
 # {case, or modalities of all other cases: their data set}
 SIZES = {"train": 32, "dev": 8, "test": 8}
 SMALL_PICTURES = Augmentation(size=16, resize=16, train="centre", flip=0.0)
@@ -64,6 +73,8 @@ DATA = {
     "gpldan-studied": lambda: data_of("gpldan"),
     "gin-labels": lambda: data_of("gpldan"),
     "pcme-pixels": lambda: open_worlds(**SIZES, pictures=True, augmentation=SMALL_PICTURES),
+    "center3d": open_shapes,
+    "center3d-moving": open_shapes,
     ("image", "text"): lambda: open_worlds(**SIZES),
     ("video", "text"): lambda: open_clips(**SIZES),
 }
@@ -73,6 +84,7 @@ STEPS, EPOCH = 20, 5
 LEARNING_RATE = 0.005
 """Small: attention over attention makes rounding errors grow tenfold a step at four times this."""
 LEARNING_RATES = {"resg": 0.0025, "pcme-pixels": 0.002, "gin": 0.1, "sckr": 0.1, "gin-labels": 0.1}
+LEARNING_RATES |= {"center3d": 0.001, "center3d-moving": 0.002}
 """Rounding errors grow with the step: ReSG's three losses add up to gradients twice as large, and a
 dozen norms by the batch pass rounding errors of one row on to all others. GIN's loss is a mean over
 all pairs and not a sum."""
@@ -116,7 +128,8 @@ class System:
     def __init__(self, model: Model, learning_rate: float = LEARNING_RATE, data: str = "") -> None:
         self.data = data_of(data if data in DATA else model.modalities)
         train = self.data.splits["train"]
-        plan = Plan(STEPS, EPOCH, len(self.data.vocabulary), item_shapes(train))
+        classes = classes_of(train)
+        plan = Plan(STEPS, EPOCH, len(self.data.vocabulary), item_shapes(train), classes)
         self.model = watched(model.fit_to(plan))
         # Not Adam: it makes steps of full size out of the rounding errors of a zero gradient.
         schedule = Schedule(learning_rate, STEPS, decay="none")

@@ -47,6 +47,16 @@ def test_match(capsys):
     assert scoring["off_log_probability"] < 1e-4
 
 
+def test_edgeconv(capsys):
+    sizes = "--batch 2 --points 24 --neighbours 5 --channels 4 --features 8 --repeats 1"
+    row = _row(capsys, f"edgeconv {sizes}")
+    for kind in ("inference", "training"):
+        split, concatenated = (row[kind][form] for form in ("split", "concatenated"))
+        assert 0 < split["memory_bytes"] < concatenated["memory_bytes"]
+        assert max(row[kind]["apart"].values()) < 1e-5
+        assert split["seconds"] > 0
+
+
 def test_help(capsys):
     assert bench.main(["bench"]) == 0
     assert "step         a training step" in capsys.readouterr().out

@@ -14,7 +14,8 @@ from hmgr_jax.models.base import Feature, Model, Plan
 F8K_LENGTHS = (8, 9, 10, 11, 11, 12, 12, 13, 14, 14, 15, 16, 16, 17, 19, 22)
 """Equally likely: the lengths of Flickr8k's captions, <start> and <end> counted."""
 PLAN_STEPS, PLAN_EPOCH = 1000, 100
-CLASSES = 10
+VIEWS, SIDE, POINTS, FACES, CLASSES = 2, 112, 1024, 1024, 40
+"""Of the objects of ModelNet40 in training (Jing et al., CVPR 2021)."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,10 @@ class Workload:
         }
         features["image"]["boxes"] = (self.regions, 4)
         features["video"] = {"frames": (self.regions, self.region_dim), "n_frames": ()}
-        return Plan(PLAN_STEPS, PLAN_EPOCH, self.vocabulary, features)
+        features["image"]["views"] = (VIEWS, SIDE, SIDE, 3)
+        features["cloud"] = {"points": (POINTS, 3)}
+        features["mesh"] = {"faces": (FACES, 15), "neighbours": (FACES, 3)}
+        return Plan(PLAN_STEPS, PLAN_EPOCH, self.vocabulary, features, CLASSES)
 
     def system(self) -> Model:
         """The system.
@@ -82,12 +86,13 @@ def random_batch(
     counts["n_frames"] = counts["n_regions"]
 
     def draw(name: str, feature: Feature) -> np.ndarray:
-        shape = (batch, *(words if extent is None else extent for extent in feature.shape))
+        free = VIEWS if name == "views" else words
+        shape = (batch, *(free if extent is None else extent for extent in feature.shape))
         if feature.dtype.startswith("float"):
             return rng.random(shape, np.float32).astype(feature.dtype)
         if name in counts:
             return counts[name].astype(feature.dtype)
-        return rng.integers(0, vocabulary, shape).astype(feature.dtype)
+        return rng.integers(0, feature.below or vocabulary, shape).astype(feature.dtype)
 
     found = {
         modality: {name: draw(name, feature) for name, feature in features.items()}

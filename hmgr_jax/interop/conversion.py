@@ -189,6 +189,7 @@ def _exported(weights: Weights, path: Path) -> Meta | None:
             "steps_per_epoch": int(about["steps_per_epoch"]),
             "fingerprint": str(about["fingerprint"]),
             "step": int(about["step"]),
+            "classes": int(about.get("classes", 0)),
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(

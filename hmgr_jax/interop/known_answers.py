@@ -25,13 +25,19 @@ from hmgr_jax.errors import FoundNonFinite, UserError
 from hmgr_jax.interop.comparison import RTOL, Answer, Comparison, compare
 
 BY_MODEL = {
+    "center_loss": "parity_center3d",
+    "dgcnn": "parity_shapes",
     "imram": "parity_imram",
+    "meshnet": "parity_shapes",
     "pcme": "parity_pcme",
     "resnet50": "parity_resnet",
     "singleview": "parity_resnet",
 }
 """{``meta["model"]``: the module here whose ``CHECKER`` understands it}."""
-BY_ARRAYS = {("sims", "i2t", "t2i"): "parity_recall"}
+BY_ARRAYS = {
+    ("sims", "i2t", "t2i"): "parity_recall",
+    ("image", "mesh", "point", "label"): "parity_center3d",
+}
 """The same for cases of no model, by arrays that they have."""
 
 
@@ -68,6 +74,8 @@ class Checker:
     """Arrays that need no answer of ours."""
     answers: Callable[[Case], Mapping[str, Answer]]
     """Our outputs by the names of theirs, from inputs and weights alone."""
+    outputs: Callable[[Case], Mapping[str, np.ndarray]] | None = None
+    """Their outputs that are no arrays of numbers in the case, as such."""
 
 
 def find(folder: Path, names: Sequence[str] = ()) -> list[Path]:
@@ -149,7 +157,8 @@ def check(case: Case) -> list[Comparison]:
     compared = [n for n in case.arrays if n in ours]
     if not compared:
         raise UserError(f"it holds no output, which would be one of {', '.join(ours)}: add some.")
-    return [compare(case.name, n, ours[n], case.arrays[n]) for n in compared]
+    theirs = {**case.arrays, **(checker.outputs(case) if checker.outputs else {})}
+    return [compare(case.name, n, ours[n], theirs[n]) for n in compared]
 
 
 @contextlib.contextmanager

@@ -94,3 +94,15 @@ def batch_norm(official: str, params: str, stats: str) -> tuple[Entry, ...]:
         same(f"{official}.running_mean", f"{stats}/mean"),
         same(f"{official}.running_var", f"{stats}/variance"),
     )
+
+
+def pointwise(official: str, path: str, axes: int = 1) -> Entry:
+    """A convolution of size 1 over so many axes: PyTorch's is [out, in, 1, ...], ours [in, out]."""
+
+    def inward(x: np.ndarray) -> Arrays:
+        return (x.reshape(x.shape[:2]).T,)
+
+    def outward(x: np.ndarray) -> Arrays:
+        return (x.T.reshape(*x.shape[::-1], *(1,) * axes),)
+
+    return Entry((f"{official}.weight",), (f"{path}/kernel",), inward, outward)

@@ -16,6 +16,10 @@ STATS = "stats"
 """The collection of running means and variances."""
 
 
+Moments = tuple[Array, Array, Array]
+"""Mean [C] and biased variance [C] of every channel, and of how many numbers each."""
+
+
 @dataclass(frozen=True)
 class Rows:
     """This device's rows of a training batch, as far as other rows' numbers depend on them."""
@@ -25,30 +29,28 @@ class Rows:
     """The model's ``Axis``."""
 
 
-def _spread(x: Float[Array, " C"], shape: tuple[int, ...]) -> Float[Array, "..."]:
+def spread(x: Float[Array, " C"], shape: tuple[int, ...]) -> Float[Array, "..."]:
     """``x`` at every place of ``shape`` [..., C]; its gradient is summed one axis at a time."""
     for count in reversed(shape[:-1]):
         x = repeated(x, count)
     return x
 
 
-def _total(x: Float[Array, "b *grid C"], valid: Bool[Array, " b"], axis: Any) -> Float[Array, " C"]:
+def summed(x: Float[Array, "b *grid C"], rows: Rows) -> Float[Array, " C"]:
     """Sum over valid rows of all devices and over the grid.
 
     One axis at a time: a sum of a hundred thousand numbers in a row would lose two digits more,
     which layer after layer of normalising makes much of.
     """
-    weights = valid.astype(jnp.float32)
+    weights = rows.valid.astype(jnp.float32)
     while x.ndim > 1:
         x = einsum("b,bn->n", weights, x.reshape(len(x), -1)).reshape(x.shape[1:])
         weights = jnp.ones(x.shape[0], jnp.float32)
-    found: Array = axis.sum(x)
+    found: Array = rows.axis.sum(x)
     return found
 
 
-def mean_and_variance(
-    x: Float[Array, "b *grid C"], rows: Rows
-) -> tuple[Float[Array, " C"], Float[Array, " C"], Float[Array, ""]]:
+def mean_and_variance(x: Float[Array, "b *grid C"], rows: Rows) -> Moments:
     """Mean and biased variance of every channel over the valid rows of all devices; their count.
 
     Two passes: the squares are those of what is left after the mean, so that nothing cancels, and
@@ -57,9 +59,9 @@ def mean_and_variance(
     cells = math.prod(x.shape[1:-1])
     count = rows.axis.sum(jnp.sum(rows.valid.astype(jnp.float32))) * cells
     count = jnp.maximum(count, 1.0)
-    mean = _total(x, rows.valid, rows.axis) / count
-    centred = x - _spread(mean, x.shape)
-    return mean, _total(centred * centred, rows.valid, rows.axis) / count, count
+    mean = summed(x, rows) / count
+    centred = x - spread(mean, x.shape)
+    return mean, summed(centred * centred, rows) / count, count
 
 
 class BatchNorm(nn.Module):
@@ -69,10 +71,13 @@ class BatchNorm(nn.Module):
     epsilon: float = 1e-5
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b *grid C"], rows: Rows | None) -> Float[Array, "..."]:
+    def __call__(
+        self, x: Float[Array, "b *grid C"], rows: Rows | None, moments: Moments | None = None
+    ) -> Float[Array, "..."]:
         """Normalise by the batch that ``rows`` belong to, or (None) by the running statistics.
 
-        ``x`` must be finite in rows that are not valid, too.
+        ``x`` must be finite in rows that are not valid, too. With ``moments`` these are the
+        batch's, of which ``x`` then may be a part.
         """
         size = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones_init(), (size,), jnp.float32)
@@ -83,9 +88,9 @@ class BatchNorm(nn.Module):
         if rows is None:
             mean, variance = kept_mean.value, kept_variance.value
         else:
-            mean, variance, count = mean_and_variance(x, rows)
+            mean, variance, count = moments or mean_and_variance(x, rows)
             share, unbiased = 1.0 - self.momentum, variance * count / jnp.maximum(count - 1.0, 1.0)
             kept_mean.value = self.momentum * kept_mean.value + share * mean
             kept_variance.value = self.momentum * kept_variance.value + share * unbiased
         gain = scale / jnp.sqrt(variance + self.epsilon)
-        return (x - _spread(mean, x.shape)) * _spread(gain, x.shape) + _spread(bias, x.shape)
+        return (x - spread(mean, x.shape)) * spread(gain, x.shape) + spread(bias, x.shape)

@@ -57,6 +57,8 @@ class Protocol:
     """One line, printed with every number."""
     items: int | None = None
     """Images (or whatever is not text) that the protocol is defined on; None: any number."""
+    within: bool = False
+    """Whether items of a modality also search their own kind: the pair of it with itself."""
 
     def check(self, sides: Sides) -> None:
         """Raise `UserError` if the protocol does not fit; it can be asked before training."""

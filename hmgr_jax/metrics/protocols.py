@@ -9,6 +9,7 @@ of their protocol in front.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -145,6 +146,17 @@ PROTOCOLS: dict[str, Protocol] = {
             "mAP: right is what shares a label; AP@n over min(n, all right items)",
             divisor="relevant",
         ),
+        SharedLabels(
+            "modelnet",
+            "ModelNet: mAP of all pairs of modalities, each with itself too, query in its gallery",
+            within=True,
+        ),
+        SharedLabels(
+            "modelnet_others",
+            "ModelNet: mAP of all pairs of modalities, each with itself too, query left out",
+            within=True,
+            exclude_self=True,
+        ),
         PMRP("pmrp", "PMRP: R-Precision, right is what differs in 0 to 2 of 90 kinds of objects"),
         Listed("eccv", "ECCV Caption: COCO's 5,000 test images, right is what people found", 5000),
         Listed("cxc", "CxC: COCO's 5,000 test images, right as in Crisscrossed Captions", 5000),
@@ -173,9 +185,12 @@ def evaluate_all(
     """Metrics of several protocols over one score matrix, in one dict.
 
     Arguments and errors are those of `Protocol.evaluate`; all names and sizes are checked before
-    the first number is computed.
+    the first number is computed. Where both modalities are the same, only protocols ``within``
+    have metrics.
     """
     protocols = [get_protocol(name) for name in names]
+    if modalities[0] == modalities[1]:
+        protocols = [p for p in protocols if p.within]
     sides = Sides(np.asarray(groups_a), np.asarray(groups_b), modalities, **about)
     for protocol in protocols:
         protocol.check(sides)
@@ -183,6 +198,31 @@ def evaluate_all(
     for protocol in protocols:
         metrics |= protocol.evaluate(scores, groups_a, groups_b, modalities=modalities, **about)
     return metrics
+
+
+def over_pairs(of_each: Sequence[Metrics]) -> Metrics:
+    """Metrics of several pairs of modalities in one dict.
+
+    Those of a direction are of one pair each. Of what is reported of several the mean is taken, of
+    ``rsum`` the sum.
+    """
+    found: dict[str, list[float]] = {}
+    for metrics in of_each:
+        for name, value in metrics.items():
+            found.setdefault(name, []).append(value)
+    return {
+        name: values[0]
+        if len(values) == 1
+        else float(np.sum(values) if name.endswith("rsum") else np.mean(values))
+        for name, values in found.items()
+    }
+
+
+def pairs_of(names: Sequence[str], modalities: Sequence[str]) -> list[tuple[str, str]]:
+    """The pairs of modalities that protocols rank: each two, and each with itself if one asks."""
+    pairs = list(itertools.combinations(modalities, 2))
+    within = any(get_protocol(name).within for name in names)
+    return pairs + ([(m, m) for m in modalities] if within else [])
 
 
 def _sibling_accuracy(scores: np.ndarray, sides: Sides) -> float:

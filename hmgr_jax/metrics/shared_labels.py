@@ -20,6 +20,17 @@ def sharing(query: np.ndarray, gallery: np.ndarray) -> Relevance:
     return lambda first, stop: q[first:stop] @ g.T > 0
 
 
+def without_self(scores: np.ndarray, relevant: Relevance) -> tuple[np.ndarray, Relevance]:
+    """Items [n, n] that search their own kind, each without itself: [n, n - 1]."""
+
+    def others(x: np.ndarray, first: int) -> np.ndarray:
+        kept = np.ones(x.shape, bool)
+        kept[np.arange(len(x)), np.arange(first, first + len(x))] = False
+        return x[kept].reshape(len(x), -1)
+
+    return others(scores, 0), lambda first, stop: others(relevant(first, stop), first)
+
+
 @dataclass(frozen=True)
 class SharedLabels(Protocol):
     """Everything that shares a label with the query is right: mAP, mAP@50 and mAP@100, in percent.
@@ -27,10 +38,13 @@ class SharedLabels(Protocol):
     AP is the mean precision at the places of right items within the ranking's first n, over
     ``divisor``: ``hits``, the right items among these n (CDPAE, SCKR), or ``relevant``, as many
     right items as n places could hold. Over the whole ranking both are the same. A metric without
-    direction is the mean of both. ``relevant`` has the protocol's name in front.
+    direction is the mean of both. Other than ``hits`` with every query in its gallery, it has the
+    protocol's name in front.
     """
 
     divisor: str = "hits"
+    exclude_self: bool = False
+    """Within its own modality a query is not in the gallery; else it is, and mostly found first."""
 
     def check(self, sides: Sides) -> None:
         """Raise `UserError` unless all items of both sides have labels."""
@@ -56,7 +70,7 @@ class SharedLabels(Protocol):
 
     @property
     def _prefix(self) -> str:
-        return "" if self.divisor == "hits" else f"{self.name}/"
+        return "" if self.divisor == "hits" and not self.exclude_self else f"{self.name}/"
 
     def of_direction(self, scores: np.ndarray, relevant: Relevance, name: str) -> Metrics:
         """The depths of one direction of that name; ``scores`` are [queries, gallery]."""
@@ -69,6 +83,11 @@ class SharedLabels(Protocol):
     def _metrics(self, scores: np.ndarray, sides: Sides) -> Metrics:
         found: Metrics = {}
         a, b = sides.modalities
+        if a == b:
+            relevant = sharing(sides.labels[a], sides.labels[a])
+            if self.exclude_self:
+                scores, relevant = without_self(scores, relevant)
+            return self.of_direction(scores, relevant, direction(a, a))
         for matrix, query, gallery in ((scores, a, b), (scores.T, b, a)):
             relevant = sharing(sides.labels[query], sides.labels[gallery])
             found |= self.of_direction(matrix, relevant, direction(query, gallery))

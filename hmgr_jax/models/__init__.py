@@ -32,6 +32,7 @@ _REGISTRY: dict[str, tuple[str, str, Mapping[str, Any]]] = {
     "gpldan": ("gpldan", "GPLDAN", {}),
     "gin": ("gin", "GIN", {}),
     "sckr": ("gin", "GIN", _SCKR),
+    "center3d": ("center3d", "Center3D", {}),
 }
 
 

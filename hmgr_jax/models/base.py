@@ -54,7 +54,11 @@ class Feature:
     """Integers are ids from -1 (none) up to this, exclusive."""
 
 
-NUMBER_OF = {"labels": "model.object_classes", "attributes": "model.attribute_classes"}
+NUMBER_OF = {
+    "labels": "model.object_classes",
+    "attributes": "model.attribute_classes",
+    "neighbours": "data.faces",
+}
 """{input: hyper-parameter that says how many there are}."""
 
 
@@ -110,6 +114,8 @@ class Plan:
     vocabulary_size: int
     features: Mapping[str, Mapping[str, tuple[int, ...]]]
     """{modality: {input name: shape of one item}} of the data set at hand."""
+    classes: int = 0
+    """Of the data set's labels; 0: it has none."""
 
 
 def regions_and_tokens(regions: int, region_dim: int) -> dict[str, dict[str, Feature]]:
@@ -223,7 +229,10 @@ class Model:
         return self
 
     def inputs(self) -> Mapping[str, Mapping[str, Feature]]:
-        """{modality: {name: Feature}}; rows have ``index``, ``valid``, ``group`` and ``item``."""
+        """{modality: {name: Feature}}.
+
+        Rows have ``index``, ``valid``, ``group`` and ``item``, of data with labels ``class``.
+        """
         raise NotImplementedError
 
     def init(self, key: Array, tables: Tree = None) -> Variables:

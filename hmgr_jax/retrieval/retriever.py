@@ -245,7 +245,8 @@ def saved_plan(meta: Mapping[str, Any], config: ConfigDict) -> Plan:
         m: {name: tuple(shape) for name, shape in inputs.items()}
         for m, inputs in meta["features"].items()
     }
-    return Plan(config.train.steps, meta["steps_per_epoch"], len(meta["vocabulary"]), features)
+    steps, classes = config.train.steps, meta.get("classes", 0)  # older runs have none
+    return Plan(steps, meta["steps_per_epoch"], len(meta["vocabulary"]), features, classes)
 
 
 def saved_config(meta: Mapping[str, Any]) -> ConfigDict:

@@ -38,11 +38,13 @@ def reporter(
 
     Only where a protocol of shared labels is asked for, and by the first process.
     """
+    found: dict[str, np.ndarray] = {}
 
     def more(scored: Scored) -> dict[str, float]:
         asked = any(isinstance(get_protocol(each), SharedLabels) for each in protocols)
         if asked and hosts.first():
-            draw(folder / f"{name}.png", curves(scored, split), title)
+            found.update(curves(scored, split))  # of several pairs of modalities one picture
+            draw(folder / f"{name}.png", found, title)
         return {}
 
     return more

@@ -25,7 +25,7 @@ CHOICES = {
     "data.visual": tuple(ITEMS),
     "data.batching": ("rows", "groups", "classes"),
     "data.corrupt": CORRUPT,
-    "train.decay": ("step", "cosine", "none"),
+    "train.decay": ("step", "steps", "cosine", "none"),
     "train.optimizer": KINDS,
     "parallel.mapper": MAPPERS,
 }
@@ -70,10 +70,10 @@ def check(config: ConfigDict) -> None:
         raise UserError(f"data.buckets are positive integers such as (16, 24), not {buckets}.")
     if values["train.lr"] <= 0:
         raise UserError(f"train.lr must be positive, it is {values['train.lr']}: raise it.")
-    if values["train.weight_decay"] and values["train.optimizer"] != "adamw":
+    if values["train.weight_decay"] and values["train.optimizer"] not in ("adamw", "sgd"):
         raise UserError(
             f"train.weight_decay is {values['train.weight_decay']}, but train.optimizer "
-            f"{values['train.optimizer']} has none: use adamw, or set it to 0."
+            f"{values['train.optimizer']} has none: use adamw or sgd, or set it to 0."
         )
     if config.seed >= 2**31:
         raise UserError(f"seed must be below 2147483648, it is {config.seed}: lower it.")
@@ -97,6 +97,7 @@ def check_parts(config: ConfigDict, parts: Parts) -> None:
     train = config.train
     named = [("train.frozen", train.frozen), ("train.lr_factors", train.lr_factors)]
     named += [("init", config.init), ("train.unclipped", train.get("unclipped", ()))]
+    named += [("train.plain", train.get("plain", ()))]
     for stage in train.stages:
         for key in ("frozen", "lr_factors"):
             named.append((f"{key} of a stage", stage.get(key, ())))

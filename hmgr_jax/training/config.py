@@ -25,6 +25,7 @@ SCORING = (
     "model.score_step",
     "model.rebuild_memory",
     "model.test_distance",
+    "model.views_test",
     "model.samples_eval",
 )
 """Hyper-parameters that shape no parameter and only say how pairs are scored: they may differ
@@ -136,12 +137,14 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                 "batch_size": 128,
                 "lr": 2e-4,
                 "warmup_steps": 0,
-                "decay": "step",  # step (a tenth after decay_at of the steps), cosine, none
+                # step: a tenth after decay_at of the steps; steps: after that many, again and again
+                "decay": "step",  # step, steps, cosine, none
                 "decay_at": 0.5,
                 "optimizer": "adam",
                 "weight_decay": 0.0,
                 "clip": 2.0,
                 "unclipped": (),  # parts that clipping leaves as they are
+                "plain": (),  # parts trained by plain gradient steps, without momentum or decay
                 "lr_factors": {},  # {part: factor}, for instance {"words": 0.1}
                 "frozen": (),  # parts that are not trained
                 "stages": (),  # stretches of training, see training/optimizer.py

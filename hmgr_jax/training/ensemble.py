@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from hmgr_jax.data.split import Split
 from hmgr_jax.errors import FoundNonFinite, UserError
-from hmgr_jax.metrics.protocols import evaluate_all
+from hmgr_jax.metrics.protocols import evaluate_all, over_pairs, pairs_of
 from hmgr_jax.metrics.ranks import require_finite
 from hmgr_jax.retrieval.retriever import Retriever
 from hmgr_jax.retrieval.room import demand_room
@@ -48,9 +47,9 @@ def mean_of_runs(runs: Sequence[Retriever], role: str) -> dict[str, Any]:
     names = results.protocols(first.config, role)
     results.demand_that_fit(names, splits[0], first.model.modalities)
     people = open_judged(first.config.eval, splits[0])
-    metrics: dict[str, float] = {}
-    for (a, b), scores in _mean(runs, splits, role).items():
-        metrics |= evaluate_all(
+    found: list[dict[str, float]] = []
+    for (a, b), scores in _mean(runs, splits, role, names).items():
+        of_pair = evaluate_all(
             names,
             scores,
             splits[0].groups[a],
@@ -58,6 +57,8 @@ def mean_of_runs(runs: Sequence[Retriever], role: str) -> dict[str, Any]:
             modalities=(a, b),
             **splits[0].about,
         )
+        found.append(of_pair)
+    metrics = over_pairs(found)
     if people:
         each = [run.judged_scores(people) for run in runs]
         metrics |= people.metrics(np.mean(each, axis=0))
@@ -79,13 +80,18 @@ def mean_of_runs(runs: Sequence[Retriever], role: str) -> dict[str, Any]:
     }
 
 
-def _mean(runs: Sequence[Retriever], splits: Sequence[Split], role: str) -> dict[Pair, np.ndarray]:
+def _mean(
+    runs: Sequence[Retriever], splits: Sequence[Split], role: str, names: Sequence[str]
+) -> dict[Pair, np.ndarray]:
     """{(modality a, modality b): mean score matrix}; one matrix of a run is in memory at a time."""
-    for a, b in itertools.combinations(runs[0].model.modalities, 2):
+    pairs = pairs_of(names, runs[0].model.modalities)
+    for a, b in pairs:
         demand_room(len(splits[0].sources[a]), len(splits[0].sources[b]), matrices=2)
     total: dict[Pair, np.ndarray] = {}
     for run, split in zip(runs, splits, strict=True):
-        found = run.evaluator.matrices(run.variables, split, store=run.store(role), tell=True)
+        found = run.evaluator.matrices(
+            run.variables, split, pairs=pairs, store=run.store(role), tell=True
+        )
         for pair, scores, _ in found:
             try:
                 require_finite(scores)

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from hmgr_jax.data.pipeline import BUCKETS, eval_batches
 from hmgr_jax.data.split import Source, Split
 from hmgr_jax.layers.dropout import Keys
-from hmgr_jax.metrics.protocols import evaluate_all
+from hmgr_jax.metrics.protocols import evaluate_all, over_pairs, pairs_of
 from hmgr_jax.models.base import Model, Variables, taken
 from hmgr_jax.retrieval.all_pairs import Bucket, Progress, score_matrix
 from hmgr_jax.retrieval.room import code_bytes, demand_room
@@ -168,20 +168,27 @@ class Evaluator:
         return in_shares(lambda own: of(own, folder), codes_a, n_items(as_buckets(codes_b)))
 
     def matrices(
-        self, variables: Variables, split: Split, *, store: Path | None = None, tell: bool = False
+        self,
+        variables: Variables,
+        split: Split,
+        *,
+        pairs: Sequence[tuple[str, str]] = (),
+        store: Path | None = None,
+        tell: bool = False,
     ) -> Iterator[Scored]:
         """The score matrix of every pair of modalities of a split.
 
         Args:
             variables: of the model, finalised.
             split: whose items are encoded and scored.
+            pairs: of modalities; by default each two.
             store: a folder by which an interrupted scoring goes on, see `score_matrix`.
             tell: show how far a long scoring is.
 
         Raises:
             UserError: a matrix and the codes do not fit into memory; nothing is encoded then.
         """
-        pairs = list(itertools.combinations(self.model.modalities, 2))
+        pairs = pairs or list(itertools.combinations(self.model.modalities, 2))
         sizes = {m: len(split.sources[m]) for m in self.model.modalities}
         held = sum(
             code_bytes(self._encoders[m], variables, inputs, split.sources[m], self.buckets)
@@ -212,16 +219,19 @@ class Evaluator:
     ) -> dict[str, float]:
         """Metrics of ``protocols``, and by ``more``, for every pair of modalities of a split.
 
+        Of several pairs what has no direction is the mean of all, ``rsum`` their sum.
+
         ``store`` and ``tell`` are those of `matrices`.
 
         Raises:
             FoundNonFinite: a score is NaN or infinite.
             UserError: a protocol does not fit the split, or the scores do not fit into memory.
         """
-        metrics: dict[str, float] = {}
-        for scored in self.matrices(variables, split, store=store, tell=tell):
+        found: list[dict[str, float]] = []
+        pairs = pairs_of(protocols, self.model.modalities)
+        for scored in self.matrices(variables, split, pairs=pairs, store=store, tell=tell):
             a, b = scored.modalities
-            metrics |= evaluate_all(
+            metrics = evaluate_all(
                 protocols,
                 scored.scores,
                 split.groups[a],
@@ -229,9 +239,10 @@ class Evaluator:
                 modalities=(a, b),
                 **split.about,
             )
-            if more is not None:
-                metrics |= more(scored)
-        return metrics
+            if more is not None and a != b:
+                metrics = {**metrics, **more(scored)}
+            found.append(metrics)
+        return over_pairs(found)
 
     def here(self, variables: Variables) -> Variables:
         """Variables on the devices of this process."""

@@ -76,6 +76,7 @@ class Experiment:
             t.weight_decay,
             stage,
             tuple(t.get("unclipped", ())),
+            tuple(t.get("plain", ())),
         )
 
     def step_function(self, stage: Stage) -> Any:
@@ -185,6 +186,7 @@ def build(config: ConfigDict, vocabulary: Vocabulary | None = None) -> Experimen
         steps_per_epoch=steps_per_epoch(train, t.batch_size, config.data.batching),
         vocabulary_size=len(data.vocabulary),
         features=item_shapes(train),
+        classes=classes_of(train),
     )
     experiment = Experiment(config, data, make_model(config, plan), plan, mesh)
     _demand_known_classes(experiment.model, data)
@@ -277,6 +279,12 @@ def _demand_shapes(
                 f"{name} was given sizes for {key} of {list(feature.shape)}, but the data has "
                 f"{list(shape)}: leave the sizes at 0, to be taken from the data."
             )
+
+
+def classes_of(split: Split) -> int:
+    """How many kinds of labels there are; 0 without labels."""
+    first = split.labels.get(next(iter(split.sources)))
+    return 0 if first is None or not len(first) else int(first.shape[1])
 
 
 def item_shapes(split: Split) -> dict[str, dict[str, tuple[int, ...]]]:

@@ -228,6 +228,7 @@ class _Run:
             "vocabulary": list(self.experiment.data.vocabulary.words),
             "fingerprint": self.experiment.data.fingerprint,
             "features": self.experiment.plan.features,
+            "classes": self.experiment.plan.classes,
             "steps_per_epoch": self.experiment.plan.steps_per_epoch,
             "versions": results.versions(),
         }

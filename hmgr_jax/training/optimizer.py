@@ -26,7 +26,8 @@ class Schedule:
     warmup: int = 0
     decay: str = "step"
     decay_at: float = 0.5
-    """Share of the steps after which the rate is a tenth (``decay="step"``)."""
+    """Share of the steps after which the rate is a tenth (``step``), and after which again, and
+    again (``steps``)."""
     first: int = 0
     """The step that it begins at."""
 
@@ -36,12 +37,15 @@ class Schedule:
         rate = jnp.float32(self.lr) * jnp.minimum((at + 1.0) / max(self.warmup, 1), 1.0)
         if self.decay == "step":
             return jnp.where(at >= self.decay_at * self.steps, rate * 0.1, rate)
+        if self.decay == "steps":
+            every = max(round(self.decay_at * self.steps), 1)
+            return rate * 0.1 ** jnp.floor(at / every)
         if self.decay == "cosine":
             past = jnp.clip((at - self.warmup) / max(self.steps - self.warmup, 1), 0.0, 1.0)
             return rate * 0.5 * (1.0 + jnp.cos(jnp.pi * past))
         if self.decay == "none":
             return rate
-        raise ValueError(f"train.decay is step, cosine or none, not {self.decay!r}")
+        raise ValueError(f"train.decay is step, steps, cosine or none, not {self.decay!r}")
 
 
 @dataclass(frozen=True)
@@ -76,10 +80,15 @@ class Optimizer:
     stage: Stage = Stage(0)
     unclipped: tuple[str, ...] = ()
     """Parts whose gradients neither count in the clipping norm nor are clipped."""
+    plain: tuple[str, ...] = ()
+    """Parts that take plain gradient steps: no moments, no momentum, no decay."""
 
     def _transform(self) -> optax.GradientTransformation:
         if self.kind == "sgd":
-            return optax.trace(decay=0.9)
+            momentum = optax.trace(decay=0.9)
+            if not self.weight_decay:
+                return momentum
+            return optax.chain(optax.add_decayed_weights(self.weight_decay), momentum)  # as PyTorch
         if self.kind == "adamw":
             return optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(self.weight_decay))
         if self.kind == "adamp":
@@ -134,5 +143,8 @@ class Optimizer:
                 scale = jnp.minimum(1.0, self.clip / jnp.maximum(of_kept, 1e-12))
                 gradient = jax.tree.map(lambda g, c: g * scale if c else g, gradient, counts)
             updates, state = self._transform().update(gradient, state, params)
+        if self.plain:
+            bare = self._of_parts(params, dict.fromkeys(self.plain, 0.0))
+            updates = jax.tree.map(lambda u, g, b: u if b else g, updates, gradient, bare)
         params = jax.tree.map(lambda p, u, f: p - rate * f * u, params, updates, factors)
         return params, state, norm, rate

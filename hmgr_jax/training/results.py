@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import json
 import platform
 import warnings
@@ -254,14 +255,14 @@ def check_protocols(experiment: Experiment) -> None:
     Raises:
         UserError: one of them.
     """
-    evaluation, (a, b) = experiment.config.eval, experiment.model.modalities[:2]
+    evaluation, modalities = experiment.config.eval, experiment.model.modalities
     for role, names in (("test", evaluation.protocols), ("dev", evaluation.dev_protocols)):
-        demand_that_fit(names, experiment.data.splits[role], (a, b))
+        demand_that_fit(names, experiment.data.splits[role], modalities)
     judged.open_judged(evaluation, experiment.data.splits["test"])
     if evaluation.get("train_gallery"):
         splits = experiment.data.splits
         by_labels.demand_labels(splits["test"], splits["train"], evaluation.protocols)
-    known = _metric_names(evaluation.dev_protocols, (a, b))
+    known = _metric_names(evaluation.dev_protocols, modalities)
     if evaluation.select not in known:
         raise UserError(
             f"eval.select is {evaluation.select!r}, which eval.dev_protocols do not report: choose "
@@ -275,15 +276,18 @@ def demand_that_fit(protocols: Sequence[str], split: Split, modalities: Sequence
     Raises:
         UserError: the first that does not.
     """
-    a, b = modalities[:2]
-    sides = Sides(split.groups[a], split.groups[b], (a, b), **split.about)
-    for name in protocols:
-        get_protocol(name).check(sides)
+    for a, b in itertools.combinations(modalities, 2):
+        sides = Sides(split.groups[a], split.groups[b], (a, b), **split.about)
+        for name in protocols:
+            get_protocol(name).check(sides)
 
 
-def _metric_names(protocols: Sequence[str], modalities: tuple[str, str]) -> list[str]:
-    """What the protocols report, in their order."""
-    found = dict.fromkeys(n for name in protocols for n in get_protocol(name).names(modalities))
+def _metric_names(protocols: Sequence[str], modalities: Sequence[str]) -> list[str]:
+    """What the protocols report of pairs of modalities, in their order."""
+    pairs = list(itertools.combinations(modalities, 2))
+    found = dict.fromkeys(
+        n for name in protocols for pair in pairs for n in get_protocol(name).names(pair)
+    )
     return [name for name in found if not name.endswith(("medR", "meanR"))]  # less is better there
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import tiny_run
 import two_processes as two
+from contract_cases import CAPTIONED
 
-from hmgr_jax.models import list_models
 from hmgr_jax.training.workdir import lock
 
 QUICK = ("hmgr", "imram")
 SYSTEMS = [
-    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in list_models()
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CAPTIONED
 ]
 STEPS = {"train__steps": 24, "train__eval_steps": 8}
 """Time enough for a signal to be agreed on."""
@@ -62,7 +62,7 @@ def test_two_processes_are_one(alone, tmp_path, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", CAPTIONED)
 def test_four_processes_are_one(alone, tmp_path, name):
     """Every step of the run and its results, at a rate that does not magnify rounding.
 

@@ -5,11 +5,10 @@ from dataclasses import dataclass, replace
 import jax
 import numpy as np
 import pytest
-from contract_cases import BATCH, DEVICES, LENGTH, small
+from contract_cases import BATCH, CAPTIONED, DEVICES, LENGTH, small
 from tiny_run import rows, run
 
 from hmgr_jax.data.split import Source
-from hmgr_jax.models import list_models
 from hmgr_jax.training.evaluate import Evaluator
 from hmgr_jax.training.parallel import make_mesh
 
@@ -88,7 +87,7 @@ def test_fewer_rows_in_a_batch_than_devices(tmp_path):
         assert eight == pytest.approx(one, rel=1e-5)
 
 
-@pytest.fixture(scope="module", params=list_models())
+@pytest.fixture(scope="module", params=CAPTIONED)
 def system(request):
     return small(request.param)
 

@@ -8,7 +8,14 @@ import pytest
 
 from hmgr_jax.errors import FoundNonFinite, UserError
 from hmgr_jax.metrics.directions import both_directions, direction
-from hmgr_jax.metrics.protocols import PROTOCOLS, Folds, evaluate_all, get_protocol
+from hmgr_jax.metrics.protocols import (
+    PROTOCOLS,
+    Folds,
+    evaluate_all,
+    get_protocol,
+    over_pairs,
+    pairs_of,
+)
 from hmgr_jax.metrics.ranks import count_ties, ranks, recalls
 
 SMALL_FOLDS = Folds("coco1k", "five folds of four", items=20)
@@ -225,3 +232,19 @@ def test_real_matrices_of_1ka(real_data, name, t2v, v2t, tied):
     assert tuple(found[f"v2t/R@{k}"] for k in (1, 5, 10)) == pytest.approx(v2t)
     best = recalls(ranks(scores.T, pairs, pairs) - count_ties(scores.T, pairs, pairs))
     assert tuple(best[f"R@{k}"] for k in (1, 5, 10)) == pytest.approx(tied)
+
+
+def test_several_pairs_do_not_overwrite_one_another():
+    first = {"image2mesh/mAP": 10.0, "mesh2image/mAP": 30.0, "mAP": 20.0, "rsum": 100.0}
+    second = {"image2cloud/mAP": 50.0, "cloud2image/mAP": 70.0, "mAP": 60.0, "rsum": 200.0}
+    within = {"mesh2mesh/mAP": 90.0}
+    found = over_pairs([first, second, within])
+    assert found == {**first, **second, **within, "mAP": 40.0, "rsum": 300.0}
+    assert over_pairs([first]) == first
+
+
+def test_pairs_of_modalities():
+    three = ("image", "cloud", "mesh")
+    two = [("image", "cloud"), ("image", "mesh"), ("cloud", "mesh")]
+    assert pairs_of(("plain", "map"), three) == two
+    assert pairs_of(("plain", "modelnet"), three) == two + [(m, m) for m in three]

@@ -98,3 +98,20 @@ def test_precision_by_recall():
     np.testing.assert_allclose(found, [1, 1, 3 / 4, 3 / 4, 3 / 4])
     nothing = precision_recall(scores, _relevance(np.zeros((1, 5), bool)), levels)
     np.testing.assert_array_equal(nothing, np.zeros(5))
+
+
+@pytest.mark.parametrize("name", ["modelnet", "modelnet_others"])
+def test_items_among_their_own_kind(name):
+    """The query is in its gallery, or it is not."""
+    rng = np.random.default_rng(1)
+    x, labels = rng.normal(size=(30, 4)), np.eye(5, dtype=np.uint8)[rng.integers(0, 5, 30)]
+    scores, numbers = (x @ x.T).astype(np.float32), np.arange(30)
+    given = {"modalities": ("mesh", "mesh"), "labels": {"mesh": labels}}
+    found = evaluate_all((name, "map", "plain"), scores, numbers, numbers, **given)
+    right, expected = labels @ labels.T > 0, []
+    for i in range(30):
+        others = [j for j in range(30) if name == "modelnet" or j != i]
+        expected.append(_plain(scores[i, others], right[i, others], None, "hits"))
+    prefix = "" if name == "modelnet" else "modelnet_others/"
+    assert set(found) == {f"{prefix}mesh2mesh/{m}" for m in ("mAP", "mAP@50", "mAP@100")}
+    assert found[f"{prefix}mesh2mesh/mAP"] == pytest.approx(100 * np.mean(expected))

@@ -3,10 +3,11 @@
 import json
 
 import pytest
+from contract_cases import CAPTIONED
 from tiny_run import ROOT, WORLDS, config
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.models import defaults, list_models
+from hmgr_jax.models import defaults
 from hmgr_jax.training import config as configs
 from hmgr_jax.training import recipe_file
 from hmgr_jax.training.check import check
@@ -123,7 +124,7 @@ def test_the_name_of_the_model_picks_its_preset():
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda p: p.stem)
-@pytest.mark.parametrize("model", list_models())
+@pytest.mark.parametrize("model", CAPTIONED)
 def test_every_recipe_loads_for_every_model(path, model):
     if path.stem in ("clips", "msrvtt") and "visual" not in defaults(model):
         with pytest.raises(UserError, match=f"no hyper-parameter of {model} 'visual'"):

@@ -44,6 +44,15 @@ def test_a_step_down_to_a_tenth():
     np.testing.assert_allclose(rates(late, 7, 8), [0.8, 0.08], rtol=1e-6)
 
 
+def test_a_tenth_again_and_again():
+    schedule = Schedule(0.8, 10, decay="steps", decay_at=0.3)
+    found = rates(schedule, 0, 2, 3, 5, 6, 9)
+    np.testing.assert_allclose(found, [0.8, 0.8, 0.08, 0.08, 0.008, 0.0008], rtol=1e-5)
+    paper = Schedule(1e-3, 27500, decay="steps", decay_at=10000 / 27500)
+    found = rates(paper, 9999, 10000, 19999, 20000, 27499)
+    np.testing.assert_allclose(found, [1e-3, 1e-4, 1e-4, 1e-5, 1e-5], rtol=1e-5)
+
+
 def test_a_cosine_after_the_warm_up():
     schedule = Schedule(0.8, 10, warmup=2, decay="cosine")
     found = rates(schedule, 0, 1, 2, 4, 6, 10, 11)
@@ -89,7 +98,8 @@ def test_updates_are_those_of_optax(kind):
     theirs = {
         "adam": optax.adam(FLAT.lr),
         "adamw": optax.adamw(FLAT.lr, weight_decay=0.3),
-        "sgd": optax.sgd(FLAT.lr, momentum=0.9),
+        # PyTorch's: the decay goes into the momentum.
+        "sgd": optax.chain(optax.add_decayed_weights(0.3), optax.sgd(FLAT.lr, momentum=0.9)),
     }[kind]
     expected, state = PARAMS, theirs.init(PARAMS)
     for gradient in gradients():
@@ -129,6 +139,19 @@ def test_parts_that_are_not_clipped():
         np.testing.assert_allclose(x, 0.3, rtol=1e-5)
     length = np.sqrt(sum(np.sum(x**2) for x in jax.tree.leaves(change["image"])))
     np.testing.assert_allclose(length, 0.2, rtol=1e-5)
+
+
+def test_parts_by_plain_gradient_steps():
+    """Neither momentum nor decay, at their own factor on the rate; the others are as ever."""
+    stage = Stage(0, lr_factors={"words": 0.5})
+    common = {"clip": 0.0, "weight_decay": 0.3, "stage": stage}
+    for kind in KINDS:
+        found, _, _ = train(Optimizer(FLAT, PARTS, kind, **common, plain=("text",)), [GRADIENT] * 3)
+        change = moved(found)
+        np.testing.assert_allclose(change["text"]["words"]["vectors"], 3 * 0.05, rtol=1e-5)
+        np.testing.assert_allclose(change["text"]["out"], 3 * 0.1, rtol=1e-5)
+        others, _, _ = train(Optimizer(FLAT, PARTS, kind, **common), [GRADIENT] * 3)
+        jax.tree.map(np.testing.assert_array_equal, found["image"], others["image"])
 
 
 def test_a_gradient_of_zero_moves_nothing():

@@ -1,0 +1,117 @@
+"""An encoder beside the released one: outputs, statistics after training, gradient norms.
+
+In training every channel is normalised by a few numbers (12 in the last stages of a ResNet for 3
+pictures of 2x2 cells), and many norms in a row make rounding errors ten thousand times larger: of
+``resnet50_logits`` the released float32 answer itself lies 2e-4 from what float64 gives. So the
+tolerance of what comes after all norms, outputs and gradients of training, is what the network
+itself does to rounding errors: how far its answer moves when the last bit of the weights does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hmgr_jax.interop import resnet
+from hmgr_jax.interop.comparison import ATOL, RTOL_NORMS, Answer, in_order
+from hmgr_jax.interop.known_answers import Case
+from hmgr_jax.interop.names import Names, from_params
+from hmgr_jax.layers.batch_norm import STATS, Rows
+from hmgr_jax.models.base import LocalAxis
+from hmgr_jax.shapes import Array, Tree
+
+DISTURBED = 3
+"""So many times the weights are, each by half of their last bit at most."""
+WIDER = 4.0
+"""By so much an answer may be off that every operation rounds, and not the weights alone."""
+
+
+def answers(
+    module: nn.Module,
+    names: Names,
+    given: Tree,
+    case: Case,
+    *,
+    again: Mapping[str, str] | None = None,
+    unused: tuple[str, ...] = (),
+) -> Mapping[str, Answer]:
+    """Everything that a case of an encoder may hold, by its name there.
+
+    Args:
+        module: called as ``module(given, rows)``.
+        names: of its parameters and statistics.
+        given: the inputs, in our layouts.
+        case: with the official state_dict.
+        again: {prefix: prefix}: what official names that are a second name are the first of.
+        unused: prefixes of official names that the network holds and does not use.
+    """
+    again = again or {}
+    template = jax.eval_shape(lambda: module.init(jax.random.key(0), given, None))
+    dropped = tuple(f"{prefix}." for prefix in (*again, *unused))
+    state = {n: x for n, x in case.state.items() if not n.startswith(dropped or ("\0",))}
+    found = resnet.weights_of(names, state, template["params"], template[STATS])
+    labels = case.option("grad_names", list)
+
+    def answer(variables: Tree) -> tuple[Array, Array, Tree, np.ndarray]:
+        inferred, (trained, stats, gradient) = _run(module, variables, given)
+        of_params = from_params(names, {"params": gradient})
+        norms = {n: float(np.linalg.norm(np.float64(g))) for n, g in of_params.items()}
+        idle = {n: 0.0 for n in case.state if n.startswith(dropped or ("\0",))}
+        norms = idle | norms | _renamed(norms, again)
+        return inferred, trained, stats, np.array(in_order(norms, labels))
+
+    inferred, trained, stats, norms = answer(jax.tree.map(jnp.asarray, found))
+    others = [answer(_disturbed(found, seed)) for seed in range(DISTURBED)]
+    moved = max(float(jnp.max(jnp.abs(other[1] - trained))) for other in others)
+    some = norms > ATOL  # a bias before a norm has no gradient but of rounding
+    bent = max(float(np.max(np.abs(other[3][some] / norms[some] - 1.0))) for other in others)
+    after = from_params(names, {"stats": stats})
+    after = {n: case.state[n] for n in case.state if n.startswith(dropped or ("\0",))} | after
+    after |= _renamed(after, again)
+    return {
+        **{f"after::{name}": Answer(x) for name, x in after.items()},
+        "eval_out": Answer(inferred),
+        "train_out": Answer(trained, atol=max(ATOL, WIDER * moved)),
+        "gradnorm": Answer(norms, labels, max(RTOL_NORMS, WIDER * bent)),
+    }
+
+
+def _renamed(found: Mapping[str, Any], again: Mapping[str, str]) -> dict[str, Any]:
+    """What is known by a first name, by its second one."""
+    return {
+        second + name.removeprefix(first): value
+        for second, first in again.items()
+        for name, value in found.items()
+        if name.startswith(f"{first}.")
+    }
+
+
+def _disturbed(variables: Tree, seed: int) -> Tree:
+    """The variables with parameters off by at most 2^-24 of themselves."""
+    rng = np.random.default_rng(seed)
+
+    def of_one(x: np.ndarray) -> Array:
+        return jnp.asarray(np.float64(x) * (1.0 + rng.uniform(-1, 1, x.shape) * 2.0**-24), x.dtype)
+
+    params = jax.tree.map(of_one, variables["params"])
+    return {**jax.tree.map(jnp.asarray, variables), "params": params}
+
+
+@partial(jax.jit, static_argnums=0)
+def _run(module: nn.Module, variables: Tree, given: Tree) -> Any:
+    """Outputs of inference; outputs, statistics and the gradient of mean(out²) of training."""
+    valid = jnp.ones(len(jax.tree.leaves(given)[0]), bool)
+
+    def loss(params: Tree) -> tuple[Array, tuple[Array, Tree]]:
+        own = {**variables, "params": params}
+        out, changed = module.apply(own, given, Rows(valid, LocalAxis()), mutable=[STATS])
+        return jnp.mean(out**2), (out, changed[STATS])
+
+    (_, (trained, stats)), gradient = jax.value_and_grad(loss, has_aux=True)(variables["params"])
+    return module.apply(variables, given, None), (trained, stats, gradient)

@@ -1,0 +1,77 @@
+"""DGCNN (Wang et al., ACM TOG 2019): a point cloud as one vector.
+
+points [B, N, 3] -> four EdgeConvs, each over the neighbours in its own input's space
+[B, N, 64 | 64 | 128 | 256] -> joined [B, N, 512] -> [B, N, 1024] -> maximum and mean [B, 2048]
+-> [B, D]
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from hmgr_jax.layers.batch_norm import Rows
+from hmgr_jax.layers.edges import NeighbourMax, largest, nearest
+from hmgr_jax.layers.linear import einsum
+from hmgr_jax.layers.normed import NormedLinear, as_torch
+from hmgr_jax.shapes import Array, Float, Int
+
+SLOPE = 0.2
+"""Of the leaky ReLUs."""
+WIDTHS = (1, 1, 2, 4)
+"""Of the EdgeConvs, in units of the first."""
+
+
+class EdgeConv(nn.Module):
+    """``max_j LeakyReLU(BN([x_j - x_i ; x_i] W))`` over the k nearest points, itself among them.
+
+    With W = [W_a ; W_b] the product is ``x_j W_a + x_i (W_b - W_a)``, of points and not of edges.
+    """
+
+    features: int
+    neighbours: int = 20
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b N C"],
+        rows: Rows | None,
+        index: Int[Array, "b N K"] | None = None,
+    ) -> Float[Array, "b N D"]:
+        """Convolve over the graph of the points' nearest neighbours, or over the one given."""
+        size = x.shape[-1]
+        kernel = self.param("kernel", as_torch, (2 * size, self.features), jnp.float32)
+        both = jnp.concatenate([kernel[:size], kernel[size:] - kernel[:size]], axis=1)
+        flat = einsum("nc,cd->nd", x.reshape(-1, size), both, dtype=self.dtype)
+        other, own = jnp.split(flat.reshape(*x.shape[:2], -1), 2, axis=-1)
+        index = nearest(x, self.neighbours) if index is None else index
+        return NeighbourMax(SLOPE, name="edges")(other, own, index, rows)
+
+
+class DGCNN(nn.Module):
+    """The encoder, up to a vector of ``features`` numbers."""
+
+    features: int = 512
+    width: int = 64
+    """Channels of the first EdgeConv; the others follow."""
+    neighbours: int = 20
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, points: Float[Array, "b N 3"], rows: Rows | None) -> Float[Array, "b D"]:
+        """Encode; with ``rows`` (training) normalised by the batch, else each cloud on its own."""
+        if points.shape[1] < self.neighbours:
+            raise ValueError(f"{points.shape[1]} points have no {self.neighbours} neighbours")
+        x, found = points, []
+        for number, times in enumerate(WIDTHS, start=1):
+            size = times * self.width
+            x = EdgeConv(size, self.neighbours, self.dtype, name=f"conv{number}")(x, rows)
+            found.append(x)
+        x = jnp.concatenate(found, axis=-1)
+        conv = NormedLinear(16 * self.width, slope=SLOPE, dtype=self.dtype, name="conv5")
+        x = conv(x, rows)
+        whole = jnp.concatenate([largest(x), jnp.mean(x, axis=1)], axis=-1)
+        return NormedLinear(self.features, dtype=self.dtype, name="out")(whole, rows)

@@ -1,0 +1,154 @@
+"""Maximum over an item's neighbours of ReLU(BN([x_j ; x_i] W)), without the pairs' vectors.
+
+A linear map of a pair is a sum, ``other_j + own_i``, of maps of its nodes, so that matrix products
+run over nodes and not over edges. Batch norm and ReLU are monotone in every channel, rising or
+falling, so that the maximum is at the largest or at the smallest sum: these two are normalised, by
+the moments of all edges. Neighbours are visited one after the other, forward and backward, so
+that memory does not grow with their number.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from hmgr_jax.layers.batch_norm import BatchNorm, Moments, Rows, spread, summed
+from hmgr_jax.layers.linear import einsum
+from hmgr_jax.layers.normed import rectified
+from hmgr_jax.shapes import Array, Float, Int
+
+
+def nearest(x: Float[Array, "b N C"], count: int) -> Int[Array, "b N K"]:
+    """The ``count`` nodes nearest to each, itself mostly the first; no gradient flows."""
+    x = jax.lax.stop_gradient(x.astype(jnp.float32))
+    square = jnp.sum(x * x, axis=-1)
+    near = 2.0 * einsum("bnc,bmc->bnm", x, x) - square[:, None, :]
+    rows = near.reshape(-1, near.shape[-1])  # of matrices alone XLA sorts no more than it must
+    return jax.lax.top_k(rows, count)[1].reshape(*near.shape[:2], count)
+
+
+def gathered(x: Float[Array, "b N C"], at: Int[Array, "b *n"]) -> Float[Array, "b *n C"]:
+    """Vectors of the nodes with these numbers, from 0 to N - 1."""
+    return jax.vmap(lambda own, index: own.at[index].get(mode="clip"))(x, at)
+
+
+def _scattered(x: Float[Array, "b N C"], at: Int[Array, "b n"], more: Array) -> Array:
+    """The transpose: ``x`` with ``more`` added to these nodes."""
+    return jax.vmap(lambda own, index, y: own.at[index].add(y, mode="clip"))(x, at, more)
+
+
+def largest(x: Float[Array, "b N C"]) -> Float[Array, "b C"]:
+    """The maximum over nodes, whose gradient goes to the first of them that has it.
+
+    The gradient of ``jnp.max`` compares all values with the maximum, and is lost wherever the
+    compiler computes either anew and rounds otherwise.
+    """
+    at = jnp.argmax(jax.lax.stop_gradient(x), axis=1)
+    return jnp.take_along_axis(x, at[:, None, :], axis=1)[:, 0]
+
+
+class NeighbourMax(nn.Module):
+    """``max_j ReLU(BN(other_j + own_i))`` over the neighbours j of i."""
+
+    slope: float = 0.0
+
+    @nn.compact
+    def __call__(
+        self,
+        other: Float[Array, "b N C"],
+        own: Float[Array, "b N C"],
+        index: Int[Array, "b N K"],
+        rows: Rows | None,
+    ) -> Float[Array, "b N C"]:
+        """Reduce; with ``rows`` (training) the norm is that of all edges of the batch."""
+        top, low, total = ends(other, index)
+        found = jnp.stack([top, low], axis=2) + own[:, :, None, :]
+        moments = None if rows is None else _moments(other, own, total, index, rows)
+        normed = rectified(BatchNorm(name="norm")(found, rows, moments), self.slope)
+        of_top, of_low = normed[:, :, 0], normed[:, :, 1]
+        return jnp.where(jax.lax.stop_gradient(of_top >= of_low), of_top, of_low)
+
+
+def _moments(other: Array, own: Array, total: Array, index: Array, rows: Rows) -> Moments:
+    """Mean and variance of ``other_j + own_i`` over the edges of valid rows, in two passes."""
+    cells, neighbours = index.shape[1] * index.shape[2], jnp.float32(index.shape[2])
+    count = jnp.maximum(rows.axis.sum(jnp.sum(rows.valid.astype(jnp.float32))) * cells, 1.0)
+    mean = summed(total + neighbours * own, rows) / count
+    centred = own - spread(mean, own.shape)
+    return mean, summed(squares(other, centred, index), rows) / count, count
+
+
+@jax.custom_vjp
+def ends(
+    other: Float[Array, "b N C"], index: Int[Array, "b N K"]
+) -> tuple[Float[Array, "b N C"], Float[Array, "b N C"], Float[Array, "b N C"]]:
+    """The largest, the smallest and the sum of a node's neighbours, in every channel."""
+    return _ends(other, index)[0]
+
+
+def _ends(
+    other: Array, index: Array
+) -> tuple[tuple[Array, Array, Array], tuple[Array, Array, Array, Array]]:
+    def visit(found: tuple[Array, ...], place: tuple[Array, Array]) -> tuple[tuple, None]:
+        top, low, total, of_top, of_low = found
+        number, at = place
+        near = gathered(other, at)
+        above, below = near > top, near < low
+        of_top, of_low = (jnp.where(c, number, x) for c, x in ((above, of_top), (below, of_low)))
+        top, low = jnp.where(above, near, top), jnp.where(below, near, low)
+        return (top, low, total + near, of_top, of_low), None
+
+    numbers, places = jnp.arange(index.shape[2], dtype=jnp.int16), jnp.moveaxis(index, 2, 0)
+    first = gathered(other, places[0])
+    none = jnp.zeros(first.shape, jnp.int16)
+    start = (first, first, first, none, none)
+    (top, low, total, of_top, of_low), _ = jax.lax.scan(visit, start, (numbers[1:], places[1:]))
+    return (top, low, total), (index, of_top, of_low, jnp.zeros_like(other))
+
+
+def _ends_back(kept: tuple[Array, ...], cotangents: tuple[Array, ...]) -> tuple[Array, None]:
+    index, of_top, of_low, zeros = kept
+    to_top, to_low, to_all = cotangents
+
+    def visit(found: Array, place: tuple[Array, Array]) -> tuple[Array, None]:
+        number, at = place
+        more = to_all + jnp.where(of_top == number, to_top, 0.0)
+        return _scattered(found, at, more + jnp.where(of_low == number, to_low, 0.0)), None
+
+    numbers = jnp.arange(index.shape[2], dtype=jnp.int16)
+    return jax.lax.scan(visit, zeros, (numbers, jnp.moveaxis(index, 2, 0)))[0], None
+
+
+ends.defvjp(_ends, _ends_back)
+
+
+@jax.custom_vjp
+def squares(
+    other: Float[Array, "b N C"], own: Float[Array, "b N C"], index: Int[Array, "b N K"]
+) -> Float[Array, "b N C"]:
+    """``Σ_j (other_j + own_i)²`` over the neighbours j of i."""
+
+    def visit(found: Array, at: Array) -> tuple[Array, None]:
+        return found + (gathered(other, at) + own) ** 2, None
+
+    return jax.lax.scan(visit, jnp.zeros_like(own), jnp.moveaxis(index, 2, 0))[0]
+
+
+def _squares(other: Array, own: Array, index: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+    return squares(other, own, index), (other, own, index)
+
+
+def _squares_back(kept: tuple[Array, Array, Array], cotangent: Array) -> tuple[Array, Array, None]:
+    other, own, index = kept
+
+    def visit(found: tuple[Array, Array], at: Array) -> tuple[tuple[Array, Array], None]:
+        more = 2.0 * cotangent * (gathered(other, at) + own)
+        return (_scattered(found[0], at, more), found[1] + more), None
+
+    start = (jnp.zeros_like(other), jnp.zeros_like(own))
+    found, _ = jax.lax.scan(visit, start, jnp.moveaxis(index, 2, 0))
+    return (*found, None)
+
+
+squares.defvjp(_squares, _squares_back)

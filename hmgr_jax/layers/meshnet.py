@@ -1,0 +1,146 @@
+"""MeshNet (Feng et al., AAAI 2019): the faces of a mesh as one vector.
+
+centres [B, F, 3] -> spatial [B, F, 64]
+corners relative to the centre [B, F, 9], normals [B, F, 3], neighbours [B, F, 3]
+  -> rotate convolution [B, F, 64], kernel correlation [B, F, 64], normals -> structural [B, F, 131]
+two mesh convolutions -> spatial [B, F, 256], then 512; structural the same
+fusion [B, F, 1024] -> joined [B, F, 1792] -> [B, F, 1024] -> maximum -> [B, D]
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from hmgr_jax.layers.batch_norm import BatchNorm, Rows
+from hmgr_jax.layers.edges import NeighbourMax, gathered, largest
+from hmgr_jax.layers.linear import einsum
+from hmgr_jax.layers.normed import NormedLinear, NormedLinears, as_torch
+from hmgr_jax.shapes import Array, Float, Int
+
+DIRECTIONS = 4
+"""Unit vectors of a kernel, and faces that it looks at: one and its three neighbours."""
+SIGMA = 0.2
+
+
+class Faces(NamedTuple):
+    """What is known of the faces of a batch of meshes."""
+
+    centers: Float[Array, "b F 3"]
+    corners: Float[Array, "b F 9"]
+    """Of the three corners, relative to the centre."""
+    normals: Float[Array, "b F 3"]
+    neighbours: Int[Array, "b F 3"]
+    """Faces that share an edge; its own number where there are fewer than three."""
+
+
+class FaceRotateConv(nn.Module):
+    """The mean over its three pairs of corners, in turn, of what one perceptron makes of a pair."""
+
+    width: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, corners: Float[Array, "b F 9"], rows: Rows | None) -> Float[Array, "b F D"]:
+        """Convolve; a norm of training is of one pair of every face at a time."""
+        half = self.width // 2
+        pair = NormedLinears((half, half), use_bias=True, dtype=self.dtype, name="pair")
+        turned = jnp.concatenate([corners, corners[..., :3]], axis=-1)
+        found = [pair(turned[..., at : at + 6], rows) for at in (0, 3, 6)]
+        sizes = (self.width, self.width)
+        fusion = NormedLinears(sizes, use_bias=True, dtype=self.dtype, name="fusion")
+        return fusion((found[0] + found[1] + found[2]) / 3.0, rows)
+
+
+class FaceKernelCorrelation(nn.Module):
+    """How near the normals of a face and its neighbours are to the directions of learnt kernels."""
+
+    kernels: int
+
+    @nn.compact
+    def __call__(self, faces: Faces, rows: Rows | None) -> Float[Array, "b F K"]:
+        """``exp(-|n - k|² / 2σ²)``, the mean over all pairs of a normal and a direction.
+
+        |n - k|² is |n|² + 1 - 2 n·k: a face without area has no normal, its |n| is 0.
+        """
+        shape = (self.kernels, DIRECTIONS)
+        polar = self.param("polar", nn.initializers.uniform(math.pi), shape, jnp.float32)
+        around = self.param("around", nn.initializers.uniform(2 * math.pi), shape, jnp.float32)
+        x, y = jnp.sin(polar) * jnp.cos(around), jnp.sin(polar) * jnp.sin(around)
+        directions = jnp.stack([x, y, jnp.cos(polar)], axis=-1).reshape(-1, 3)
+        normals = faces.normals.reshape(-1, 3)
+        squares = jnp.sum(normals * normals, axis=1, keepdims=True)
+        far = squares + 1.0 - 2.0 * einsum("nc,kc->nk", normals, directions)
+        near = jnp.exp(-jnp.maximum(far, 0.0) / (2.0 * SIGMA**2))
+        of_face = jnp.sum(near.reshape(-1, *shape), axis=2)
+        of_face = of_face.reshape(*faces.normals.shape[:2], self.kernels)
+        # Every normal was compared once, and is looked up by its neighbours.
+        total = of_face + jnp.sum(gathered(of_face, faces.neighbours), axis=2)
+        return jax.nn.relu(BatchNorm(name="norm")(total / DIRECTIONS**2, rows))
+
+
+class MeshConv(nn.Module):
+    """Spatial and structural vectors combined, and structural ones gathered from neighbours."""
+
+    spatial: int
+    """Sizes that come out."""
+    structural: int
+    gathering: int
+    """Size of what is gathered."""
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        spatial: Float[Array, "b F S"],
+        structural: Float[Array, "b F T"],
+        neighbours: Int[Array, "b F 3"],
+        rows: Rows | None,
+    ) -> tuple[Float[Array, "b F V"], Float[Array, "b F W"]]:
+        """Both after the convolution."""
+        both = jnp.concatenate([spatial, structural], axis=-1)
+        combine = NormedLinear(self.spatial, use_bias=True, dtype=self.dtype, name="combine")
+        size = structural.shape[-1]
+        kernel = self.param("kernel", as_torch, (2 * size, self.gathering), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.gathering,), jnp.float32)
+        sides = jnp.concatenate([kernel[size:], kernel[:size]], axis=1)
+        flat = einsum("nc,cd->nd", structural.reshape(-1, size), sides, dtype=self.dtype)
+        other, own = jnp.split(flat.reshape(*structural.shape[:2], -1), 2, axis=-1)
+        own = own + bias[None, None, :]
+        found = NeighbourMax(name="edges")(other, own, neighbours, rows)
+        aggregate = NormedLinear(self.structural, use_bias=True, dtype=self.dtype, name="aggregate")
+        return combine(both, rows), aggregate(found, rows)
+
+
+class MeshNet(nn.Module):
+    """The encoder, up to a vector of ``features`` numbers."""
+
+    features: int = 512
+    width: int = 64
+    """Of the descriptors; the others follow."""
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, faces: Faces, rows: Rows | None) -> Float[Array, "b D"]:
+        """Encode; the order of the faces does not matter."""
+        w, dtype = self.width, self.dtype
+        spatial = NormedLinears((w, w), True, dtype, name="spatial")(faces.centers, rows)
+        rotated = FaceRotateConv(w, dtype, name="rotate")(faces.corners, rows)
+        correlated = FaceKernelCorrelation(w, name="correlate")(faces, rows)
+        joined = jnp.concatenate([rotated, correlated, faces.normals], axis=-1)
+        size = joined.shape[-1]
+        structural = NormedLinears((size, size), True, dtype, name="structural")(joined, rows)
+        first = MeshConv(4 * w, 4 * w, size, dtype, name="conv1")
+        near, structural = first(spatial, structural, faces.neighbours, rows)
+        second = MeshConv(8 * w, 8 * w, 4 * w, dtype, name="conv2")
+        far, structural = second(near, structural, faces.neighbours, rows)
+        both = jnp.concatenate([far, structural], axis=-1)
+        fused = NormedLinear(16 * w, True, dtype=dtype, name="fusion")(both, rows)
+        every = jnp.concatenate([near, far, fused], axis=-1)
+        every = NormedLinear(16 * w, True, dtype=dtype, name="join")(every, rows)
+        whole = largest(every)
+        return NormedLinear(self.features, dtype=dtype, name="out")(whole, rows)

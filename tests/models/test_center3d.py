@@ -1,0 +1,188 @@
+"""Cross-modal center loss: views, centres and their gradient, rows without a class, mistakes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from shape_data import CLASSES, FACES, POINTS, SIDE, open_shapes
+
+from hmgr_jax.data.pipeline import Batches, only_class
+from hmgr_jax.errors import UserError
+from hmgr_jax.layers.dropout import Keys
+from hmgr_jax.models import get_model
+from hmgr_jax.models.base import LocalAxis, Plan, Variables
+from hmgr_jax.models.center3d_towers import given
+from hmgr_jax.training.experiment import classes_of, item_shapes
+
+B, D = 6, 5
+SHAPES = {
+    "image": {"views": (4, SIDE, SIDE, 3)},
+    "cloud": {"points": (POINTS, 3)},
+    "mesh": {"faces": (FACES, 15), "neighbours": (FACES, 3)},
+}
+SMALL = {"dim": D, "head_dim": 4, "cnn": "resnet10", "cnn_width": 4, "cnn_small_stem": True}
+SMALL |= {"cloud_width": 4, "mesh_width": 4, "neighbours": 5}
+RNG = np.random.default_rng(0)
+VECTORS = {m: jnp.asarray(abs(RNG.standard_normal((B, D))), jnp.float32) for m in SHAPES}
+KINDS = jnp.asarray([0, 1, 1, 2, 0, 1], jnp.int32)
+
+
+def model(found=CLASSES, **options):
+    return get_model("center3d", **(SMALL | options)).fit_to(Plan(10, 5, 4, SHAPES, found))
+
+
+def variables(system, **stats):
+    """With a classifier and centres, but without encoders, which the loss does not touch."""
+    made = jax.eval_shape(system.init, jax.random.key(0))
+    rng = np.random.default_rng(1)
+    params = {
+        name: jax.tree.map(lambda s: jnp.asarray(rng.standard_normal(s.shape), s.dtype), tree)
+        for name, tree in made.params.items()
+        if name in ("head", "centers")
+    }
+    return Variables(params, stats, None, None)
+
+
+def loss(system, given, params=None, kinds=KINDS, valid=None):
+    index = jnp.arange(B)
+    row = {"index": index, "item": index, "group": index, "class": kinds}
+    row["valid"] = jnp.ones(B, bool) if valid is None else jnp.asarray(valid)
+    given = given if params is None else Variables(params, given.stats, None, None)
+    step = jnp.int32(0)
+    codes = {m: VECTORS[m] for m in system.modalities}
+    keys = Keys.at(step, step, index)
+    return system.loss(given, codes, row, step=step, keys=keys, axis=LocalAxis())
+
+
+def test_the_total_is_the_weighted_sum_of_its_terms():
+    system = model()
+    total, terms, _, _ = loss(system, variables(system))
+    parts = (terms["ce"] + 10.0 * terms["center"] + 0.1 * terms["mse"], terms["center_least"])
+    assert total == pytest.approx(float(parts[0]), rel=1e-6)
+    assert 0 < parts[1] < terms["center"]
+
+
+@pytest.mark.parametrize("off", ["ce", "center", "mse"])
+def test_each_loss_can_be_left_out(off):
+    system = model(**{f"w_{off}": 0.0})
+    total, terms, _, _ = loss(system, variables(system))
+    assert off not in terms
+    assert np.isfinite(total)
+
+
+@pytest.mark.parametrize("rescaled", [True, False])
+def test_centres_follow_the_center_loss_alone(rescaled):
+    system = model(center_grad_rescale=rescaled)
+    given = variables(system)
+    gradient = jax.grad(lambda p: loss(system, given, p)[0])(given.params)["centers"]
+    gaps = sum(
+        given.params["centers"][KINDS] - VECTORS[m] for m in system.modalities
+    )  # of every row
+    expected = np.zeros((CLASSES, D))
+    np.add.at(expected, np.asarray(KINDS), np.asarray(gaps))
+    expected *= 2 / (3 * B) * (1.0 if rescaled else 10.0)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_class_begins_with_its_first_mean():
+    system = model(center_init="batch_mean")
+    zero, none = jnp.zeros((CLASSES, D), jnp.float32), jnp.zeros(CLASSES, jnp.float32)
+    given = variables(system, centers={"value": zero, "seen": none})
+    given.params["centers"] = zero
+    _, terms, stats, _ = loss(system, given)
+    rows = np.stack([np.asarray(VECTORS[m]) for m in system.modalities])
+    means = np.stack([rows[:, np.asarray(KINDS) == k].mean((0, 1)) for k in range(3)])
+    np.testing.assert_allclose(stats["centers"]["value"][:3], means, rtol=1e-5)
+    np.testing.assert_array_equal(stats["centers"]["seen"], [1, 1, 1, 0])
+    far = ((rows - means[np.asarray(KINDS)]) ** 2).sum(-1).mean()
+    assert terms["center"] == pytest.approx(far, rel=1e-5)
+    again = loss(system, Variables(given.params, stats, None, None), kinds=(KINDS + 1) % 4)[2]
+    np.testing.assert_array_equal(again["centers"]["value"][:3], stats["centers"]["value"][:3])
+    assert again["centers"]["seen"][3] == 1
+
+
+def test_centres_that_move_are_no_parameters():
+    system = model(center_update="wen_ema")
+    assert "centers" not in system.parts()
+    value = jnp.ones((CLASSES, D), jnp.float32)
+    given = variables(system, centers={"value": value, "seen": jnp.ones(CLASSES, jnp.float32)})
+    stats = loss(system, given)[2]["centers"]
+    rows = np.stack([np.asarray(VECTORS[m]) for m in system.modalities])
+    own = rows[:, np.asarray(KINDS) == 0]
+    count = own.shape[0] * own.shape[1]
+    moved = 1 - 0.5 * (count - own.sum((0, 1))) / (1 + count)
+    np.testing.assert_allclose(stats["value"][0], moved, rtol=1e-5)
+    np.testing.assert_array_equal(stats["value"][3], value[3])
+
+
+def test_rows_without_a_class_count_in_the_pairwise_loss_alone():
+    system = model()
+    given = variables(system)
+    kinds, valid = KINDS.at[4:].set(-1), [True] * 4 + [False] * 2
+    _, unknown, _, _ = loss(system, given, kinds=kinds)
+    _, fewer, _, _ = loss(system, given, valid=valid)
+    for name in ("ce", "center", "center_least"):
+        assert unknown[name] == pytest.approx(float(fewer[name]), rel=1e-6)
+    assert unknown["mse"] == pytest.approx(float(loss(system, given)[1]["mse"]), rel=1e-6)
+
+
+def test_of_four_views_the_vector_is_the_mean_of_two_times_two():
+    system = model(modalities=("image", "cloud"))
+    made = jax.jit(system.init)(jax.random.key(0))
+    views = jnp.asarray(RNG.standard_normal((2, 4, SIDE, SIDE, 3)), jnp.float32)
+
+    def vectors(count, of):
+        chosen = model(modalities=("image", "cloud"), views_test=count)
+        return chosen._vectors(made, "image", {"views": of}, None, False)[0]
+
+    four, first, last = vectors(4, views), vectors(2, views), vectors(2, views[:, 2:])
+    np.testing.assert_allclose(four, (first + last) / 2, rtol=1e-5, atol=1e-6)
+    twice = vectors(2, jnp.repeat(views[:, :1], 2, axis=1))
+    np.testing.assert_allclose(vectors(1, views), twice, rtol=1e-5, atol=1e-6)
+    with pytest.raises(UserError, match=r"views_test is 4, but the data has 2 views"):
+        vectors(4, views[:, :2])
+
+
+def test_corners_are_relative_and_no_neighbour_is_oneself():
+    faces = jnp.asarray(RNG.standard_normal((1, 3, 15)), jnp.float32)
+    neighbours = jnp.asarray([[[1, 2, -1], [0, -1, -1], [0, 1, 2]]], jnp.int32)
+    found = given("mesh", {"faces": faces, "neighbours": neighbours})
+    np.testing.assert_array_equal(found.neighbours[0], [[1, 2, 0], [0, 1, 1], [0, 1, 2]])
+    np.testing.assert_allclose(found.corners[0, :, 3:6], faces[0, :, 6:9] - faces[0, :, :3])
+    np.testing.assert_array_equal(found.normals, faces[..., 12:])
+
+
+def test_the_class_of_a_row():
+    labels = np.array([[0, 1, 0], [1, 0, 0], [1, 1, 0], [0, 0, 0]], np.uint8)
+    np.testing.assert_array_equal(only_class(labels), [1, 0, -1, -1])
+    train = open_shapes().splits["train"]
+    row = Batches(train, batch_size=6, seed=0, pad_to=4)[0]["row"]
+    np.testing.assert_array_equal(row["class"], row["item"] % CLASSES)
+    assert row["class"].dtype == np.int32
+    assert classes_of(train) == CLASSES
+    assert item_shapes(train)["mesh"]["neighbours"] == (FACES, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"modalities": ("cloud", "image")}, "two or three of image, cloud, mesh in this order"),
+        ({"modalities": ("mesh",)}, "two or three of image, cloud, mesh in this order"),
+        ({"views_test": 3}, "views_test is 1, 2 or 4, not 3"),
+        ({"w_ce": 0.0, "w_center": 0.0, "w_mse": 0.0}, "are all 0"),
+        ({"w_mse": -1.0}, "model.w_mse must be at least 0"),
+        ({"neighbours": 33}, "model.neighbours is 33, but clouds have 32 points"),
+        ({"neighbours": 0}, "model.neighbours must be at least 1"),
+        ({"center_update": "ema"}, "model.center_update is one of sgd, wen_ema"),
+    ],
+)
+def test_mistakes(options, sentence):
+    with pytest.raises(UserError, match=sentence):
+        model(**options)
+
+
+def test_data_of_other_classes():
+    with pytest.raises(UserError, match="the data has 0: give data with a class an object"):
+        model(found=0)
+    with pytest.raises(UserError, match=r"model.classes says 3 and the data has 4"):
+        model(classes=3)
