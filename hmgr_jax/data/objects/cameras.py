@@ -1,0 +1,71 @@
+"""Where an object is looked at from."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+ELEVATION = np.deg2rad(30)
+ANGLE = np.deg2rad(50)
+"""What a camera sees, from edge to edge."""
+DISTANCE = 2.5
+"""From the origin; a ball of radius 1 fills 0.94 of the picture's width."""
+
+
+class Camera(NamedTuple):
+    """A camera that looks at the origin, y upwards in its pictures."""
+
+    eye: np.ndarray
+    """float64 [3]."""
+    axes: np.ndarray
+    """float64 [3, 3]: rows to the right, upwards, and backwards, towards the camera."""
+
+
+def camera_at(turn: float, elevation: float = ELEVATION) -> Camera:
+    """A camera at an angle about the vertical (0: the x axis) and one above the horizon."""
+    flat = np.cos(elevation)
+    back = np.array([np.cos(turn) * flat, np.sin(elevation), np.sin(turn) * flat])
+    right = np.cross([0.0, 1.0, 0.0], back)
+    right /= np.linalg.norm(right)
+    return Camera(DISTANCE * back, np.stack([right, np.cross(back, right), back]))
+
+
+def around(views: int) -> list[Camera]:
+    """Cameras at equal angles around the object."""
+    return [camera_at(2 * np.pi * k / views) for k in range(views)]
+
+
+def spread(views: int, wanted: int) -> np.ndarray:
+    """Which ``wanted`` of the pictures of a round are as far apart as can be, int [wanted].
+
+    Where there are fewer pictures some are named again.
+    """
+    return np.arange(wanted) * views // wanted
+
+
+def projected(points: np.ndarray, camera: Camera, size: int) -> np.ndarray:
+    """float64 [n, 3]: pixels to the right and downwards, and nearness (1 over the distance)."""
+    seen = (points - camera.eye[None]) @ camera.axes.T
+    near = -1 / seen[:, 2]
+    scale = size / 2 / np.tan(ANGLE / 2)
+    right, down = size / 2 + scale * seen[:, 0] * near, size / 2 - scale * seen[:, 1] * near
+    return np.stack([right, down, near], axis=1)
+
+
+def rays(camera: Camera, size: int) -> np.ndarray:
+    """Unit directions from the camera through the middle of every pixel, float32 [size², 3]."""
+    # Sums of outer products: a matrix product this thin is slow in a BLAS of many threads.
+    parts = _directions(size).T[:, :, None] * camera.axes.astype(np.float32)[:, None, :]
+    found: np.ndarray = parts.sum(axis=0)
+    return found
+
+
+@lru_cache(maxsize=2)
+def _directions(size: int) -> np.ndarray:
+    """float32 [size², 3], along the axes of the camera."""
+    middle = ((np.arange(size) + 0.5) / size * 2 - 1) * np.tan(ANGLE / 2)
+    right, up = np.meshgrid(middle, -middle)
+    found = np.stack([right, up, -np.ones_like(right)], axis=2).reshape(-1, 3)
+    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
