@@ -39,7 +39,8 @@ def render(
     pictures = []
     for camera in cameras:
         seen = look(camera, FINER * size)
-        light = np.abs(normals @ (lamp @ camera.axes))
+        # Not a matrix product: BLAS starts threads for it, and every core has a process.
+        light = np.abs((normals * (lamp @ camera.axes)[None]).sum(axis=1))
         # The last is that of -1, nothing.
         grey = np.append(AMBIENT + LIGHT * light, BACKGROUND).astype(np.float32)
         pictures.append(_coarser(grey[seen]))
