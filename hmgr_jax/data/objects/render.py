@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hmgr_jax.data.objects.cameras import Camera, projected
+from hmgr_jax.data.objects.cameras import DISTANCE, Camera, projected
 from hmgr_jax.data.objects.mesh import Mesh
 from hmgr_jax.data.objects.visible import Look, rasteriser
 
@@ -60,7 +60,7 @@ def render_points(points: np.ndarray, camera: Camera, size: int, radius: float =
     x, y, near = projected(np.asarray(points, np.float64), camera, fine).T
     reach = max(1, round(radius / 100 * fine))
     grey = np.full((fine, fine), float(BACKGROUND))
-    low, high = 1 / 3.5, 1 / 1.5  # nearness of the far and the near end of the unit ball
+    low, high = 1 / (DISTANCE + 1), 1 / (DISTANCE - 1)  # the ends of the unit ball
     shade = 190 - 170 * np.clip((near - low) / (high - low), 0, 1)
     order = np.argsort(near)
     for down in range(-reach, reach + 1):

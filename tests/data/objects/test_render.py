@@ -21,7 +21,7 @@ def test_a_ball_is_a_disc_in_the_middle():
     y, x = np.nonzero(seen)
     assert x.mean() == pytest.approx(31.5, abs=0.3)
     assert y.mean() == pytest.approx(31.5, abs=0.3)
-    assert 0.85 * SIZE < np.ptp(x) < SIZE - 2  # all of the unit ball fits
+    assert 0.8 * SIZE < np.ptp(x) + 1 <= 7 / 8 * SIZE  # the middle that evaluation sees
     assert seen.sum() == pytest.approx(np.pi / 4 * (np.ptp(x) + 1) ** 2, rel=0.03)
 
 
@@ -57,7 +57,7 @@ def test_rasteriser_and_rays_see_the_same(index):
 
 def test_rays_go_where_projections_say():
     camera = camera_at(0.4, 0.3)
-    ends = camera.eye[None] + 2.5 * rays(camera, 8).astype(np.float64)
+    ends = camera.eye[None] + 2.0 * rays(camera, 8).astype(np.float64)
     places = projected(ends, camera, 8)[:, :2]
     wanted = np.stack(np.meshgrid(np.arange(8) + 0.5, np.arange(8) + 0.5), axis=2).reshape(-1, 2)
     np.testing.assert_allclose(places, wanted, atol=1e-5)
