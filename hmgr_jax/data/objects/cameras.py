@@ -57,16 +57,18 @@ def projected(points: np.ndarray, camera: Camera, size: int) -> np.ndarray:
 
 def rays(camera: Camera, size: int) -> np.ndarray:
     """Unit directions from the camera through the middle of every pixel, float32 [size², 3]."""
-    # Sums of outer products: a matrix product this thin is slow in a BLAS of many threads.
-    parts = _directions(size).T[:, :, None] * camera.axes.astype(np.float32)[:, None, :]
-    found: np.ndarray = parts.sum(axis=0)
+    right, up, back = _directions(size)
+    found = np.empty((size * size, 3), np.float32)
+    # By columns, not as a matrix product: one this thin is slow, and BLAS starts threads for it.
+    for k, (a, b, c) in enumerate(camera.axes.T.astype(np.float32)):
+        found[:, k] = a * right + b * up + c * back
     return found
 
 
 @lru_cache(maxsize=2)
 def _directions(size: int) -> np.ndarray:
-    """float32 [size², 3], along the axes of the camera."""
+    """float32 [3, size²], along the axes of the camera."""
     middle = ((np.arange(size) + 0.5) / size * 2 - 1) * np.tan(ANGLE / 2)
     right, up = np.meshgrid(middle, -middle)
-    found = np.stack([right, up, -np.ones_like(right)], axis=2).reshape(-1, 3)
-    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+    found = np.stack([right, up, -np.ones_like(right)]).reshape(3, -1)
+    return (found / np.linalg.norm(found, axis=0, keepdims=True)).astype(np.float32)
