@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
 from hmgr_jax.preparation.objects_tree import Making, Task, make_object
+from hmgr_jax.workers import begin_worker
 
 AHEAD = 2
 """Objects that are handed out, as a multiple of the processes."""
@@ -70,13 +70,7 @@ def _alone(task: Task, making: Making) -> str:
 def _pool(workers: int) -> ProcessPoolExecutor:
     # Spawned: a fork of a process with threads may hang.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin)
-
-
-def _begin() -> None:
-    """A worker leaves signals to the command, and other cores to other workers."""
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, signal.SIG_IGN)
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=begin_worker)
 
 
 def usual_workers() -> int:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -256,6 +257,28 @@ def test_processes_make_the_same_and_stop_at_a_signal(source, whole, tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     assert _contents(tmp_path / "out") == _contents(whole)
+
+
+@pytest.mark.slow  # three spawned Pythons
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="children are looked up in /proc")
+def test_processes_end_where_the_command_was_killed(source, tmp_path):
+    command = [sys.executable, "-m", "hmgr_jax.prepare", "modelnet", "--source", str(source)]
+    command += ["--out", str(tmp_path / "out"), *SMALL, "--workers", "2"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    for _ in range(3000):
+        if len(_objects(tmp_path / "out")) >= 3:
+            break
+        assert process.poll() is None
+        time.sleep(0.02)
+    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(listed) >= 2
+    process.kill()
+    process.wait()
+    for _ in range(600):
+        if not any(Path(f"/proc/{child}").is_dir() for child in listed):
+            return
+        time.sleep(0.05)
+    raise AssertionError("a worker outlived the command")
 
 
 @pytest.mark.slow  # six spawned Pythons
