@@ -61,6 +61,19 @@ folder is trained on with --config.data.visual=video:
     --dev 0.05                   with --csv: share or number of the other videos held out for dev
     --out DIR
 
+``python -m hmgr_jax.prepare modelnet`` makes points, faces and views of meshes in OFF files (the
+extra shapes); files that cannot be read are named and left out, and a second run makes what is
+missing:
+
+    --source DIR                 class/train/name.off and class/test/name.off, as ModelNet has them
+    --points 2048                on the surface of each object
+    --faces 1024                 at most so many; meshes of more are simplified
+    --views 12                   rendered around each object
+    --size 256                   pixels a side of a view
+    --up z                       the axis of the files that points upwards, y or z
+    --workers N                  processes; by default as many as there are cores
+    --out DIR
+
 ``python -m hmgr_jax.prepare dependencies`` parses the captions of a folder and writes the word
 graphs that ``resg`` reads, {split}_caps.conllu (CoNLL-U) beside {split}_caps.txt:
 
@@ -136,10 +149,10 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     if verb == "--verify" or verb.startswith("--verify="):
         return _verify([verb, *rest])
-    if verb == "dependencies":
-        return _dependencies(rest)
+    if verb in ALONE:
+        return ALONE[verb](rest)
     if verb not in VERBS:
-        known = ", ".join([*VERBS, "dependencies"])
+        known = ", ".join([*VERBS, *ALONE])
         raise UserError(f"There is no preparation {verb!r}: choose {known} or --verify.")
     flags = _flags(verb, rest)
     if flags.help:
@@ -226,6 +239,19 @@ def _dependencies(arguments: Sequence[str]) -> int:
     for path, count in dependencies.write(root, flags.splits, flags.parser):
         print(f"{path} holds the word graphs of {count:,} captions.", flush=True)
     return 0
+
+
+def _modelnet(arguments: Sequence[str]) -> int:
+    from hmgr_jax.preparation import objects_command
+
+    return objects_command.run(arguments, __doc__ or "")
+
+
+ALONE: dict[str, Callable[[Sequence[str]], int]] = {
+    "dependencies": _dependencies,
+    "modelnet": _modelnet,
+}
+"""Preparations that are no plan of rows."""
 
 
 def _report(plan: Plan, out: Path, made: bool) -> None:

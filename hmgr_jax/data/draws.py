@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-PICTURES, CAPTIONS = 2, 3  # purposes; 0 and 1 are those of `hmgr_jax.data.order`
+PICTURES, CAPTIONS = 2, 3  # purposes; 0, 1 and 4 are those of `hmgr_jax.data.order`
+VIEWS, POINTS, FACES = 5, 6, 7
 
 
 class Draws(NamedTuple):

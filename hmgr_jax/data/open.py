@@ -16,8 +16,12 @@ from hmgr_jax.data.coco_extras import with_numbers, with_objects
 from hmgr_jax.data.cub import open_cub
 from hmgr_jax.data.feature_sets import Layout, open_features
 from hmgr_jax.data.flickr8k_text import read_flickr8k
+from hmgr_jax.data.modelnet.joining import Where
+from hmgr_jax.data.modelnet.open import open_modelnet
+from hmgr_jax.data.objects.augment import Shaping
 from hmgr_jax.data.picture_sets import Settings
 from hmgr_jax.data.scan import open_scan
+from hmgr_jax.data.solids.open import Solids, open_solids
 from hmgr_jax.data.split import DataSet
 from hmgr_jax.data.tokens import tokenize
 from hmgr_jax.data.vectors import learn_vectors, read_vectors
@@ -26,7 +30,10 @@ from hmgr_jax.data.worlds import open_worlds
 from hmgr_jax.data.worlds.clips import open_clips
 from hmgr_jax.errors import UserError
 
-SOURCES = ("scan", "array_record", "tfds", "pictures", "cub", "features", "worlds", "clips")
+SOURCES = (
+    *("scan", "array_record", "tfds", "pictures", "cub", "features", "modelnet"),
+    *("worlds", "clips", "solids"),
+)
 PICTURES = ("pictures", "cub")
 WHAT = {
     "array_record": "the folder that hmgr_jax.prepare array-record made",
@@ -34,6 +41,7 @@ WHAT = {
     "pictures": "the folder from which data.captions and data.pictures are named",
     "cub": "the folder that holds CUB_200_2011 and cvpr2016_cub",
     "features": "the file (.mat, .npz, .h5) or the folder of a feature set",
+    "modelnet": "the folder that hmgr_jax.prepare modelnet made, or that of clouds and views",
 }
 """What data.root is, by source."""
 
@@ -61,12 +69,19 @@ def open_data(
         return open_worlds(**given, roles=roles, known=vocabulary)
     if data.source == "clips":
         return open_clips(**data.clips.to_dict(), roles=roles, known=vocabulary)
+    if data.source == "solids":
+        return open_solids(Solids(**data.solids.to_dict()), shaping_of(data), roles)
     if data.source not in SOURCES:
         raise UserError(f"data.source is one of {', '.join(SOURCES)}, not {data.source!r}.")
     if not data.root:
         files = [f"{data.splits[role]}{end}" for role in roles for end in ("_ims.npy", "_caps.txt")]
         what = WHAT.get(data.source, f"the folder that holds {', '.join(files)}")
         raise UserError(f"data.root is empty: give {what}, as --config.data.root=FOLDER.")
+    if data.source == "modelnet":
+        given = data.objects.to_dict()
+        named = {name: given[name] for name in ("clouds", "pictures", "meshes", "dev")}
+        where = Where(**named, corrupt=data.corrupt)
+        return open_modelnet(data.root, shaping_of(data), where, roles)
     if data.source == "features":
         layout = Layout(**data.features.to_dict())
         return open_features(data.root, roles=roles, splits=dict(data.splits), layout=layout)
@@ -127,6 +142,14 @@ def augmentation_of(data: Any) -> Augmentation:
     for name in ("mean", "std"):  # lists where they come from a checkpoint
         given[name] = tuple(given[name])
     return Augmentation(**given)
+
+
+def shaping_of(data: Any) -> Shaping:
+    """How ``data`` makes arrays of 3D objects."""
+    given: dict[str, Any] = {name: data[name] for name in ("image_size", "points", "faces")}
+    given |= {name: data.objects[name] for name in ("views", "crop", "flip", "augment")}
+    given |= {name: tuple(data.pixels[name]) for name in ("mean", "std")}
+    return Shaping(**given)
 
 
 def _opener(data: Any) -> Callable[..., DataSet]:

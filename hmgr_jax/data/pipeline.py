@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
 import sys
-import threading
-import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -19,6 +15,7 @@ from hmgr_jax.data.draws import Draws
 from hmgr_jax.data.order import Batching, make_order, steps_per_epoch
 from hmgr_jax.data.split import Items, Source, Split, Varied
 from hmgr_jax.errors import UserError
+from hmgr_jax.workers import begin_worker
 
 __all__ = [
     "BUCKETS",
@@ -157,17 +154,7 @@ def in_processes(
 
 
 def _begin_worker(number: int, of: int) -> None:
-    """A worker leaves signals to its run, which stops it, and ends where the run was killed."""
-    for name in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C and clusters send them to all processes
-        signal.signal(name, signal.SIG_IGN)
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    begin_worker()
 
 
 def told(stream: grain.IterDataset[Batch]) -> Generator[Batch, None, None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +46,22 @@ def describe(folder: Path, files: list[str], plan: Plan) -> dict[str, Any]:
             "regions_per_image": _least_and_most(folder / f"{name}_{COUNTS}.npy", regions),
             "features": size,
         }
+    return {"format": FORMAT, "splits": splits, "files": listed(folder, files)}
+
+
+def listed(folder: Path, files: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """{name: its bytes and sha256} of files by their names in ``folder``."""
     sizes = {name: (folder / name).stat().st_size for name in sorted(files)}
     with Bar("checksums, bytes", sum(sizes.values())) as bar:
-        listed = {
+        return {
             name: {"bytes": size, "sha256": _sha256(folder / name, bar.advance)}
             for name, size in sizes.items()
         }
-    return {"format": FORMAT, "splits": splits, "files": listed}
+
+
+def digest(text: str) -> str:
+    """Hexadecimal sha256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _least_and_most(counts: Path, regions: int) -> list[int]:
@@ -70,8 +79,8 @@ def verify(folder: Path) -> str:
         UserError: there is no manifest, or the first file that is not as it says.
     """
     files = _read(folder)
-    for name in sorted(path.name for path in folder.iterdir()):
-        if name not in files and name not in (MANIFEST, PREPARED) and not name.startswith("."):
+    for name in sorted(_names(folder)):
+        if name not in files and name not in (MANIFEST, PREPARED):
             graphs = f"have prepare dependencies --root {folder} --check list it"
             raise UserError(
                 f"{folder / name} is not in {MANIFEST}, so its contents are vouched for by "
@@ -97,6 +106,14 @@ def verify(folder: Path) -> str:
                     f"{entry['sha256'][:12]}...: it has changed, so copy it again or prepare again."
                 )
     return f"{folder} is as its manifest says: {len(files)} files, {total:,} bytes."
+
+
+def _names(folder: Path) -> Iterator[str]:
+    """Of all files in a folder and below it, but hidden ones."""
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and not any(part.startswith(".") for part in name.split("/")):
+            yield name
 
 
 def add(folder: Path, name: str) -> bool:

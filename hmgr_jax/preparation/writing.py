@@ -78,7 +78,7 @@ def write(plan: Plan, out: Path, layout: Layout | None = None) -> bool:
     if not demand_free(out, key):
         return False
     partial = partial_folder(out)
-    with lock(partial, "--out"), _terminable():
+    with lock(partial, "--out"), terminable():
         if not demand_free(out, key):  # another process has made it meanwhile
             shutil.rmtree(partial)
             return False
@@ -214,7 +214,7 @@ def _uneven(split: SplitPlan) -> bool:
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """SIGTERM raises `Terminated`, as Ctrl-C raises KeyboardInterrupt."""
 
     def stop(number: int, frame: FrameType | None) -> None:

@@ -35,6 +35,7 @@ between training and a later evaluation, where a system has them."""
 _NOT_HASHED = (
     "data.root",
     "data.tfds_dir",
+    "data.solids.folder",
     "data.threads",
     "data.workers",
     "train.log_steps",
@@ -81,7 +82,8 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
             "model": {"name": model, **known, **model_fields},
             "data": {
                 # scan: a SCAN folder; array_record, tfds: records; pictures: files with captions;
-                # cub: CUB-200; features: one vector an image and a text; worlds, clips: generated
+                # cub: CUB-200; features: one vector an image and a text; modelnet: 3D objects;
+                # worlds, clips, solids: generated
                 "source": "scan",
                 "root": "",
                 "tfds_dir": "",  # where TFDS keeps its data, if data.root is a name
@@ -131,6 +133,28 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                     "features": False,  # a vector an image and a bag of words a caption as well
                 },
                 "clips": {"seed": 0, "train": 2000, "dev": 200, "test": 400},
+                # Of 3D objects (modelnet, solids): data/objects/augment.py, data/modelnet/
+                "image_size": 112,  # pixels a side of a view as the model sees it
+                "points": 1024,
+                "faces": 1024,
+                "objects": {
+                    "views": 4,  # of an object at evaluation; in training two that are drawn
+                    "crop": 224,  # pixels of a view that are scaled to image_size
+                    "flip": 0.5,
+                    "augment": True,  # clouds and meshes turn and tremble in training, crops move
+                    "dev": 0.05,  # of modelnet: share of train held out
+                    "clouds": "",  # of modelnet: folders from data.root on; "": the usual names
+                    "pictures": "",
+                    "meshes": "",
+                },
+                "solids": {  # generated; data/solids/open.py
+                    "seed": 0,
+                    "train": 1200,
+                    "dev": 240,
+                    "test": 480,
+                    "views": 12,
+                    "folder": "",  # where they are kept for other runs; "": in memory
+                },
             },
             "train": {
                 "steps": 1000,

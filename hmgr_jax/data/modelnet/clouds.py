@@ -1,0 +1,112 @@
+"""Point clouds of ``modelnet40_ply_hdf5_2048`` and ``modelnet10_hdf5_2048``."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+
+from hmgr_jax.errors import UserError
+
+_FILE = re.compile(r"(?P<before>.*?)(?P<split>train|test)_?(?P<number>\d+)\.h5")
+
+
+class Clouds(NamedTuple):
+    """The clouds of one split, in the order of the files."""
+
+    points: np.ndarray
+    """float32 [n, P, 3]."""
+    labels: np.ndarray
+    """int64 [n]."""
+    names: Sequence[str]
+    """``class/object``, empty where there is no list of files."""
+
+
+def cloud_files(folder: Path, split: str) -> list[Path]:
+    """The .h5 files of ``train`` or ``test`` by their numbers."""
+    found = [(m, path) for path in folder.glob("*.h5") if (m := _FILE.fullmatch(path.name))]
+    of_split = [(int(m["number"]), path) for m, path in found if m["split"] == split]
+    return [path for _, path in sorted(of_split)]
+
+
+def name_file(path: Path) -> Path | None:
+    """The list of names beside a file of clouds: ``ply_data_train_0_id2file.json`` or alike."""
+    found = _FILE.fullmatch(path.name)
+    assert found is not None  # it is one of `cloud_files`
+    stems = (path.stem, f"{found['before']}{found['split']}_{found['number']}")
+    named = (path.with_name(f"{stem}_id2file.json") for stem in stems)
+    return next((file for file in named if file.is_file()), None)
+
+
+def read_clouds(folder: Path, split: str) -> Clouds:
+    """All clouds of a split.
+
+    Raises:
+        UserError: h5py is not installed, there are no files, one is damaged or holds NaN, or lists
+            of names do not fit.
+    """
+    files = cloud_files(folder, split)
+    if not files:
+        raise UserError(
+            f"{folder} holds no ply_data_{split}0.h5 or {split}0.h5: give the folder of ModelNet's "
+            "point clouds as data.objects.clouds."
+        )
+    parts = [_read(path) for path in files]
+    lengths = {part.points.shape[1] for part in parts}
+    if len(lengths) > 1:
+        raise UserError(
+            f"{folder} holds clouds of {sorted(lengths)} points: give files of one size."
+        )
+    return Clouds(
+        np.concatenate([part.points for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        [name for part in parts for name in part.names],
+    )
+
+
+def _read(path: Path) -> Clouds:
+    try:
+        import h5py
+    except ImportError:
+        raise UserError(
+            f"{path} needs h5py to be read: install it with pip install 'hmgr-jax[h5]'."
+        ) from None
+    try:
+        with h5py.File(path, "r") as file:
+            points = np.asarray(file["data"][()], np.float32)
+            labels = np.asarray(file["label"][()], np.int64).reshape(-1)
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{path} holds no clouds that can be read ({error}): copy it again."
+        ) from None
+    if points.ndim != 3 or points.shape[2] != 3 or len(labels) != len(points):
+        raise UserError(
+            f"{path} has data {list(points.shape)} and label {list(labels.shape)} where [n, P, 3] "
+            "and [n] were expected: copy it again."
+        )
+    if not np.isfinite(points).all():
+        bad = int(np.flatnonzero(~np.isfinite(points).all(axis=(1, 2)))[0])
+        raise UserError(f"{path} row {bad} holds NaN or infinity: copy it again.")
+    return Clouds(points, labels, _names(path, len(points)))
+
+
+def _names(path: Path, count: int) -> list[str]:
+    file = name_file(path)
+    if file is None:
+        return []
+    try:
+        listed = [str(name) for name in json.loads(file.read_text("utf-8"))]
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{file} is no list of names that can be read ({error}): copy it again."
+        ) from None
+    if len(listed) != count:
+        raise UserError(
+            f"{file} names {len(listed)} objects but {path.name} has {count} clouds: copy both "
+            "again."
+        )
+    return [str(PurePosixPath(name).with_suffix("")) for name in listed]

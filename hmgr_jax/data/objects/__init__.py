@@ -1,0 +1,1 @@
+"""3D objects: triangle meshes, what networks read of them, and pictures of them."""
