@@ -158,7 +158,8 @@ class System:
             buckets=(LENGTH,),
         )
         batch = of_step[step]
-        return {m: self.wanted(m, batch[m]) for m in self.model.modalities} | {"row": batch["row"]}
+        row = {k: v for k, v in batch["row"].items() if k != "labels" or self.model.needs_labels}
+        return {m: self.wanted(m, batch[m]) for m in self.model.modalities} | {"row": row}
 
     def wanted(self, modality: str, items: Mapping[str, Any]) -> dict[str, Any]:
         return {name: items[name] for name in self.model.inputs()[modality] if name in items}

@@ -99,9 +99,10 @@ def random_batch(
         for modality, features in model.inputs().items()
     }
     number = np.arange(batch, dtype=np.int32)
-    valid = np.ones(batch, bool)
-    row = {"index": number, "valid": valid, "group": number, "item": number}
-    return {**found, "row": row | {"class": number % CLASSES}}
+    row = {"index": number, "valid": np.ones(batch, bool), "group": number, "item": number}
+    if model.needs_labels:
+        row["labels"] = np.eye(CLASSES, dtype=np.uint8)[number % CLASSES]
+    return {**found, "row": row}
 
 
 def parsed(model: str, options: str) -> dict[str, Any]:

@@ -45,9 +45,10 @@ class Batches:
 
     A batch holds the items of every modality of the split and ``"row"``: index int32 (position
     in the global batch), valid bool, group int32 (rows of one group are positives of one another)
-    and item int32 (row of the split). The bucket of captions is taken from the global batch,
-    which is padded to a multiple of ``pad_to`` by repeating its first row with valid False, and
-    only then is the share of ``process`` (index, count) read.
+    and item int32 (row of the split); of a split with labels also these, uint8 [rows, K]. The
+    bucket of captions is taken from the global batch, which is padded to a multiple of ``pad_to``
+    by repeating its first row with valid False, and only then is the share of ``process`` (index,
+    count) read.
     """
 
     def __init__(
@@ -98,6 +99,8 @@ class Batches:
             "group": self.split.groups[first][self.split.rows[first][mine]].astype(np.int32),
             "item": mine.astype(np.int32),
         }
+        if first in self.split.labels:
+            found["row"]["labels"] = self.split.labels[first][self.split.rows[first][mine]]
         return found
 
 

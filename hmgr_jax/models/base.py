@@ -229,10 +229,7 @@ class Model:
         return self
 
     def inputs(self) -> Mapping[str, Mapping[str, Feature]]:
-        """{modality: {name: Feature}}.
-
-        Rows have ``index``, ``valid``, ``group`` and ``item``, of data with labels ``class``.
-        """
+        """{modality: {name: Feature}}; rows have ``index``, ``valid``, ``group`` and ``item``."""
         raise NotImplementedError
 
     def init(self, key: Array, tables: Tree = None) -> Variables:
@@ -251,6 +248,11 @@ class Model:
     def needs_tables(self) -> bool:
         """Whether ``tables_of`` makes something of the training texts."""
         return type(self).tables_of is not Model.tables_of
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether ``row`` in ``loss`` must have ``labels`` (`Split.labels`), uint8 [B, K]."""
+        return False
 
     def tables_of(self, words: Corpus) -> Tree:
         """Constants made of the training texts, for ``init``; by default none."""

@@ -154,10 +154,14 @@ class Experiment:
         return jax.eval_shape(lambda: init_state(self.model, optimizer, self.config.seed))
 
     def for_model(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """What the step takes of a batch: the model's inputs and the row."""
+        """What the step takes of a batch: the model's inputs and the row.
+
+        Labels only if the model asks for them: others must not learn from them.
+        """
         wanted = self.model.inputs()
         found = {m: taken(wanted[m], batch[m], f"{m} items") for m in wanted}
-        return {**found, "row": batch["row"]}
+        left_out = () if self.model.needs_labels else ("labels",)
+        return {**found, "row": {k: v for k, v in batch["row"].items() if k not in left_out}}
 
 
 def build(config: ConfigDict, vocabulary: Vocabulary | None = None) -> Experiment:
@@ -186,6 +190,11 @@ def build(config: ConfigDict, vocabulary: Vocabulary | None = None) -> Experimen
     )
     experiment = Experiment(config, data, make_model(config, plan), plan, mesh)
     _demand_known_classes(experiment.model, data)
+    if experiment.model.needs_labels and not train.labels:
+        raise UserError(
+            f"{config.model.name} matches by labels, but the training data has none: give a "
+            "feature set with labels (data.features.labels), or set model.match to group."
+        )
     check_parts(config, experiment.model.parts())
     return experiment
 
