@@ -14,10 +14,16 @@ import jax
 import jax.numpy as jnp
 
 from hmgr_jax.layers.linear import einsum
-from hmgr_jax.shapes import Array, Float, Int
+from hmgr_jax.shapes import Array, Float, Int, Num
 
 INITS = ("randn", "batch_mean")
 UPDATES = ("sgd", "wen_ema")
+
+
+def only_class(labels: Num[Array, "b K"]) -> Int[Array, " b"]:
+    """The class of rows with one label of K (0 or 1); -1: none, or several."""
+    found = jnp.argmax(labels, axis=1).astype(jnp.int32)
+    return jnp.where(jnp.sum(labels.astype(jnp.int32), axis=1) == 1, found, -1)
 
 
 def mean_of_rows(

@@ -229,10 +229,7 @@ class Model:
         return self
 
     def inputs(self) -> Mapping[str, Mapping[str, Feature]]:
-        """{modality: {name: Feature}}.
-
-        Rows have ``index``, ``valid``, ``group`` and ``item``, of data with labels ``class``.
-        """
+        """{modality: {name: Feature}}; rows have ``index``, ``valid``, ``group`` and ``item``."""
         raise NotImplementedError
 
     def init(self, key: Array, tables: Tree = None) -> Variables:

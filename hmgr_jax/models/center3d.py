@@ -107,6 +107,11 @@ class Center3D(Model):
         if not self.w_ce and not self.w_center and not self.w_mse:
             raise UserError("model.w_ce, w_center and w_mse are all 0: leave one of them on.")
 
+    @property
+    def needs_labels(self) -> bool:
+        """Always: a row has the class of its object."""
+        return True
+
     def fit_to(self, plan: Plan) -> Center3D:
         """Sizes and the number of classes from the data."""
         sizes = {m: plan.features[m][towers.SIZES[m]] for m in self.modalities}
@@ -248,7 +253,7 @@ class Center3D(Model):
         ``center_least`` among the terms is what ``center`` cannot go below, as vectors have no
         negative coordinates and centres do.
         """
-        vectors, classes = [codes[m] for m in self.modalities], row["class"]
+        vectors, classes = [codes[m] for m in self.modalities], losses.only_class(row["labels"])
         valid = row["valid"].astype(jnp.float32)
         weights = jnp.where(classes >= 0, valid, 0.0)
         terms: Terms = {}
