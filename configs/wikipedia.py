@@ -11,7 +11,8 @@ CDPAE, DGCPN and MRL have it), and the other 462 are test; with ``--config.data.
 test is all 693.
 
 Hardware: any; 20 seconds of a core. Measured on the 462, 3 seeds: mAP 26.7 ± 0.3 (texts by image)
-and 23.5 ± 0.1 (images by text), mAP@50 33.0 ± 0.4; 25.0 ± 0.8 of pair edges only. Hinge triplet beside it: ``--config.model.objective=triplet``.
+and 23.5 ± 0.1 (images by text), mAP@50 33.0 ± 0.4, of pair edges only 25.0 ± 0.8, of a hinge
+triplet (``--config.model.objective=triplet``) 29.2 ± 1.0.
 """
 
 from typing import Any
