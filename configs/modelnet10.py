@@ -29,7 +29,7 @@ def get_config(model: str = "center3d") -> ConfigDict:
     config.train.decay_at = DECAY_EVERY / STEPS
     config.train.log_steps = 20
     config.train.eval_steps = 500
-    config.eval.protocols = ("map",)
+    config.eval.protocols = ("modelnet",)
     config.eval.dev_protocols = ("map",)
     config.eval.select = "mAP"
     if model == "center3d":

@@ -16,11 +16,20 @@ from ml_collections import ConfigDict
 from hmgr_jax.training.config import recipe
 
 STEPS = 600
+SMALL = {
+    "dim": 128,
+    "head_dim": 64,
+    "cnn": "resnet10",
+    "cnn_width": 16,
+    "cloud_width": 16,
+    "mesh_width": 16,
+    "neighbours": 10,
+}
 
 
 def get_config(model: str = "center3d") -> ConfigDict:
     """The recipe of one system on generated solids."""
-    config = recipe("shapes3d", model)
+    config = recipe("shapes3d", model, **(SMALL if model == "center3d" else {}))
     config.data.source = "solids"
     config.data.image_size = 48
     config.data.points = 256
@@ -34,7 +43,7 @@ def get_config(model: str = "center3d") -> ConfigDict:
     config.train.warmup_steps = 30
     config.train.log_steps = 20
     config.train.eval_steps = 100
-    config.eval.protocols = ("map",)
+    config.eval.protocols = ("modelnet",)
     config.eval.dev_protocols = ("map",)
     config.eval.select = "mAP"
     return config

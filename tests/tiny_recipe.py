@@ -6,8 +6,21 @@ that edges do not fall together.
 
 from hmgr_jax.training.config import recipe
 
+SHAPES = {
+    "dim": 8,
+    "head_dim": 8,
+    "cnn": "resnet10",
+    "cnn_width": 4,
+    "cloud_width": 4,
+    "mesh_width": 4,
+    "neighbours": 4,
+    "views_test": 1,
+}
+
 
 def get_config(model="hmgr"):
+    if model == "center3d":
+        return _schedule(_solids())
     fields = {"dim": 16, "word_dim": 8, "region_dropout": 0.2, "word_dropout": 0.2}
     bags = {"image_hidden": (16,)}
     # The memory without the graphs: a tenth of the compilation.
@@ -25,6 +38,26 @@ def get_config(model="hmgr"):
     config.data.buckets = (32,)  # one compilation of the step
     config.data.worlds.train, config.data.worlds.dev, config.data.worlds.test = 40, 8, 12
     config.data.worlds.features = model == "gpldan"
+    config.eval.protocols = config.eval.dev_protocols = ("worlds", "family")
+    return _schedule(config)
+
+
+def _solids():
+    config = recipe("solids", "center3d", **SHAPES)
+    config.data.source = "solids"
+    config.data.image_size = config.data.objects.crop = 16
+    config.data.points = 32
+    config.data.faces = 320
+    config.data.objects.views = 1
+    config.data.solids.train, config.data.solids.dev, config.data.solids.test = 40, 12, 12
+    config.data.solids.views = 2
+    config.eval.protocols, config.eval.dev_protocols = ("modelnet",), ("map",)
+    config.eval.select = "mAP"
+    config.train.unclipped = ("centers",)
+    return config
+
+
+def _schedule(config):
     config.train.steps = 12
     config.train.batch_size = 8
     config.train.lr = 1e-3
@@ -32,7 +65,6 @@ def get_config(model="hmgr"):
     config.train.decay = "cosine"
     config.train.log_steps = 1
     config.train.eval_steps = 4
-    config.eval.protocols = config.eval.dev_protocols = ("worlds", "family")
     config.eval.batch_size = 16
     config.parallel.devices = 1
     return config

@@ -18,7 +18,7 @@ from hmgr_jax.data.open import open_data
 from hmgr_jax.data.split import Split
 from hmgr_jax.errors import UserError
 from hmgr_jax.metrics.protocols import Sides, get_protocol
-from hmgr_jax.training import by_labels, hosts, judged, plots, uncertainty
+from hmgr_jax.training import by_labels, hosts, judged, object_reports, plots, uncertainty
 from hmgr_jax.training import config as configs
 from hmgr_jax.training.checkpoint import Checkpoints
 from hmgr_jax.training.evaluate import Evaluator, recall_table
@@ -130,6 +130,7 @@ def finish(
     if hosts.first():
         plots.curves(workdir, step)
         plots.recalls(workdir, metrics, title)
+        object_reports.heat_map(workdir, metrics, experiment.model.modalities, title)
         write_json_atomic(workdir / FILE, found)  # last: whoever finds it finds everything else
     return found
 
@@ -153,6 +154,7 @@ def reports(
         by_labels.reporter(
             workdir, split, protocols, title=title, name=f"{by_labels.NAME}{suffix}"
         ),
+        object_reports.sheets(workdir, split, suffix),
     )
 
 
@@ -211,6 +213,8 @@ def show_files(results: Mapping[str, Any], workdir: Path) -> None:
         print(f"{what + ':':12s}{workdir / path}")
     if (workdir / f"{by_labels.NAME}.png").is_file():
         print(f"{'precision:':12s}{workdir / by_labels.NAME}.png")
+    for path in object_reports.files(workdir):
+        print(f"{'objects:':12s}{path}")
     show_uncertainty(workdir)
 
 

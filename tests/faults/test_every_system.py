@@ -6,16 +6,16 @@ Dropout is on, batches are read ahead, and a new system is tested as soon as it 
 import jax
 import numpy as np
 import pytest
-from contract_cases import CAPTIONED
 from faulty_run import assert_as_unbroken
 from tiny_run import KilledError, config, finished, kill_at_the_save_of, run
 
+from hmgr_jax.models import list_models
 from hmgr_jax.training.checkpoint import Checkpoints
 from hmgr_jax.training.experiment import build
 
 
 @pytest.mark.slow  # test_resume.py does the like for two systems
-@pytest.mark.parametrize("model", CAPTIONED)
+@pytest.mark.parametrize("model", list_models())
 def test_killed_at_step_8_and_resumed_from_step_4(tmp_path, monkeypatch, model):
     kill_at_the_save_of(monkeypatch, 8)
     with pytest.raises(KilledError):

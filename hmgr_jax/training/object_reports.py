@@ -1,0 +1,75 @@
+"""What is drawn of 3D objects: mAP of every modality by every other, and sheets of neighbours."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from hmgr_jax.data.split import Split
+from hmgr_jax.metrics.directions import direction
+from hmgr_jax.retrieval.object_sheet import draw_object_sheet
+from hmgr_jax.training import hosts
+from hmgr_jax.training.by_labels import More
+from hmgr_jax.training.evaluate import Scored
+from hmgr_jax.training.plots import save_png
+
+OF_OBJECTS = {"image", "cloud", "mesh"}
+HEAT_MAP, SHEETS = "map.png", "objects"
+QUERIES = 8
+"""Rows of a sheet, of as many classes as there are."""
+
+
+def heat_map(
+    folder: Path, metrics: Mapping[str, float], modalities: Sequence[str], title: str
+) -> Path | None:
+    """Draw mAP, queries down and galleries across, as `HEAT_MAP`; None where a pair has none."""
+    names = [[f"{direction(a, b)}/mAP" for b in modalities] for a in modalities]
+    if not all(name in metrics for row in names for name in row):
+        return None
+    values = np.array([[metrics[name] for name in row] for row in names])
+    figure = Figure(figsize=(1.6 + 0.95 * len(modalities),) * 2, layout="constrained")
+    axes = figure.add_subplot()
+    drawn = axes.imshow(values, cmap="Blues", vmin=0, vmax=100)
+    for i, j in itertools.product(range(len(modalities)), repeat=2):
+        color = "white" if values[i, j] > 60 else "black"
+        axes.text(j, i, f"{values[i, j]:.1f}", ha="center", va="center", color=color)
+    axes.set_xticks(range(len(modalities)), modalities)
+    axes.set_yticks(range(len(modalities)), modalities)
+    axes.set(xlabel="searched", ylabel="query", title=title)
+    axes.title.set_fontsize(10)
+    figure.colorbar(drawn, ax=axes, shrink=0.8, label="mAP, %")
+    return save_png(figure, folder / HEAT_MAP)
+
+
+def sheets(folder: Path, split: Split, suffix: str = "") -> More:
+    """``more`` of `Evaluator.metrics`: a sheet of neighbours a pair of modalities, no number.
+
+    ``objects-image2mesh.png`` and so on, of splits of 3D objects with labels, by the first process.
+    """
+
+    def more(scored: Scored) -> dict[str, float]:
+        asked, searched = scored.modalities
+        if set(split.sources) <= OF_OBJECTS and split.labels and hosts.first():
+            path = folder / f"{SHEETS}-{direction(asked, searched)}{suffix}.png"
+            draw_object_sheet(path, split, (asked, searched), scored.scores, _one_a_class(split))
+        return {}
+
+    return more
+
+
+def files(folder: Path) -> list[Path]:
+    """The pictures of a run's results that are there."""
+    found = [folder / HEAT_MAP, *sorted(folder.glob(f"{SHEETS}-*2*.png"))]
+    return [path for path in found if path.is_file()]
+
+
+def _one_a_class(split: Split) -> list[int]:
+    """The first object of each class, `QUERIES` of them spread over the classes."""
+    kinds = next(iter(split.labels.values())).argmax(axis=1)
+    _, first = np.unique(kinds, return_index=True)
+    places = np.linspace(0, len(first) - 1, min(QUERIES, len(first))).round().astype(int)
+    return first[places].tolist()

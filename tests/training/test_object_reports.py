@@ -1,0 +1,38 @@
+"""What a run on 3D objects draws: the heat map of all nine pairs, sheets of neighbours."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_run import finished, results
+
+from hmgr_jax.training import object_reports
+
+MODALITIES = ("image", "cloud", "mesh")
+
+
+def test_a_run_on_solids_ends_with_nine_values_and_their_pictures():
+    workdir = finished("center3d")
+    metrics = results(workdir)["metrics"]
+    for query in MODALITIES:
+        for gallery in MODALITIES:
+            assert 0 < metrics[f"{query}2{gallery}/mAP"] <= 100
+    others = [f"{a}2{b}/mAP" for a in MODALITIES for b in MODALITIES if a != b]
+    assert metrics["mAP"] == pytest.approx(np.mean([metrics[name] for name in others]))
+    names = [path.name for path in object_reports.files(workdir)]
+    assert names == [
+        "map.png",
+        "objects-cloud2mesh.png",
+        "objects-image2cloud.png",
+        "objects-image2mesh.png",
+    ]
+    for path in object_reports.files(workdir):
+        with Image.open(path) as picture:
+            assert min(picture.size) > 200
+
+
+def test_no_map_of_results_that_lack_a_pair(tmp_path):
+    found = {"image2cloud/mAP": 50.0, "cloud2image/mAP": 40.0}
+    assert object_reports.heat_map(tmp_path, found, ("image", "cloud"), "title") is None
+    assert not (tmp_path / "map.png").exists()
+    found |= {"image2image/mAP": 70.0, "cloud2cloud/mAP": 60.0}
+    assert object_reports.heat_map(tmp_path, found, ("image", "cloud"), "title").is_file()
