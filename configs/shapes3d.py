@@ -5,7 +5,7 @@
 
 Twelve classes of turned, cut, stacked and pierced solids, stretched, bent and turned about the
 vertical, with proportions that overlap between classes. Views are 48 by 48 pixels, clouds 256
-points, meshes up to 320 faces. A solid takes some 30 ms of a core to be made, once a run; with the
+points, meshes up to 320 faces. A solid takes 16 ms of a core to be made, once a run; with the
 second command it is kept for other runs.
 
 Hardware: a laptop.

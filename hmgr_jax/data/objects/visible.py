@@ -1,8 +1,8 @@
 """Which face is seen in every pixel: by a small rasteriser, or by rays (the extra ``shapes``).
 
 Both see the same. The rasteriser needs nothing but numpy and takes about a millisecond for the few
-faces of a generated solid in 64 by 64 pixels; rays are three times as fast on the meshes of tens of
-thousands of faces that people have.
+faces of a generated solid in 64 by 64 pixels; rays are several times as fast on the meshes of tens
+of thousands of faces that people have.
 """
 
 from __future__ import annotations
