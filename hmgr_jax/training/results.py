@@ -213,8 +213,8 @@ def show_files(results: Mapping[str, Any], workdir: Path) -> None:
         print(f"{what + ':':12s}{workdir / path}")
     if (workdir / f"{by_labels.NAME}.png").is_file():
         print(f"{'precision:':12s}{workdir / by_labels.NAME}.png")
-    for path in object_reports.files(workdir):
-        print(f"{'objects:':12s}{path}")
+    for picture in object_reports.files(workdir):
+        print(f"{'objects:':12s}{picture}")
     show_uncertainty(workdir)
 
 
