@@ -32,7 +32,6 @@ class EdgeConv(nn.Module):
 
     features: int
     neighbours: int = 20
-    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
@@ -45,7 +44,7 @@ class EdgeConv(nn.Module):
         size = x.shape[-1]
         kernel = self.param("kernel", as_torch, (2 * size, self.features), jnp.float32)
         both = jnp.concatenate([kernel[:size], kernel[size:] - kernel[:size]], axis=1)
-        flat = einsum("nc,cd->nd", x.reshape(-1, size), both, dtype=self.dtype)
+        flat = einsum("nc,cd->nd", x.reshape(-1, size), both)
         other, own = jnp.split(flat.reshape(*x.shape[:2], -1), 2, axis=-1)
         index = nearest(x, self.neighbours) if index is None else index
         return NeighbourMax(SLOPE, name="edges")(other, own, index, rows)
@@ -68,7 +67,8 @@ class DGCNN(nn.Module):
         x, found = points, []
         for number, times in enumerate(WIDTHS, start=1):
             size = times * self.width
-            x = EdgeConv(size, self.neighbours, self.dtype, name=f"conv{number}")(x, rows)
+            # In float32: rounding to 8 bits would pick other neighbours in the next layer.
+            x = EdgeConv(size, self.neighbours, name=f"conv{number}")(x, rows)
             found.append(x)
         x = jnp.concatenate(found, axis=-1)
         conv = NormedLinear(16 * self.width, slope=SLOPE, dtype=self.dtype, name="conv5")
