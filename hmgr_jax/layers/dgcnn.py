@@ -13,8 +13,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from hmgr_jax.layers.batch_norm import Rows
-from hmgr_jax.layers.edges import NeighbourMax, largest, nearest
+from hmgr_jax.layers.edges import NeighbourMax, nearest
 from hmgr_jax.layers.linear import einsum
+from hmgr_jax.layers.masking import largest
 from hmgr_jax.layers.normed import NormedLinear, as_torch
 from hmgr_jax.shapes import Array, Float, Int
 

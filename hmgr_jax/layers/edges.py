@@ -38,16 +38,6 @@ def _scattered(x: Float[Array, "b N C"], at: Int[Array, "b n"], more: Array) -> 
     return jax.vmap(lambda own, index, y: own.at[index].add(y, mode="clip"))(x, at, more)
 
 
-def largest(x: Float[Array, "b N C"]) -> Float[Array, "b C"]:
-    """The maximum over nodes, whose gradient goes to the first of them that has it.
-
-    The gradient of ``jnp.max`` compares all values with the maximum, and is lost wherever the
-    compiler computes either anew and rounds otherwise.
-    """
-    at = jnp.argmax(jax.lax.stop_gradient(x), axis=1)
-    return jnp.take_along_axis(x, at[:, None, :], axis=1)[:, 0]
-
-
 class NeighbourMax(nn.Module):
     """``max_j ReLU(BN(other_j + own_i))`` over the neighbours j of i."""
 

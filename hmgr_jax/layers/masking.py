@@ -37,7 +37,17 @@ def masked_mean(x: Float[Array, "B N D"], mask: Bool[Array, "B N"]) -> Float[Arr
     return total / jnp.maximum(count, 1.0)[:, None]
 
 
+def largest(x: Float[Array, "B N D"]) -> Float[Array, "B D"]:
+    """The maximum over nodes, whose gradient goes to the first of them that has it.
+
+    The gradient of ``jnp.max`` compares all values with the maximum, and is lost wherever the
+    compiler computes either anew and rounds otherwise.
+    """
+    at = jnp.argmax(jax.lax.stop_gradient(x), axis=1)
+    return jnp.take_along_axis(x, at[:, None, :], axis=1)[:, 0]
+
+
 def masked_max(x: Float[Array, "B N D"], mask: Bool[Array, "B N"]) -> Float[Array, "B D"]:
     """Maximum over the valid nodes; 0 where a row has none."""
-    top = jnp.max(jnp.where(mask[:, :, None], x, -jnp.inf), axis=1)
+    top = largest(jnp.where(mask[:, :, None], x, -jnp.inf))
     return jnp.where(jnp.any(mask, axis=1)[:, None], top, 0.0)

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from hmgr_jax.layers.batch_norm import Rows
-from hmgr_jax.layers.edges import largest
+from hmgr_jax.layers.masking import largest
 from hmgr_jax.layers.normed import NormedLinear, NormedLinears
 from hmgr_jax.shapes import Array, Float
 

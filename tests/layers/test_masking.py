@@ -61,3 +61,10 @@ def test_gradient_of_a_masked_softmax_is_finite():
     gradient = jax.grad(lambda x: masked_softmax(x, MASK)[:, 0].sum())(X[:, :, 0])
     assert np.isfinite(gradient).all()
     assert not np.asarray(gradient)[1:].any()
+
+
+def test_the_gradient_of_a_maximum_goes_to_the_first_that_has_it():
+    x = jnp.asarray([[[1.0, 5.0], [3.0, 5.0], [3.0, 9.0]]])
+    mask = jnp.asarray([[True, True, False]])
+    slope = jax.grad(lambda x: jnp.sum(masked_max(x, mask) * jnp.asarray([[1.0, 2.0]])))(x)
+    np.testing.assert_array_equal(slope, [[[0, 2], [1, 0], [0, 0]]])
