@@ -29,6 +29,13 @@ shape_checks.install()
 SHARED_DATA = Path(os.environ.get("HMGR_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _programs_are_let_go():
+    """Compiled programs of thousands of tests would fill the memory; the disk keeps them."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of small real data sets; tests that need it skip where it is absent."""

@@ -33,7 +33,8 @@ ITEMS = np.arange(BATCH)
 
 @pytest.fixture(scope="module", params=CASES)
 def system(request):
-    return small(request.param)
+    yield small(request.param)
+    jax.clear_caches()
 
 
 def every_score(system, codes):
