@@ -88,7 +88,7 @@ def test_flags(fails, command, sentence):
         ("train.weight_decay=0.1", "train.weight_decay is 0.1, but train.optimizer adam has none"),
         ("train.max_bad_steps=0", "train.max_bad_steps must be at least 1"),
         ("seed=-1", "seed must be at least 0, it is -1"),
-        ("train.decay=linear", "train.decay is one of step, cosine, none, not 'linear'."),
+        ("train.decay=linear", "train.decay is one of step, steps, cosine, none, not 'linear'."),
         ("train.optimizer=lamb", "train.optimizer is one of adam, adamw, adamp, sgd, not 'lamb'."),
         ("dtype=float16", "dtype is one of float32, bfloat16, not 'float16'."),
         ("parallel.mapper=vmap", "parallel.mapper is one of shard_map, pmap, not 'vmap'."),
@@ -227,7 +227,7 @@ def test_a_folder_that_is_not_named(fails, tmp_path, recipe, test):
 def test_a_missing_source_split_and_vectors(fails, tmp_path):
     root = scan_folder(tmp_path / "data")
     for value, part in {
-        "data.source=hdf5": "tfds, pictures, cub, features, worlds, clips, not 'hdf5'.",
+        "data.source=hdf5": "tfds, pictures, cub, features, modelnet, worlds, clips, solids, not 'hdf5'.",
         "data.splits.test=testall": "lacks testall_ims.npy",
         "data.vectors=/none.txt": "the vectors /none.txt cannot be read",
         "data.vocabulary=/none.json": "/none.json",
