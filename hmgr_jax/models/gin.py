@@ -285,7 +285,7 @@ class GIN(Model):
         if self.metric == "cosine":
             return einsum("ad,bd->ab", a[1], b[1])
         own = variables.params["metric"]
-        return einsum("ad,bd->ab", a[1] * own["weight"][None, :], b[1]) + own["bias"]
+        return einsum("ad,bd->ab", a[1] * own["weight"][None, :], b[1]) + _still(own["bias"])
 
     def coarse(self, variables: Variables, modality: str, codes: Codes) -> Float[Array, "n E"]:
         """Vectors whose product is the score: texts weighted, and a feature more for b."""
@@ -361,7 +361,16 @@ class GIN(Model):
             return jnp.sum(both, axis=1), matching, count > 0
         own = variables.params["metric"]
         both = dropout(both, self.pair_dropout, keys, "pairs")
-        return einsum("bd,d->b", both, own["weight"]) + own["bias"], matching, count > 0
+        scores = einsum("bd,d->b", both, own["weight"]) + _still(own["bias"])
+        return scores, matching, count > 0
+
+
+def _still(bias: Float[Array, ""]) -> Float[Array, ""]:
+    """The bias of the metric, which the loss does not depend on: it asks for differences.
+
+    Its gradient would be rounding alone, which Adam makes steps of.
+    """
+    return jax.lax.stop_gradient(bias)
 
 
 def _squares(params: Tree) -> Float[Array, ""]:

@@ -291,3 +291,19 @@ def test_bad_hyper_parameters(options, part):
 def test_bags_have_no_order_for_sckr():
     with pytest.raises(UserError, match="read words in order"):
         made("sckr", features=VECTORS)
+
+
+@pytest.mark.parametrize("pair_mode", ["all_pairs", "sampled"])
+def test_the_bias_of_the_metric_rests(pair_mode):
+    """The loss asks for differences of scores: whatever moved the bias would be rounding."""
+    model = made(pair_mode=pair_mode)
+    variables = model.init(jax.random.key(0))
+
+    def loss(metric):
+        own = dataclasses.replace(variables, params=variables.params | {"metric": metric})
+        codes = codes_of(model, own, train=True)
+        return model.loss(own, codes, ROW, step=jnp.int32(0), keys=KEYS, axis=LocalAxis())[0]
+
+    metric = variables.params["metric"]
+    assert jax.grad(loss)(metric)["bias"] == 0
+    np.testing.assert_allclose(loss(metric | {"bias": jnp.float32(3)}), loss(metric), rtol=1e-4)
