@@ -13,7 +13,15 @@ from hmgr_jax.data.pipeline import batches
 from hmgr_jax.errors import UserError
 from hmgr_jax.retrieval import score_store
 from hmgr_jax.retrieval.retriever import Retriever
-from hmgr_jax.training import by_labels, hosts, loop, recipe_file, results, uncertainty
+from hmgr_jax.training import (
+    by_labels,
+    hosts,
+    loop,
+    object_reports,
+    recipe_file,
+    results,
+    uncertainty,
+)
 from hmgr_jax.training import config as configs
 from hmgr_jax.training.ensemble import mean_of_runs
 from hmgr_jax.training.experiment import Experiment, build
@@ -74,7 +82,8 @@ def load(
 def evaluate(retriever: Retriever, split: str) -> int:
     """Evaluate the dev-best step of a run: ``evaluation-SPLIT.json`` and a table.
 
-    Systems with uncertainties also get ``uncertainty-SPLIT.png``, ``.csv`` and ``.html``.
+    Systems with uncertainties also get ``uncertainty-SPLIT.png``, ``.csv`` and ``.html``, those of
+    3D objects ``map-SPLIT.png`` and sheets of neighbours.
     """
     config, workdir = retriever.config, retriever.workdir
     names = results.protocols(config, split)
@@ -91,7 +100,8 @@ def evaluate(retriever: Retriever, split: str) -> int:
     )
     title = f"{config.model.name} on {config.name}, {split}"
     own, evaluator = data.splits[split], retriever.evaluator
-    more = results.reports(evaluator, workdir, own, names, title, f"-{split}")
+    suffix = f"-{split}"
+    more = results.reports(evaluator, workdir, own, names, title, suffix)
     metrics = retriever.evaluate(own, names, store=store, tell=True, more=more)
     if config.eval.get("train_gallery") and split == "test":
         train = retriever.open(("train",)).splits["train"]
@@ -109,7 +119,9 @@ def evaluate(retriever: Retriever, split: str) -> int:
     )
     code = _finish(found, config, workdir / f"evaluation-{split}.json", [store])
     if hosts.first():
-        results.show_uncertainty(workdir, f"{uncertainty.NAME}-{split}")
+        object_reports.heat_map(workdir, metrics, retriever.model.modalities, title, suffix)
+        object_reports.show(workdir, suffix)
+        results.show_uncertainty(workdir, f"{uncertainty.NAME}{suffix}")
     return code
 
 

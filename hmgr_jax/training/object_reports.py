@@ -18,15 +18,22 @@ from hmgr_jax.training.evaluate import Scored
 from hmgr_jax.training.plots import save_png
 
 OF_OBJECTS = {"image", "cloud", "mesh"}
-HEAT_MAP, SHEETS = "map.png", "objects"
+HEAT_MAP, SHEETS = "map", "objects"
 QUERIES = 8
 """Rows of a sheet, of as many classes as there are."""
 
 
 def heat_map(
-    folder: Path, metrics: Mapping[str, float], modalities: Sequence[str], title: str
+    folder: Path,
+    metrics: Mapping[str, float],
+    modalities: Sequence[str],
+    title: str,
+    suffix: str = "",
 ) -> Path | None:
-    """Draw mAP, queries down and galleries across, as `HEAT_MAP`; None where a pair has none."""
+    """Draw mAP, queries down and galleries across, as ``map.png``; None where a pair has none.
+
+    ``suffix`` follows the name, as it does those of `sheets`.
+    """
     names = [[f"{direction(a, b)}/mAP" for b in modalities] for a in modalities]
     if not all(name in metrics for row in names for name in row):
         return None
@@ -42,7 +49,7 @@ def heat_map(
     axes.set(xlabel="searched", ylabel="query", title=title)
     axes.title.set_fontsize(10)
     figure.colorbar(drawn, ax=axes, shrink=0.8, label="mAP, %")
-    return save_png(figure, folder / HEAT_MAP)
+    return save_png(figure, folder / f"{HEAT_MAP}{suffix}.png")
 
 
 def sheets(folder: Path, split: Split, suffix: str = "") -> More:
@@ -61,10 +68,18 @@ def sheets(folder: Path, split: Split, suffix: str = "") -> More:
     return more
 
 
-def files(folder: Path) -> list[Path]:
-    """The pictures of a run's results that are there."""
-    found = [folder / HEAT_MAP, *sorted(folder.glob(f"{SHEETS}-*2*.png"))]
-    return [path for path in found if path.is_file()]
+def files(folder: Path, suffix: str = "") -> list[Path]:
+    """The pictures of an evaluation that are there."""
+    drawn = folder / f"{HEAT_MAP}{suffix}.png"
+    beside = sorted(folder.glob(f"{SHEETS}-*2*{suffix}.png"))
+    own = [p for p in beside if p.stem[len(SHEETS) + 1 :].removesuffix(suffix).isalnum()]
+    return [path for path in (drawn, *own) if path.is_file()]
+
+
+def show(folder: Path, suffix: str = "") -> None:
+    """Print where these pictures lie."""
+    for path in files(folder, suffix):
+        print(f"{'objects:':12s}{path}")
 
 
 def _one_a_class(split: Split) -> list[int]:

@@ -213,8 +213,7 @@ def show_files(results: Mapping[str, Any], workdir: Path) -> None:
         print(f"{what + ':':12s}{workdir / path}")
     if (workdir / f"{by_labels.NAME}.png").is_file():
         print(f"{'precision:':12s}{workdir / by_labels.NAME}.png")
-    for picture in object_reports.files(workdir):
-        print(f"{'objects:':12s}{picture}")
+    object_reports.show(workdir)
     show_uncertainty(workdir)
 
 

@@ -1,10 +1,13 @@
 """What a run on 3D objects draws: the heat map of all nine pairs, sheets of neighbours."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
 from tiny_run import finished, results
 
+from hmgr_jax.main import main
 from hmgr_jax.training import object_reports
 
 MODALITIES = ("image", "cloud", "mesh")
@@ -28,6 +31,23 @@ def test_a_run_on_solids_ends_with_nine_values_and_their_pictures():
     for path in object_reports.files(workdir):
         with Image.open(path) as picture:
             assert min(picture.size) > 200
+
+
+def test_an_evaluation_draws_its_own(tmp_path, capsys):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished("center3d"), workdir)
+    before = {path: path.read_bytes() for path in object_reports.files(workdir)}
+    assert (
+        main(["main", f"--workdir={workdir}", "--mode=evaluate", "--config.eval.batch_size=16"])
+        == 0
+    )
+    drawn = object_reports.files(workdir, "-test")
+    assert [path.name for path in drawn] == [
+        f"{path.stem}-test.png" for path in object_reports.files(workdir)
+    ]
+    printed = capsys.readouterr().out.replace("\n", "")
+    assert all(str(path) in printed for path in drawn)
+    assert before == {path: path.read_bytes() for path in object_reports.files(workdir)}
 
 
 def test_no_map_of_results_that_lack_a_pair(tmp_path):
