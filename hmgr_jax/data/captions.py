@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import scipy.sparse
 
 from hmgr_jax.data.split import Items
 from hmgr_jax.data.vocabulary import MARKS, PAD, Vocabulary
@@ -81,19 +82,18 @@ class CaptionSource:
         for name, flat in (self._arcs or {}).items():
             found[name] = np.where(inside, flat[where], np.int32(0))
         if self._words:
-            found["features"] = bags_of(found["tokens"], self._words)
+            found["features"] = bags_of(found["tokens"], self._words).toarray()
         return found
 
 
-def bags_of(tokens: np.ndarray, words: int) -> np.ndarray:
+def bags_of(tokens: np.ndarray, words: int) -> scipy.sparse.csr_array:
     """How often each of ``words`` words stands in padded tokens int [k, L]: float32 [k, words].
 
     Padding and the marks of beginning, end and unknown words count for nothing.
     """
-    counts = np.zeros((len(tokens), words), np.float32)
     row, place = np.nonzero(tokens >= len(MARKS))
-    np.add.at(counts, (row, tokens[row, place]), 1.0)
-    return counts
+    ones = np.ones(len(row), np.float32)
+    return scipy.sparse.csr_array((ones, (row, tokens[row, place])), shape=(len(tokens), words))
 
 
 def _flat_arcs(arcs: Sequence[Arcs], lengths: np.ndarray) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse
 
-from hmgr_jax.data.captions import CaptionSource, read_lines
+from hmgr_jax.data.captions import CaptionSource, bags_of, read_lines
 from hmgr_jax.data.vocabulary import MARKS, Vocabulary
 from hmgr_jax.data.worlds.lexicon import WORDS
 from hmgr_jax.errors import UserError
@@ -26,18 +26,10 @@ CHUNK = 20000
 def caption_words(source: CaptionSource, size: int) -> scipy.sparse.csr_array:
     """How often every word stands in every caption: float32 [captions, size], marks left out."""
     parts = [
-        _counted(source.gather(np.arange(first, min(first + CHUNK, len(source)))), size)
+        bags_of(source.gather(np.arange(first, min(first + CHUNK, len(source))))["tokens"], size)
         for first in range(0, len(source), CHUNK)
     ]
     return scipy.sparse.csr_array(scipy.sparse.vstack(parts))
-
-
-def _counted(items: dict[str, np.ndarray], size: int) -> scipy.sparse.csr_array:
-    tokens = items["tokens"]
-    row, place = np.nonzero(tokens >= len(MARKS))
-    pairs = (row, tokens[row, place])
-    ones = np.ones(len(row), np.float32)
-    return scipy.sparse.csr_array((ones, pairs), shape=(len(tokens), size))
 
 
 def together(

@@ -17,6 +17,7 @@ from flax import struct
 
 from hmgr_jax.errors import UserError
 from hmgr_jax.layers.dropout import Keys
+from hmgr_jax.layers.linear import einsum
 from hmgr_jax.models.corpus import Corpus
 from hmgr_jax.shapes import Array, Float, Int, Tree
 
@@ -309,8 +310,11 @@ class Model:
     def score(
         self, variables: Variables, a: tuple[str, Codes], b: tuple[str, Codes]
     ) -> Float[Array, "A B"]:
-        """Scores of all pairs of inference codes, higher is better: only what needs the pair."""
-        raise NotImplementedError
+        """Scores of all pairs of inference codes, higher is better: only what needs the pair.
+
+        By default their inner products.
+        """
+        return einsum("ad,bd->ab", a[1], b[1])
 
     def uncertainty(self, codes: Codes) -> Float[Array, " n"] | None:
         """How uncertain each of the items with these inference codes is, larger is less certain.
@@ -341,8 +345,8 @@ class Model:
         return cls.explain is not Model.explain
 
     def coarse(self, variables: Variables, modality: str, codes: Codes) -> Float[Array, "n E"]:
-        """Vectors for inner-product search."""
-        raise NotImplementedError
+        """Vectors for inner-product search; by default the codes themselves."""
+        return jnp.asarray(codes)
 
     @property
     def needs_train(self) -> bool:

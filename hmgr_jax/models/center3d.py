@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,6 @@ from hmgr_jax.errors import UserError
 from hmgr_jax.layers import resnet
 from hmgr_jax.layers.batch_norm import STATS, Rows
 from hmgr_jax.layers.dropout import Keys
-from hmgr_jax.layers.linear import einsum
 from hmgr_jax.layers.masking import l2n
 from hmgr_jax.losses import cross_modal_center as losses
 from hmgr_jax.models import center3d_towers as towers
@@ -57,6 +56,8 @@ AT_LEAST = dict.fromkeys(_COUNTS, 1) | dict.fromkeys(("w_ce", "w_center", "w_mse
 @dataclass(frozen=True)
 class Center3D(Model):
     """Hyper-parameters of cross-modal center loss; sizes of 0 come from the data."""
+
+    coarse_exact: ClassVar[bool] = True
 
     modalities: tuple[str, ...] = MODALITIES  # type: ignore[assignment]
     """Two of these, or all three."""
@@ -218,23 +219,6 @@ class Center3D(Model):
         own = {"params": variables.params[modality], STATS: variables.stats[modality]}
         vectors, changed = towers.tower(self, modality).apply(own, given, rows, mutable=[STATS])
         return vectors, {**variables.stats, modality: changed[STATS]}
-
-    # --- a pair -------------------------------------------------------------------------------
-
-    @property
-    def coarse_exact(self) -> bool:
-        """Always: scores are cosines."""
-        return True
-
-    def score(
-        self, variables: Variables, a: tuple[str, Codes], b: tuple[str, Codes]
-    ) -> Float[Array, "A B"]:
-        """Cosines, between modalities or within one."""
-        return einsum("ad,bd->ab", a[1], b[1])
-
-    def coarse(self, variables: Variables, modality: str, codes: Codes) -> Float[Array, "n E"]:
-        """The codes themselves."""
-        return jnp.asarray(codes)
 
     # --- loss ---------------------------------------------------------------------------------
 

@@ -283,14 +283,14 @@ class GIN(Model):
     ) -> Float[Array, "A B"]:
         """All pairs' w · (text ⊙ picture) + b, the weights multiplied into one side."""
         if self.metric == "cosine":
-            return einsum("ad,bd->ab", a[1], b[1])
+            return super().score(variables, a, b)
         own = variables.params["metric"]
         return einsum("ad,bd->ab", a[1] * own["weight"][None, :], b[1]) + _still(own["bias"])
 
     def coarse(self, variables: Variables, modality: str, codes: Codes) -> Float[Array, "n E"]:
         """Vectors whose product is the score: texts weighted, and a feature more for b."""
         if self.metric == "cosine":
-            return jnp.asarray(codes)
+            return super().coarse(variables, modality, codes)
         own, x = variables.params["metric"], jnp.asarray(codes)
         last = jnp.ones((len(x), 1), jnp.float32)
         if modality == "image":

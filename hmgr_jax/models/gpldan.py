@@ -22,7 +22,7 @@ import numpy as np
 from hmgr_jax.errors import UserError
 from hmgr_jax.layers import diversified as parts_of
 from hmgr_jax.layers.dropout import Keys, uniform_numbers
-from hmgr_jax.layers.linear import Linear, einsum
+from hmgr_jax.layers.linear import Linear
 from hmgr_jax.layers.masking import l2n
 from hmgr_jax.layers.neighbours import Neighbourhood
 from hmgr_jax.layers.standard import measured, standardised, unmeasured
@@ -267,17 +267,7 @@ class GPLDAN(Model):
             codes["restored"] = self._own(modality)["decoder"].apply(own, fused)
         return codes
 
-    # --- a pair -------------------------------------------------------------------------------
-
-    def score(
-        self, variables: Variables, a: tuple[str, Codes], b: tuple[str, Codes]
-    ) -> Float[Array, "A B"]:
-        """Inner products: cosines, or marginal similarities."""
-        return einsum("ad,bd->ab", a[1], b[1])
-
-    def coarse(self, variables: Variables, modality: str, codes: Codes) -> Float[Array, "n E"]:
-        """The codes themselves: their inner product is the score."""
-        return jnp.asarray(codes)
+    # --- after training -----------------------------------------------------------------------
 
     @property
     def needs_train(self) -> bool:

@@ -25,7 +25,6 @@ from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.layers.frames import SAMPLINGS, read_frames
 from hmgr_jax.layers.graph import AFFINITIES, GraphReasoning, full_support, window_support
 from hmgr_jax.layers.grouped_memory import GroupedMemory
-from hmgr_jax.layers.linear import einsum
 from hmgr_jax.layers.memory import (
     WRITE_ADDRESSES,
     WRITE_RULES,
@@ -253,16 +252,6 @@ class HMGR(Model):
             hopped, _, _ = self._memory(variables).read(self._slots(variables), x, modality)
             x = jnp.where(variables.memory.active, hopped, x)
         return x, variables.stats
-
-    def score(
-        self, variables: Variables, a: tuple[str, Codes], b: tuple[str, Codes]
-    ) -> Float[Array, "A B"]:
-        """Inner products."""
-        return einsum("ad,bd->ab", a[1], b[1])
-
-    def coarse(self, variables: Variables, modality: str, codes: Codes) -> Float[Array, "n D"]:
-        """The codes themselves: their inner product is the score."""
-        return jnp.asarray(codes)
 
     # --- memory -------------------------------------------------------------------------------
 

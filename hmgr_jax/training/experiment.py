@@ -192,8 +192,8 @@ def build(config: ConfigDict, vocabulary: Vocabulary | None = None) -> Experimen
     _demand_known_classes(experiment.model, data)
     if experiment.model.needs_labels and not train.labels:
         raise UserError(
-            f"{config.model.name} matches by labels, but the training data has none: give a "
-            "feature set with labels (data.features.labels), or set model.match to group."
+            f"{config.model.name} learns from labels here, but the training data has none: give "
+            "data that has them (data.features.labels), or set model.match to group."
         )
     check_parts(config, experiment.model.parts())
     return experiment
