@@ -32,12 +32,14 @@ def heat_map(
 ) -> Path | None:
     """Draw mAP, queries down and galleries across, as ``map.png``; None where a pair has none.
 
-    ``suffix`` follows the name, as it does those of `sheets`.
+    Of several protocols the first is drawn. ``suffix`` follows the name, as it does those of
+    `sheets`.
     """
-    names = [[f"{direction(a, b)}/mAP" for b in modalities] for a in modalities]
-    if not all(name in metrics for row in names for name in row):
+    path = folder / f"{HEAT_MAP}{suffix}.png"
+    values = np.array([[_map(metrics, direction(a, b)) for b in modalities] for a in modalities])
+    if np.isnan(values).any():
+        path.unlink(missing_ok=True)  # one of another evaluation would be taken for this one's
         return None
-    values = np.array([[metrics[name] for name in row] for row in names])
     figure = Figure(figsize=(1.6 + 0.95 * len(modalities),) * 2, layout="constrained")
     axes = figure.add_subplot()
     drawn = axes.imshow(values, cmap="Blues", vmin=0, vmax=100)
@@ -49,7 +51,14 @@ def heat_map(
     axes.set(xlabel="searched", ylabel="query", title=title)
     axes.title.set_fontsize(10)
     figure.colorbar(drawn, ax=axes, shrink=0.8, label="mAP, %")
-    return save_png(figure, folder / f"{HEAT_MAP}{suffix}.png")
+    return save_png(figure, path)
+
+
+def _map(metrics: Mapping[str, float], pair: str) -> float:
+    """MAP by the first protocol that reports it, whose name may stand before; else NaN."""
+    wanted = f"{pair}/mAP"
+    found = (v for name, v in metrics.items() if name == wanted or name.endswith(f"/{wanted}"))
+    return next(found, float("nan"))
 
 
 def sheets(folder: Path, split: Split, suffix: str = "") -> More:

@@ -56,3 +56,7 @@ def test_no_map_of_results_that_lack_a_pair(tmp_path):
     assert not (tmp_path / "map.png").exists()
     found |= {"image2image/mAP": 70.0, "cloud2cloud/mAP": 60.0}
     assert object_reports.heat_map(tmp_path, found, ("image", "cloud"), "title").is_file()
+    assert object_reports.heat_map(tmp_path, {}, ("image", "cloud"), "title") is None
+    assert not (tmp_path / "map.png").exists(), "one of other results would be taken for these"
+    others = {f"modelnet_others/{name}": value for name, value in found.items()}
+    assert object_reports.heat_map(tmp_path, others, ("image", "cloud"), "title").is_file()
