@@ -16,14 +16,17 @@ from hmgr_jax.retrieval.index_engine import FLAT, HNSW, IVF, NOBODY
 from hmgr_jax.shapes import Float, Int
 
 FILE = "vectors.faiss"
-LINKS = 32
+LINKS = 16
 """HNSW: neighbours of a node (M)."""
-CONSTRUCTION = 80
+CONSTRUCTION = 64
 """HNSW: candidates looked at for them (efConstruction)."""
 EFFORT = {HNSW: 64, IVF: 16}
 """Where `tuned` begins: candidates of a search in HNSW (efSearch), cells that IVF looks into."""
-TRAINED_ON = 64
-"""IVF: vectors a cell that its centre is learnt from."""
+MOST_CANDIDATES = 4096
+"""HNSW: who needs more is faster with flat."""
+TRAINED_ON, ROUNDS = 39, 10
+"""IVF: vectors a cell that its centre is learnt from, the fewest that FAISS takes without a
+warning, and rounds of k-means: more take minutes at a million and find no more."""
 ROUND = 2**24
 """Numbers of the vectors that are scored anew at once."""
 
@@ -136,7 +139,7 @@ class FaissEngine:
 
     def most_effort(self) -> int:
         """From here on more changes nothing."""
-        return self._index.nlist if self.kind == IVF else len(self)
+        return self._index.nlist if self.kind == IVF else min(len(self), MOST_CANDIDATES)
 
     def _parameters(self, k: int, thorough: bool) -> Any:
         faiss, options = self._faiss, {}
@@ -155,9 +158,9 @@ class FaissEngine:
 def _trained_cells(faiss: Any, vectors: Float[np.ndarray, "n E"]) -> Any:
     """An IVF index without vectors, of about 4 √n cells with centres of unit length."""
     count, dim = vectors.shape
-    cells = max(1, min(int(4 * count**0.5), count // 39 or 1))
+    cells = max(1, min(int(4 * count**0.5), count // TRAINED_ON))
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, cells, faiss.METRIC_INNER_PRODUCT)
-    index.cp.seed = 0
+    index.cp.seed, index.cp.niter = 0, ROUNDS
     chosen = np.random.default_rng(0).permutation(count)[: TRAINED_ON * cells]
     index.train(np.ascontiguousarray(vectors[np.sort(chosen)]))
     return index
