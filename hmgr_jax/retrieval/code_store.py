@@ -6,61 +6,73 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from hmgr_jax.data.npy_rows import NpyRows
 from hmgr_jax.shapes import Int
-from hmgr_jax.training.named_leaves import by_name
 from hmgr_jax.training.workdir import write_json_atomic
 
-FOLDER, NAMES = "codes", "codes.json"
+FOLDER, FORM = "codes", "form.json"
 Codes = Any
-"""A pytree of dicts with arrays [n, ...]."""
+"""A tree of dicts and tuples with arrays [n, ...]."""
 
 
 class CodeStore:
-    """Rows of every array of the codes, read on demand."""
+    """Rows of every array of the codes, in memory or read on demand."""
 
-    def __init__(self, leaves: dict[str, Any]) -> None:
-        self._leaves = leaves
+    def __init__(self, form: Any, leaves: list[Any]) -> None:
+        self._form, self._leaves = form, leaves
 
     @classmethod
     def of(cls, codes: Codes) -> CodeStore:
-        """Codes that are in memory."""
-        return cls({name: np.asarray(leaf) for name, leaf in by_name(codes).items()})
+        """Codes that are in memory.
+
+        Raises:
+            TypeError: other containers than dicts and tuples, which JSON would not bring back.
+        """
+        leaves: list[Any] = []
+        return cls(_form_of(codes, leaves), leaves)
 
     @classmethod
     def read(cls, folder: Path) -> CodeStore:
-        """What `write` left in ``folder``; raises UserError for files that cannot be read."""
-        names = json.loads((folder / FOLDER / NAMES).read_text("utf-8"))
-        return cls({name: NpyRows(folder / FOLDER / file) for name, file in names.items()})
+        """What `write` left in ``folder``; raises UserError for arrays that cannot be read."""
+        found = json.loads((folder / FOLDER / FORM).read_text("utf-8"))
+        return cls(
+            found["form"], [NpyRows(folder / FOLDER / f"{n}.npy") for n in range(found["leaves"])]
+        )
 
     def write(self, folder: Path) -> None:
-        """A ``.npy`` an array, and their names."""
+        """A ``.npy`` an array, and how they make a tree."""
         (folder / FOLDER).mkdir()
-        files = {name: f"{number}.npy" for number, name in enumerate(self._leaves)}
-        for name, file in files.items():
-            np.save(folder / FOLDER / file, self._leaves[name])
-        write_json_atomic(folder / FOLDER / NAMES, files)
+        for number, leaf in enumerate(self._leaves):
+            np.save(folder / FOLDER / f"{number}.npy", leaf)
+        form = {"form": self._form, "leaves": len(self._leaves)}
+        write_json_atomic(folder / FOLDER / FORM, form)
 
     def gather(self, numbers: Int[np.ndarray, "..."]) -> Codes:
         """Codes of these items, leaves [..., *shape of one item's]."""
-        found: dict[str, Any] = {}
-        for name, rows in self._leaves.items():
-            flat = numbers.reshape(-1)
-            some = rows.gather(flat) if isinstance(rows, NpyRows) else rows[flat]
-            *above, last = name.split("/")
-            place = found
-            for word in above:
-                place = place.setdefault(word, {})
-            place[last] = some.reshape(*numbers.shape, *some.shape[1:])
-        return found.get("", found)
+        flat = numbers.reshape(-1)
+        some = [
+            rows.gather(flat) if isinstance(rows, NpyRows) else rows[flat] for rows in self._leaves
+        ]
+        return _filled(self._form, [x.reshape(*numbers.shape, *x.shape[1:]) for x in some])
 
 
-def demand_dicts(codes: Codes) -> None:
-    """Refuse codes that their names would not bring back; no system has such codes."""
-    again = CodeStore.of(codes).gather(np.zeros(1, np.int64))
-    found, form = (str(jax.tree.structure(tree)) for tree in (again, codes))
-    if found != form:
-        raise TypeError(f"codes must be dicts of arrays, found {form}")
+def _form_of(tree: Any, leaves: list[Any]) -> Any:
+    """The tree with a number in place of each array, which is appended to ``leaves``."""
+    if type(tree) is dict:
+        return {"dict": {name: _form_of(value, leaves) for name, value in tree.items()}}
+    if type(tree) is tuple:
+        return {"tuple": [_form_of(value, leaves) for value in tree]}
+    if not hasattr(tree, "shape"):
+        raise TypeError(f"codes are dicts and tuples of arrays, found {type(tree).__name__}")
+    leaves.append(np.asarray(tree))
+    return len(leaves) - 1
+
+
+def _filled(form: Any, leaves: list[np.ndarray]) -> Codes:
+    if isinstance(form, int):
+        return leaves[form]
+    if "dict" in form:
+        return {name: _filled(value, leaves) for name, value in form["dict"].items()}
+    return tuple(_filled(value, leaves) for value in form["tuple"])

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.retrieval.code_store import CodeStore, demand_dicts
+from hmgr_jax.retrieval.code_store import CodeStore
 from hmgr_jax.retrieval.gallery import Gallery
 from hmgr_jax.retrieval.index import Index, Item
 from hmgr_jax.retrieval.rerank import score_candidates
@@ -88,7 +88,6 @@ class Searcher:
         }
         store = None
         if not model.coarse_exact:
-            demand_dicts(codes)
             store, about["candidates"] = CodeStore.of(codes), candidates
         index = Index.build(
             vectors,
