@@ -119,6 +119,6 @@ def test_states_are_those_of_transformers(params, tmp_path):
         expected = theirs(
             torch.tensor(np.asarray(IDS, np.int64)), torch.tensor(np.asarray(mask, np.int64))
         ).last_hidden_state.numpy()
-    ours = Bert(SIZES).apply({"params": bert.read_bert(folder, params)}, IDS, mask)
+    ours = jax.jit(Bert(SIZES).apply)({"params": bert.read_bert(folder, params)}, IDS, mask)
     found, expected = np.asarray(ours)[np.asarray(mask)], expected[np.asarray(mask)]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
