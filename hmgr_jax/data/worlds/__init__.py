@@ -13,9 +13,9 @@ import numpy as np
 
 from hmgr_jax.data.augment import Augmentation
 from hmgr_jax.data.captions import CaptionSource
+from hmgr_jax.data.pieces import Pieces
 from hmgr_jax.data.pixels import PixelSource
 from hmgr_jax.data.split import DataSet, Source, Split
-from hmgr_jax.data.tokens import tokenize
 from hmgr_jax.data.vocabulary import Vocabulary
 from hmgr_jax.data.worlds.captions import PER_SCENE
 from hmgr_jax.data.worlds.drawings import SceneDrawings
@@ -75,8 +75,9 @@ def open_worlds(
                 f"{SIBLINGS}: give a positive multiple of {SIBLINGS}."
             )
     # The words of the grammar, not of the captions drawn: a model knows those of any seed and size.
-    vocabulary = Vocabulary.build(grammar(), threshold=1)
-    if known is not None and known.words != vocabulary.words:
+    own = Vocabulary.build(grammar(), threshold=1)
+    vocabulary = known or own
+    if not isinstance(vocabulary, Pieces) and vocabulary != own:
         raise UserError(
             "the model was trained on generated worlds with other words than these: evaluate it "
             "with the version of hmgr_jax that trained it, or train anew."
@@ -105,7 +106,7 @@ def _make_split(
     captions = [c.text for family in families for five in family.captions for c in five]
     image = np.repeat(np.arange(size, dtype=np.int32), PER_SCENE)
     names = [f"{name}/{number:06d}" for number in range(size)]
-    tokens = [tokenize(caption) for caption in captions]
+    tokens = [vocabulary.tokenize(caption) for caption in captions]
     images: Source
     if augmentation:
         images = PixelSource(SceneDrawings(scenes, augmentation.resize), augmentation)
