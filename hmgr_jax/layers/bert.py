@@ -1,0 +1,156 @@
+"""BERT (Devlin et al., NAACL 2019) as Hugging Face's ``BertModel`` has it, without its pooler.
+
+`Embeddings` make vectors of ids, `Encoder` reads vectors, wherever they are from, and `Bert` is one
+after the other. Names are near the released ones, which have a place each
+(`hmgr_jax.interop.bert`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from hmgr_jax.layers.dropout import Keys, dropout
+from hmgr_jax.layers.linear import Linear, einsum
+from hmgr_jax.layers.masking import masked_softmax
+from hmgr_jax.shapes import Array, Bool, Float, Int
+
+START = nn.initializers.truncated_normal(0.02)
+"""How BERT's tables and weights begin; biases begin at 0."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of a BERT; but for the vocabulary, the defaults are those of BERT-base."""
+
+    vocabulary: int
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+    intermediate: int = 3072
+    positions: int = 512
+    segments: int = 2
+    dropout: float = 0.1
+    """Of embeddings, attention weights and updates, in training."""
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"{self.heads} heads do not divide a width of {self.width}")
+
+
+def layer_norm(name: str) -> nn.LayerNorm:
+    """BERT's norm: ε 1e-12."""
+    return nn.LayerNorm(epsilon=1e-12, use_fast_variance=False, dtype=jnp.float32, name=name)
+
+
+class Embeddings(nn.Module):
+    """The sum of a word's, a position's and a segment's vector, normed."""
+
+    sizes: Sizes
+
+    @nn.compact
+    def __call__(
+        self,
+        ids: Int[Array, "B L"],
+        positions: Int[Array, "B L"] | None = None,
+        segments: Int[Array, "B L"] | None = None,
+        keys: Keys | None = None,
+    ) -> Float[Array, "B L H"]:
+        """Vectors of ids; positions count from 0 and segments are 0 where they are not given.
+
+        Raises:
+            ValueError: more places than positions, where these are not given.
+        """
+        s, (batch, length) = self.sizes, ids.shape
+        if positions is None:
+            if length > s.positions:
+                raise ValueError(f"{length} places, but BERT knows {s.positions} positions")
+            positions = jnp.broadcast_to(jnp.arange(length)[None, :], (batch, length))
+        segments = jnp.zeros_like(ids) if segments is None else segments
+        x = (
+            self._table("words", s.vocabulary)[ids]
+            + self._table("positions", s.positions)[positions]
+            + self._table("segments", s.segments)[segments]
+        )
+        return dropout(layer_norm("norm")(x), s.dropout, keys, "embeddings")
+
+    def _table(self, name: str, rows: int) -> Array:
+        return self.param(name, START, (rows, self.sizes.width), jnp.float32)
+
+
+class Encoder(nn.Module):
+    """Layers of self-attention and a map with one hidden layer, a norm after each."""
+
+    sizes: Sizes
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B L H"], mask: Bool[Array, "B L"], keys: Keys | None = None
+    ) -> Float[Array, "B L H"]:
+        """States of the last layer, 0 at padding, which no state depends on.
+
+        Args:
+            x: embeddings, finite everywhere.
+            mask: which places are no padding.
+            keys: of dropout; None at evaluation.
+        """
+        for number in range(self.sizes.layers):
+            name = f"layer{number}"
+            own = keys.named(name) if keys is not None else None
+            x = Layer(self.sizes, self.dtype, name=name)(x, mask, own)
+        return jnp.where(mask[:, :, None], x, 0.0)
+
+
+class Layer(nn.Module):
+    """``x = norm(x + attention(x))``, then ``norm(x + out(gelu(hidden(x))))``, of exact GELU."""
+
+    sizes: Sizes
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B L H"], mask: Bool[Array, "B L"], keys: Keys | None
+    ) -> Float[Array, "B L H"]:
+        """Apply the layer."""
+        s = self.sizes
+        update = self._linear(s.width, "attention_out")(self._attend(x, mask, keys))
+        update = dropout(update, s.dropout, keys, "attention_out")
+        x = layer_norm("attention_norm")(x + update)
+        hidden = jax.nn.gelu(self._linear(s.intermediate, "hidden")(x), approximate=False)
+        update = dropout(self._linear(s.width, "out")(hidden), s.dropout, keys, "out")
+        return layer_norm("norm")(x + update)
+
+    def _attend(self, x: Array, mask: Array, keys: Keys | None) -> Array:
+        s, (batch, length, _) = self.sizes, x.shape
+        split = (batch, length, s.heads, s.width // s.heads)
+        query, key, value = (
+            self._linear(s.width, name)(x).reshape(split) for name in ("query", "key", "value")
+        )
+        logits = einsum("bqhd,bkhd->bhqk", query, key, dtype=self.dtype) / split[-1] ** 0.5
+        weights = masked_softmax(logits, jnp.broadcast_to(mask[:, None, None, :], logits.shape))
+        weights = dropout(weights, s.dropout, keys, "weights")
+        seen = einsum("bhqk,bkhd->bqhd", weights, value, dtype=self.dtype)
+        return seen.reshape(batch, length, s.width)
+
+    def _linear(self, features: int, name: str) -> Linear:
+        return Linear(features, dtype=self.dtype, kernel_init=START, name=name)
+
+
+class Bert(nn.Module):
+    """Ids to states."""
+
+    sizes: Sizes
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, ids: Int[Array, "B L"], mask: Bool[Array, "B L"], keys: Keys | None = None
+    ) -> Float[Array, "B L H"]:
+        """States of all words, 0 at padding; one segment, positions from 0."""
+        x = Embeddings(self.sizes, name="embeddings")(ids, keys=keys)
+        return Encoder(self.sizes, self.dtype, name="encoder")(x, mask, keys)
