@@ -35,12 +35,14 @@ TO_THE_END = 10**9
 BAGS = ("gin", "sckr")
 MATCHING = ("imram", "scan", "racg", "racg_strict", "resg")
 CLASSES = 64  # 8 shapes in 8 colours
+BERT = {"bert_layers": 2, "bert_width": 128, "bert_heads": 4, "bert_intermediate": 256}
 GIN = {
     "image_hidden": (256,),
     "filters": (8, 8),  # of one filter, one bad start is the end
     "l2": 0.0,
 }
 OF_MODEL: dict[str, dict[str, Any]] = {
+    "dxr": {**BERT, "region_embedding": "mlp", "region_hidden": 256},
     "gin": GIN,
     "sckr": GIN,
     "racg": {"object_classes": CLASSES, "text_distance": 4},
@@ -68,10 +70,7 @@ HMGR = {
 
 def get_config(model: str = "hmgr") -> ConfigDict:
     """The recipe of one system on generated worlds."""
-    fields: dict[str, Any] = {
-        "dim": 128,
-        "word_dim": 64,
-    }
+    fields: dict[str, Any] = {"dim": 128} if model == "dxr" else {"dim": 128, "word_dim": 64}
     if model == "gpldan":
         return _feature_set()
     if model not in BAGS:
@@ -93,6 +92,10 @@ def get_config(model: str = "hmgr") -> ConfigDict:
     config.train.eval_steps = 200
     config.eval.protocols = ("worlds", "family")
     config.eval.dev_protocols = ("worlds", "family")
+    if model == "dxr":
+        config.train.optimizer = "adamw"
+        config.train.weight_decay = 1e-4
+        config.train.lr = 1e-3
     if model == "pcme":
         config.train.optimizer = "adamp"
         config.train.unclipped = ("match",)

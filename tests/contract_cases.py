@@ -41,6 +41,11 @@ SMALL = {
     "gate_dim": 8,
     "views": 3,
     "image_hidden": (16,),
+    "bert_layers": 2,
+    "bert_width": 16,
+    "bert_heads": 2,
+    "bert_intermediate": 16,
+    "bert_positions": 64,
     "width": 16,
     "layers": 2,
     "intermediate": 24,
@@ -54,6 +59,7 @@ DROPOUT = 0.2
 # {case: (registered system, its hyper-parameters)}: all as they are, and those of another modality.
 CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in list_models()}
 VIDEO = {"visual": "video", "frames": 5, "frame_sampling": "random", "frame_window": 2}
+CASES["hmgr-bert"] = ("hmgr", {"text": "bert"})
 CASES["hmgr-video"] = ("hmgr", VIDEO | {"frame_positions": True, "frame_times": True})
 # Uniformity of some of the samples, drawn in both ways; the CNN with batch norm over all devices.
 UNIFORM = {"uniform_lambda": 1.0, "uniform_rows": 24}
@@ -99,7 +105,7 @@ STEPS, EPOCH = 20, 5
 LEARNING_RATE = 0.005
 """Small: attention over attention makes rounding errors grow tenfold a step at four times this."""
 LEARNING_RATES = {"resg": 0.0025, "pcme-pixels": 0.002, "gin": 0.1, "sckr": 0.1, "gin-labels": 0.1}
-LEARNING_RATES |= {"center3d": 0.001, "center3d-moving": 0.002}
+LEARNING_RATES |= {"center3d": 0.001, "center3d-moving": 0.002, "dxr": 0.05}
 """Rounding errors grow with the step: ReSG's three losses add up to gradients twice as large, and a
 dozen norms by the batch pass rounding errors of one row on to all others. GIN's loss is a mean over
 all pairs and not a sum."""

@@ -6,21 +6,22 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 
 from hmgr_jax.layers.dropout import Keys, dropout
 from hmgr_jax.layers.linear import Linear, einsum
-from hmgr_jax.layers.masking import l2n, masked_max, masked_mean, masked_softmax
-from hmgr_jax.layers.recurrent import GRU
+from hmgr_jax.layers.masking import l2n, length_mask, masked_max, masked_mean, masked_softmax
+from hmgr_jax.layers.recurrent import GRU, BiGRU
 from hmgr_jax.shapes import Array, Bool, Float
 
-POOLS = ("attention", "mean", "max", "gru")
+POOLS = ("attention", "mean", "max", "gru", "gpo")
 
 
 class GlobalPool(nn.Module):
-    """Attention guided by the mean node (default), or mean, maximum, or a GRU's last state (VSRN).
+    """Attention guided by the mean node (default), mean, maximum, a GRU's last state, or `GPO`.
 
     ``attention``: e_i = w·(tanh(x_i W_1) ⊙ tanh(mean(x) W_2)), a softmax over valid nodes, dropout
-    on both tanh branches (CVSE, SGRAF).
+    on both tanh branches (CVSE, SGRAF). ``gru`` is VSRN's.
     """
 
     kind: str = "attention"
@@ -44,6 +45,8 @@ class GlobalPool(nn.Module):
             )
             last = jnp.max(jnp.where(mask, jnp.arange(mask.shape[1])[None, :], 0), axis=1)
             return l2n(jnp.take_along_axis(states, last[:, None, None], axis=1)[:, 0])
+        if self.kind == "gpo":
+            return l2n(GPO(dtype=self.dtype, name="gpo")(x, mask))
         raise ValueError(f"pool is one of {', '.join(POOLS)}, not {self.kind!r}")
 
     def _attend(self, x: Array, mask: Array, keys: Keys | None) -> Array:
@@ -53,3 +56,36 @@ class GlobalPool(nn.Module):
         guide = dropout(guide, self.dropout, keys, f"{self.name}/guide")
         logits = Linear(1, name="weight")(local * guide[:, None, :])[..., 0]
         return einsum("bn,bnd->bd", masked_softmax(logits, mask), x)
+
+
+class GPO(nn.Module):
+    """VSE∞'s pool (Chen et al., CVPR 2021): in every feature a weighted mean of its ranked values.
+
+    The weights are those of ranks, and depend on nothing else but how many nodes there are: from
+    the maximum alone to the mean, whatever training prefers.
+    """
+
+    features: int = 32
+    sharpness: float = 10.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B N D"], mask: Bool[Array, "B N"]) -> Float[Array, "B D"]:
+        """Pool the valid nodes."""
+        size = x.shape[1]
+        shape = (len(x), size, self.features)
+        lengths = jnp.sum(mask, axis=1)
+        waves = jnp.broadcast_to(_waves(size, self.features)[None], shape)
+        states = BiGRU(self.features, dtype=self.dtype, name="gru")(waves, lengths)
+        logits = self.sharpness * Linear(1, use_bias=False, name="weight")(states)[..., 0]
+        ranked = -jnp.sort(jnp.where(mask[:, :, None], -x, jnp.inf), axis=1)
+        valid = length_mask(lengths, size)
+        ranked = jnp.where(valid[:, :, None], ranked, 0.0)
+        return einsum("bn,bnd->bd", masked_softmax(logits, valid), ranked)
+
+
+def _waves(count: int, features: int) -> np.ndarray:
+    """Sines and cosines of ranks 0 to ``count`` - 1, as transformers tell places: [count, F]."""
+    rates = 10000.0 ** (-np.arange(0, features, 2) / features)
+    angles = np.arange(count)[:, None] * rates[None, :]
+    return np.stack([np.sin(angles), np.cos(angles)], axis=2).reshape(count, features).astype("f4")

@@ -35,7 +35,6 @@ from hmgr_jax.layers.memory import (
 )
 from hmgr_jax.layers.pooling import POOLS, GlobalPool
 from hmgr_jax.layers.regions import EMBEDDINGS, SCALES, RegionEmbedding, read_regions
-from hmgr_jax.layers.words import WordEncoder
 from hmgr_jax.losses.triplet import triplet_of_vectors
 from hmgr_jax.models.base import (
     Axis,
@@ -43,7 +42,6 @@ from hmgr_jax.models.base import (
     Feature,
     Items,
     LocalAxis,
-    Model,
     Parts,
     Plan,
     Terms,
@@ -53,6 +51,7 @@ from hmgr_jax.models.base import (
     regions_and_tokens,
 )
 from hmgr_jax.models.ranges import check_ranges
+from hmgr_jax.models.text_side import TEXTS, ReadsWords, word_states
 from hmgr_jax.shapes import Array, Float, Int, Tree
 
 MEMORIES = (
@@ -72,6 +71,7 @@ VISUALS = {"image": "regions", "video": "frames"}
 
 CHOICES = {
     "visual": tuple(VISUALS),
+    "text": TEXTS,
     "frame_sampling": SAMPLINGS,
     "memory": MEMORIES,
     "write_rule": WRITE_RULES,
@@ -103,12 +103,13 @@ REBUILD_BATCH = 128
 
 
 @dataclass(frozen=True)
-class HMGR(Model):
+class HMGR(ReadsWords):
     """Hyper-parameters of HMGR; sizes of 0 come from the data, warm-ups of -1 from the schedule."""
 
     coarse_exact: ClassVar[bool] = True
 
     visual: str = "image"  # or "video": the clips' frames are their regions
+    text: str = "gru"  # or "bert"
     dim: int = 1024
     word_dim: int = 300
     vocabulary_size: int = 0
@@ -159,6 +160,7 @@ class HMGR(Model):
 
     def __post_init__(self) -> None:
         check_ranges(self, choices=CHOICES, at_least=AT_LEAST, shares=("write_rate",))
+        self.check_bert()
         if self.visual == "video" and self.boxes:
             raise UserError("model.boxes is for images, and model.visual is video: leave it off.")
 
@@ -194,11 +196,7 @@ class HMGR(Model):
 
     def parts(self) -> Parts:
         """Encoders, the word vectors and graphs within them, and the access to the memory."""
-        parts: dict[str, tuple[str, ...]] = {
-            self.visual: (self.visual,),
-            "text": ("text",),
-            "words": ("text/words/vectors",),
-        }
+        parts = {self.visual: (self.visual,), **self.text_parts()}
         switches = zip(self.modalities, (self.visual_graph, self.text_graph), strict=True)
         graphs = [tower for tower, on in switches if on]
         if graphs and self.graph_layers:
@@ -417,16 +415,7 @@ class TextTower(nn.Module):
     def __call__(self, items: Items, keys: Keys | None) -> Float[Array, "B D"]:
         """Encode, reason, pool."""
         m, dtype = self.model, jnp.dtype(self.model.dtype)
-        words = WordEncoder(
-            m.vocabulary_size,
-            m.word_dim,
-            m.dim,
-            m.word_dropout,
-            m.vector_dropout,
-            dtype,
-            name="words",
-        )
-        x, mask = words(items["tokens"], items["lengths"], keys)
+        x, mask = word_states(m, items, keys)
         if m.text_graph:
             support = _support(mask, m.text_window)
             for layer in range(m.graph_layers):

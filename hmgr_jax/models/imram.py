@@ -25,7 +25,6 @@ from hmgr_jax.layers.matching_blocks import in_blocks, regions_to_words, words_t
 from hmgr_jax.layers.matching_pairs import attend_in_pairs, score_in_pairs
 from hmgr_jax.layers.matching_units import UNITS, Unit
 from hmgr_jax.layers.regions import SCALES, RegionEmbedding, read_regions
-from hmgr_jax.layers.words import WordEncoder
 from hmgr_jax.losses.triplet import negatives
 from hmgr_jax.losses.warmed import warmed_ranking
 from hmgr_jax.models.base import (
@@ -35,7 +34,6 @@ from hmgr_jax.models.base import (
     Explanation,
     Feature,
     Items,
-    Model,
     Parts,
     Plan,
     Terms,
@@ -44,12 +42,14 @@ from hmgr_jax.models.base import (
     regions_and_tokens,
 )
 from hmgr_jax.models.ranges import check_ranges
+from hmgr_jax.models.text_side import TEXTS, ReadsWords, word_states
 from hmgr_jax.shapes import Array, Bool, Float, Int, Tree
 
 VARIANTS = {"full": ("t2i", "i2t"), "text": ("t2i",), "image": ("i2t",)}
 """Directions of a variant: queries to contexts."""
 CHOICES = {
     "variant": tuple(VARIANTS),
+    "text": TEXTS,
     "unit": UNITS,
     "raw_norm": RAW_NORMS,
     "region_scale": SCALES,
@@ -59,12 +59,13 @@ AT_LEAST = {"dim": 1, "word_dim": 1, "steps": 1, "score_step": 0, "sharpness": 0
 
 
 @dataclass(frozen=True)
-class IMRAM(Model):
+class IMRAM(ReadsWords):
     """Hyper-parameters of IMRAM; sizes of 0 come from the data."""
 
     modalities: ClassVar[tuple[str, ...]] = ("image", "text")
 
     variant: str = "full"
+    text: str = "gru"  # or "bert"
     steps: int = 3
     dim: int = 1024
     word_dim: int = 300
@@ -95,6 +96,7 @@ class IMRAM(Model):
 
     def __post_init__(self) -> None:
         check_ranges(self, choices=CHOICES, at_least=AT_LEAST)
+        self.check_bert()
         if self.score_step > self.steps:
             raise UserError(
                 f"model.score_step is {self.score_step}, but there are {self.steps} matching steps:"
@@ -119,11 +121,7 @@ class IMRAM(Model):
 
     def parts(self) -> Parts:
         """Encoders, the word vectors within the text encoder, and the units where there are any."""
-        parts: dict[str, tuple[str, ...]] = {
-            "image": ("image",),
-            "text": ("text",),
-            "words": ("text/words/vectors",),
-        }
+        parts = {"image": ("image",), **self.text_parts()}
         return parts | ({"units": ("units",)} if self._directions_with_parameters() else {})
 
     def _directions_with_parameters(self) -> tuple[str, ...]:
@@ -297,15 +295,5 @@ class WordTower(nn.Module):
         self, items: Items, keys: Keys | None
     ) -> tuple[Float[Array, "B L D"], Bool[Array, "B L"]]:
         """Encode every word in its caption."""
-        m, dtype = self.model, jnp.dtype(self.model.dtype)
-        words = WordEncoder(
-            m.vocabulary_size,
-            m.word_dim,
-            m.dim,
-            m.word_dropout,
-            m.vector_dropout,
-            dtype,
-            name="words",
-        )
-        x, mask = words(items["tokens"], items["lengths"], keys)
+        x, mask = word_states(self.model, items, keys)
         return l2n(x), mask

@@ -37,9 +37,9 @@ from hmgr_jax.models.base import (
     Terms,
     Variables,
     example,
-    regions_and_tokens,
 )
 from hmgr_jax.models.pcme_towers import Gaussian, tower
+from hmgr_jax.models.picture_side import picture_inputs, picture_parts, picture_sizes
 from hmgr_jax.models.ranges import check_ranges
 from hmgr_jax.shapes import Array, Float, Int, Tree
 
@@ -150,34 +150,24 @@ class PCME(Model):
 
     def fit_to(self, plan: Plan) -> PCME:
         """Sizes from the data: pixels where it has them, else regions."""
-        found = plan.features["image"]
         warmup = plan.steps_per_epoch if self.sum_warmup_steps < 0 else self.sum_warmup_steps
         words = self.vocabulary_size or plan.vocabulary_size
-        fitted = replace(self, vocabulary_size=words, sum_warmup_steps=warmup)
-        if "pixels" in found:
-            return replace(fitted, picture_size=self.picture_size or found["pixels"][0])
-        regions, size = found["regions"]
-        return replace(fitted, regions=self.regions or regions, region_dim=self.region_dim or size)
+        sizes = picture_sizes(self, plan.features["image"])
+        return replace(self, vocabulary_size=words, sum_warmup_steps=warmup, **sizes)
 
     def inputs(self) -> Mapping[str, Mapping[str, Feature]]:
         """Pixels or regions, and tokens."""
-        found = regions_and_tokens(self.regions, self.region_dim)
-        if self.picture_size:
-            side = self.picture_size
-            found["image"] = {"pixels": Feature((side, side, 3), "float32")}
-        return found
+        return picture_inputs(self)
 
     def parts(self) -> Parts:
         """Encoders, word vectors, scale and shift; the CNN and its stages where there is one."""
-        parts: dict[str, tuple[str, ...]] = {
+        return {
             "image": ("image",),
             "text": ("text",),
             "words": ("text/words/vectors",),
             "match": ("match",),  # nothing of the triplet loss, so that recipes fit both
+            **picture_parts(self),
         }
-        if self.picture_size:
-            parts |= {"cnn": ("image/cnn",), **resnet.parts_within("image/cnn")}
-        return parts
 
     def init(self, key: Array, tables: Tree = None) -> Variables:
         """Fresh parameters; running statistics where there is a CNN."""

@@ -12,10 +12,9 @@ from hmgr_jax.layers.dropout import Keys, dropout
 from hmgr_jax.layers.masking import length_mask, masked_mean
 from hmgr_jax.layers.probabilistic import MeanHead, SigmaHead, plain_linear
 from hmgr_jax.layers.recurrent import SentenceGRU
-from hmgr_jax.layers.regions import read_regions
-from hmgr_jax.layers.resnet import ResNet
 from hmgr_jax.layers.words import WordVectors, forget_words, remove_words
 from hmgr_jax.models.base import Items
+from hmgr_jax.models.picture_side import read_cells
 from hmgr_jax.shapes import Array, Bool, Float
 
 
@@ -56,13 +55,7 @@ class PictureTower(nn.Module):
         """Encode; with ``rows`` the ResNet normalises by the batch."""
         m = self.model
         dtype = jnp.dtype(m.dtype)
-        if m.picture_size:
-            cnn = ResNet(m.cnn, m.cnn_width, m.cnn_small_stem, dtype, name="cnn")
-            map_ = cnn(items["pixels"].astype(jnp.float32), rows if m.cnn_batch_stats else None)
-            x = map_.reshape(len(map_), -1, map_.shape[-1])
-            mask = jnp.ones(x.shape[:2], bool)
-        else:
-            x, mask = read_regions(items, m.region_scale, m.region_dropout, m.feature_dropout, keys)
+        x, mask = read_cells(m, items, keys, rows)
         mean, size = masked_mean(x, mask), x.shape[-1]
         whole = plain_linear(m.dim, size, dtype, "fc")(mean)
         of_sigma = plain_linear(m.dim, size, dtype, "fc_sigma")(mean) if m.img_probemb else None

@@ -8,13 +8,14 @@ from layer_cases import as64, linear, mask_of, normal, random_params, softmax, u
 
 from hmgr_jax.layers.dropout import Keys, dropout
 from hmgr_jax.layers.pooling import POOLS, GlobalPool
-from hmgr_jax.layers.recurrent import GRU
+from hmgr_jax.layers.recurrent import GRU, BiGRU
 
 N, D = 4, 3
 LENGTHS = (4, 2, 1)
 MASK = mask_of(LENGTHS, N)
 X = normal(3, N, D)
 KEYS = Keys.at(jnp.int32(0), jnp.int32(0), jnp.arange(3))
+LEARNT = ("attention", "gru", "gpo")
 
 
 def pooled(kind, params, x):
@@ -26,15 +27,29 @@ def pooled(kind, params, x):
     if kind == "gru":
         states = GRU(D).apply({"params": params["gru"]}, jnp.asarray(x[None], jnp.float32))
         return np.asarray(states)[0, -1]
+    if kind == "gpo":
+        return np.sum(rank_weights(params["gpo"], len(x))[:, None] * -np.sort(-x, axis=0), axis=0)
     p = as64(params)
     local, guide = np.tanh(linear(p["local"], x)), np.tanh(linear(p["guide"], x.mean(0)))
     return softmax(linear(p["weight"], local * guide)[:, 0]) @ x
 
 
+def rank_weights(params, count):
+    """VSE∞'s weights of the largest to the smallest of so many values."""
+    place, pair = np.arange(count)[:, None], np.arange(16)[None, :]
+    waves = np.zeros((1, count, 32))
+    waves[0, :, 0::2] = np.sin(place / 10000 ** (pair / 16))
+    waves[0, :, 1::2] = np.cos(place / 10000 ** (pair / 16))
+    states = BiGRU(32).apply(
+        {"params": params["gru"]}, jnp.asarray(waves, jnp.float32), jnp.asarray([count])
+    )
+    return softmax(10 * np.asarray(states)[0] @ np.asarray(params["weight"]["kernel"])[:, 0])
+
+
 @pytest.fixture(scope="module", params=POOLS)
 def pool(request):
     module = GlobalPool(request.param)
-    params = random_params(module, X, MASK, None) if request.param in ("attention", "gru") else {}
+    params = random_params(module, X, MASK, None) if request.param in LEARNT else {}
     return request.param, module, params
 
 

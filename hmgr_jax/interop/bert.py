@@ -1,0 +1,140 @@
+"""Weights and sizes of a BERT from a local folder as Hugging Face keeps it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hmgr_jax.errors import UserError
+from hmgr_jax.interop.layouts import linear
+from hmgr_jax.interop.names import Names, same, to_params
+from hmgr_jax.interop.state_dict import read
+from hmgr_jax.layers.bert import Sizes
+from hmgr_jax.shapes import Tree
+
+CONFIG = "config.json"
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+"""Files of weights; the first that is there is read."""
+PREFIX = "bert."
+"""What names of a BERT with a head begin with; those of the head do not."""
+_ELSEWHERE = ("pooler.", "embeddings.position_ids")  # no part of the encoder
+_KEYS = {
+    "vocabulary": "vocab_size",
+    "width": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "intermediate": "intermediate_size",
+    "positions": "max_position_embeddings",
+    "segments": "type_vocab_size",
+    "dropout": "hidden_dropout_prob",
+}
+_FIXED = {
+    "model_type": "bert",
+    "hidden_act": "gelu",
+    "position_embedding_type": "absolute",
+    "layer_norm_eps": 1e-12,
+}
+
+
+def is_folder(place: str | Path) -> bool:
+    """Whether ``place`` is a folder with a ``config.json``, and not that of a run of ours."""
+    return Path(place, CONFIG).is_file() and not Path(place, "checkpoints").is_dir()
+
+
+def read_sizes(folder: str | Path) -> Sizes:
+    """The sizes in a folder's ``config.json``.
+
+    Raises:
+        UserError: there is none, it is no JSON object, or it is of another network than a BERT.
+    """
+    path = Path(folder, CONFIG)
+    mend = "give a folder of a BERT as transformers saves it."
+    try:
+        config = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): {mend}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}): {mend}") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path} holds a {type(config).__name__} and no object: {mend}")
+    for key, value in _FIXED.items():
+        if config.get(key, value) != value:
+            raise UserError(f"{path} has {key} {config[key]!r} where {value!r} is known: {mend}")
+    try:
+        found = {name: config[key] for name, key in _KEYS.items() if key in config}
+        sizes = Sizes(**found)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path} gives no sizes of a BERT ({error}): {mend}") from None
+    whole = [k for n, k in _KEYS.items() if n != "dropout" and not _positive(getattr(sizes, n))]
+    if whole:
+        raise UserError(f"{path} has {whole[0]} {config[whole[0]]!r}, no positive integer: {mend}")
+    return sizes
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def names(layers: int) -> Names:
+    """Hugging Face's names of the parameters of `hmgr_jax.layers.bert.Bert`."""
+    tables = {"words": "word", "positions": "position", "segments": "token_type"}
+    found = [
+        same(f"embeddings.{official}_embeddings.weight", f"embeddings/{ours}")
+        for ours, official in tables.items()
+    ]
+    found += _norm("embeddings", "embeddings/norm")
+    for number in range(layers):
+        official, ours = f"encoder.layer.{number}", f"encoder/layer{number}"
+        for name in ("query", "key", "value"):
+            found += linear(f"{official}.attention.self.{name}", f"{ours}/{name}")
+        found += linear(f"{official}.attention.output.dense", f"{ours}/attention_out")
+        found += _norm(f"{official}.attention.output", f"{ours}/attention_norm")
+        found += linear(f"{official}.intermediate.dense", f"{ours}/hidden")
+        found += linear(f"{official}.output.dense", f"{ours}/out")
+        found += _norm(f"{official}.output", f"{ours}/norm")
+    return found
+
+
+def _norm(official: str, path: str) -> Names:
+    of = f"{official}.LayerNorm"
+    return (same(f"{of}.weight", f"{path}/scale"), same(f"{of}.bias", f"{path}/bias"))
+
+
+def encoder_weights(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The encoder's arrays by the names of ``BertModel``, of any BERT, with a head or without.
+
+    Old files have ``gamma`` and ``beta`` for what norms call ``weight`` and ``bias``.
+    """
+    if any(name.startswith(PREFIX) for name in state):
+        state = {n.removeprefix(PREFIX): x for n, x in state.items() if n.startswith(PREFIX)}
+    new = {".gamma": ".weight", ".beta": ".bias"}
+    found = {}
+    for name, x in state.items():
+        if not name.startswith(_ELSEWHERE):
+            stem, dot, last = name.rpartition(".")
+            found[stem + new.get(dot + last, dot + last)] = x
+    return found
+
+
+def read_bert(folder: str | Path, params: Tree) -> Tree:
+    """Parameters of a `Bert` from a folder with ``config.json`` and ``model.safetensors``.
+
+    Args:
+        folder: as transformers saves a BERT, with a head or without.
+        params: which parameters there are, their shapes and types.
+
+    Raises:
+        UserError: files are missing or damaged, or hold another network than ``params``.
+    """
+    sizes = read_sizes(folder)
+    path = next((p for name in WEIGHTS if (p := Path(folder, name)).is_file()), None)
+    if path is None:
+        raise UserError(f"{folder} lacks {WEIGHTS[0]}: give a folder of a BERT with its weights.")
+    try:
+        return to_params(names(sizes.layers), encoder_weights(read(path)), params)
+    except UserError as error:
+        raise UserError(f"{path} does not fit model.bert_*: {error}") from None
