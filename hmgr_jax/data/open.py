@@ -22,17 +22,21 @@ from hmgr_jax.data.objects.augment import Shaping
 from hmgr_jax.data.picture_sets import Settings
 from hmgr_jax.data.scan import open_scan
 from hmgr_jax.data.solids.open import Solids, open_solids
+from hmgr_jax.data.questions import Bank
 from hmgr_jax.data.split import DataSet
 from hmgr_jax.data.tokens import tokenize
 from hmgr_jax.data.vectors import learn_vectors, read_vectors
 from hmgr_jax.data.vocabulary import Vocabulary
 from hmgr_jax.data.worlds import open_worlds
 from hmgr_jax.data.worlds.clips import open_clips
+from hmgr_jax.data.worlds.facts import BANKS
+from hmgr_jax.data.worlds.questions import Worlds, open_questions
+from hmgr_jax.data.worlds.questions import open_bank as open_worlds_bank
 from hmgr_jax.errors import UserError
 
 SOURCES = (
     *("scan", "array_record", "tfds", "pictures", "cub", "features", "modelnet"),
-    *("worlds", "clips", "solids"),
+    *("worlds", "clips", "solids", "questions"),
 )
 PICTURES = ("pictures", "cub")
 WHAT = {
@@ -69,6 +73,8 @@ def open_data(
         return open_worlds(**given, roles=roles, known=vocabulary)
     if data.source == "clips":
         return open_clips(**data.clips.to_dict(), roles=roles, known=vocabulary)
+    if data.source == "questions":
+        return open_questions(Worlds(**data.questions.to_dict()), roles, vocabulary)
     if data.source == "solids":
         return open_solids(Solids(**data.solids.to_dict()), shaping_of(data), roles)
     if data.source not in SOURCES:
@@ -101,6 +107,30 @@ def open_data(
         splits=splits,
         visual=visual,
     )
+
+
+def bank_names(data: Any) -> tuple[str, ...]:
+    """The banks of captions that ``config.data`` has, the usual one first.
+
+    Raises:
+        UserError: it has none.
+    """
+    if data.source == "questions":
+        return tuple(BANKS)
+    raise UserError(
+        f"data.source {data.source} has no bank of captions to retrieve from: set model.k_train "
+        "and model.k_test to 0, or give questions."
+    )
+
+
+def open_bank(data: Any, name: str) -> Bank:
+    """A bank of captions by its name.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    bank_names(data)
+    return open_worlds_bank(Worlds(**data.questions.to_dict()), name)
 
 
 def _open_pictures(data: Any, splits: dict[str, str], vocabulary: Vocabulary | None) -> DataSet:

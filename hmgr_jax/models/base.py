@@ -148,6 +148,8 @@ class Banks(NamedTuple):
     """``image``: with the picture of a question; ``question``: with its words."""
     what: str
     """``captions``, ``images`` (vectors of their pictures) or ``both``."""
+    words: int
+    """Words of a caption that are read."""
     exclude_owner: bool
     """Whether captions of the very picture that is asked about are left out."""
 

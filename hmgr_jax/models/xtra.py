@@ -52,7 +52,7 @@ CHOICES = {
     "caption_positions": ("restart", "run_on"),
     "region_scale": SCALES,
 }
-AT_LEAST = dict.fromkeys(("width", "layers", "heads", "intermediate", "word_dim"), 1) | dict.fromkeys(
+AT_LEAST = dict.fromkeys(("width", "layers", "heads", "intermediate", "word_dim", "caption_words"), 1) | dict.fromkeys(
     ("positions", "k_train", "k_test", "picture_dim"), 0
 )
 QUERIES = {"image": "picture", "question": "question"}
@@ -93,6 +93,8 @@ class XTRA(Model):
     picture_dim: int = 0
     """Of the retriever's vectors, where pictures are retrieved."""
     exclude_owner: bool = True
+    caption_words: int = 20
+    """Words of a caption that are read."""
     caption_positions: str = "restart"
     """``restart``: the words of every caption count from 0; ``run_on``: from the question on."""
     retrieval_dropout: float = 0.1
@@ -132,6 +134,7 @@ class XTRA(Model):
             count,
             self.query,
             self.retrieve,
+            self.caption_words,
             self.exclude_owner,
         )
 

@@ -89,6 +89,11 @@ class Retriever:
         vocabulary = Vocabulary(tuple(meta["vocabulary"]))
         if model.needs_tables and (workdir / FILE).is_file():
             tables = read_tables(workdir)
+        elif model.banks is not None:
+            from hmgr_jax.training.retrieved import retrieved_tables  # which retrieves with a run
+
+            data = open_data(saved.data, vocabulary)
+            tables = retrieved_tables(model.banks, model.banks.test, saved, data, workdir)
         else:  # of all splits, though made of train: what is held out of it depends on the others
             tables = make_tables(model, saved.data, lambda: open_data(saved.data, vocabulary))
         return cls(workdir, saved, model, Variables(**state, tables=tables), vocabulary, step)

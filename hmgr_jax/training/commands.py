@@ -13,7 +13,7 @@ from hmgr_jax.data.pipeline import batches
 from hmgr_jax.errors import UserError
 from hmgr_jax.retrieval import score_store
 from hmgr_jax.retrieval.retriever import Retriever
-from hmgr_jax.training import by_labels, hosts, loop, recipe_file, results, uncertainty
+from hmgr_jax.training import by_labels, hosts, loop, needs, recipe_file, results, uncertainty
 from hmgr_jax.training import config as configs
 from hmgr_jax.training.ensemble import mean_of_runs
 from hmgr_jax.training.experiment import Experiment, build
@@ -30,6 +30,8 @@ CHANGEABLE = ("data.", "eval.", "parallel.")
 def train(config: ConfigDict, workdir: Path, seeds: Sequence[int] = ()) -> int:
     """Train one run, or one for each seed and tabulate them."""
     if not seeds:
+        if not needs.meet(config, workdir):
+            return 0
         found = loop.train(config, workdir)
         if found and hosts.first():
             results.show(found, config.name)
@@ -40,7 +42,8 @@ def train(config: ConfigDict, workdir: Path, seeds: Sequence[int] = ()) -> int:
     runs = {}
     for seed in seeds:
         one = ConfigDict({**config.to_dict(), "seed": seed}).lock()
-        found = loop.train(one, workdir / f"seed{seed}")
+        own = workdir / f"seed{seed}"
+        found = loop.train(one, own) if needs.meet(one, own) else None
         if found is None:
             return 0
         runs[seed] = found

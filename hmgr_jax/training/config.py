@@ -19,14 +19,16 @@ from hmgr_jax.data.augment import MEAN, STD
 from hmgr_jax.errors import UserError
 from hmgr_jax.models import defaults, unknown_name
 
-OPEN_GROUPS: Mapping[str, Any] = {"train.lr_factors": 1.0, "init": ""}
-"""Groups whose keys are parts of the model, with a value of the type that theirs have."""
+OPEN_GROUPS: Mapping[str, Any] = {"train.lr_factors": 1.0, "init": "", "needs": ""}
+"""Groups whose keys are parts of the model (or names of runs), with a value of their type."""
 SCORING = (
     "model.score_step",
     "model.rebuild_memory",
     "model.test_distance",
     "model.views_test",
     "model.samples_eval",
+    "model.k_test",
+    "model.index_test",
 )
 """Hyper-parameters that shape no parameter and only say how pairs are scored: they may differ
 between training and a later evaluation, where a system has them."""
@@ -54,6 +56,7 @@ _BY_NAME = (
     "data.attribute_names",
     "eval.judgments",
     "init.",
+    "needs.",
 )
 
 
@@ -83,7 +86,7 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
             "data": {
                 # scan: a SCAN folder; array_record, tfds: records; pictures: files with captions;
                 # cub: CUB-200; features: one vector an image and a text; modelnet: 3D objects;
-                # worlds, clips, solids: generated
+                # worlds, clips, solids, questions: generated; vqa: VQA v2
                 "source": "scan",
                 "root": "",
                 "tfds_dir": "",  # where TFDS keeps its data, if data.root is a name
@@ -133,6 +136,13 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                     "features": False,  # a vector an image and a bag of words a caption as well
                 },
                 "clips": {"seed": 0, "train": 2000, "dev": 200, "test": 400},
+                "questions": {  # about generated worlds; data/worlds/questions.py
+                    "seed": 0,
+                    "train": 2000,
+                    "dev": 200,
+                    "test": 400,
+                    "facts": "main",  # the bank of captions whose facts are right
+                },
                 # Of 3D objects (modelnet, solids): data/objects/augment.py, data/modelnet/
                 "image_size": 112,  # pixels a side of a view as the model sees it
                 "points": 1024,
@@ -187,12 +197,13 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                 "train_gallery": False,  # test items also search the training items, by labels
                 "judgments": "",  # folder of Flickr8k's expert and crowd judgments
             },
+            "needs": {},  # {name: recipe of a run that must come first, or the folder of one}
             "init": {},  # {part: workdir of a run whose best step this part starts from}
             "parallel": {"mapper": "shard_map", "devices": 0},  # 0 devices: all
         },
         convert_dict=True,
     ).lock()  # a misspelt key in a recipe is an error too
-    for group in (config.train.lr_factors, config.init):
+    for group in (config.train.lr_factors, config.init, config.needs):
         group.unlock()
     return config
 

@@ -100,7 +100,7 @@ def finish(
     state, _, step = checkpoints.restore(experiment.abstract_state(), checkpoints.best_step())
     if hosts.first():
         _say_if_better_was_lost(workdir, config.eval.select, step)
-    variables = replicate(experiment.mesh, state.variables(experiment.tables))
+    variables = replicate(experiment.mesh, state.variables(experiment.test_tables))
     variables = evaluator.finalized(variables, splits["train"])
     title = f"{config.model.name} on {config.name}, test"
     protocols = config.eval.protocols

@@ -1,0 +1,83 @@
+"""Runs that must come first: ``config.needs = {"dxr": "configs/worlds.py:dxr"}``.
+
+The command that trains a run trains them before, in ``WORKDIR/needs/NAME``: ordinary runs, which
+go on where they were interrupted and are skipped where they have finished. In place of a recipe
+the folder of a run may be named, which is used as it is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from hmgr_jax.errors import UserError
+from hmgr_jax.models.base import Model
+from hmgr_jax.retrieval.retriever import Retriever
+from hmgr_jax.training import hosts, loop, recipe_file, results
+
+FOLDER = "needs"
+RANDOM = "random"
+"""The bank from which captions are drawn at random, without a retriever."""
+
+
+def meet(config: ConfigDict, workdir: Path) -> bool:
+    """Train what the run in ``workdir`` needs and has not; False where a signal stopped that.
+
+    They get the seed and the devices of the run.
+
+    Raises:
+        UserError: there is neither a recipe nor a run of that name.
+    """
+    done = results.finished(workdir, config) is not None
+    if hosts.of_first(done):
+        return True
+    for name, place in config.needs.items():
+        if _is_run(place):
+            continue
+        recipe = recipe_file.load(place, {"seed": str(config.seed)})
+        own = ConfigDict({**recipe.to_dict(), "parallel": config.parallel.to_dict()}).lock()
+        if hosts.first():
+            print(f"{config.model.name} needs {name}: {place}, in {workdir / FOLDER / name}.")
+        if loop.train(own, workdir / FOLDER / name) is None:
+            return False
+    return True
+
+
+def _is_run(place: str) -> bool:
+    return bool(place) and (Path(place) / "checkpoints").is_dir()
+
+
+def folder(config: ConfigDict, workdir: Path, name: str) -> Path:
+    """Where the run ``config.needs.NAME`` is."""
+    place = config.needs[name]
+    return Path(place) if _is_run(place) else workdir / FOLDER / name
+
+
+def retriever(config: ConfigDict, workdir: Path) -> Retriever:
+    """The trained run that a system retrieves with, the only one of ``config.needs``.
+
+    Raises:
+        UserError: there is none, it has not been trained, or its scores are no inner products.
+    """
+    if len(config.needs) != 1:
+        raise UserError(
+            f"{config.model.name} retrieves with one trained run, but config.needs names "
+            f"{', '.join(config.needs) or 'none'}: give a recipe or the folder of a run, as "
+            "--config.needs.dxr=configs/worlds.py:dxr, or set model.k_train and model.k_test to 0."
+        )
+    (name,) = config.needs
+    where = folder(config, workdir, name)
+    if not (where / results.FILE).is_file() and not _is_run(str(where)):
+        raise UserError(
+            f"{where} holds no trained run: train {config.model.name} with --mode=train, which "
+            f"makes {name} first."
+        )
+    found = Retriever.load(where)
+    model: Model = found.model
+    if not model.coarse_exact or not {"image", "text"} <= set(model.modalities):
+        raise UserError(
+            f"{where} holds a {found.config.model.name}, but a retriever finds captions of pictures "
+            "by an inner product: take dxr, hmgr, vse or another system of one vector an item."
+        )
+    return found
