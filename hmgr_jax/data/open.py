@@ -20,9 +20,9 @@ from hmgr_jax.data.modelnet.joining import Where
 from hmgr_jax.data.modelnet.open import open_modelnet
 from hmgr_jax.data.objects.augment import Shaping
 from hmgr_jax.data.picture_sets import Settings
+from hmgr_jax.data.questions import Bank
 from hmgr_jax.data.scan import open_scan
 from hmgr_jax.data.solids.open import Solids, open_solids
-from hmgr_jax.data.questions import Bank
 from hmgr_jax.data.split import DataSet
 from hmgr_jax.data.tokens import tokenize
 from hmgr_jax.data.vectors import learn_vectors, read_vectors

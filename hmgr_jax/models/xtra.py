@@ -52,9 +52,9 @@ CHOICES = {
     "caption_positions": ("restart", "run_on"),
     "region_scale": SCALES,
 }
-AT_LEAST = dict.fromkeys(("width", "layers", "heads", "intermediate", "word_dim", "caption_words"), 1) | dict.fromkeys(
-    ("positions", "k_train", "k_test", "picture_dim"), 0
-)
+AT_LEAST = dict.fromkeys(
+    ("width", "layers", "heads", "intermediate", "word_dim", "caption_words"), 1
+) | dict.fromkeys(("positions", "k_train", "k_test", "picture_dim"), 0)
 QUERIES = {"image": "picture", "question": "question"}
 """{query: the number of an item that is its row of ``retrieved``}."""
 
@@ -234,9 +234,7 @@ class XTRA(Model):
             jnp.zeros((batch, 0), bool),
         )
 
-    def _retrieved(
-        self, tables: Tree, items: Items, train: bool, keys: Keys | None
-    ) -> Retrieved:
+    def _retrieved(self, tables: Tree, items: Items, train: bool, keys: Keys | None) -> Retrieved:
         """The first k of what was retrieved for each item, in training with some left out."""
         found = self._nothing(len(items["lengths"]))
         k = self.k_train if train else self.k_test
@@ -244,7 +242,9 @@ class XTRA(Model):
             return found
         if tables is None or tables["retrieved"].shape[1] < k:
             has = 0 if tables is None else tables["retrieved"].shape[1]
-            raise UserError(f"{k} captions are to be read, but {has} were retrieved: lower model.k.")
+            raise UserError(
+                f"{k} captions are to be read, but {has} were retrieved: lower model.k."
+            )
         rows = tables["retrieved"][items[QUERIES[self.query]]][:, :k]
         there, rows = rows >= 0, jnp.maximum(rows, 0)
         if keys is not None and self.retrieval_dropout:
@@ -267,8 +267,8 @@ class XTRA(Model):
         if self.reader == "visualbert" and most > self.positions:
             raise UserError(
                 f"A question of {question} and {count} captions of {size} tokens take positions to "
-                f"{most}, but model.positions is {self.positions}: raise it, or lower model.k_train "
-                "and model.k_test."
+                f"{most}, but model.positions is {self.positions}: raise it, or lower "
+                "model.k_train and model.k_test."
             )
 
     # --- a pair -------------------------------------------------------------------------------

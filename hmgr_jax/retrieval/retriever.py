@@ -28,6 +28,7 @@ from hmgr_jax.training.evaluate import Evaluator, Scored
 from hmgr_jax.training.experiment import make_model
 from hmgr_jax.training.judged import Judged
 from hmgr_jax.training.parallel import make_mesh
+from hmgr_jax.training.retrieved import retrieved_tables
 from hmgr_jax.training.tables import FILE, make_tables, read_tables
 
 
@@ -90,8 +91,6 @@ class Retriever:
         if model.needs_tables and (workdir / FILE).is_file():
             tables = read_tables(workdir)
         elif model.banks is not None:
-            from hmgr_jax.training.retrieved import retrieved_tables  # which retrieves with a run
-
             data = open_data(saved.data, vocabulary)
             tables = retrieved_tables(model.banks, model.banks.test, saved, data, workdir)
         else:  # of all splits, though made of train: what is held out of it depends on the others

@@ -30,9 +30,7 @@ CHANGEABLE = ("data.", "eval.", "parallel.")
 def train(config: ConfigDict, workdir: Path, seeds: Sequence[int] = ()) -> int:
     """Train one run, or one for each seed and tabulate them."""
     if not seeds:
-        if not needs.meet(config, workdir):
-            return 0
-        found = loop.train(config, workdir)
+        found = _train(config, workdir)
         if found and hosts.first():
             results.show(found, config.name)
             results.show_files(found, workdir)
@@ -42,8 +40,7 @@ def train(config: ConfigDict, workdir: Path, seeds: Sequence[int] = ()) -> int:
     runs = {}
     for seed in seeds:
         one = ConfigDict({**config.to_dict(), "seed": seed}).lock()
-        own = workdir / f"seed{seed}"
-        found = loop.train(one, own) if needs.meet(one, own) else None
+        found = _train(one, workdir / f"seed{seed}")
         if found is None:
             return 0
         runs[seed] = found
@@ -51,6 +48,14 @@ def train(config: ConfigDict, workdir: Path, seeds: Sequence[int] = ()) -> int:
         results.spread(runs, config.name, workdir)
         print(f"results:    {workdir / results.SEEDS}")
     return 0
+
+
+def _train(config: ConfigDict, workdir: Path) -> loop.Results | None:
+    """What a run needs first, and then the run; None where a signal stopped either."""
+    unfinished = results.finished(workdir, config) is None
+    if hosts.of_first(unfinished) and not needs.meet(config, workdir, loop.train):
+        return None
+    return loop.train(config, workdir)
 
 
 def load(

@@ -66,9 +66,7 @@ def train(config: ConfigDict, workdir: Path) -> Results | None:
             return results.finish(experiment, run.evaluator, checkpoints, workdir)
 
 
-def _build(
-    config: ConfigDict, workdir: Path, vocabulary: Vocabulary | None = None
-) -> Experiment:
+def _build(config: ConfigDict, workdir: Path, vocabulary: Vocabulary | None = None) -> Experiment:
     if vocabulary is None:  # of a run that begins: one that goes on needs these files no more
         runs_and_files(config.init)
     experiment = build(config, vocabulary, workdir)

@@ -15,7 +15,7 @@ import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -28,8 +28,10 @@ from hmgr_jax.data.tokens import tokenize
 from hmgr_jax.errors import UserError
 from hmgr_jax.models.base import Banks
 from hmgr_jax.retrieval.index import Index, Item
-from hmgr_jax.retrieval.retriever import Retriever
 from hmgr_jax.training import hosts, needs
+
+if TYPE_CHECKING:
+    from hmgr_jax.retrieval.retriever import Retriever
 
 FOLDER = "retrieved"
 ROUND = 4096

@@ -220,8 +220,11 @@ def _make_split(worlds: Worlds, role: str, vocabulary: Vocabulary) -> Split:
         role,
         source,
         AnswerSource(ANSWERS),
-        ids=[f"{role}/{s.index:06d}?{k}" for s, six in zip(scenes, asked, strict=True)
-             for k in range(len(six))],
+        ids=[
+            f"{role}/{s.index:06d}?{k}"
+            for s, six in zip(scenes, asked, strict=True)
+            for k in range(len(six))
+        ],
         counts=Counts([_opinions(q, opinions) for q in questions], len(ANSWERS)),
         kinds=np.array([question.kind for question in questions]),
     )
