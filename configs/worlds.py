@@ -34,6 +34,7 @@ STEPS = 800
 TO_THE_END = 10**9
 BAGS = ("gin", "sckr")
 MATCHING = ("imram", "scan", "racg", "racg_strict", "resg")
+TOLD = "-told"
 CLASSES = 64  # 8 shapes in 8 colours
 BERT = {"bert_layers": 2, "bert_width": 128, "bert_heads": 4, "bert_intermediate": 256}
 GIN = {
@@ -72,6 +73,8 @@ def get_config(model: str = "hmgr") -> ConfigDict:
     """The recipe of one system on generated worlds."""
     if model == "xtra":
         return _questions()
+    if model.endswith(TOLD):
+        return _told(model.removesuffix(TOLD))
     fields: dict[str, Any] = {"dim": 128} if model == "dxr" else {"dim": 128, "word_dim": 64}
     if model == "gpldan":
         return _feature_set()
@@ -129,6 +132,16 @@ def _feature_set() -> ConfigDict:
     return config
 
 
+def _told(model: str) -> ConfigDict:
+    """A retriever of captions that tell which objects there are, and facts about them."""
+    config = get_config(model)
+    config.data.worlds.told = "main"
+    config.data.batching = "rows"  # what is told of a scene is as true of its siblings
+    config.eval.protocols = ("worlds",)
+    config.eval.dev_protocols = ("worlds",)
+    return config
+
+
 def _questions() -> ConfigDict:
     """XTRA on questions about the worlds, with captions that a DXR retrieves."""
     config = recipe(
@@ -145,7 +158,7 @@ def _questions() -> ConfigDict:
         k_test=4,
         caption_words=16,
     )
-    config.needs.dxr = f"{__file__}:dxr"
+    config.needs.dxr = f"{__file__}:dxr{TOLD}"
     config.data.source = "questions"
     config.data.buckets = (11,)
     config.train.steps = 3000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -137,8 +138,7 @@ class Counts:
         return found
 
     def _ranges(self) -> Iterator[tuple[int, int]]:
-        starts = self._starts.tolist()
-        return zip(starts[:-1], starts[1:], strict=True)
+        return itertools.pairwise(self._starts.tolist())
 
 
 def question_split(

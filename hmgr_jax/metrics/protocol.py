@@ -13,7 +13,8 @@ from hmgr_jax.metrics.ranks import require_pairs
 
 Metrics = dict[str, float]
 About = Mapping[str, Mapping[str, np.ndarray]]
-"""{"families" | "labels" | "numbers" | "kinds": {modality: array [n, ...]}}: what is known of the items."""
+"""{"families" | "labels" | "numbers" | "kinds": {modality: array [n, ...]}}: what is known of
+items."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,12 @@ from hmgr_jax.data.augment import MEAN, STD
 from hmgr_jax.errors import UserError
 from hmgr_jax.models import defaults, unknown_name
 
-OPEN_GROUPS: Mapping[str, Any] = {"train.lr_factors": 1.0, "init": "", "needs": ""}
+OPEN_GROUPS: Mapping[str, Any] = {
+    "train.lr_factors": 1.0,
+    "init": "",
+    "needs": "",
+    "data.vqa.banks": "",
+}
 """Groups whose keys are parts of the model (or names of runs), with a value of their type."""
 SCORING = (
     "model.score_step",
@@ -134,6 +139,7 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                     "test": 400,
                     "pictures": False,
                     "features": False,  # a vector an image and a bag of words a caption as well
+                    "told": "",  # a bank: its captions in place of those of relations
                 },
                 "clips": {"seed": 0, "train": 2000, "dev": 200, "test": 400},
                 "questions": {  # about generated worlds; data/worlds/questions.py
@@ -142,6 +148,15 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                     "dev": 200,
                     "test": 400,
                     "facts": "main",  # the bank of captions whose facts are right
+                },
+                "vqa": {  # data/vqa.py; names from data.root on, {split} stands for that of a split
+                    "questions": "v2_OpenEnded_mscoco_{split}_questions.json",
+                    "annotations": "v2_mscoco_{split}_annotations.json",
+                    "features": "features/{pictures}/COCO_{pictures}_{image:012d}.jpg.npz",
+                    "regions": 100,  # read of a picture, or cells of its grid
+                    "answers": 3129,  # to choose from, the commonest in training
+                    "answer_file": "",  # a list of them instead
+                    "banks": {},  # {name: captions of COCO, or a text of one a line}
                 },
                 # Of 3D objects (modelnet, solids): data/objects/augment.py, data/modelnet/
                 "image_size": 112,  # pixels a side of a view as the model sees it
@@ -203,7 +218,7 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
         },
         convert_dict=True,
     ).lock()  # a misspelt key in a recipe is an error too
-    for group in (config.train.lr_factors, config.init, config.needs):
+    for group in (config.train.lr_factors, config.init, config.needs, config.data.vqa.banks):
         group.unlock()
     return config
 

@@ -14,6 +14,7 @@ import numpy as np
 from hmgr_jax.data.questions import Bank
 from hmgr_jax.data.tokens import tokenize
 from hmgr_jax.data.worlds.scene import COLOURS, SHAPES, Scene, generator
+from hmgr_jax.errors import UserError
 
 MATERIALS = ("wood", "glass", "steel", "paper", "stone", "wool", "clay", "wax")
 MAKERS = ("anna", "ben", "carol", "david", "emma", "frank", "grace", "henry")
@@ -39,6 +40,14 @@ def material(bank: str, scene: Scene, thing: int) -> int:
 def _facts(bank: str, scene: Scene) -> np.ndarray:
     rng = generator(scene.seed, scene.split, f"facts {BANKS[bank]}", scene.family)
     return rng.integers(len(MATERIALS), size=1 + len(SHAPES) * len(COLOURS))
+
+
+def demand_bank(name: str) -> None:
+    """Raise `UserError` unless the generated worlds have a bank of that name."""
+    if name not in BANKS:
+        raise UserError(
+            f"Generated worlds have no bank {name!r}: choose from {', '.join(BANKS)}, random."
+        )
 
 
 def make_bank(name: str, scenes: Sequence[Scene]) -> Bank:

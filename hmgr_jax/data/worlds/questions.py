@@ -26,10 +26,10 @@ from hmgr_jax.data.split import DataSet, Split
 from hmgr_jax.data.tokens import tokenize
 from hmgr_jax.data.vocabulary import Vocabulary
 from hmgr_jax.data.worlds.facts import (
-    BANKS,
     MAKERS,
     MATERIALS,
     bank_grammar,
+    demand_bank,
     make_bank,
     maker,
     material,
@@ -161,14 +161,6 @@ class Worlds(NamedTuple):
                     f"give a positive multiple of {SIBLINGS}."
                 )
         demand_bank(self.facts)
-
-
-def demand_bank(name: str) -> None:
-    """Raise `UserError` unless the generated worlds have a bank of that name."""
-    if name not in BANKS:
-        raise UserError(
-            f"Generated worlds have no bank {name!r}: choose from {', '.join(BANKS)}, random."
-        )
 
 
 def open_bank(worlds: Worlds, name: str) -> Bank:
