@@ -2,9 +2,9 @@
 
     python -m hmgr_jax.main --config configs/vqa.py --config.data.root=vqa --config.needs.dxr=DXR
 
-The folder holds the questions and annotations as they are given out, features of pictures in a file
-each (data.vqa.features; MCAN's .npz, or grids as .npy), and COCO's captions for the bank. DXR is the
-folder of a run that was trained on the same features (or a recipe, which is trained first).
+The folder holds the questions and annotations as they are given out, features of pictures in a
+file each (data.vqa.features; MCAN's .npz, or grids as .npy), and COCO's captions for the bank. DXR
+is the folder of a run that was trained on the same features (or a recipe, which is trained first).
 
 Hardware: the sizes are those of VisualBERT (BERT-base) and its schedule, a machine of 8
 accelerators; never measured. ``:mcan`` is the other reader.

@@ -18,7 +18,7 @@ from hmgr_jax.data.open import open_data
 from hmgr_jax.data.split import Split
 from hmgr_jax.errors import UserError
 from hmgr_jax.metrics.protocols import Sides, get_protocol
-from hmgr_jax.training import by_labels, hosts, judged, object_reports, plots, uncertainty
+from hmgr_jax.training import answers, by_labels, hosts, judged, object_reports, plots, uncertainty
 from hmgr_jax.training import config as configs
 from hmgr_jax.training.checkpoint import Checkpoints
 from hmgr_jax.training.evaluate import Evaluator, recall_table
@@ -155,6 +155,7 @@ def reports(
             workdir, split, protocols, title=title, name=f"{by_labels.NAME}{suffix}"
         ),
         object_reports.sheets(workdir, split, suffix),
+        answers.reporter(workdir, split, suffix),
     )
 
 
@@ -211,6 +212,8 @@ def show_files(results: Mapping[str, Any], workdir: Path) -> None:
         ("checkpoint", f"checkpoints/{results['step']}"),
     ):
         print(f"{what + ':':12s}{workdir / path}")
+    if (workdir / f"{answers.NAME}.json").is_file():
+        print(f"{'answers:':12s}{workdir / answers.NAME}.json")
     if (workdir / f"{by_labels.NAME}.png").is_file():
         print(f"{'precision:':12s}{workdir / by_labels.NAME}.png")
     for picture in object_reports.files(workdir):
