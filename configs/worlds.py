@@ -34,6 +34,7 @@ STEPS = 800
 TO_THE_END = 10**9
 BAGS = ("gin", "sckr")
 MATCHING = ("imram", "scan", "racg", "racg_strict", "resg")
+TOLD = "-told"
 CLASSES = 64  # 8 shapes in 8 colours
 BERT = {"bert_layers": 2, "bert_width": 128, "bert_heads": 4, "bert_intermediate": 256}
 GIN = {
@@ -70,6 +71,10 @@ HMGR = {
 
 def get_config(model: str = "hmgr") -> ConfigDict:
     """The recipe of one system on generated worlds."""
+    if model == "xtra":
+        return _questions()
+    if model.endswith(TOLD):
+        return _told(model.removesuffix(TOLD))
     fields: dict[str, Any] = {"dim": 128} if model == "dxr" else {"dim": 128, "word_dim": 64}
     if model == "gpldan":
         return _feature_set()
@@ -124,4 +129,46 @@ def _feature_set() -> ConfigDict:
     config.eval.protocols = ("map", "worlds")
     config.eval.dev_protocols = ("map",)
     config.eval.select = "mAP"
+    return config
+
+
+def _told(model: str) -> ConfigDict:
+    """A retriever of captions that tell which objects there are, and facts about them."""
+    config = get_config(model)
+    config.data.worlds.told = "main"
+    config.data.batching = "rows"  # what is told of a scene is as true of its siblings
+    config.eval.protocols = ("worlds",)
+    config.eval.dev_protocols = ("worlds",)
+    return config
+
+
+def _questions() -> ConfigDict:
+    """XTRA on questions about the worlds, with captions that a DXR retrieves."""
+    config = recipe(
+        "questions",
+        "xtra",
+        width=128,
+        layers=3,
+        heads=4,
+        intermediate=256,
+        positions=24,
+        dropout=0.0,
+        head_dropout=0.0,
+        k_train=4,
+        k_test=4,
+        caption_words=16,
+    )
+    config.needs.dxr = f"{__file__}:dxr{TOLD}"
+    config.data.source = "questions"
+    config.data.buckets = (11,)
+    config.train.steps = 3000
+    config.train.batch_size = 64
+    config.train.lr = 1e-3
+    config.train.warmup_steps = 200
+    config.train.decay = "cosine"
+    config.train.log_steps = 50
+    config.train.eval_steps = 500
+    config.eval.protocols = ("vqa",)
+    config.eval.dev_protocols = ("vqa",)
+    config.eval.select = "vqa/accuracy"
     return config

@@ -13,10 +13,13 @@ import numpy as np
 from shape_data import open_shapes
 
 from hmgr_jax.data.augment import Augmentation
+from hmgr_jax.data.captions import CaptionSource
 from hmgr_jax.data.pipeline import Batches
 from hmgr_jax.data.split import DataSet
+from hmgr_jax.data.tokens import tokenize
 from hmgr_jax.data.worlds import open_worlds
 from hmgr_jax.data.worlds.clips import open_clips
+from hmgr_jax.data.worlds.questions import Worlds, open_bank, open_questions
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.models import defaults, get_model, list_models
 from hmgr_jax.models.base import Model, Plan, Variables
@@ -43,6 +46,12 @@ SMALL = {
     "bert_heads": 2,
     "bert_intermediate": 16,
     "bert_positions": 64,
+    "width": 16,
+    "layers": 2,
+    "intermediate": 24,
+    "positions": 64,
+    "k_train": 3,
+    "k_test": 2,
 }
 CAPTIONED = tuple(name for name in list_models() if "text" in get_model(name).modalities)
 """Systems that read captions, for tests of worlds."""
@@ -71,6 +80,9 @@ SHAPES |= {"views_test": 1}
 CASES["center3d"] = ("center3d", SHAPES)
 MOVING = {"center_update": "wen_ema", "center_init": "batch_mean", "cloud_encoder": "pointnet"}
 CASES["center3d-moving"] = ("center3d", SHAPES | MOVING | {"modalities": ("image", "cloud")})
+# One reader with the vectors of pictures beside captions, the other with captions alone.
+CASES["xtra"] = ("xtra", {"retrieve": "both", "picture_dim": 5})
+CASES["xtra-mcan"] = ("xtra", {"reader": "mcan", "query": "question"})
 # {case, or modalities of all other cases: their data set}
 SIZES = {"train": 32, "dev": 8, "test": 8}
 SMALL_PICTURES = Augmentation(size=16, resize=16, train="centre", flip=0.0)
@@ -83,9 +95,12 @@ DATA = {
     "center3d-moving": open_shapes,
     ("image", "text"): lambda: open_worlds(**SIZES),
     ("video", "text"): lambda: open_clips(**SIZES),
+    ("question", "answer"): lambda: open_questions(Worlds(**SIZES)),
 }
 # Inputs that say how much of an item's other inputs is true; the rest is padding.
 COUNTS = ("n_regions", "n_frames", "lengths")
+TOKENS = ("tokens", "heads", "relations")
+"""What ``lengths`` count; the other counts are of what is seen."""
 STEPS, EPOCH = 20, 5
 LEARNING_RATE = 0.005
 """Small: attention over attention makes rounding errors grow tenfold a step at four times this."""
@@ -151,7 +166,9 @@ class System:
 
     @cached_property
     def tables(self) -> Any:
-        """The constants that the model makes for itself; None where it has none."""
+        """The constants that the model makes for itself, or what was retrieved; else None."""
+        if self.model.banks is not None:
+            return retrieved_tables()
         if not jax.tree.leaves(jax.eval_shape(self.model.init, jax.random.key(0)).tables):
             return None
         return jax.jit(self.model.init)(jax.random.key(0)).tables
@@ -285,13 +302,33 @@ def with_garbage(items: Mapping[str, Any]) -> dict[str, Any]:
     """The items with large values (or other words) in all their padding."""
     found = dict(items)
     for count in COUNTS:
-        for name in items.keys() - {count} if count in items else ():
+        for name in items if count in items else ():
             x = items[name]
+            if x.ndim < 2 or (name in TOKENS) != (count == "lengths"):
+                continue
             place = np.arange(x.shape[1]).reshape(1, -1, *[1] * (x.ndim - 2))
             true = place < items[count].reshape(-1, *[1] * (x.ndim - 1))
             assert not true.all(), f"no {name} is padded: choose other items"
             found[name] = np.where(true, x, np.asarray(7, x.dtype))
     return found
+
+
+@cache
+def retrieved_tables() -> dict[str, np.ndarray]:
+    """Captions of the bank of the questions, of which any are retrieved, by pictures or questions.
+
+    Some of the retrieved are missing.
+    """
+    data, bank = data_of(("question", "answer")), open_bank(Worlds(**SIZES), "main")
+    captions = CaptionSource([tokenize(caption) for caption in bank.captions], data.vocabulary)
+    found = captions.gather(np.arange(len(captions)), 20)
+    draws = np.random.default_rng(0)
+    return {
+        "captions": found["tokens"],
+        "lengths": found["lengths"],
+        "retrieved": draws.integers(-1, len(captions), (6 * len(captions), 4), np.int32),
+        "vectors": draws.standard_normal((len(captions), 5), np.float32),
+    }
 
 
 # --- what has to agree ------------------------------------------------------------------------

@@ -21,18 +21,25 @@ from hmgr_jax.data.modelnet.open import open_modelnet
 from hmgr_jax.data.objects.augment import Shaping
 from hmgr_jax.data.picture_sets import Settings
 from hmgr_jax.data.pieces import Pieces
+from hmgr_jax.data.questions import Bank
 from hmgr_jax.data.scan import open_scan
 from hmgr_jax.data.solids.open import Solids, open_solids
 from hmgr_jax.data.split import DataSet
 from hmgr_jax.data.vectors import learn_vectors, read_vectors
 from hmgr_jax.data.vocabulary import Vocabulary
+from hmgr_jax.data.vqa import Layout as VQALayout
+from hmgr_jax.data.vqa import open_bank as open_vqa_bank
+from hmgr_jax.data.vqa import open_vqa
 from hmgr_jax.data.worlds import open_worlds
 from hmgr_jax.data.worlds.clips import open_clips
+from hmgr_jax.data.worlds.facts import BANKS
+from hmgr_jax.data.worlds.questions import Worlds, open_questions
+from hmgr_jax.data.worlds.questions import open_bank as open_worlds_bank
 from hmgr_jax.errors import UserError
 
 SOURCES = (
-    *("scan", "array_record", "tfds", "pictures", "cub", "features", "modelnet"),
-    *("worlds", "clips", "solids"),
+    *("scan", "array_record", "tfds", "pictures", "cub", "features", "modelnet", "vqa"),
+    *("worlds", "clips", "solids", "questions"),
 )
 PICTURES = ("pictures", "cub")
 WHAT = {
@@ -41,6 +48,7 @@ WHAT = {
     "pictures": "the folder from which data.captions and data.pictures are named",
     "cub": "the folder that holds CUB_200_2011 and cvpr2016_cub",
     "features": "the file (.mat, .npz, .h5) or the folder of a feature set",
+    "vqa": "the folder of VQA v2's questions and annotations",
     "modelnet": "the folder that hmgr_jax.prepare modelnet made, or that of clouds and views",
 }
 """What data.root is, by source."""
@@ -76,6 +84,8 @@ def open_data(
         return open_worlds(**given, roles=roles, known=vocabulary)
     if data.source == "clips":
         return open_clips(**data.clips.to_dict(), roles=roles, known=vocabulary)
+    if data.source == "questions":
+        return open_questions(Worlds(**data.questions.to_dict()), roles, vocabulary)
     if data.source == "solids":
         return open_solids(Solids(**data.solids.to_dict()), shaping_of(data), roles)
     if data.source not in SOURCES:
@@ -84,6 +94,8 @@ def open_data(
         files = [f"{data.splits[role]}{end}" for role in roles for end in ("_ims.npy", "_caps.txt")]
         what = WHAT.get(data.source, f"the folder that holds {', '.join(files)}")
         raise UserError(f"data.root is empty: give {what}, as --config.data.root=FOLDER.")
+    if data.source == "vqa":
+        return open_vqa(vqa_layout(data), roles, vocabulary)
     if data.source == "modelnet":
         given = data.objects.to_dict()
         named = {name: given[name] for name in ("clouds", "pictures", "meshes", "dev")}
@@ -108,6 +120,41 @@ def open_data(
         splits=splits,
         visual=visual,
     )
+
+
+def bank_names(data: Any) -> tuple[str, ...]:
+    """The banks of captions that ``config.data`` has, the usual one first.
+
+    Raises:
+        UserError: it has none.
+    """
+    if data.source == "questions":
+        return tuple(BANKS)
+    if data.source == "vqa" and data.vqa.banks:
+        return tuple(data.vqa.banks)
+    raise UserError(
+        f"data.source {data.source} has no bank of captions to retrieve from: set model.k_train "
+        "and model.k_test to 0, or give questions."
+    )
+
+
+def open_bank(data: Any, name: str) -> Bank:
+    """A bank of captions by its name.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    bank_names(data)
+    if data.source == "vqa":
+        return open_vqa_bank(vqa_layout(data), name)
+    return open_worlds_bank(Worlds(**data.questions.to_dict()), name)
+
+
+def vqa_layout(data: Any) -> VQALayout:
+    """Where ``data`` has the files of VQA v2."""
+    given: dict[str, Any] = data.vqa.to_dict()
+    splits, words = dict(data.splits), data.max_words
+    return VQALayout(root=Path(data.root), splits=splits, max_words=words, **given)
 
 
 def _open_pictures(data: Any, splits: dict[str, str], vocabulary: Vocabulary | None) -> DataSet:

@@ -59,10 +59,13 @@ class Split:
     """{modality: int32 [n]}: scenes that share their objects (generated worlds); else empty."""
     labels: Mapping[str, np.ndarray] = field(default_factory=dict)
     """{modality: uint8 [n, K]}: which of K kinds of objects an item shows or describes; else
-    empty. All zero: nobody has looked."""
+    empty. All zero: nobody has looked. Of questions: how many annotators gave each of K answers,
+    where rows may be made when they are asked for (`hmgr_jax.data.questions.Counts`)."""
     numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
     """{modality: int64 [n]}: the numbers by which COCO knows its images and captions; else empty.
     """
+    kinds: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """{modality: str [n]}: what sort of question each is; else empty."""
 
     @property
     def visual(self) -> str:
@@ -72,7 +75,8 @@ class Split:
     @property
     def about(self) -> dict[str, Mapping[str, np.ndarray]]:
         """What protocols may ask of the items, besides groups."""
-        return {"families": self.families, "labels": self.labels, "numbers": self.numbers}
+        names = ("families", "labels", "numbers", "kinds")
+        return {name: getattr(self, name) for name in names}
 
     def __len__(self) -> int:
         return len(next(iter(self.rows.values())))

@@ -13,7 +13,8 @@ from hmgr_jax.metrics.ranks import require_pairs
 
 Metrics = dict[str, float]
 About = Mapping[str, Mapping[str, np.ndarray]]
-"""{"families" | "labels" | "numbers": {modality: array [n, ...]}}: what is known of the items."""
+"""{"families" | "labels" | "numbers" | "kinds": {modality: array [n, ...]}}: what is known of
+items."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Sides:
     """{modality: 0 or 1 [n, K]}, as in `Split`: kinds of objects."""
     numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
     """{modality: int [n]}, as in `Split`: COCO's numbers."""
+    kinds: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """{modality: str [n]}, as in `Split`: sorts of questions."""
 
     @property
     def text_first(self) -> bool:
@@ -86,7 +89,7 @@ class Protocol:
             groups_a: int [n_a].
             groups_b: int [n_b].
             modalities: what the two sides are.
-            **about: families, labels and numbers of `Sides`, as `Split.about` gives them.
+            **about: families, labels, numbers and kinds of `Sides`, as `Split.about` gives them.
 
         Raises:
             FoundNonFinite: a score is NaN or infinite.

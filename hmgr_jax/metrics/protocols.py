@@ -22,6 +22,7 @@ from hmgr_jax.metrics.directions import both_directions, direction
 from hmgr_jax.metrics.protocol import Metrics, Protocol, Sides
 from hmgr_jax.metrics.ranks import ranks, require_finite
 from hmgr_jax.metrics.shared_labels import SharedLabels
+from hmgr_jax.metrics.vqa import VQA
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,7 @@ PROTOCOLS: dict[str, Protocol] = {
         Listed("eccv", "ECCV Caption: COCO's 5,000 test images, right is what people found", 5000),
         Listed("cxc", "CxC: COCO's 5,000 test images, right as in Crisscrossed Captions", 5000),
         PMRP("pmrp1k", "PMRP 1K: mean of five folds of 1,000 test images", 5000, folds=5),
+        VQA("vqa", "VQA accuracy: min(n/3, 1) of ten annotators, mean over the subsets of nine"),
         Family("family", "family: own scene strictly above its siblings with the same objects"),
     )
 }

@@ -136,6 +136,25 @@ def frames_and_tokens(frames: int, frame_dim: int) -> dict[str, dict[str, Featur
     return {"video": video, "text": text}
 
 
+class Banks(NamedTuple):
+    """What a system wants to have retrieved from banks of captions before it is trained."""
+
+    train: str
+    """Name of the bank in training."""
+    test: str
+    """Name of the bank at evaluation."""
+    count: int
+    """At least so many for each query, best first."""
+    query: str
+    """``image``: with the picture of a question; ``question``: with its words."""
+    what: str
+    """``captions``, ``images`` (vectors of their pictures) or ``both``."""
+    words: int
+    """Words of a caption that are read."""
+    exclude_owner: bool
+    """Whether captions of the very picture that is asked about are left out."""
+
+
 class Attended(NamedTuple):
     """How the fragments of one item (queries) attended to those of another (contexts)."""
 
@@ -264,6 +283,11 @@ class Model:
     def needs_labels(self) -> bool:
         """Whether ``row`` in ``loss`` must have ``labels`` (`Split.labels`), uint8 [B, K]."""
         return False
+
+    @property
+    def banks(self) -> Banks | None:
+        """What is to be retrieved for every question, as ``tables``; None: nothing."""
+        return None
 
     def tables_of(self, words: Corpus) -> Tree:
         """Constants made of the training texts, for ``init``; by default none."""

@@ -28,6 +28,7 @@ from hmgr_jax.training.evaluate import Evaluator, Scored
 from hmgr_jax.training.experiment import make_model
 from hmgr_jax.training.judged import Judged
 from hmgr_jax.training.parallel import make_mesh
+from hmgr_jax.training.retrieved import retrieved_tables
 from hmgr_jax.training.tables import FILE, make_tables, read_tables
 
 
@@ -89,6 +90,9 @@ class Retriever:
         vocabulary = restored(meta["vocabulary"])
         if model.needs_tables and (workdir / FILE).is_file():
             tables = read_tables(workdir)
+        elif model.banks is not None:
+            data = open_data(saved.data, vocabulary)
+            tables = retrieved_tables(model.banks, model.banks.test, saved, data, workdir)
         else:  # of all splits, though made of train: what is held out of it depends on the others
             tables = make_tables(model, saved.data, lambda: open_data(saved.data, vocabulary))
         return cls(workdir, saved, model, Variables(**state, tables=tables), vocabulary, step)

@@ -17,6 +17,7 @@ from hmgr_jax.training import (
     by_labels,
     hosts,
     loop,
+    needs,
     object_reports,
     recipe_file,
     results,
@@ -38,7 +39,7 @@ CHANGEABLE = ("data.", "eval.", "parallel.")
 def train(config: ConfigDict, workdir: Path, seeds: Sequence[int] = ()) -> int:
     """Train one run, or one for each seed and tabulate them."""
     if not seeds:
-        found = loop.train(config, workdir)
+        found = _train(config, workdir)
         if found and hosts.first():
             results.show(found, config.name)
             results.show_files(found, workdir)
@@ -48,7 +49,7 @@ def train(config: ConfigDict, workdir: Path, seeds: Sequence[int] = ()) -> int:
     runs = {}
     for seed in seeds:
         one = ConfigDict({**config.to_dict(), "seed": seed}).lock()
-        found = loop.train(one, workdir / f"seed{seed}")
+        found = _train(one, workdir / f"seed{seed}")
         if found is None:
             return 0
         runs[seed] = found
@@ -56,6 +57,14 @@ def train(config: ConfigDict, workdir: Path, seeds: Sequence[int] = ()) -> int:
         results.spread(runs, config.name, workdir)
         print(f"results:    {workdir / results.SEEDS}")
     return 0
+
+
+def _train(config: ConfigDict, workdir: Path) -> loop.Results | None:
+    """What a run needs first, and then the run; None where a signal stopped either."""
+    unfinished = results.finished(workdir, config) is None
+    if hosts.of_first(unfinished) and not needs.meet(config, workdir, loop.train):
+        return None
+    return loop.train(config, workdir)
 
 
 def load(

@@ -19,14 +19,21 @@ from hmgr_jax.data.augment import MEAN, STD
 from hmgr_jax.errors import UserError
 from hmgr_jax.models import defaults, unknown_name
 
-OPEN_GROUPS: Mapping[str, Any] = {"train.lr_factors": 1.0, "init": ""}
-"""Groups whose keys are parts of the model, with a value of the type that theirs have."""
+OPEN_GROUPS: Mapping[str, Any] = {
+    "train.lr_factors": 1.0,
+    "init": "",
+    "needs": "",
+    "data.vqa.banks": "",
+}
+"""Groups whose keys are parts of the model (or names of runs), with a value of their type."""
 SCORING = (
     "model.score_step",
     "model.rebuild_memory",
     "model.test_distance",
     "model.views_test",
     "model.samples_eval",
+    "model.k_test",
+    "model.index_test",
 )
 """Hyper-parameters that shape no parameter and only say how pairs are scored: they may differ
 between training and a later evaluation, where a system has them."""
@@ -55,6 +62,7 @@ _BY_NAME = (
     "data.attribute_names",
     "eval.judgments",
     "init.",
+    "needs.",
 )
 
 
@@ -84,7 +92,7 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
             "data": {
                 # scan: a SCAN folder; array_record, tfds: records; pictures: files with captions;
                 # cub: CUB-200; features: one vector an image and a text; modelnet: 3D objects;
-                # worlds, clips, solids: generated
+                # worlds, clips, solids, questions: generated; vqa: VQA v2
                 "source": "scan",
                 "root": "",
                 "tfds_dir": "",  # where TFDS keeps its data, if data.root is a name
@@ -133,8 +141,25 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                     "test": 400,
                     "pictures": False,
                     "features": False,  # a vector an image and a bag of words a caption as well
+                    "told": "",  # a bank: its captions in place of those of relations
                 },
                 "clips": {"seed": 0, "train": 2000, "dev": 200, "test": 400},
+                "questions": {  # about generated worlds; data/worlds/questions.py
+                    "seed": 0,
+                    "train": 2000,
+                    "dev": 200,
+                    "test": 400,
+                    "facts": "main",  # the bank of captions whose facts are right
+                },
+                "vqa": {  # data/vqa.py; names from data.root on, {split} stands for that of a split
+                    "questions": "v2_OpenEnded_mscoco_{split}_questions.json",
+                    "annotations": "v2_mscoco_{split}_annotations.json",
+                    "features": "features/{pictures}/COCO_{pictures}_{image:012d}.jpg.npz",
+                    "regions": 100,  # read of a picture, or cells of its grid
+                    "answers": 3129,  # to choose from, the commonest in training
+                    "answer_file": "",  # a list of them instead
+                    "banks": {},  # {name: captions of COCO, or a text of one a line}
+                },
                 # Of 3D objects (modelnet, solids): data/objects/augment.py, data/modelnet/
                 "image_size": 112,  # pixels a side of a view as the model sees it
                 "points": 1024,
@@ -189,12 +214,13 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                 "train_gallery": False,  # test items also search the training items, by labels
                 "judgments": "",  # folder of Flickr8k's expert and crowd judgments
             },
+            "needs": {},  # {name: recipe of a run that must come first, or the folder of one}
             "init": {},  # {part: workdir of a run whose best step this part starts from}
             "parallel": {"mapper": "shard_map", "devices": 0},  # 0 devices: all
         },
         convert_dict=True,
     ).lock()  # a misspelt key in a recipe is an error too
-    for group in (config.train.lr_factors, config.init):
+    for group in (config.train.lr_factors, config.init, config.needs, config.data.vqa.banks):
         group.unlock()
     return config
 

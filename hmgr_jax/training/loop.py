@@ -56,22 +56,22 @@ def train(config: ConfigDict, workdir: Path) -> Results | None:
     ):
         folder = workdir / "checkpoints"
         # Bad data of a new run is found before anything is written.
-        new = None if folder.is_dir() else _build(config)
+        new = None if folder.is_dir() else _build(config, workdir)
         with Checkpoints(folder) as checkpoints:
             saved = resume.find(checkpoints, config, workdir)
-            experiment = new or _build(config, saved.vocabulary if saved else None)
+            experiment = new or _build(config, workdir, saved.vocabulary if saved else None)
             run = _Run(experiment, workdir, checkpoints, stop, saved)
             if not run.to_the_end():
                 return None
             return results.finish(experiment, run.evaluator, checkpoints, workdir)
 
 
-def _build(config: ConfigDict, vocabulary: Vocabulary | None = None) -> Experiment:
+def _build(config: ConfigDict, workdir: Path, vocabulary: Vocabulary | None = None) -> Experiment:
     if vocabulary is None:  # of a run that begins: one that goes on needs these files no more
         runs_and_files(config.init)
-    experiment = build(config, vocabulary)
+    experiment = build(config, vocabulary, workdir)
     results.check_protocols(experiment)
-    _ = experiment.tables  # their files are data too
+    _ = experiment.tables, experiment.test_tables  # their files are data too
     return experiment
 
 
@@ -103,6 +103,10 @@ class _Run:
         )
         self.state: State = replicate(experiment.mesh, state)
         self.tables = replicate(experiment.mesh, experiment.tables)
+        others = experiment.test_tables is not experiment.tables
+        self.test_tables = (
+            replicate(experiment.mesh, experiment.test_tables) if others else self.tables
+        )
         self.log = MetricLog(workdir, kept=hosts.first())
         if hosts.first():
             if experiment.model.needs_tables:
@@ -212,7 +216,8 @@ class _Run:
     def _evaluate(self, step: int) -> float:
         """A row of dev metrics; returns the one by which the best step is chosen."""
         splits, evaluation = self.experiment.data.splits, self.config.eval
-        variables = self.evaluator.finalized(self.state.variables(self.tables), splits["train"])
+        variables = self.state.variables(self.test_tables)
+        variables = self.evaluator.finalized(variables, splits["train"])
         metrics = self.evaluator.metrics(variables, splits["dev"], evaluation.dev_protocols)
         self.log.write(step, {f"dev/{name}": value for name, value in metrics.items()})
         shown = {k: v for k, v in metrics.items() if not k.endswith(("meanR", "medR"))}

@@ -18,7 +18,7 @@ from hmgr_jax.data.open import open_data
 from hmgr_jax.data.split import Split
 from hmgr_jax.errors import UserError
 from hmgr_jax.metrics.protocols import Sides, get_protocol
-from hmgr_jax.training import by_labels, hosts, judged, object_reports, plots, uncertainty
+from hmgr_jax.training import answers, by_labels, hosts, judged, object_reports, plots, uncertainty
 from hmgr_jax.training import config as configs
 from hmgr_jax.training.checkpoint import Checkpoints
 from hmgr_jax.training.evaluate import Evaluator, recall_table
@@ -100,7 +100,7 @@ def finish(
     state, _, step = checkpoints.restore(experiment.abstract_state(), checkpoints.best_step())
     if hosts.first():
         _say_if_better_was_lost(workdir, config.eval.select, step)
-    variables = replicate(experiment.mesh, state.variables(experiment.tables))
+    variables = replicate(experiment.mesh, state.variables(experiment.test_tables))
     variables = evaluator.finalized(variables, splits["train"])
     title = f"{config.model.name} on {config.name}, test"
     protocols = config.eval.protocols
@@ -155,6 +155,7 @@ def reports(
             workdir, split, protocols, title=title, name=f"{by_labels.NAME}{suffix}"
         ),
         object_reports.sheets(workdir, split, suffix),
+        answers.reporter(workdir, split, suffix),
     )
 
 
@@ -211,6 +212,8 @@ def show_files(results: Mapping[str, Any], workdir: Path) -> None:
         ("checkpoint", f"checkpoints/{results['step']}"),
     ):
         print(f"{what + ':':12s}{workdir / path}")
+    if (workdir / f"{answers.NAME}.json").is_file():
+        print(f"{'answers:':12s}{workdir / answers.NAME}.json")
     if (workdir / f"{by_labels.NAME}.png").is_file():
         print(f"{'precision:':12s}{workdir / by_labels.NAME}.png")
     object_reports.show(workdir)

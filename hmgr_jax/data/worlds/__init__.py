@@ -17,8 +17,8 @@ from hmgr_jax.data.pieces import Pieces
 from hmgr_jax.data.pixels import PixelSource
 from hmgr_jax.data.split import DataSet, Source, Split
 from hmgr_jax.data.vocabulary import Vocabulary
-from hmgr_jax.data.worlds.captions import PER_SCENE
 from hmgr_jax.data.worlds.drawings import SceneDrawings
+from hmgr_jax.data.worlds.facts import bank_grammar, demand_bank, make_bank
 from hmgr_jax.data.worlds.family import Family, make_family
 from hmgr_jax.data.worlds.lexicon import grammar
 from hmgr_jax.data.worlds.regions import make_regions, with_features
@@ -38,6 +38,7 @@ def open_worlds(
     test: int = 400,
     pictures: bool = False,
     features: bool = False,
+    told: str = "",
     *,
     augmentation: Augmentation | None = None,
     roles: Sequence[str] = ("train", "dev", "test"),
@@ -55,6 +56,9 @@ def open_worlds(
     With ``features`` the worlds are a feature set as well: images have "features" float32 [n, 424],
     the mean and deviation of their regions, captions have "features" float32 [n, V], their bags of
     words, and `Split.labels` are the kinds of scenes, one of 8 (`Scene.kind`).
+
+    With ``told``, the name of a bank, the captions are the two that it has of every scene: what
+    objects there are, and facts (`hmgr_jax.data.worlds.facts`). They are as true of siblings.
 
     ``roles`` are the splits to make, ``known`` is the vocabulary of a checkpoint. Raises
     ``UserError`` for a size that is no positive multiple of 4, a negative seed, or a vocabulary
@@ -74,8 +78,10 @@ def open_worlds(
                 f"the {name} split is to have {size} scenes, but they come in families of "
                 f"{SIBLINGS}: give a positive multiple of {SIBLINGS}."
             )
+    if told:
+        demand_bank(told)
     # The words of the grammar, not of the captions drawn: a model knows those of any seed and size.
-    own = Vocabulary.build(grammar(), threshold=1)
+    own = Vocabulary.build(bank_grammar() if told else grammar(), threshold=1)
     vocabulary = known or own
     if not isinstance(vocabulary, Pieces) and vocabulary != own:
         raise UserError(
@@ -84,12 +90,13 @@ def open_worlds(
         )
     augmentation = (augmentation or Augmentation()) if pictures else None
     splits = {
-        name: _make_split(seed, name, sizes[name], vocabulary, augmentation, features)
+        name: _make_split(seed, name, sizes[name], vocabulary, augmentation, features, told)
         for name in roles
     }
     made = f"worlds {VERSION} seed {seed} sizes {sorted(sizes.items())}"
     made += f" pictures {augmentation.resize}" if augmentation else ""
     made += " features" if features else ""
+    made += f" told {told}" if told else ""
     return DataSet("worlds", splits, vocabulary, hashlib.sha256(made.encode()).hexdigest())
 
 
@@ -100,11 +107,15 @@ def _make_split(
     vocabulary: Vocabulary,
     augmentation: Augmentation | None,
     features: bool,
+    told: str,
 ) -> Split:
     families = [make_family(seed, name, number) for number in range(size // SIBLINGS)]
     scenes = [scene for family in families for scene in family.scenes]
     captions = [c.text for family in families for five in family.captions for c in five]
-    image = np.repeat(np.arange(size, dtype=np.int32), PER_SCENE)
+    if told:
+        captions = list(make_bank(told, scenes).captions)
+    each = len(captions) // size
+    image = np.repeat(np.arange(size, dtype=np.int32), each)
     names = [f"{name}/{number:06d}" for number in range(size)]
     tokens = [vocabulary.tokenize(caption) for caption in captions]
     images: Source
@@ -123,7 +134,7 @@ def _make_split(
         rows={"image": image, "text": np.arange(len(image), dtype=np.int32)},
         ids={
             "image": names,
-            "text": [f"{names[i]}#{k % PER_SCENE}" for k, i in enumerate(image)],
+            "text": [f"{names[i]}#{k % each}" for k, i in enumerate(image)],
         },
         families={"image": np.arange(size, dtype=np.int32) // SIBLINGS, "text": image // SIBLINGS},
         labels={"image": kinds, "text": kinds[image]} if features else {},
