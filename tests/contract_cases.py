@@ -64,7 +64,7 @@ SHAPES = PIXELS | {"cloud_width": 4, "mesh_width": 4, "neighbours": 5, "head_dim
 SHAPES |= {"views_test": 1}
 CASES["center3d"] = ("center3d", SHAPES)
 MOVING = {"center_update": "wen_ema", "center_init": "batch_mean", "cloud_encoder": "pointnet"}
-CASES["center3d-moving"] = ("center3d", SHAPES | MOVING | {"modalities": ("image", "cloud")})
+CASES["center3d-moving"] = ("center3d", SHAPES | MOVING | {"modalities": ("image", "point")})
 # {case, or modalities of all other cases: their data set}
 SIZES = {"train": 32, "dev": 8, "test": 8}
 SMALL_PICTURES = Augmentation(size=16, resize=16, train="centre", flip=0.0)

@@ -39,11 +39,12 @@ def around(views: int) -> list[Camera]:
 
 
 def spread(views: int, wanted: int) -> np.ndarray:
-    """Which ``wanted`` of the pictures of a round are as far apart as can be, int [wanted].
+    """Which ``wanted`` of ``views`` pictures of a round are as far apart as can be, int [wanted].
 
-    Where there are fewer pictures some are named again.
+    The first half of them is so too: of four the first two are opposite.
     """
-    return np.arange(wanted) * views // wanted
+    places = np.arange(wanted) * views // wanted
+    return np.concatenate([places[::2], places[1::2]])
 
 
 def projected(points: np.ndarray, camera: Camera, size: int) -> np.ndarray:
