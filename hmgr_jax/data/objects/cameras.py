@@ -41,10 +41,10 @@ def around(views: int) -> list[Camera]:
 def spread(views: int, wanted: int) -> np.ndarray:
     """Which ``wanted`` of ``views`` pictures of a round are as far apart as can be, int [wanted].
 
-    The first half of them is so too: of four the first two are opposite.
+    In the order of the round: of four the first two are a quarter turn apart, which says more of an
+    object than opposite ones do.
     """
-    places = np.arange(wanted) * views // wanted
-    return np.concatenate([places[::2], places[1::2]])
+    return np.arange(wanted) * views // wanted
 
 
 def projected(points: np.ndarray, camera: Camera, size: int) -> np.ndarray:

@@ -65,7 +65,7 @@ def test_views_are_spread_in_the_order_of_their_numbers(root):
     views = _opened(root).splits["test"].sources["image"].gather(np.array([4]))["views"]
     assert views.shape == (1, 3, 8, 8, 3)
     grey = (views * np.array([0.229, 0.224, 0.225]) + np.array([0.485, 0.456, 0.406])) * 255
-    wanted = np.array([10, 10 + 15 * 8, 10 + 15 * 4]).reshape(1, 3, 1, 1, 1)
+    wanted = np.array([10, 10 + 15 * 4, 10 + 15 * 8]).reshape(1, 3, 1, 1, 1)
     np.testing.assert_allclose(grey, np.broadcast_to(wanted, grey.shape), atol=0.01)
 
 
