@@ -79,7 +79,7 @@ SHAPES = PIXELS | {"cloud_width": 4, "mesh_width": 4, "neighbours": 5, "head_dim
 SHAPES |= {"views_test": 1}
 CASES["center3d"] = ("center3d", SHAPES)
 MOVING = {"center_update": "wen_ema", "center_init": "batch_mean", "cloud_encoder": "pointnet"}
-CASES["center3d-moving"] = ("center3d", SHAPES | MOVING | {"modalities": ("image", "cloud")})
+CASES["center3d-moving"] = ("center3d", SHAPES | MOVING | {"modalities": ("image", "point")})
 # One reader with the vectors of pictures beside captions, the other with captions alone.
 CASES["xtra"] = ("xtra", {"retrieve": "both", "picture_dim": 5})
 CASES["xtra-mcan"] = ("xtra", {"reader": "mcan", "query": "question"})

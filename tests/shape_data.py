@@ -39,7 +39,7 @@ def shapes(rng, classes):
     neighbours = fixed.integers(-1, FACES, (CLASSES, FACES, 3))[classes].astype(np.int32)
     return {
         "image": {"views": pictures},
-        "cloud": {"points": points},
+        "point": {"points": points},
         "mesh": {"faces": faces, "neighbours": neighbours},
     }
 

@@ -57,7 +57,7 @@ class Workload:
         features["image"]["boxes"] = (self.regions, 4)
         features["video"] = {"frames": (self.regions, self.region_dim), "n_frames": ()}
         features["image"]["views"] = (VIEWS, SIDE, SIDE, 3)
-        features["cloud"] = {"points": (POINTS, 3)}
+        features["point"] = {"points": (POINTS, 3)}
         features["mesh"] = {"faces": (FACES, 15), "neighbours": (FACES, 3)}
         return Plan(PLAN_STEPS, PLAN_EPOCH, self.vocabulary, features, CLASSES)
 

@@ -41,7 +41,7 @@ from hmgr_jax.models.base import (
 from hmgr_jax.models.ranges import check_ranges
 from hmgr_jax.shapes import Array, Float, Int, Tree
 
-MODALITIES = ("image", "cloud", "mesh")
+MODALITIES = ("image", "point", "mesh")
 CENTERS = "centers"
 CHOICES = {
     "cnn": tuple(resnet.KINDS),
@@ -122,8 +122,8 @@ class Center3D(Model):
                 f"and the data has {plan.classes}: give data with a class an object, and leave "
                 "model.classes at 0."
             )
-        points = sizes.get("cloud", (0,))[0]
-        if "cloud" in sizes and self.cloud_encoder == "dgcnn" and points < self.neighbours:
+        points = sizes.get("point", (0,))[0]
+        if "point" in sizes and self.cloud_encoder == "dgcnn" and points < self.neighbours:
             raise UserError(
                 f"model.neighbours is {self.neighbours}, but clouds have {points} points: lower it."
             )
@@ -140,7 +140,7 @@ class Center3D(Model):
         side, faces = self.picture_size, self.faces
         every = {
             "image": {"views": Feature((None, side, side, 3), "float32")},
-            "cloud": {"points": Feature((self.points, 3), "float32")},
+            "point": {"points": Feature((self.points, 3), "float32")},
             "mesh": {
                 "faces": Feature((faces, 15), "float32"),
                 "neighbours": Feature((faces, 3), "int32", below=faces),
@@ -149,10 +149,8 @@ class Center3D(Model):
         return {m: every[m] for m in self.modalities}
 
     def parts(self) -> Parts:
-        """Encoders, the classifier, centres where they are trained; the CNN and its stages."""
-        parts: dict[str, tuple[str, ...]] = {m: (m,) for m in (*self.modalities, "head")}
-        if self.center_update == "sgd":
-            parts[CENTERS] = (CENTERS,)
+        """Encoders, the classifier, centres (an empty part where they move); the CNN's stages."""
+        parts: dict[str, tuple[str, ...]] = {m: (m,) for m in (*self.modalities, "head", CENTERS)}
         if "image" in self.modalities:
             parts |= {"cnn": ("image/cnn",), **resnet.parts_within("image/cnn")}
         return parts

@@ -17,7 +17,7 @@ from hmgr_jax.layers.views import Views
 from hmgr_jax.models.base import Items
 from hmgr_jax.shapes import Float
 
-SIZES = {"image": "views", "cloud": "points", "mesh": "faces"}
+SIZES = {"image": "views", "point": "points", "mesh": "faces"}
 """{modality: the input whose shape says how large its items are}."""
 CLOUD_ENCODERS = ("dgcnn", "pointnet")
 

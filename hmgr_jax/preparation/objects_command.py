@@ -15,6 +15,8 @@ from hmgr_jax.preparation.objects_tree import Making
 from hmgr_jax.preparation.plans import demand
 from hmgr_jax.preparation.writing import Terminated
 
+VIEWS, POINTS = 4, 1024
+"""Of an object, that the recipes take."""
 NAMED = 20
 """Files that are named; all of them are in `LEFT_OUT`."""
 
@@ -46,11 +48,11 @@ def run(arguments: Sequence[str], described: str) -> int:
     except Terminated:
         print("error: Stopped by SIGTERM: the same command goes on.", file=sys.stderr, flush=True)
         return 143
-    _tell(report, out)
+    _tell(report, out, making)
     return 0
 
 
-def _tell(report: Report, out: Path) -> None:
+def _tell(report: Report, out: Path, making: Making) -> None:
     for why in list(report.left_out.values())[:NAMED]:
         print(f"warning: {why}", file=sys.stderr)
     if len(report.left_out) > NAMED:
@@ -60,7 +62,17 @@ def _tell(report: Report, out: Path) -> None:
     print(f"{out} holds objects of {report.classes} classes: {splits}.")
     print(f"Made in this run: {report.fresh:,}; left out as unreadable: {len(report.left_out):,}.")
     recipe = "modelnet10" if report.classes == 10 else "modelnet40"
-    print(
-        f"Train: python -m hmgr_jax.main --config configs/{recipe}.py --config.data.root={out}",
-        flush=True,
-    )
+    command = f"python -m hmgr_jax.main --config configs/{recipe}.py --config.data.root={out}"
+    print(f"Train: {command}{_smaller(making)}", flush=True)
+
+
+def _smaller(making: Making) -> str:
+    """What a recipe must be told of objects that have less than it takes."""
+    views = 1 if making.views == 1 else 2
+    sizes = {
+        "data.points": making.points if making.points < POINTS else None,
+        "data.faces": making.faces if making.faces != Making.faces else None,
+        "data.objects.views": views if making.views < VIEWS else None,
+        "model.views_test": views if making.views < VIEWS else None,
+    }
+    return "".join(f" --config.{key}={size}" for key, size in sizes.items() if size)

@@ -28,7 +28,7 @@ def pictures_of(modality: str, source: Source, items: np.ndarray, pixels: int) -
     mean, std = (settings.mean, settings.std) if settings else (MEAN, STD)
     draw: dict[str, Callable[[Items, int], np.ndarray]] = {
         "image": lambda of, k: _view(of["views"][k, 0], mean, std),
-        "cloud": lambda of, k: _cloud(of["points"][k], pixels),
+        "point": lambda of, k: _cloud(of["points"][k], pixels),
         "mesh": lambda of, k: _mesh(of["faces"][k], pixels),
     }
     return [_in_colours(draw[modality](found, k)) for k in range(len(items))]

@@ -128,7 +128,8 @@ def evaluate(retriever: Retriever, split: str) -> int:
     )
     code = _finish(found, config, workdir / f"evaluation-{split}.json", [store])
     if hosts.first():
-        object_reports.heat_map(workdir, metrics, retriever.model.modalities, title, suffix)
+        shown = object_reports.heading(config, names, split)
+        object_reports.heat_map(workdir, metrics, retriever.model.modalities, shown, suffix)
         object_reports.show(workdir, suffix)
         results.show_uncertainty(workdir, f"{uncertainty.NAME}{suffix}")
     return code

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from ml_collections import ConfigDict
 
 from hmgr_jax.data.split import Split
 from hmgr_jax.metrics.directions import direction
@@ -17,10 +18,16 @@ from hmgr_jax.training.by_labels import More
 from hmgr_jax.training.evaluate import Scored
 from hmgr_jax.training.plots import save_png
 
-OF_OBJECTS = {"image", "cloud", "mesh"}
+OF_OBJECTS = {"image", "point", "mesh"}
 HEAT_MAP, SHEETS = "map", "objects"
 QUERIES = 8
 """Rows of a sheet, of as many classes as there are."""
+
+
+def heading(config: ConfigDict, protocols: Sequence[str], split: str) -> str:
+    """What a heat map shows: system, data, protocol and views."""
+    views = f", views: {config.model.views_test}" if "views_test" in config.model else ""
+    return f"{config.model.name} on {config.name}, {split}\n{protocols[0]}{views}"
 
 
 def heat_map(

@@ -130,7 +130,8 @@ def finish(
     if hosts.first():
         plots.curves(workdir, step)
         plots.recalls(workdir, metrics, title)
-        object_reports.heat_map(workdir, metrics, experiment.model.modalities, title)
+        shown = object_reports.heading(config, protocols, "test")
+        object_reports.heat_map(workdir, metrics, experiment.model.modalities, shown)
         write_json_atomic(workdir / FILE, found)  # last: whoever finds it finds everything else
     return found
 

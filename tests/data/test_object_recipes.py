@@ -5,7 +5,9 @@ import pytest
 
 from hmgr_jax.data.open import open_data, shaping_of
 from hmgr_jax.errors import UserError
+from hmgr_jax.models import get_model
 from hmgr_jax.training import recipe_file
+from hmgr_jax.training.check import check_parts
 from hmgr_jax.training.config import config_hash
 
 
@@ -26,7 +28,7 @@ def test_solids_by_their_recipe(tmp_path):
     sources = data.splits["train"].sources
     found = {m: source.gather(np.array([3])) for m, source in sources.items()}
     assert found["image"]["views"].shape == (1, 4, 48, 48, 3)
-    assert found["cloud"]["points"].shape == (1, 256, 3)
+    assert found["point"]["points"].shape == (1, 256, 3)
     assert found["mesh"]["faces"].shape == (1, 320, 15)
     whole = config_hash(config)
     config.data.solids.folder = str(tmp_path)
@@ -35,6 +37,14 @@ def test_solids_by_their_recipe(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
     config.data.solids.seed = 1
     assert config_hash(config) != whole
+
+
+@pytest.mark.parametrize("name", ["modelnet40", "modelnet10"])
+@pytest.mark.parametrize("update", ["sgd", "wen_ema"])
+def test_the_parts_that_recipes_name_are_there_however_centres_move(name, update):
+    config = recipe_file.load(f"configs/{name}.py", {"model.center_update": update})
+    fields = {k: v for k, v in config.model.items() if k != "name"}
+    check_parts(config, get_model("center3d", **fields).parts())
 
 
 @pytest.mark.parametrize(("name", "steps"), [("modelnet40", 27_500), ("modelnet10", 22_500)])

@@ -236,7 +236,7 @@ def test_real_matrices_of_1ka(real_data, name, t2v, v2t, tied):
 
 def test_several_pairs_do_not_overwrite_one_another():
     first = {"image2mesh/mAP": 10.0, "mesh2image/mAP": 30.0, "mAP": 20.0, "rsum": 100.0}
-    second = {"image2cloud/mAP": 50.0, "cloud2image/mAP": 70.0, "mAP": 60.0, "rsum": 200.0}
+    second = {"image2point/mAP": 50.0, "point2image/mAP": 70.0, "mAP": 60.0, "rsum": 200.0}
     within = {"mesh2mesh/mAP": 90.0}
     found = over_pairs([first, second, within])
     assert found == {**first, **second, **within, "mAP": 40.0, "rsum": 300.0}
@@ -244,7 +244,7 @@ def test_several_pairs_do_not_overwrite_one_another():
 
 
 def test_pairs_of_modalities():
-    three = ("image", "cloud", "mesh")
-    two = [("image", "cloud"), ("image", "mesh"), ("cloud", "mesh")]
+    three = ("image", "point", "mesh")
+    two = [("image", "point"), ("image", "mesh"), ("point", "mesh")]
     assert pairs_of(("plain", "map"), three) == two
     assert pairs_of(("plain", "modelnet"), three) == two + [(m, m) for m in three]

@@ -18,7 +18,7 @@ from hmgr_jax.training.experiment import classes_of, item_shapes
 B, D = 6, 5
 SHAPES = {
     "image": {"views": (4, SIDE, SIDE, 3)},
-    "cloud": {"points": (POINTS, 3)},
+    "point": {"points": (POINTS, 3)},
     "mesh": {"faces": (FACES, 15), "neighbours": (FACES, 3)},
 }
 SMALL = {"dim": D, "head_dim": 4, "cnn": "resnet10", "cnn_width": 4, "cnn_small_stem": True}
@@ -105,7 +105,7 @@ def test_a_class_begins_with_its_first_mean():
 
 def test_centres_that_move_are_no_parameters():
     system = model(center_update="wen_ema")
-    assert "centers" not in system.parts()
+    assert "centers" not in system.init(jax.random.key(0)).params
     value = jnp.ones((CLASSES, D), jnp.float32)
     given = variables(system, centers={"value": value, "seen": jnp.ones(CLASSES, jnp.float32)})
     stats = loss(system, given)[2]["centers"]
@@ -129,12 +129,12 @@ def test_rows_without_a_class_count_in_the_pairwise_loss_alone():
 
 
 def test_of_four_views_the_vector_is_the_mean_of_two_times_two():
-    system = model(modalities=("image", "cloud"))
+    system = model(modalities=("image", "point"))
     made = jax.jit(system.init)(jax.random.key(0))
     views = jnp.asarray(RNG.standard_normal((2, 4, SIDE, SIDE, 3)), jnp.float32)
 
     def vectors(count, of):
-        chosen = model(modalities=("image", "cloud"), views_test=count)
+        chosen = model(modalities=("image", "point"), views_test=count)
         return chosen._vectors(made, "image", {"views": of}, None, False)[0]
 
     four, first, last = vectors(4, views), vectors(2, views), vectors(2, views[:, 2:])
@@ -167,8 +167,8 @@ def test_the_class_of_a_row():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"modalities": ("cloud", "image")}, "two or three of image, cloud, mesh in this order"),
-        ({"modalities": ("mesh",)}, "two or three of image, cloud, mesh in this order"),
+        ({"modalities": ("point", "image")}, "two or three of image, point, mesh in this order"),
+        ({"modalities": ("mesh",)}, "two or three of image, point, mesh in this order"),
         ({"views_test": 3}, "views_test is 1, 2 or 4, not 3"),
         ({"w_ce": 0.0, "w_center": 0.0, "w_mse": 0.0}, "are all 0"),
         ({"w_mse": -1.0}, "model.w_mse must be at least 0"),

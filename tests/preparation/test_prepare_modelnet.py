@@ -128,7 +128,7 @@ def test_objects_as_training_opens_them(whole):
     corners = found["mesh"]["faces"][0, :, 3:12].reshape(-1, 3)
     extent = np.ptp(corners, axis=0)
     np.testing.assert_allclose(extent / extent[1], size / size[1], rtol=1e-4)  # y is up again
-    points = found["cloud"]["points"][0]
+    points = found["point"]["points"][0]
     assert np.linalg.norm(points, axis=1).max() <= 1 + 1e-5
     assert (np.abs(points) <= np.abs(corners).max(0) + 1e-5).all()
     views = found["image"]["views"]

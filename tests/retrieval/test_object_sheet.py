@@ -32,7 +32,7 @@ def _drawn(monkeypatch, *arguments, **options):
     return seen
 
 
-@pytest.mark.parametrize("modality", ["image", "cloud", "mesh"])
+@pytest.mark.parametrize("modality", ["image", "point", "mesh"])
 def test_an_item_has_a_picture(split, modality):
     pictures = pictures_of(modality, split.sources[modality], np.array([9, 1]), 48)
     side = 32 if modality == "image" else 48
@@ -62,7 +62,7 @@ def test_neighbours_in_order_with_frames_by_class(split, monkeypatch, tmp_path):
 def test_the_sheet_has_its_colours(split, tmp_path):
     rng = np.random.default_rng(0)
     path = tmp_path / "sheet.png"
-    draw_object_sheet(path, split, ("cloud", "mesh"), rng.random((COUNT, COUNT)), [0, 5], columns=4)
+    draw_object_sheet(path, split, ("point", "mesh"), rng.random((COUNT, COUNT)), [0, 5], columns=4)
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("RGB"), int)
     assert pixels.shape[1] > pixels.shape[0]
@@ -74,7 +74,7 @@ def test_the_sheet_has_its_colours(split, tmp_path):
 
 def test_what_cannot_be_drawn(split, tmp_path):
     good, path = np.zeros((COUNT, COUNT)), tmp_path / "no.png"
-    with pytest.raises(UserError, match="no text with labels to draw: choose of image, cloud"):
+    with pytest.raises(UserError, match="no text with labels to draw: choose of image, point"):
         draw_object_sheet(path, split, ("image", "text"), good, [0])
     with pytest.raises(UserError, match=r"Scores are \[23, 24\]"):
         draw_object_sheet(path, split, ("image", "mesh"), good[1:], [0])

@@ -65,5 +65,5 @@ def test_what_has_no_direction_is_of_all_pairs(evaluated):
 
 def test_the_curves_of_all_pairs_are_in_one_picture(evaluated):
     *_, drawn, folder = evaluated
-    assert drawn == [("image", "cloud"), ("image", "mesh"), ("cloud", "mesh")]
+    assert drawn == [("image", "point"), ("image", "mesh"), ("point", "mesh")]
     assert [path.name for path in folder.iterdir()] == ["precision_recall.png"]

@@ -10,7 +10,7 @@ from tiny_run import finished, results
 from hmgr_jax.main import main
 from hmgr_jax.training import object_reports
 
-MODALITIES = ("image", "cloud", "mesh")
+MODALITIES = ("image", "point", "mesh")
 
 
 def test_a_run_on_solids_ends_with_nine_values_and_their_pictures():
@@ -24,9 +24,9 @@ def test_a_run_on_solids_ends_with_nine_values_and_their_pictures():
     names = [path.name for path in object_reports.files(workdir)]
     assert names == [
         "map.png",
-        "objects-cloud2mesh.png",
-        "objects-image2cloud.png",
         "objects-image2mesh.png",
+        "objects-image2point.png",
+        "objects-point2mesh.png",
     ]
     for path in object_reports.files(workdir):
         with Image.open(path) as picture:
@@ -51,12 +51,12 @@ def test_an_evaluation_draws_its_own(tmp_path, capsys):
 
 
 def test_no_map_of_results_that_lack_a_pair(tmp_path):
-    found = {"image2cloud/mAP": 50.0, "cloud2image/mAP": 40.0}
-    assert object_reports.heat_map(tmp_path, found, ("image", "cloud"), "title") is None
+    found = {"image2point/mAP": 50.0, "point2image/mAP": 40.0}
+    assert object_reports.heat_map(tmp_path, found, ("image", "point"), "title") is None
     assert not (tmp_path / "map.png").exists()
-    found |= {"image2image/mAP": 70.0, "cloud2cloud/mAP": 60.0}
-    assert object_reports.heat_map(tmp_path, found, ("image", "cloud"), "title").is_file()
-    assert object_reports.heat_map(tmp_path, {}, ("image", "cloud"), "title") is None
+    found |= {"image2image/mAP": 70.0, "point2point/mAP": 60.0}
+    assert object_reports.heat_map(tmp_path, found, ("image", "point"), "title").is_file()
+    assert object_reports.heat_map(tmp_path, {}, ("image", "point"), "title") is None
     assert not (tmp_path / "map.png").exists(), "one of other results would be taken for these"
     others = {f"modelnet_others/{name}": value for name, value in found.items()}
-    assert object_reports.heat_map(tmp_path, others, ("image", "cloud"), "title").is_file()
+    assert object_reports.heat_map(tmp_path, others, ("image", "point"), "title").is_file()

@@ -75,6 +75,11 @@ def find_parts(root: Path, where: Where) -> Parts:
     files = [p for split in ("train", "test") for p in cloud_files(clouds, split)] if clouds else []
     files += _lists(files)
     if not clouds and not found:
+        if next(root.glob("*/train/*.off"), None):
+            raise UserError(
+                f"{root} holds OFF files: make what is trained on of them by python -m "
+                f"hmgr_jax.prepare modelnet --source {root} --out DIR, and give data.root DIR."
+            )
         raise UserError(
             f"{root} holds neither what hmgr_jax.prepare modelnet writes nor point clouds "
             "(modelnet40_ply_hdf5_2048) nor meshes (ModelNet40_Mesh/class/train/object.npz): give "
@@ -154,6 +159,11 @@ def _numbered(folder: Path, clouds: Mapping[str, Clouds]) -> dict[str, int]:
                     f"{folder} has label {label} for {name} but {found[kind]} for other objects of "
                     f"{kind}: copy the clouds and their id2file.json again."
                 )
+    if len(set(found.values())) < len(found):
+        raise UserError(
+            f"{folder} has the same label for several of {', '.join(sorted(found))}: copy the "
+            "clouds and their id2file.json again."
+        )
     return found
 
 

@@ -65,8 +65,8 @@ def _as_split(
         chosen = np.flatnonzero(held_out if role == "dev" else ~held_out)
         if not len(chosen):
             raise UserError(
-                f"Of {len(split.names)} objects of train none is left for {role}: change "
-                "data.objects.dev."
+                f"Of {len(split.names)} objects of train data.objects.dev={dev:g} leaves none for "
+                f"{role}: {'raise' if role == 'dev' else 'lower'} it (0.5 is half of each class)."
             )
     objects = ChosenObjects(split.objects, chosen)
     names = [split.names[i] for i in chosen.tolist()]

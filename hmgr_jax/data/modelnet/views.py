@@ -21,8 +21,9 @@ class ViewFolders:
         self._listed: dict[str, tuple[str, ...]] = {}
 
     def has(self, name: str) -> bool:
-        """Whether there is a folder of the object ``class/object``."""
-        return (self.folder / name).is_dir()
+        """Whether there is a view of the object ``class/object``."""
+        folder = self.folder / name
+        return folder.is_dir() and any(x.name.endswith(ENDINGS) for x in folder.iterdir())
 
     def files(self, name: str) -> tuple[str, ...]:
         """File names of the views of an object by their numbers.

@@ -84,7 +84,7 @@ class Shaping:
     def cloud(self, points: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
         """float32 [P, 3]: the first of the points, or drawn ones, scaled, turned and trembling."""
         if rng is None:
-            return points[np.arange(self.points) % len(points)]
+            return points[: self.points]
         found = points[rng.integers(len(points), size=self.points)]
         return _varied(found, rng) if self.augment else found
 

@@ -39,9 +39,10 @@ def around(views: int) -> list[Camera]:
 
 
 def spread(views: int, wanted: int) -> np.ndarray:
-    """Which ``wanted`` of the pictures of a round are as far apart as can be, int [wanted].
+    """Which ``wanted`` of ``views`` pictures of a round are as far apart as can be, int [wanted].
 
-    Where there are fewer pictures some are named again.
+    In the order of the round: of four the first two are a quarter turn apart, which says more of an
+    object than opposite ones do.
     """
     return np.arange(wanted) * views // wanted
 

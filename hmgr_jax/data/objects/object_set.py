@@ -13,7 +13,7 @@ from hmgr_jax.data.split import Source, Split
 
 SOURCES: dict[str, type[ViewSource] | type[CloudSource] | type[MeshSource]] = {
     "image": ViewSource,
-    "cloud": CloudSource,
+    "point": CloudSource,
     "mesh": MeshSource,
 }
 

@@ -14,6 +14,8 @@ from hmgr_jax.errors import UserError
 _COMMENT = re.compile(r"#.*")
 _BEFORE = " \t\r\n" + b"\xef\xbb\xbf".decode("latin-1")  # the mark that some editors begin with
 MEND = "download or export the file again."
+MOST = 2**31 - 1
+"""No corner has a larger number."""
 
 
 def read_off(path: Path) -> Mesh:
@@ -50,7 +52,7 @@ def read_off(path: Path) -> Mesh:
             f"{path} has a face with corner {wrong[0]:,} where the vertices are numbered "
             f"from 0 to {count - 1:,}: {MEND}"
         )
-    return Mesh(vertices, triangles)
+    return Mesh(vertices, triangles.astype(np.int32))
 
 
 def write_off(path: Path, mesh: Mesh) -> None:
@@ -91,12 +93,12 @@ def _vertices(path: Path, rows: list[str]) -> np.ndarray:
 
 
 def _triangles(path: Path, rows: list[str]) -> np.ndarray:
-    """int32 [F, 3]; a face of n corners is n - 2 triangles around its first corner."""
+    """int64 [F, 3]; a face of n corners is n - 2 triangles around its first corner."""
     try:
         values = np.array(" ".join(rows).split(), np.int64)
         if len(values) == 4 * len(rows) and (values[::4] == 3).all():
-            return values.reshape(-1, 4)[:, 1:].astype(np.int32)
-    except ValueError:
+            return values.reshape(-1, 4)[:, 1:]
+    except (ValueError, OverflowError):
         pass  # colours may be fractions
     found: list[list[int]] = []
     for row in rows:
@@ -105,7 +107,7 @@ def _triangles(path: Path, rows: list[str]) -> np.ndarray:
             corners = [int(word) for word in words[1 : 1 + int(words[0])]]
         except ValueError:
             corners = []
-        if len(corners) < 3 or len(corners) != int(words[0]):
+        if len(corners) < 3 or len(corners) != int(words[0]) or max(map(abs, corners)) > MOST:
             raise UserError(f"{path} has {row[:40]!r} where a face was expected: {MEND}")
         found += [[corners[0], a, b] for a, b in pairwise(corners[1:])]
-    return np.array(found, np.int32)
+    return np.array(found, np.int64)

@@ -41,11 +41,17 @@ class ViewSource(ObjectSource):
         return self.shaping.views * self.shaping.image_size**2 * 3 * 4
 
     def gather(self, items: np.ndarray, length: int | None = None) -> Items:
-        """The middle of views that are spread around."""
+        """The middle of views that are spread around; ``UserError`` where there are too few."""
         wanted = self.shaping.views
 
         def chosen(number: int, k: int) -> np.ndarray:
-            places = spread(self.objects.views(number), wanted).tolist()
+            found = self.objects.views(number)
+            if found < wanted:
+                raise UserError(
+                    f"An object has {found} views where data.objects.views is {wanted}: lower it "
+                    "(1, 2 or 4) and model.views_test, or render more."
+                )
+            places = spread(found, wanted).tolist()
             pictures = [self.shaping.picture(self.objects.view(number, p)) for p in places]
             return np.stack(pictures)
 
@@ -73,7 +79,7 @@ class CloudSource(ObjectSource):
     """Items ``{"points": float32 [k, P, 3]}``: the first P points, in training P drawn ones."""
 
     def gather(self, items: np.ndarray, length: int | None = None) -> Items:
-        """As stored."""
+        """As stored; ``UserError`` where there are too few."""
         return self._made(items, None)
 
     def draw(self, items: np.ndarray, draws: Draws, length: int | None = None) -> Items:
@@ -83,11 +89,15 @@ class CloudSource(ObjectSource):
     def _made(self, items: np.ndarray, draws: Draws | None) -> Items:
         numbers = np.asarray(items, np.int64).reshape(-1).tolist()
         streams = [draws.generator(POINTS, k) if draws else None for k in range(len(numbers))]
-        clouds = [
-            self.shaping.cloud(self.objects.points(n), rng)
-            for n, rng in zip(numbers, streams, strict=True)
-        ]
-        return {"points": np.stack(clouds)}
+        clouds = [self.objects.points(n) for n in numbers]
+        fewest = min((len(points) for points in clouds), default=self.shaping.points)
+        if fewest < self.shaping.points:
+            raise UserError(
+                f"A cloud has {fewest} points where data.points is {self.shaping.points}: lower "
+                "it, or prepare the clouds with more (--points)."
+            )
+        shaped = [self.shaping.cloud(x, rng) for x, rng in zip(clouds, streams, strict=True)]
+        return {"points": np.stack(shaped)}
 
 
 class MeshSource(ObjectSource):

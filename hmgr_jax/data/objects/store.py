@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-MODALITIES = ("image", "cloud", "mesh")
+MODALITIES = ("image", "point", "mesh")
 
 
 class Objects(Protocol):

@@ -1,5 +1,6 @@
 """ModelNet in the layouts that people have: joined by name, damage named, parts left out."""
 
+import dataclasses
 import json
 
 import h5py
@@ -44,15 +45,15 @@ def test_parts_are_joined_by_name(root):
         "train": 18, "dev": 6, "test": 6,
     }  # fmt: skip
     train, test = data.splits["train"], data.splits["test"]
-    assert set(train.sources) == {"image", "cloud", "mesh"}
-    assert list(test.ids["cloud"]) == names("test")
+    assert set(train.sources) == {"image", "point", "mesh"}
+    assert list(test.ids["point"]) == names("test")
     of_train = {*train.ids["image"], *data.splits["dev"].ids["image"]}
     assert of_train == set(names("train"))
     for split in data.splits.values():
         kinds = [CLASSES[k] for k in split.labels["mesh"].argmax(1)]
         assert kinds == [name.split("/")[0] for name in split.ids["mesh"]]
         assert split.labels["image"].shape == (len(split), 3)
-    dev = [name.split("/")[0] for name in data.splits["dev"].ids["cloud"]]
+    dev = [name.split("/")[0] for name in data.splits["dev"].ids["point"]]
     assert sorted(dev) == sorted(2 * CLASSES)
     faces = train.sources["mesh"].gather(np.arange(18))["faces"]
     for name, found in zip(train.ids["mesh"], faces, strict=True):
@@ -68,12 +69,30 @@ def test_views_are_spread_in_the_order_of_their_numbers(root):
     np.testing.assert_allclose(grey, np.broadcast_to(wanted, grey.shape), atol=0.01)
 
 
+def test_too_few_views_or_points_are_not_repeated(root):
+    shaping = dataclasses.replace(SMALL, views=13, points=POINTS + 1)
+    test = open_modelnet(root, shaping, WHERE, ["test"]).splits["test"]
+    with pytest.raises(UserError, match=r"has 12 views where data\.objects\.views is 13"):
+        test.sources["image"].gather(np.array([0]))
+    with pytest.raises(UserError, match=rf"has {POINTS} points where data\.points is {POINTS + 1}"):
+        test.sources["point"].gather(np.array([0]))
+
+
+def test_an_object_whose_folder_of_views_is_empty_lacks_a_part(root):
+    lacking = names("test")[4]
+    for view in (root / "ModelNet40-Images-180" / lacking).iterdir():
+        view.unlink()
+    with pytest.warns(RuntimeWarning, match=rf"1 of 6 objects of test .*: {lacking}$"):
+        data = _opened(root, Where(dev=0.25, corrupt="skip"))
+    assert lacking not in data.splits["test"].ids["image"]
+
+
 def test_a_batch_for_training(root):
     train = _opened(root).splits["train"]
     batch = next(iter(batches(train, batch_size=6, seed=0, steps=1)))
     views = batch["image"]["views"]
     assert views.shape == (6, 2, 8, 8, 3)
-    assert batch["cloud"]["points"].shape == (6, 32, 3)
+    assert batch["point"]["points"].shape == (6, 32, 3)
     assert batch["mesh"]["neighbours"].shape == (6, 64, 3)
     assert (views[:, 0] != views[:, 1]).any(axis=(1, 2, 3)).all()
 
@@ -83,11 +102,11 @@ def test_modelnet10_and_the_other_dialect(root, tmp_path):
     write_clouds(other / "modelnet10_hdf5_2048", ten=True)
     write_meshes(other / "ModelNet10_Mesh", ("faces", "neighbors"))
     found, wanted = _opened(other), _opened(root)
-    assert set(found.splits["test"].sources) == {"cloud", "mesh"}
+    assert set(found.splits["test"].sources) == {"point", "mesh"}
     for role, split in found.splits.items():
         assert split.ids["mesh"] == wanted.splits[role].ids["mesh"]
         items = np.arange(len(split))
-        for modality in ("cloud", "mesh"):
+        for modality in ("point", "mesh"):
             got, want = (s.sources[modality].gather(items) for s in (split, wanted.splits[role]))
             for key, values in want.items():
                 np.testing.assert_array_equal(got[key], values)
@@ -96,8 +115,8 @@ def test_modelnet10_and_the_other_dialect(root, tmp_path):
 
 def test_clouds_alone_and_meshes_alone(tmp_path):
     only = _opened(write_clouds(tmp_path / "only", listed=False))
-    assert set(only.splits["train"].sources) == {"cloud"}
-    assert only.splits["test"].ids["cloud"][:2] == ("0/test_00000", "1/test_00001")
+    assert set(only.splits["train"].sources) == {"point"}
+    assert only.splits["test"].ids["point"][:2] == ("0/test_00000", "1/test_00001")
     meshes = write_meshes(tmp_path / "m" / "ModelNet40_Mesh").parent
     found = _opened(meshes).splits["test"]
     assert set(found.sources) == {"mesh"}
@@ -115,12 +134,12 @@ def test_objects_that_lack_a_part(root):
     with pytest.warns(RuntimeWarning, match=rf"1 of 6 objects of test .*: {lacking}$"):
         data = _opened(root, Where(dev=0.25, corrupt="skip"))
     left = [name for name in names("test") if name != lacking]
-    assert list(data.splits["test"].ids["cloud"]) == left
+    assert list(data.splits["test"].ids["point"]) == left
     clouds = root / "modelnet40_ply_hdf5_2048"
     all_of = open_modelnet(clouds, SMALL, WHERE, ["test"]).splits["test"]
     np.testing.assert_array_equal(
-        data.splits["test"].sources["cloud"].gather(np.array([4]))["points"],
-        all_of.sources["cloud"].gather(np.array([5]))["points"],
+        data.splits["test"].sources["point"].gather(np.array([4]))["points"],
+        all_of.sources["point"].gather(np.array([5]))["points"],
     )
 
 
@@ -151,6 +170,16 @@ def test_spoilt_clouds(root, spoilt, said):
         _opened(root)
 
 
+def test_classes_that_share_a_label_are_not_one(root):
+    folder = root / "modelnet40_ply_hdf5_2048"
+    for path in folder.glob("*.h5"):
+        with h5py.File(path) as file:
+            labels = file["label"][()]
+        _spoil(path, {"label": np.minimum(labels, 1)})
+    with pytest.raises(UserError, match="same label for several of"):
+        _opened(root)
+
+
 def test_what_is_missing_or_damaged_is_named(root, tmp_path):
     clouds = root / "modelnet40_ply_hdf5_2048"
     list_file = clouds / "ply_data_train_1_id2file.json"
@@ -168,6 +197,10 @@ def test_what_is_missing_or_damaged_is_named(root, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty holds neither"):
         _opened(tmp_path / "empty")
+    (tmp_path / "raw/bed/train").mkdir(parents=True)
+    (tmp_path / "raw/bed/train/bed_0001.off").write_text("OFF")
+    with pytest.raises(UserError, match=r"holds OFF files: .*prepare modelnet --source"):
+        _opened(tmp_path / "raw")
     with pytest.raises(UserError, match="There is no folder"):
         _opened(tmp_path / "none")
     with pytest.raises(UserError, match=r"which data\.objects\.meshes names"):

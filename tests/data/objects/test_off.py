@@ -54,6 +54,8 @@ def test_polygons_and_colours(tmp_path):
         ("OFF\n4 4 6\n" + TETRAHEDRON.replace("1 0 0", "1 nan 0"), "NaN or infinite"),
         ("OFF\n4 4 6\n" + TETRAHEDRON.replace("3 0 2 1", "3 0 2 4"), "corner 4"),
         ("OFF\n4 4 6\n" + TETRAHEDRON.replace("3 0 2 1", "3 0 2 -1"), "corner -1"),
+        ("OFF\n4 4 6\n" + TETRAHEDRON.replace("3 0 2 1", "3 0 2 4294967297"), "corner 4,294,967"),
+        ("OFF\n4 4 6\n" + TETRAHEDRON.replace("3 0 2 1", f"3 0 2 {10**20}"), "a face was expected"),
         ("OFF\n4 4 6\n" + TETRAHEDRON.replace("3 0 2 1", "3 0 2"), "where a face was expected"),
         ("OFF\n4 4 6\n" + TETRAHEDRON.replace("3 0 2 1", "a b c d"), "where a face was expected"),
     ],
