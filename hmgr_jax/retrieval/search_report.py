@@ -60,9 +60,14 @@ def draw(path: Path, searcher: Searcher, asked: Questions, hits: list[list[Hit]]
         query = Tile(None, name) if seen is None else Tile(seen, item.caption, name)
         pictures = found_in.of(searcher.modality, [hit.item for hit in found])
         tiles = [
-            Tile(picture, hit.item.caption or hit.item.id, f"{hit.item.id}  {hit.score:.3f}")
+            Tile(picture, _words(hit, picture is not None), f"{hit.item.id}  {hit.score:.3f}")
             for hit, picture in zip(found, pictures, strict=True)
         ]
         rows.append((query, tiles))
     title = f"{about['system']}: {len(searcher.index):,} {searcher.modality} items"
     draw_sheet(path, title, rows)
+
+
+def _words(hit: Hit, seen: bool) -> str:
+    """The name stands below in any case; without a picture it stands in its place as well."""
+    return hit.item.caption or ("" if seen else hit.item.id)
