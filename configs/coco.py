@@ -6,6 +6,8 @@
     python -m hmgr_jax.main --config configs/coco.py:racg --config.data.root=DATA/coco_precomp
     python -m hmgr_jax.main --config configs/coco.py:resg --config.data.root=DATA/coco_precomp
     python -m hmgr_jax.main --config configs/coco.py:pcme --config.data.root=DATA/coco_precomp
+    python -m hmgr_jax.main --config configs/coco.py:dxr --config.data.root=DATA/coco_precomp \
+        --config.init.bert=DATA/bert-base-uncased
 
 Files expected in ``data.root``: ``{train,dev,testall}_ims.npy`` [rows, 36, 2048] (float32 or
 float16, 33.4 GB for train), ``_caps.txt``, and ``_ids.txt`` where images are repeated, once a
@@ -24,7 +26,9 @@ Schedule: 30 epochs of 4,425 steps, the rate a tenth after half of them (BUILD_N
 Genome's 1,600 and 400 classes), ``:resg`` word graphs too, where the folder has them.
 ``:pcme`` has the released PCME's setting on regions: AdamP, 30 epochs with frozen words at 2e-4 and
 30 of everything at 2e-5, a cosine each; scale and shift are not clipped. Its words come from
-GloVe: ``--config.data.vectors=glove.840B.300d.txt``.
+GloVe: ``--config.data.vectors=glove.840B.300d.txt``. ``:dxr`` reads captions with BERT-base, whose
+sizes, WordPieces and weights come from the folder ``init.bert``: AdamW, 25 epochs, a tenth of the
+rate for BERT and a tenth of all after 15; from pictures it is in ``configs/coco_images.py``.
 """
 
 from typing import Any
@@ -43,7 +47,8 @@ OF_MODEL = {
     "resg": {"sharpness": 11.0},
     "pcme": {"word_dropout": 0.1, "word_removal": 0.1},
 }
-STAGE: dict[str, Any] = {"steps": 30 * 4425, "own_schedule": True}
+EPOCH = 4425
+STAGE: dict[str, Any] = {"steps": 30 * EPOCH, "own_schedule": True}
 
 
 def get_config(model: str = "hmgr") -> ConfigDict:
@@ -51,7 +56,7 @@ def get_config(model: str = "hmgr") -> ConfigDict:
     matching = model in OF_MODEL and model != "pcme"
     config = recipe("coco", model, dim=1024, **OF_MODEL.get(model, {}))
     config.data.splits.test = "testall"
-    config.train.steps = (20 if matching else 30) * 4425
+    config.train.steps = (20 if matching else 30) * EPOCH
     config.train.lr = 5e-4 if matching else 2e-4
     config.train.decay = "step"
     config.train.decay_at = 0.5
@@ -64,4 +69,11 @@ def get_config(model: str = "hmgr") -> ConfigDict:
         config.train.unclipped = ("match",)
         second = {**STAGE, "fresh_optimizer": True, "lr_factor": 0.1}
         config.train.stages = ({**STAGE, "frozen": ("words",)}, second)
+    if model == "dxr":
+        config.train.steps = 25 * EPOCH
+        config.train.lr = 5e-4
+        config.train.decay_at = 0.6
+        config.train.optimizer = "adamw"
+        config.train.weight_decay = 1e-4
+        config.train.lr_factors.bert = 0.1
     return config

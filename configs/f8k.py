@@ -37,7 +37,9 @@ BAGS = ("gin", "sckr")
 GIN = {"image_hidden": (256,), "filters": (8, 8), "l2": 0.0}
 CLASSES = 80  # COCO's, where the folder has labels
 HMGR = {"affinity": "softmax", "graph_layers": 1}
+BERT = {"bert_layers": 2, "bert_width": 128, "bert_heads": 4, "bert_intermediate": 256}
 OF_MODEL: dict[str, dict[str, Any]] = {
+    "dxr": BERT,
     "imram": {"variant": "text"},
     "scan": {"variant": "text"},
     "racg": {"object_classes": CLASSES},
@@ -69,6 +71,9 @@ def get_config(model: str = "hmgr") -> ConfigDict:
     }
     if model == "gpldan":  # it reads feature sets: opening this folder says what it lacks
         fields = {}
+    elif model == "dxr":
+        fields.pop("vector_dropout")  # it has BERT's own
+        fields["sum_warmup_steps"] = TO_THE_END
     elif model not in BAGS:
         # The sum over all negatives to the end: 3,810 captions overfit the hardest one.
         fields["sum_warmup_steps"] = TO_THE_END
@@ -86,6 +91,10 @@ def get_config(model: str = "hmgr") -> ConfigDict:
         config.train.lr = 2e-3
         config.train.optimizer = "adamp"
         config.train.unclipped = ("match",)
+    if model == "dxr":
+        config.train.optimizer = "adamw"
+        config.train.weight_decay = 1e-4
+        config.train.lr = 1e-3
     if model in MATCHING:  # a step's time grows with the square of the batch
         config.train.batch_size = 64
     return config

@@ -20,11 +20,11 @@ from hmgr_jax.data.modelnet.joining import Where
 from hmgr_jax.data.modelnet.open import open_modelnet
 from hmgr_jax.data.objects.augment import Shaping
 from hmgr_jax.data.picture_sets import Settings
+from hmgr_jax.data.pieces import Pieces
 from hmgr_jax.data.questions import Bank
 from hmgr_jax.data.scan import open_scan
 from hmgr_jax.data.solids.open import Solids, open_solids
 from hmgr_jax.data.split import DataSet
-from hmgr_jax.data.tokens import tokenize
 from hmgr_jax.data.vectors import learn_vectors, read_vectors
 from hmgr_jax.data.vocabulary import Vocabulary
 from hmgr_jax.data.vqa import Layout as VQALayout
@@ -67,6 +67,13 @@ def open_data(
     Raises:
         UserError: files are missing or malformed.
     """
+    if vocabulary is None and data.get("pieces"):
+        if data.vocabulary:
+            raise UserError(
+                f"data.pieces is {data.pieces} and data.vocabulary {data.vocabulary}, but captions "
+                "are read as pieces or as words: leave one of them empty."
+            )
+        vocabulary = Pieces.load(data.pieces)
     visual = data.get("visual", "image")  # a run may be older than the key
     if data.source == "worlds":
         if visual != "image":
@@ -265,5 +272,6 @@ def word_vectors(data: Any, opened: DataSet, dim: int, *, learn: bool = False) -
     for image, captions in more_captions(data, tell=False).items():  # told at opening
         if image not in held_out:
             by_image[image] = captions
-    lists = [[w for c in captions for w in tokenize(c)] for captions in by_image.values()]
-    return learn_vectors(lists, opened.vocabulary, dim)
+    known = opened.vocabulary
+    lists = [[w for c in captions for w in known.tokenize(c)] for captions in by_image.values()]
+    return learn_vectors(lists, known, dim)

@@ -65,8 +65,9 @@ def picture_set(
     """
     _demand_apart(lists)
     kept = {role: _kept(role, listed, settings) for role, listed in lists.items()}
+    split = settings.vocabulary.tokenize if settings.vocabulary else tokenize
     tokens = {
-        role: [tokenize(caption) for one in listed for caption in one.captions]
+        role: [split(caption) for one in listed for caption in one.captions]
         for role, listed in kept.items()
     }
     vocabulary = settings.vocabulary or _vocabulary(root, kept, tokens, settings)

@@ -11,6 +11,7 @@ import numpy as np
 from hmgr_jax.data.boxes import read_boxes
 from hmgr_jax.data.captions import MAX_WORDS, CaptionSource
 from hmgr_jax.data.fingerprint import fingerprint
+from hmgr_jax.data.pieces import Pieces
 from hmgr_jax.data.regions import RegionSource, open_features
 from hmgr_jax.data.row_arrays import GIVEN, read_array, read_counts
 from hmgr_jax.data.scan_files import (
@@ -22,6 +23,7 @@ from hmgr_jax.data.scan_files import (
 )
 from hmgr_jax.data.split import DataSet, Split
 from hmgr_jax.data.text_graph import find_word_graphs, read_word_graphs
+from hmgr_jax.data.tokens import tokenize
 from hmgr_jax.data.vocabulary import Vocabulary
 from hmgr_jax.data.word_counts import build_vocabulary
 from hmgr_jax.errors import UserError
@@ -74,16 +76,21 @@ def open_scan(
         demand_files(root, splits.values())
         find = functools.partial(find_split, root)
     files = {role: find(name) for role, name in splits.items()}
+    split = vocabulary.tokenize if vocabulary else tokenize
+    tokens = {role: [split(one) for one in found.sentences] for role, found in files.items()}
     if vocabulary is None:
-        vocabulary = _build_vocabulary(root, files, vocabulary_captions or {})
+        vocabulary = _build_vocabulary(root, files, tokens, vocabulary_captions or {})
     demand_same_files(files, ("boxes", *GIVEN))
-    graphs = find_word_graphs({role: found.captions for role, found in files.items()})
-    opened = {
-        role: _open_split(
-            role, found, vocabulary, captions_per_image, max_words, visual, graphs.get(role)
+    captions = {role: found.captions for role, found in files.items()}
+    # Word graphs are between words, of which pieces know nothing.
+    graphs = {} if isinstance(vocabulary, Pieces) else find_word_graphs(captions)
+    opened = {}
+    for role, found in files.items():
+        arcs = read_word_graphs(graphs[role], found.sentences) if role in graphs else None
+        texts = CaptionSource(
+            tokens[role], vocabulary, max_words=max_words, captions=found.sentences, arcs=arcs
         )
-        for role, found in files.items()
-    }
+        opened[role] = _open_split(role, found, texts, captions_per_image, visual)
     paths = [path for found in files.values() for path in found.paths()]
     paths += graphs.values()
     _demand_alike({role: split.sources[visual] for role, split in opened.items()}, files)
@@ -91,7 +98,10 @@ def open_scan(
 
 
 def _build_vocabulary(
-    root: Path, files: Mapping[str, ScanFiles], more: Mapping[str, Sequence[str]]
+    root: Path,
+    files: Mapping[str, ScanFiles],
+    tokens: Mapping[str, Sequence[Sequence[str]]],
+    more: Mapping[str, Sequence[str]],
 ) -> Vocabulary:
     """The vocabulary of train and dev, and of those of ``more`` that they do not hold already."""
     if "train" not in files:
@@ -99,11 +109,11 @@ def _build_vocabulary(
             f"{root} was opened without its train split, so no vocabulary can be built: give the "
             "one the model was trained with."
         )
-    ours = [files[role] for role in ("train", "dev") if role in files]
+    ours = [role for role in ("train", "dev") if role in files]
     return build_vocabulary(
         root,
-        [sentence for found in ours for sentence in found.sentences],
-        [words for found in ours for words in found.tokens],
+        [sentence for role in ours for sentence in files[role].sentences],
+        [words for role in ours for words in tokens[role]],
         more,
         _held_out(files) if more else set(),
     )
@@ -127,11 +137,9 @@ def _held_out(files: Mapping[str, ScanFiles]) -> set[str]:
 def _open_split(
     role: str,
     files: ScanFiles,
-    vocabulary: Vocabulary,
+    texts: CaptionSource,
     per_image: int | None,
-    max_words: int,
     visual: str,
-    graphs: Path | None,
 ) -> Split:
     """Pair the rows of one split with its captions."""
     shape = open_features(files.features).shape
@@ -139,10 +147,6 @@ def _open_split(
     images = RegionSource(files.features, counts=counts, visual=visual)
     kept, image_of_caption = pair_captions(files, len(images), per_image)
     names = [files.ids[row] if files.ids else str(row) for row in kept.tolist()]
-    arcs = read_word_graphs(graphs, files.sentences) if graphs else None
-    texts = CaptionSource(
-        files.tokens, vocabulary, max_words=max_words, captions=files.sentences, arcs=arcs
-    )
     first = np.searchsorted(image_of_caption, image_of_caption)  # first caption of the same image
     number = np.arange(len(texts)) - first
     return Split(

@@ -16,7 +16,6 @@ from hmgr_jax.data.boxes import find_boxes
 from hmgr_jax.data.captions import read_lines
 from hmgr_jax.data.npy_rows import Rows
 from hmgr_jax.data.row_arrays import COUNTS, find_arrays
-from hmgr_jax.data.tokens import tokenize
 from hmgr_jax.errors import UserError
 
 
@@ -31,7 +30,6 @@ class ScanFiles:
     arrays: dict[str, Path]
     """{name: file} of `hmgr_jax.data.row_arrays`, as far as they are there."""
     sentences: list[str]
-    tokens: list[list[str]]
     ids: list[str] | None
     caption_ids_file: Path
     caption_ids: list[str] | None
@@ -72,22 +70,20 @@ def demand_files(root: Path, names: Iterable[str]) -> None:
         )
 
 
-def find_split(root: Path, name: str, *, tokenized: bool = True) -> ScanFiles:
+def find_split(root: Path, name: str) -> ScanFiles:
     """Locate the files of one split, read its captions and ids."""
     features = root / f"{name}_ims.npy"
     if not features.is_file():
         features = root / f"{name}_feat.npy"
     ids_file, captions = root / f"{name}_ids.txt", root / f"{name}_caps.txt"
     caption_ids_file = root / f"{name}_cap_ids.txt"
-    sentences = read_lines(captions)
     return ScanFiles(
         features=features,
         captions=captions,
         ids_file=ids_file,
         boxes=find_boxes(root, name),
         arrays=find_arrays(root, name),
-        sentences=sentences,
-        tokens=[tokenize(sentence) for sentence in sentences] if tokenized else [],
+        sentences=read_lines(captions),
         ids=read_lines(ids_file) if ids_file.is_file() else None,
         caption_ids_file=caption_ids_file,
         caption_ids=read_lines(caption_ids_file) if caption_ids_file.is_file() else None,

@@ -6,7 +6,6 @@ from collections.abc import Collection, Sequence
 
 from hmgr_jax.data.captions import CaptionSource
 from hmgr_jax.data.text_graph import parsed_arcs
-from hmgr_jax.data.tokens import tokenize
 from hmgr_jax.data.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import UserError
 
@@ -33,5 +32,5 @@ def open_sentences(
             '{"features": [n, D]}, made like those that it was trained on.'
         )
     arcs = parsed_arcs(sentences) if "heads" in wanted else None
-    tokens = [tokenize(sentence) for sentence in sentences]
+    tokens = [vocabulary.tokenize(sentence) for sentence in sentences]
     return CaptionSource(tokens, vocabulary, max_words=max_words, arcs=arcs, bags=bags)

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from hmgr_jax.data.tokens import tokenize
 from hmgr_jax.errors import UserError
 
 PAD, START, END, UNKNOWN = 0, 1, 2, 3
@@ -31,6 +32,9 @@ class Vocabulary:
                 f"a vocabulary must begin with {' '.join(MARKS)}, this one begins with "
                 f"{' '.join(self.words[: len(MARKS)]) or 'nothing'}: write those four first."
             )
+        self._demand_distinct()
+
+    def _demand_distinct(self) -> None:
         if len(self._ids) != len(self.words):
             twice = next(word for word, count in Counter(self.words).items() if count > 1)
             raise UserError(f"the vocabulary holds {twice!r} twice: every word must occur once.")
@@ -45,18 +49,43 @@ class Vocabulary:
     def __contains__(self, word: object) -> bool:
         return word in self._ids
 
+    @property
+    def ends(self) -> tuple[str, str]:
+        """What a caption begins and ends with."""
+        return MARKS[START], MARKS[END]
+
+    @property
+    def unknown(self) -> str:
+        """What stands for a word that is not in the list."""
+        return MARKS[UNKNOWN]
+
+    @property
+    def pad(self) -> str:
+        """What fills captions up."""
+        return MARKS[PAD]
+
+    def tokenize(self, sentence: str) -> list[str]:
+        """The tokens that a caption is read as."""
+        return tokenize(sentence)
+
     def id(self, word: str) -> int:
-        """The id of ``word``, that of ``<unk>`` where it is not in the list."""
-        return self._ids.get(word, UNKNOWN)
+        """The id of ``word``, that of ``unknown`` where it is not in the list."""
+        return self._ids.get(word, self._ids[self.unknown])
 
     def encode(self, tokens: Iterable[str]) -> list[int]:
-        """Ids of a caption's tokens between ``<start>`` and ``<end>``."""
-        get = self._ids.get
-        return [START, *(get(token, UNKNOWN) for token in tokens), END]
+        """Ids of a caption's tokens between those of its ``ends``."""
+        get, unknown = self._ids.get, self._ids[self.unknown]
+        start, end = (self._ids[mark] for mark in self.ends)
+        return [start, *(get(token, unknown) for token in tokens), end]
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """Tokens of a caption's ids, without padding and the marks of its ends."""
-        return [self.words[i] for i in ids if i not in (PAD, START, END)]
+        marks = (self.pad, *self.ends)
+        return [self.words[i] for i in ids if self.words[i] not in marks]
+
+    def saved(self) -> Any:
+        """What `hmgr_jax.data.pieces.restored` makes it of, for JSON."""
+        return list(self.words)
 
     @classmethod
     def build(cls, token_lists: Iterable[Sequence[str]], threshold: int = 4) -> Vocabulary:

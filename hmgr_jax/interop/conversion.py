@@ -9,6 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from hmgr_jax.data.pieces import Pieces, restored
 from hmgr_jax.data.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 from hmgr_jax.interop import names as naming
@@ -46,7 +47,7 @@ def export_weights(workdir: Path, out: Path) -> None:
     metadata = {
         "names": kind,
         "config": json.dumps(saved.meta["config"]),
-        "vocabulary": json.dumps(saved.vocabulary.to_scan(), ensure_ascii=False),
+        "vocabulary": json.dumps(_told(saved.vocabulary), ensure_ascii=False),
         "about": json.dumps(about | {"step": saved.step}),
     }
     state_dict.write(out, state, metadata)
@@ -113,7 +114,7 @@ def _fitted(
         "fingerprint": "imported weights",
         **(exported or {"features": _release(config.model.name).features(weights.state)}),
         "config": configs.plain(config),
-        "vocabulary": list(vocabulary.words),
+        "vocabulary": vocabulary.saved(),
     }
     step = int(meta.pop("step", 0))
     template = run_folder.template(meta)
@@ -178,13 +179,15 @@ def _exported(weights: Weights, path: Path) -> Meta | None:
         texts = weights.metadata
         if texts["names"] not in (OFFICIAL, OWN):
             raise ValueError(texts["names"])
-        words = Vocabulary.from_scan(json.loads(texts["vocabulary"]), f"the vocabulary in {path}")
+        words = json.loads(texts["vocabulary"])
+        if "pieces" not in words:
+            words = Vocabulary.from_scan(words, f"the vocabulary in {path}").saved()
         about, config = json.loads(texts["about"]), json.loads(texts["config"])
         for group in ("model", "data", "train", "eval", "parallel"):
             config[group].items()
         return {
             "config": config,
-            "vocabulary": words.words,
+            "vocabulary": restored(words).saved(),
             "features": {m: dict(inputs) for m, inputs in about["features"].items()},
             "steps_per_epoch": int(about["steps_per_epoch"]),
             "fingerprint": str(about["fingerprint"]),
@@ -220,7 +223,12 @@ def _words(given: Path | None, exported: Meta | None, path: Path) -> Vocabulary:
             f"{path} holds no vocabulary: give the JSON file that the weights were trained with, "
             "as --vocabulary FILE."
         )
-    return Vocabulary(exported["vocabulary"])
+    return restored(exported["vocabulary"])
+
+
+def _told(vocabulary: Vocabulary) -> Any:
+    """Words in SCAN's layout, as `import_weights` takes a file of them too."""
+    return vocabulary.saved() if isinstance(vocabulary, Pieces) else vocabulary.to_scan()
 
 
 def _tell(what: str, names: list[str]) -> None:

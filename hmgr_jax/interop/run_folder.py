@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from hmgr_jax.data.pieces import restored
 from hmgr_jax.data.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 from hmgr_jax.models.base import Model
@@ -41,7 +42,7 @@ class Saved:
     @property
     def vocabulary(self) -> Vocabulary:
         """The words of the text side."""
-        return Vocabulary(tuple(self.meta["vocabulary"]))
+        return restored(self.meta["vocabulary"])
 
 
 def model_of(meta: Mapping[str, Any]) -> Model:

@@ -269,6 +269,16 @@ class Model:
         return type(self).tables_of is not Model.tables_of
 
     @property
+    def reads_pieces(self) -> bool:
+        """Whether texts may be pieces of words (`hmgr_jax.data.pieces`)."""
+        return False
+
+    @property
+    def positions(self) -> int:
+        """How many places of a text it tells apart; 0: any number."""
+        return 0
+
+    @property
     def needs_labels(self) -> bool:
         """Whether ``row`` in ``loss`` must have ``labels`` (`Split.labels`), uint8 [B, K]."""
         return False

@@ -55,6 +55,16 @@ class ReadsWords(Model):
             self.bert_dropout,
         )
 
+    @property
+    def reads_pieces(self) -> bool:
+        """With BERT."""
+        return self.bert is not None
+
+    @property
+    def positions(self) -> int:
+        """Those of BERT."""
+        return self.bert.positions if self.bert else 0
+
     def check_bert(self) -> None:
         """Refuse sizes that no BERT has.
 

@@ -139,7 +139,7 @@ def _names(root: Path) -> list[str]:
 
 
 def _open(root: Path, name: str, per_image: int | None) -> _Split:
-    files = find_split(root, name, tokenized=False)
+    files = find_split(root, name)
     rows = open_features(files.features)
     counts = read_counts(files.counts, (rows.shape[0], rows.shape[1]))
     kept, _ = pair_captions(files, len(rows), per_image)

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 
 from hmgr_jax.data.split import Items
-from hmgr_jax.data.tokens import tokenize
 from hmgr_jax.errors import FoundNonFinite, UserError
 from hmgr_jax.models import get_model, list_models
 from hmgr_jax.retrieval.retriever import Retriever
@@ -120,15 +119,16 @@ def explain_pair(
         FoundNonFinite: a score or weight is NaN or infinite.
     """
     demand_explainable(retriever)
-    tokens = tokenize(sentence)[: retriever.max_words]
-    unknown = tuple(dict.fromkeys(t for t in tokens if t not in retriever.vocabulary))
+    known = retriever.vocabulary
+    tokens = known.tokenize(sentence)[: retriever.max_words]
+    unknown = tuple(dict.fromkeys(t for t in tokens if t not in known))
     if unknown:
         warnings.warn(
-            f"the model does not know {', '.join(unknown)}: each is read as <unk>",
+            f"the model does not know {', '.join(unknown)}: each is read as {known.unknown}",
             RuntimeWarning,
             stacklevel=2,
         )
-    words = ("<start>", *tokens, "<end>")
+    words = (known.ends[0], *tokens, known.ends[1])
     regions = int(image["n_regions"][0])
     given = {"image": image, "text": retriever.read([sentence]) if text is None else text}
     codes = (retriever.encode("image", image), retriever.encode("text", given["text"]))

@@ -13,10 +13,10 @@ from ml_collections import ConfigDict
 
 from hmgr_jax.data.captions import CaptionSource
 from hmgr_jax.data.open import augmentation_of, open_data
+from hmgr_jax.data.pieces import restored
 from hmgr_jax.data.pixels import PictureFiles, PixelSource
 from hmgr_jax.data.sentences import open_sentences
 from hmgr_jax.data.split import DataSet, Items, Split
-from hmgr_jax.data.tokens import tokenize
 from hmgr_jax.data.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 from hmgr_jax.models.base import Model, Plan, Variables
@@ -87,7 +87,7 @@ class Retriever:
             parts = {"params": abstract.params, "stats": abstract.stats, "memory": abstract.memory}
             best = checkpoints.best_step()
             state, _, step = checkpoints.restore(parts, best, partial=True)
-        vocabulary = Vocabulary(tuple(meta["vocabulary"]))
+        vocabulary = restored(meta["vocabulary"])
         if model.needs_tables and (workdir / FILE).is_file():
             tables = read_tables(workdir)
         elif model.banks is not None:
@@ -189,7 +189,7 @@ class Retriever:
         for place, sentence in enumerate(sentences):
             if not sentence.strip():
                 raise UserError(f"Sentence {place} is empty: leave it out.")
-        tokens, limit = [tokenize(sentence) for sentence in sentences], self.max_words
+        tokens, limit = [self.vocabulary.tokenize(text) for text in sentences], self.max_words
         longest = max(range(len(tokens)), key=lambda place: len(tokens[place]))
         if len(tokens[longest]) > limit:
             warnings.warn(
@@ -250,7 +250,8 @@ def saved_plan(meta: Mapping[str, Any], config: ConfigDict) -> Plan:
         for m, inputs in meta["features"].items()
     }
     steps, classes = config.train.steps, meta.get("classes", 0)  # older runs have none
-    return Plan(steps, meta["steps_per_epoch"], len(meta["vocabulary"]), features, classes)
+    words = len(restored(meta["vocabulary"]))
+    return Plan(steps, meta["steps_per_epoch"], words, features, classes)
 
 
 def saved_config(meta: Mapping[str, Any]) -> ConfigDict:

@@ -97,7 +97,7 @@ def evaluate(retriever: Retriever, split: str) -> int:
     hosts.demand_same(
         configuration=configs.config_hash(config),
         step=str(retriever.step),
-        vocabulary=list(retriever.vocabulary.words),
+        vocabulary=retriever.vocabulary.saved(),
         data=data.fingerprint,
         weights=retriever.variables,
     )

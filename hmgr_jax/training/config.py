@@ -57,6 +57,7 @@ _BY_NAME = (
     "data.vectors",
     "data.word_graph",
     "data.vocabulary",
+    "data.pieces",
     "data.object_names",
     "data.attribute_names",
     "eval.judgments",
@@ -116,6 +117,7 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                 "max_words": 94,
                 "buckets": (16, 24, 32, 48, 96),  # padded caption lengths
                 "vocabulary": "",  # a SCAN vocabulary; empty: built from train and dev
+                "pieces": "",  # for BERT: folder with a vocab.txt, captions become WordPieces
                 "vectors": "none",  # none, captions (learnt), or a GloVe/word2vec text file
                 "triples": "",  # gin, sckr: head, relation, tail a line; K of model.word_relations
                 "word_graph": "",  # gin, sckr: neighbours of every word, instead of relations

@@ -243,6 +243,7 @@ def make_model(config: ConfigDict, plan: Plan) -> Model:
             f"{config.model.name} needs {error.args[0]} of its items, but the data has only "
             f"{has}: give other data (data.source), or a system that reads this."
         ) from None
+    _demand_readable(config, model)
     words = getattr(model, "vocabulary_size", plan.vocabulary_size)
     if words < plan.vocabulary_size:
         raise UserError(
@@ -260,6 +261,22 @@ def make_model(config: ConfigDict, plan: Plan) -> Model:
             )
         _demand_shapes(config.model.name, modality, wanted, found)
     return model
+
+
+def _demand_readable(config: ConfigDict, model: Model) -> None:
+    """Texts must be cut into what the model reads, and not be longer than it can tell."""
+    data = config.data
+    if data.get("pieces") and not model.reads_pieces:
+        raise UserError(
+            "data.pieces cuts captions into WordPieces, which are for BERT, but "
+            f"{config.model.name} reads words here: leave data.pieces empty, or set "
+            "model.text=bert where the system has it."
+        )
+    if 0 < model.positions < max(data.buckets):
+        raise UserError(
+            f"data.buckets reach {max(data.buckets)}, but BERT tells {model.positions} positions "
+            "apart: lower data.buckets and data.max_words, or raise model.bert_positions."
+        )
 
 
 def _spoken(names: Iterable[str]) -> list[str]:

@@ -96,7 +96,7 @@ class _Run:
             state, self.start = experiment.first_state(), 0
         hosts.demand_same(
             configuration=configs.config_hash(self.config),
-            vocabulary=list(experiment.data.vocabulary.words),
+            vocabulary=experiment.data.vocabulary.saved(),
             data=experiment.data.fingerprint,
             state=state,
             tables=experiment.tables,
@@ -230,7 +230,7 @@ class _Run:
     def _save(self, step: int, metric: float | None) -> None:
         meta = {
             "config": configs.plain(self.config),
-            "vocabulary": list(self.experiment.data.vocabulary.words),
+            "vocabulary": self.experiment.data.vocabulary.saved(),
             "fingerprint": self.experiment.data.fingerprint,
             "features": self.experiment.plan.features,
             "classes": self.experiment.plan.classes,

@@ -1,73 +1,119 @@
-"""A CNN that starts from published weights: ``config.init = {"cnn": "resnet50.pth"}``."""
+"""Parts that start from published weights: a CNN from a file, BERT from a folder.
+
+``config.init = {"cnn": "resnet50.pth", "bert": "bert-base-uncased"}``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from hmgr_jax.errors import UserError
+from hmgr_jax.interop import bert
 from hmgr_jax.interop.resnet import read_backbone
 from hmgr_jax.models.base import Model
 from hmgr_jax.shapes import Tree
 from hmgr_jax.training.leaves import leaf_at, with_leaf
 
-PART = "cnn"
+CNN, BERT = "cnn", "bert"
+PARTS = (CNN, BERT)
 ENDINGS = (".pth", ".pt", ".tar", ".safetensors", ".npz")
 """How names of files of weights end; runs are folders and have no such names."""
 
 
+def fit_to_bert(config: ConfigDict, given: Collection[str] = ()) -> None:
+    """Where ``init.bert`` is a folder of weights: its sizes and its WordPieces.
+
+    Sets ``model.bert_*``, ``model.vocabulary_size``, ``model.text`` and ``data.pieces``, but for
+    the keys that are ``given``. Where it is a run, or there is nothing, all stays as it is.
+
+    Raises:
+        UserError: the folder is not that of a BERT.
+    """
+    folder = config.init.get(BERT, "")
+    if not folder or not bert.is_folder(folder) or "bert_layers" not in config.model:
+        return
+    sizes = dataclasses.asdict(bert.read_sizes(folder))
+    wanted: dict[str, Any] = {"model.vocabulary_size": sizes.pop("vocabulary")}
+    wanted |= {f"model.bert_{name}": value for name, value in sizes.items()}
+    wanted |= {"data.pieces": str(folder)}
+    if "text" in config.model:
+        wanted["model.text"] = "bert"
+    for key in wanted.keys() - {*given}:
+        group, _, name = key.partition(".")
+        config[group][name] = wanted[key]
+
+
 def runs_and_files(init: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """``config.init`` in two: parts that start from runs, and those that start from files.
+    """``config.init`` in two: parts that start from runs, and those that start from weights.
 
     Raises:
         UserError: there is no such file where it is plain that one was meant. What else is not
             there is left to whoever looks for the run.
     """
-    files = {part: place for part, place in init.items() if Path(place).is_file()}
+    files = {part: place for part, place in init.items() if _holds_weights(part, place)}
     runs = {part: place for part, place in init.items() if part not in files}
     for part, place in runs.items():
-        if place and (part == PART or place.endswith(ENDINGS)) and not Path(place).is_dir():
+        if place and (part == CNN or place.endswith(ENDINGS)) and not Path(place).is_dir():
             raise UserError(
                 f"init.{part} is {place}, but there is no such file of weights: correct the path."
             )
     return runs, files
 
 
+def _holds_weights(part: str, place: str) -> bool:
+    return Path(place).is_file() or (part == BERT and bool(place) and bert.is_folder(place))
+
+
 def pretrained(
     model: Model, params: Tree, stats: Tree, files: Mapping[str, str]
 ) -> tuple[Tree, Tree]:
-    """``params`` and ``stats`` with the CNN's taken from a file of torchvision's or timm's weights.
+    """``params`` and ``stats`` with published weights in place of random ones.
 
     Args:
-        model: its part ``cnn`` is where the network is, its field ``cnn`` which one it is.
+        model: its part ``cnn`` is where a ResNet is, its field ``cnn`` which one it is; ``bert``
+            where BERT is.
         params: freshly drawn parameters.
         stats: fresh running statistics.
-        files: {part: file}.
+        files: {part: file of torchvision's or timm's weights, or folder of Hugging Face's}.
 
     Raises:
         UserError: a file for another part, no file of weights, or those of another network than
-            ``model.cnn``.
+            the model has.
     """
     for part, file in files.items():
-        if part != PART:
+        if part not in PARTS:
             raise UserError(
                 f"init.{part} is {file}, a file, but only the cnn starts from one: give the "
                 "--workdir of a trained run."
             )
-        (path,) = model.parts()[PART]
-        kind: Any = getattr(model, PART)
-        found = read_backbone(file, kind, leaf_at(params, path), leaf_at(stats, path))
+        (path,) = model.parts()[part]
+        own = leaf_at(params, path)
+        if part == BERT:
+            params = with_leaf(params, path, bert.read_bert(file, own))
+            continue
+        kind: Any = getattr(model, CNN)
+        found = read_backbone(file, kind, own, leaf_at(stats, path))
         params = with_leaf(params, path, found["params"])
         stats = with_leaf(stats, path, found["stats"])
     return params, stats
 
 
 def untrained(model: Model, init: Mapping[str, str]) -> str:
-    """A sentence about a CNN that starts from nothing; empty where none does."""
-    if PART not in model.parts() or init.get(PART):
-        return ""
-    return (
-        f"The {getattr(model, PART)} starts from random weights: init.cnn may name a .pth or "
-        ".safetensors file of torchvision's or timm's."
-    )
+    """A sentence about each network that starts from nothing; empty where none does."""
+    found = []
+    if CNN in model.parts() and not init.get(CNN):
+        found.append(
+            f"The {getattr(model, CNN)} starts from random weights: init.cnn may name a .pth or "
+            ".safetensors file of torchvision's or timm's."
+        )
+    if BERT in model.parts() and not init.get(BERT):
+        found.append(
+            "BERT starts from random weights: init.bert may name a folder of Hugging Face's, with "
+            "config.json, vocab.txt and model.safetensors."
+        )
+    return " ".join(found)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from hmgr_jax.data.pieces import restored
 from hmgr_jax.data.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 from hmgr_jax.training import config as configs
@@ -28,7 +29,7 @@ class Saved:
     @property
     def vocabulary(self) -> Vocabulary:
         """The words that the run was begun with."""
-        return Vocabulary(tuple(self.meta["vocabulary"]))
+        return restored(self.meta["vocabulary"])
 
 
 def find(checkpoints: Checkpoints, config: ConfigDict, workdir: Path) -> Saved | None:

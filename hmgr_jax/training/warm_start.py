@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 
+from hmgr_jax.data.pieces import restored
 from hmgr_jax.data.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 from hmgr_jax.models.base import Parts
@@ -72,7 +73,7 @@ def _read(
             )
         except UserError as error:
             raise UserError(f"init.{part} cannot start from {workdir}: {error}") from None
-    if words is not None and tuple(meta["vocabulary"]) != words.words:
+    if words is not None and restored(meta["vocabulary"]) != words:
         raise UserError(
             f"init.{part} holds word vectors, but {workdir} was trained with other words: give "
             "data.vocabulary the same file in both runs, or leave the part out."

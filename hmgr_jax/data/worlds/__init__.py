@@ -13,9 +13,9 @@ import numpy as np
 
 from hmgr_jax.data.augment import Augmentation
 from hmgr_jax.data.captions import CaptionSource
+from hmgr_jax.data.pieces import Pieces
 from hmgr_jax.data.pixels import PixelSource
 from hmgr_jax.data.split import DataSet, Source, Split
-from hmgr_jax.data.tokens import tokenize
 from hmgr_jax.data.vocabulary import Vocabulary
 from hmgr_jax.data.worlds.drawings import SceneDrawings
 from hmgr_jax.data.worlds.facts import bank_grammar, demand_bank, make_bank
@@ -81,8 +81,9 @@ def open_worlds(
     if told:
         demand_bank(told)
     # The words of the grammar, not of the captions drawn: a model knows those of any seed and size.
-    vocabulary = Vocabulary.build(bank_grammar() if told else grammar(), threshold=1)
-    if known is not None and known.words != vocabulary.words:
+    own = Vocabulary.build(bank_grammar() if told else grammar(), threshold=1)
+    vocabulary = known or own
+    if not isinstance(vocabulary, Pieces) and vocabulary != own:
         raise UserError(
             "the model was trained on generated worlds with other words than these: evaluate it "
             "with the version of hmgr_jax that trained it, or train anew."
@@ -116,7 +117,7 @@ def _make_split(
     each = len(captions) // size
     image = np.repeat(np.arange(size, dtype=np.int32), each)
     names = [f"{name}/{number:06d}" for number in range(size)]
-    tokens = [tokenize(caption) for caption in captions]
+    tokens = [vocabulary.tokenize(caption) for caption in captions]
     images: Source
     if augmentation:
         images = PixelSource(SceneDrawings(scenes, augmentation.resize), augmentation)

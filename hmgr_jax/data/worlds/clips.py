@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from hmgr_jax.data.captions import CaptionSource
+from hmgr_jax.data.pieces import Pieces
 from hmgr_jax.data.split import DataSet, Split
-from hmgr_jax.data.tokens import tokenize
 from hmgr_jax.data.vocabulary import Vocabulary
 from hmgr_jax.data.worlds.clip import Clip, draw_clips
 from hmgr_jax.data.worlds.clip_captions import PER_CLIP, describe_clip
@@ -50,8 +50,9 @@ def open_clips(
                 f"the {name} split is to have {size} clips, but they come in families of "
                 f"{SIBLINGS}: give a positive multiple of {SIBLINGS}."
             )
-    vocabulary = Vocabulary.build(clip_grammar(), threshold=1)
-    if known is not None and known.words != vocabulary.words:
+    own = Vocabulary.build(clip_grammar(), threshold=1)
+    vocabulary = known or own
+    if not isinstance(vocabulary, Pieces) and vocabulary != own:
         raise UserError(
             "the model was trained on generated clips with other words than these: evaluate it "
             "with the version of hmgr_jax that trained it, or train anew."
@@ -72,7 +73,7 @@ def _make_split(seed: int, name: str, size: int, vocabulary: Vocabulary) -> Spli
     number = np.arange(size, dtype=np.int32)
     video = np.repeat(number, PER_CLIP)
     names = [f"{name}/{k:06d}" for k in range(size)]
-    tokens = [tokenize(caption) for caption in captions]
+    tokens = [vocabulary.tokenize(caption) for caption in captions]
     return Split(
         name=name,
         sources={
