@@ -27,7 +27,7 @@ def find_image(split: Split, name: str) -> int:
     Raises:
         UserError: there is no such image.
     """
-    return _find(split.visual, split.ids[split.visual], name, split.name)
+    return find_item(split.visual, split.ids[split.visual], name, split.name)
 
 
 def find_caption(split: Split, text: str) -> Caption:
@@ -40,7 +40,7 @@ def find_caption(split: Split, text: str) -> Caption:
     if not text.strip():
         raise UserError("The caption is empty: give an id, a number or a sentence.")
     if text in ids or _is_number(text) or _LOOKS_LIKE_AN_ID.fullmatch(text):
-        item = _find("caption", ids, text, split.name)
+        item = find_item("caption", ids, text, split.name)
         return Caption(split.sources["text"].captions[item], ids[item])  # type: ignore[attr-defined]
     if text in split.ids[split.visual]:
         own = next(name for name in ids if name.rpartition("#")[0] == text)
@@ -49,8 +49,11 @@ def find_caption(split: Split, text: str) -> Caption:
     return Caption(text, None)
 
 
-def _find(what: str, ids: Sequence[str], name: str, split: str) -> int:
-    """An id comes first: in many data sets ids are numbers."""
+def find_item(what: str, ids: Sequence[str], name: str, split: str) -> int:
+    """The number of the item that ``name`` is the id of, or else the number of.
+
+    An id comes first: in many data sets ids are numbers. Raises UserError where there is none.
+    """
     if name in ids:
         return list(ids).index(name)
     if _is_number(name) and int(name) < len(ids):

@@ -116,6 +116,11 @@ class Index:
         items = [Item(*values) for values in found.items]
         return cls(engine, items, set(found.deleted), found.about)
 
+    @staticmethod
+    def about_of(folder: str | Path) -> dict[str, Any]:
+        """What the manifest of a saved index says of it; raises UserError as `load`."""
+        return index_files.manifest_of(Path(folder))["about"]
+
     def save(
         self,
         folder: str | Path,
@@ -215,7 +220,7 @@ class Index:
         """
         queries = _demand_vectors(queries, self.dim, "Queries")
         excluded = self._excluded(len(queries), without)
-        least = len(self) - max((len(numbers) for numbers in excluded), default=0)
+        least = self.most(without)
         if not 1 <= k <= least:
             but = " without those of an owner" if least < len(self) else ""
             raise UserError(f"k must be from 1 to {least}, all that the index holds{but}: {k}.")
@@ -227,6 +232,11 @@ class Index:
             numbers[rows], scores[rows], settled = best
             rows, fetch = rows[~settled], 8 * fetch
         return numbers, scores
+
+    def most(self, without: Sequence[str | None] | None = None) -> int:
+        """The largest ``k`` of a search ``without`` these owners."""
+        excluded = self._excluded(len(without), without) if without is not None else [[]]
+        return len(self) - max(map(len, excluded), default=0)
 
     def recall(self, queries: Float[np.ndarray, "q E"], k: int = 10) -> float:
         """Share of the true best ``k`` of ``queries`` that a search finds, 0 to 1."""

@@ -143,7 +143,7 @@ class Retriever:
 
     def read(self, sentences: Sequence[str]) -> Items:
         """Sentences as the arrays that ``encode`` takes as well."""
-        source = self._sentences("text", sentences)
+        source = self.sentence_source(sentences)
         return source.gather(np.arange(len(source)))
 
     def relations(self, modality: str, items: Mapping[str, np.ndarray]) -> np.ndarray | None:
@@ -161,10 +161,17 @@ class Retriever:
         if isinstance(items, Mapping):
             return Arrays(items, modality, self.model.inputs()[modality])
         if "pixels" in self.model.inputs()[modality]:
-            return self._pictures(items)
-        return self._sentences(modality, items)
+            return self.picture_source(items)
+        if modality != "text":
+            raise UserError(f"{modality} items are arrays by name.")
+        return self.sentence_source(items)
 
-    def _pictures(self, items: Sequence[str | Path]) -> PixelSource:
+    def picture_source(self, items: Sequence[str | Path]) -> PixelSource:
+        """Files of pictures as a source of items, for a system that was trained on pixels.
+
+        Raises:
+            UserError: ``items`` is no list of files.
+        """
         if isinstance(items, str | Path) or not len(items):
             raise UserError("image items are a list of at least one file of a picture, or arrays.")
         files = PictureFiles([Path(item) for item in items])
@@ -179,12 +186,15 @@ class Retriever:
         data = self.config.data
         return max(1, min(data.max_words, max(data.buckets) - 2))
 
-    def _sentences(self, modality: str, items: Sequence[str | Path]) -> CaptionSource:
-        if modality != "text" or isinstance(items, str) or not len(items):
-            raise UserError(
-                f"{modality} items are "
-                + ("a list of at least one sentence." if modality == "text" else "arrays by name.")
-            )
+    def sentence_source(self, items: Sequence[str | Path]) -> CaptionSource:
+        """Sentences as a source of items; a long one is cut, with a warning.
+
+        Raises:
+            UserError: ``items`` is no list of sentences, one is empty, or they have to be parsed
+                and no parser is installed.
+        """
+        if isinstance(items, str) or not len(items):
+            raise UserError("text items are a list of at least one sentence.")
         sentences = [str(item) for item in items]
         for place, sentence in enumerate(sentences):
             if not sentence.strip():

@@ -119,6 +119,7 @@ class Evaluator:
     ) -> np.ndarray:
         """``model.coarse`` of what ``encode`` returned: float32 [n, E], in the order of items."""
         if not isinstance(codes, list):
+            codes = jax.tree.map(jnp.asarray, codes)
             return np.asarray(self.model.coarse(variables, modality, codes))
         parts = [self.vectors(variables, modality, bucket.codes) for bucket in codes]
         return _in_order(codes, parts)

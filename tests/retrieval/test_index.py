@@ -6,6 +6,7 @@ import threading
 
 import numpy as np
 import pytest
+from index_cases import DIM, best, captions, unit
 
 from hmgr_jax.errors import FoundNonFinite, UserError
 from hmgr_jax.retrieval import index_faiss
@@ -14,7 +15,6 @@ from hmgr_jax.retrieval.served import Served
 
 pytest.importorskip("faiss", reason="needs faiss-cpu: pip install 'hmgr-jax[index]'")
 
-from index_cases import DIM, best, captions, unit
 
 COUNT = 1000
 KINDS = ("flat", "hnsw", "ivf")

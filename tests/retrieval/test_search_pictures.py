@@ -1,5 +1,7 @@
 """A system trained on pixels takes files of pictures, as it saw those of its own data."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,6 +9,7 @@ from tiny_run import run
 
 import hmgr_jax
 from hmgr_jax.errors import UserError
+from hmgr_jax.search import main
 
 PIXELS = {"data__worlds__pictures": True, "data__pixels__size": 16, "data__pixels__resize": 20}
 PIXELS |= {"model__cnn": "resnet10", "model__cnn_width": 4, "model__cnn_small_stem": True}
@@ -56,3 +59,42 @@ def test_files_that_are_no_pictures(retriever, files, tmp_path):
 def test_another_shape_is_brought_to_the_run_s(retriever, tmp_path):
     Image.new("RGB", (90, 41), "red").save(tmp_path / "wide.jpg")
     assert retriever.encode("image", [tmp_path / "wide.jpg"])["mu"].shape[0] == 1
+
+
+def _search(*arguments):
+    return main(["search", *map(str, arguments)])
+
+
+def _asked(tmp_path, *arguments):
+    """The queries of the JSON that a query writes."""
+    assert _search("query", *arguments, "--json", tmp_path / "found.json") == 0
+    return json.loads((tmp_path / "found.json").read_text())["queries"]
+
+
+def test_pictures_of_a_folder_and_one_that_is_gone(retriever, tmp_path, capsys):
+    folder, out = tmp_path / "pictures", tmp_path / "index"
+    pytest.importorskip("faiss", reason="needs faiss-cpu: pip install 'hmgr-jax[index]'")
+    folder.mkdir()
+    for number, colour in enumerate(("red", "green", "blue")):
+        Image.new("RGB", (30, 20 + number), colour).save(folder / f"{colour}.png")
+    given = ("index", "--workdir", retriever.workdir, "--out", out)
+    assert _search(*given, "--images", folder) == 0
+    sheet = tmp_path / "sheet.png"
+    (row,) = _asked(tmp_path, "--index", out, "a red circle", "-k", 3, "--sheet", sheet)
+    assert {r["id"] for r in row["results"]} == {"red.png", "green.png", "blue.png"}
+    assert Image.open(sheet).width > 600
+    (row,) = _asked(tmp_path, "--index", out, "--image", folder / "red.png", "-k", 3)
+    assert row["results"][0]["id"] == "red.png"  # nobody owns it: it may find itself
+    (folder / "red.png").unlink()
+    capsys.readouterr()
+    (row,) = _asked(tmp_path, "--index", out, "a red circle", "-k", 3, "--sheet", sheet)
+    assert [r["id"] for r in row["results"] if r.get("missing")] == ["red.png"]
+    said = capsys.readouterr()
+    assert "red.png (its file is gone)" in said.out
+    assert "the picture of red.png is left out: There is no picture" in said.err
+    (tmp_path / "empty").mkdir()
+    other = ("--out", tmp_path / "other")
+    given = ("index", "--workdir", retriever.workdir, *other)
+    for folder, why in (("empty", "holds no picture"), ("none", "no folder")):
+        assert _search(*given, "--images", tmp_path / folder) == 2
+        assert why in capsys.readouterr().err
