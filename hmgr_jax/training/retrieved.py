@@ -24,7 +24,6 @@ from hmgr_jax.data.captions import CaptionSource
 from hmgr_jax.data.open import bank_names, open_bank
 from hmgr_jax.data.questions import QUESTION, Bank, QuestionSource
 from hmgr_jax.data.split import DataSet
-from hmgr_jax.data.tokens import tokenize
 from hmgr_jax.errors import UserError
 from hmgr_jax.models.base import Banks
 from hmgr_jax.retrieval.index import Index, Item
@@ -77,7 +76,7 @@ def _round(count: int) -> int:
 
 def _words(bank: Bank, data: DataSet, most: int) -> Tables:
     """Captions as token ids without ``<start>``, cut to ``most`` words, and their lengths."""
-    tokens = [tokenize(caption) for caption in bank.captions]
+    tokens = [data.vocabulary.tokenize(caption) for caption in bank.captions]
     source = CaptionSource(tokens, data.vocabulary, max_words=most)
     found = source.gather(np.arange(len(source)), most + 2)
     more = ((0, _round(len(source)) - len(source)), (0, 0))

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hmgr_jax.data.captions import CaptionSource
+from hmgr_jax.data.pieces import Pieces
 from hmgr_jax.data.questions import (
     ANNOTATORS,
     AnswerSource,
@@ -183,8 +184,9 @@ def open_questions(
     checkpoint. Raises ``UserError`` for a size, a seed, a bank, or another vocabulary.
     """
     worlds.check()
-    vocabulary = _vocabulary()
-    if known is not None and known.words != vocabulary.words:
+    own = _vocabulary()
+    vocabulary = known or own
+    if not isinstance(vocabulary, Pieces) and vocabulary != own:
         raise UserError(
             "the model was trained on questions in other words than these: evaluate it with the "
             "version of hmgr_jax that trained it, or train anew."
@@ -202,7 +204,7 @@ def _make_split(worlds: Worlds, role: str, vocabulary: Vocabulary) -> Split:
     pictures = Pictures(make_regions(scenes), numbers.astype(np.int32), numbers)
     texts = [question.text for question in questions]
     source = QuestionSource(
-        CaptionSource([tokenize(text) for text in texts], vocabulary, captions=texts),
+        CaptionSource([vocabulary.tokenize(t) for t in texts], vocabulary, captions=texts),
         pictures,
         of=np.repeat(np.arange(len(scenes)), [len(of_scene) for of_scene in asked]),
         first=first * len(asked[0]),
