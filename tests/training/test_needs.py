@@ -30,7 +30,9 @@ def test_one_command_makes_what_a_run_needs_and_the_run(done):
     first = json.loads((done / FINDER / "results.json").read_text())
     assert (first["model"], first["split"]) == ("vse", "test")
     found = results(done)
-    assert set(found["metrics"]) == {"vqa/accuracy", "vqa/seen", "vqa/fact"}
+    assert set(found["metrics"]) == {
+        f"vqa/{kind}" for kind in ("accuracy", "seen", "maker", "material")
+    }
     kept = np.load(done / "retrieved" / "main-image-captions.npz")["retrieved"]
     assert kept.shape == (40 + 8 + 12, 3)
     assert (kept // 2 != np.arange(60)[:, None]).all()  # two captions a scene; none of its own

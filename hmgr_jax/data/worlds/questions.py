@@ -45,7 +45,8 @@ from hmgr_jax.errors import UserError
 VERSION = 1
 """Raise it with any change that changes a question, an answer or a caption of a bank."""
 ROLES = ("train", "dev", "test")
-SEEN, FACT = "seen", "fact"
+SEEN, MAKER, MATERIAL = "seen", "maker", "material"
+"""Kinds of questions: what the picture shows, and the facts that stand in a bank."""
 YES_NO = ("yes", "no")
 ANSWERS = (*YES_NO, *map(str, range(MOST + 1)), *COLOURS, *SHAPES, *MATERIALS, *MAKERS)
 ERRING = 0.3
@@ -74,11 +75,11 @@ def ask(scene: Scene, facts: str) -> list[Question]:
             f"what is the {thing_name(scene, k)} made of",
             MATERIALS[material(facts, scene, k)],
             MATERIALS,
-            FACT,
+            MATERIAL,
         )
         for k in things
     ]
-    drew = Question("who drew this", MAKERS[maker(facts, scene)], MAKERS, FACT)
+    drew = Question("who drew this", MAKERS[maker(facts, scene)], MAKERS, MAKER)
     return [first, _how_many(scene, rng), _where(scene, rng), *made, drew]
 
 
