@@ -93,11 +93,14 @@ def test_another_bank_and_another_k_at_evaluation(done, tmp_path, capsys):
     copy = tmp_path / "run"
     shutil.copytree(done, copy)
     command = ["main", "--mode=evaluate", f"--workdir={copy}"]
-    for bank, k in (("other", 3), ("random", 1), ("main", 0)):
+    for bank, k in (("other", 3), ("random", 1), ("main", 0), ("main", 4)):
         flags = [f"--config.model.index_test={bank}", f"--config.model.k_test={k}"]
         assert main([*command, *flags]) == 0
     made = {path.stem for path in (copy / "retrieved").iterdir()}
     assert {"main-image-captions", "other-image-captions", "random-image-captions"} == made
+    more = np.load(copy / "retrieved" / "main-image-captions.npz")["retrieved"]
+    kept = np.load(done / "retrieved" / "main-image-captions.npz")["retrieved"]
+    np.testing.assert_array_equal(more[:, :3], kept)  # of four, found for k of 4, the first three
     drawn = np.load(copy / "retrieved" / "random-image-captions.npz")["retrieved"]
     assert (drawn // 2 != np.arange(60)[:, None]).all()
     capsys.readouterr()
