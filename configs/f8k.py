@@ -6,6 +6,7 @@
     python -m hmgr_jax.main --config configs/f8k.py:racg --config.data.root=DATA/f8k_precomp
     python -m hmgr_jax.main --config configs/f8k.py:resg --config.data.root=DATA/f8k_precomp
     python -m hmgr_jax.main --config configs/f8k.py:pcme --config.data.root=DATA/f8k_precomp
+    python -m hmgr_jax.main --config configs/f8k.py:dxr --config.data.root=DATA/f8k_precomp
 
 Files expected in ``data.root``: ``{train,dev,test}_ims.npy`` [rows, regions, features] and
 ``_caps.txt``. Where a folder ``f8k_text`` with ``Flickr8k.token.txt`` and

@@ -17,6 +17,9 @@ SHAPES = {
     "views_test": 1,
 }
 
+BERT = {"bert_layers": 1, "bert_width": 8, "bert_heads": 2, "bert_intermediate": 8}
+BERT |= {"bert_positions": 32}
+
 
 def get_config(model="hmgr"):
     if model == "center3d":
@@ -35,6 +38,8 @@ def get_config(model="hmgr"):
     heads = {"heads": 4}
     if model == "gpldan":
         fields = {"dim": 16, "gate_dim": 8}
+    if model == "dxr":
+        fields = {"dim": 16, **BERT}
     own = {"hmgr": memory, "racg": heads, "racg_strict": heads, "gin": bags, "sckr": bags}.get(
         model, {}
     )
