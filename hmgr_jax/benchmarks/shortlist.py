@@ -29,9 +29,9 @@ def run(
     ``repeats`` after one that compiles.
 
     Returns:
-        a row for JSON: for either direction the recalls (percent; an item that is not in the
-        shortlist counts as last) and seconds, exhaustive and with so many candidates, ``kept`` (share
-        of the exhaustive best ten that is found, 0 to 1) and ``speedup``.
+        a row for JSON: for either direction the recalls (percent; an item outside the shortlist
+        counts as last) and seconds, exhaustive and with so many candidates, ``kept`` (share of the
+        exhaustive best ten that is found, 0 to 1) and ``speedup``.
 
     Raises:
         UserError: no run, a system whose score is an inner product, or candidates that are none.

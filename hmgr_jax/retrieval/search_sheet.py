@@ -16,7 +16,7 @@ from hmgr_jax.training.plots import save_png
 
 SIDE, GAP, NOTES, HEAD = 1.7, 0.16, 0.86, 0.4
 """Inches: side of a picture, space around it, room for words below, and for the heading."""
-LETTERS, LINES = 29, 4
+LETTERS, LINES = 34, 4
 """Of the words below a picture."""
 ASKED_LETTERS = 20
 DPI = 110
