@@ -150,10 +150,10 @@ def _questions() -> ConfigDict:
     config = recipe(
         "questions",
         "xtra",
-        width=128,
+        width=64,
         layers=3,
         heads=4,
-        intermediate=256,
+        intermediate=128,
         positions=24,
         dropout=0.0,
         head_dropout=0.0,
@@ -164,8 +164,8 @@ def _questions() -> ConfigDict:
     config.needs.dxr = f"{__file__}:dxr{TOLD}"
     config.data.source = "questions"
     config.data.buckets = (11,)
-    config.train.steps = 3000
-    config.train.batch_size = 64
+    config.train.steps = 2000
+    config.train.batch_size = 32
     config.train.lr = 1e-3
     config.train.warmup_steps = 200
     config.train.decay = "cosine"

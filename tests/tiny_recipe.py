@@ -24,6 +24,12 @@ BERT |= {"bert_positions": 32}
 def get_config(model="hmgr"):
     if model == "center3d":
         return _schedule(_solids())
+    if model == "xtra":
+        return _schedule(_questions())
+    if model == "vse-told":  # what finds captions for xtra
+        config = get_config("vse")
+        config.data.worlds.told = "main"
+        return config
     fields = {"dim": 16, "word_dim": 8, "region_dropout": 0.2, "word_dropout": 0.2}
     bags = {"image_hidden": (16,)}
     # The memory without the graphs: a tenth of the compilation.
@@ -59,6 +65,19 @@ def _solids():
     config.eval.protocols, config.eval.dev_protocols = ("modelnet",), ("map",)
     config.eval.select = "mAP"
     config.train.unclipped = ("centers",)
+    return config
+
+
+def _questions():
+    sizes = {"width": 16, "layers": 1, "heads": 2, "intermediate": 16, "positions": 24}
+    config = recipe("questions", "xtra", **sizes, k_train=3, k_test=2, caption_words=16)
+    config.needs.finder = f"{__file__}:vse-told"
+    config.data.source = "questions"
+    config.data.buckets = (16,)
+    config.data.questions.train, config.data.questions.dev = 40, 8
+    config.data.questions.test = 12
+    config.eval.protocols = config.eval.dev_protocols = ("vqa",)
+    config.eval.select = "vqa/accuracy"
     return config
 
 

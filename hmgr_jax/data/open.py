@@ -264,6 +264,11 @@ def word_vectors(data: Any, opened: DataSet, dim: int, *, learn: bool = False) -
             )
         return vectors
     train = opened.splits["train"]
+    if "text" not in train.sources:
+        raise UserError(
+            f"data.vectors is captions, but {opened.name} has none to learn words from: give a "
+            "file of vectors, or leave it at none."
+        )
     by_image: dict[str, list[str]] = {}
     captions = train.sources["text"].captions  # type: ignore[attr-defined]
     for image, caption in zip(train.rows[train.visual], train.rows["text"], strict=True):

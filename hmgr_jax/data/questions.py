@@ -56,13 +56,9 @@ class QuestionSource:
     ) -> None:
         """``of`` (int [n]): which of the pictures each question is about; ``first``: its number."""
         self.texts, self.pictures = texts, pictures
+        self.lengths = texts.lengths
         self.of = np.asarray(of, np.int64)
         self.numbers = np.arange(first, first + len(self.of), dtype=np.int32)
-
-    @property
-    def lengths(self) -> np.ndarray | None:
-        """int32 [n]: tokens of each, with the marks of beginning and end."""
-        return self.texts.lengths
 
     @property
     def captions(self) -> Sequence[str]:

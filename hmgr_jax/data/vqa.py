@@ -145,7 +145,7 @@ def _split(
 ) -> Split:
     texts = [question.text for question in asked]
     place = {image: number for number, image in enumerate(pictures.owners.tolist())}
-    tokens = [tokenize(text) for text in texts]
+    tokens = [vocabulary.tokenize(text) for text in texts]
     source = QuestionSource(
         CaptionSource(tokens, vocabulary, max_words=layout.max_words, captions=texts),
         pictures,

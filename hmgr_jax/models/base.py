@@ -143,8 +143,8 @@ class Banks(NamedTuple):
     """Name of the bank in training."""
     test: str
     """Name of the bank at evaluation."""
-    count: int
-    """At least so many for each query, best first."""
+    most: int
+    """So many for each query, best first."""
     query: str
     """``image``: with the picture of a question; ``question``: with its words."""
     what: str

@@ -62,8 +62,12 @@ def train(config: ConfigDict, workdir: Path, seeds: Sequence[int] = ()) -> int:
 def _train(config: ConfigDict, workdir: Path) -> loop.Results | None:
     """What a run needs first, and then the run; None where a signal stopped either."""
     unfinished = results.finished(workdir, config) is None
-    if hosts.of_first(unfinished) and not needs.meet(config, workdir, loop.train):
-        return None
+    if config.needs and hosts.of_first(unfinished):
+        experiment = build(config)  # mistakes are found before hours are spent on what it needs
+        results.check_protocols(experiment)
+        _ = experiment.tables, experiment.test_tables
+        if not needs.meet(config, workdir, loop.train):
+            return None
     return loop.train(config, workdir)
 
 

@@ -24,7 +24,6 @@ from hmgr_jax.data.captions import CaptionSource
 from hmgr_jax.data.open import bank_names, open_bank
 from hmgr_jax.data.questions import QUESTION, Bank, QuestionSource
 from hmgr_jax.data.split import DataSet
-from hmgr_jax.data.tokens import tokenize
 from hmgr_jax.errors import UserError
 from hmgr_jax.models.base import Banks
 from hmgr_jax.retrieval.index import Index, Item
@@ -58,10 +57,10 @@ def retrieved_tables(
         UserError: no such bank, no trained retriever, or a bank with too few captions.
     """
     bank = open_bank(config.data, bank_names(config.data)[0] if name == needs.RANDOM else name)
-    sources = [split.sources[QUESTION] for split in data.splits.values()]
+    sources: list[Any] = [split.sources[QUESTION] for split in data.splits.values()]
     if workdir is None:
         queries = len(_owners(banks, sources))
-        found = {"retrieved": np.full((queries, banks.count), -1, np.int32)}
+        found = {"retrieved": np.full((queries, banks.most), -1, np.int32)}
         if banks.what != "captions":
             found["vectors"] = np.zeros((_round(len(bank)), config.model.picture_dim), np.float32)
     else:
@@ -77,7 +76,7 @@ def _round(count: int) -> int:
 
 def _words(bank: Bank, data: DataSet, most: int) -> Tables:
     """Captions as token ids without ``<start>``, cut to ``most`` words, and their lengths."""
-    tokens = [tokenize(caption) for caption in bank.captions]
+    tokens = [data.vocabulary.tokenize(caption) for caption in bank.captions]
     source = CaptionSource(tokens, data.vocabulary, max_words=most)
     found = source.gather(np.arange(len(source)), most + 2)
     more = ((0, _round(len(source)) - len(source)), (0, 0))
@@ -100,9 +99,9 @@ def _kept(
     path = workdir / FOLDER / f"{what}.npz"
     about = {"bank": bank.fingerprint, "asked": _fingerprint(banks, sources)}
     kept = _read(path, about)
-    enough = kept is not None and kept["retrieved"].shape[1] >= banks.count
+    enough = kept is not None and kept["retrieved"].shape[1] >= banks.most
     if kept is not None and hosts.of_first(enough):
-        return {**kept, "retrieved": kept["retrieved"][:, : banks.count]}
+        return {**kept, "retrieved": kept["retrieved"][:, : banks.most]}
     if name == needs.RANDOM:
         made = _at_random(banks, bank, sources)
     else:
@@ -135,7 +134,7 @@ def _fingerprint(banks: Banks, sources: Sequence[QuestionSource]) -> str:
 def _at_random(banks: Banks, bank: Bank, sources: Sequence[QuestionSource]) -> Tables:
     """Captions drawn anew until none is about the own picture."""
     owners, draws = _owners(banks, sources)[:, None], np.random.default_rng(0)
-    found = draws.integers(len(bank), size=(len(owners), banks.count), dtype=np.int32)
+    found = draws.integers(len(bank), size=(len(owners), banks.most), dtype=np.int32)
     if banks.exclude_owner:
         while (own := bank.owners[found] == owners).any():
             found[own] = draws.integers(len(bank), size=int(own.sum()), dtype=np.int32)
@@ -167,7 +166,7 @@ def _search(
     index = Index.build(gallery, items, model=str(retriever.workdir), engine="flat")
     own = _owners(banks, sources).tolist()
     without = [str(owner) for owner in own] if banks.exclude_owner else None
-    numbers, _ = index.search(queries, banks.count, without=without)
+    numbers, _ = index.search(queries, banks.most, without=without)
     found: Tables = {"retrieved": numbers.astype(np.int32)}
     if banks.what != "captions":
         found["vectors"] = _vectors(pictures, of_pictures, owners, config.model.picture_dim)

@@ -1,12 +1,14 @@
 """VQA v2 from small generated files: what is read, and what is refused."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hmgr_jax.data.vqa import Layout, open_bank, open_vqa
 from hmgr_jax.errors import FoundNonFinite, UserError
+from hmgr_jax.main import main
 
 SPLITS = {"train": "train2014", "dev": "val2014", "test": "test-dev2015"}
 COUNTS = {"train": 6, "dev": 4, "test": 2}
@@ -144,6 +146,39 @@ def test_banks_know_whose_their_captions_are(root):
     )
     with pytest.raises(UserError, match="no bank 'cc': choose from coco, web, random"):
         open_bank(layout(root), "cc")
+
+
+def test_a_run_from_files_answers_a_split_that_nobody_has_annotated(root):
+    values = {
+        "data.root": root,
+        "data.vqa.questions": "q_{split}.json",
+        "data.vqa.annotations": "a_{split}.json",
+        "data.vqa.features": "{pictures}/{image:012d}.npz",
+        "data.vqa.regions": 4,
+        "data.vqa.answers": 3,
+        "data.vqa.banks.coco": "captions.json",
+        "model.width": 8,
+        "model.layers": 1,
+        "model.heads": 2,
+        "model.intermediate": 8,
+        "model.word_dim": 4,
+        "model.index_train": "random",
+        "model.k_train": 2,
+        "model.k_test": 2,
+        "train.steps": 2,
+        "train.batch_size": 3,
+    }
+    flags = [f"--config.{key}={value}" for key, value in values.items()]
+    recipe = Path(__file__).parents[2] / "configs" / "vqa.py"
+    assert main(["main", f"--config={recipe}:mcan", f"--workdir={root / 'run'}", *flags]) == 0
+    found = json.loads((root / "run" / "results.json").read_text())
+    assert (found["metrics"], found["protocol"]) == ({}, "vqa")
+    answers = json.loads((root / "run" / "answers.json").read_text())
+    assert [one["question_id"] for one in answers] == [3000, 3001]
+    assert {one["answer"] for one in answers} <= {"2", "dog", "red"}
+    assert main(["main", "--mode=evaluate", "--split=dev", f"--workdir={root / 'run'}"]) == 0
+    found = json.loads((root / "run" / "evaluation-dev.json").read_text())["metrics"]
+    assert set(found) == {f"vqa/{kind}" for kind in ("accuracy", "other", "number", "yes_no")}
 
 
 def cut(path):

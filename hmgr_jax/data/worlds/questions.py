@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hmgr_jax.data.captions import CaptionSource
+from hmgr_jax.data.pieces import Pieces
 from hmgr_jax.data.questions import (
     ANNOTATORS,
     AnswerSource,
@@ -44,7 +45,8 @@ from hmgr_jax.errors import UserError
 VERSION = 1
 """Raise it with any change that changes a question, an answer or a caption of a bank."""
 ROLES = ("train", "dev", "test")
-SEEN, FACT = "seen", "fact"
+SEEN, MAKER, MATERIAL = "seen", "maker", "material"
+"""Kinds of questions: what the picture shows, and the facts that stand in a bank."""
 YES_NO = ("yes", "no")
 ANSWERS = (*YES_NO, *map(str, range(MOST + 1)), *COLOURS, *SHAPES, *MATERIALS, *MAKERS)
 ERRING = 0.3
@@ -73,11 +75,11 @@ def ask(scene: Scene, facts: str) -> list[Question]:
             f"what is the {thing_name(scene, k)} made of",
             MATERIALS[material(facts, scene, k)],
             MATERIALS,
-            FACT,
+            MATERIAL,
         )
         for k in things
     ]
-    drew = Question("who drew this", MAKERS[maker(facts, scene)], MAKERS, FACT)
+    drew = Question("who drew this", MAKERS[maker(facts, scene)], MAKERS, MAKER)
     return [first, _how_many(scene, rng), _where(scene, rng), *made, drew]
 
 
@@ -183,8 +185,9 @@ def open_questions(
     checkpoint. Raises ``UserError`` for a size, a seed, a bank, or another vocabulary.
     """
     worlds.check()
-    vocabulary = _vocabulary()
-    if known is not None and known.words != vocabulary.words:
+    own = _vocabulary()
+    vocabulary = known or own
+    if not isinstance(vocabulary, Pieces) and vocabulary != own:
         raise UserError(
             "the model was trained on questions in other words than these: evaluate it with the "
             "version of hmgr_jax that trained it, or train anew."
@@ -202,7 +205,7 @@ def _make_split(worlds: Worlds, role: str, vocabulary: Vocabulary) -> Split:
     pictures = Pictures(make_regions(scenes), numbers.astype(np.int32), numbers)
     texts = [question.text for question in questions]
     source = QuestionSource(
-        CaptionSource([tokenize(text) for text in texts], vocabulary, captions=texts),
+        CaptionSource([vocabulary.tokenize(t) for t in texts], vocabulary, captions=texts),
         pictures,
         of=np.repeat(np.arange(len(scenes)), [len(of_scene) for of_scene in asked]),
         first=first * len(asked[0]),
