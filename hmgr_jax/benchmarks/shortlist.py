@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,7 @@ def _direction(
     rows = []
     for count in (min(count, len(searched.items)) for count in counts):
         taken, (numbers, found) = _timed(
-            lambda count=count: searcher.search(a, codes[a], count, candidates=count), repeats
+            partial(searcher.search, a, codes[a], count, candidates=count), repeats
         )
         below = np.full_like(whole, min(whole.min(), found.min()) - 1)
         np.put_along_axis(below, numbers, found, axis=1)

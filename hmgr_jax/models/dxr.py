@@ -177,16 +177,6 @@ class DXR(ReadsWords):
 
     # --- a pair -------------------------------------------------------------------------------
 
-    def score(
-        self, variables: Variables, a: tuple[str, Codes], b: tuple[str, Codes]
-    ) -> Float[Array, "A B"]:
-        """Inner products."""
-        return einsum("ad,bd->ab", a[1], b[1])
-
-    def coarse(self, variables: Variables, modality: str, codes: Codes) -> Float[Array, "n D"]:
-        """The codes themselves: their inner product is the score."""
-        return jnp.asarray(codes)
-
     # --- loss ---------------------------------------------------------------------------------
 
     def loss(

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,6 @@ from hmgr_jax.models.ranges import check_ranges
 from hmgr_jax.models.xtra_readers import MCAN, Retrieved, VisualBert
 from hmgr_jax.shapes import Array, Float, Int, Tree
 
-MODALITIES = ("question", "answer")
 READERS = {"visualbert": VisualBert, "mcan": MCAN}
 CHOICES = {
     "reader": tuple(READERS),
@@ -62,6 +61,9 @@ QUERIES = {"image": "picture", "question": "question"}
 @dataclass(frozen=True)
 class XTRA(Model):
     """Hyper-parameters of XTRA; sizes of 0 come from the data, the others are BERT-base's."""
+
+    modalities: ClassVar[tuple[str, ...]] = ("question", "answer")
+    coarse_exact: ClassVar[bool] = True
 
     vocabulary_size: int = 0
     answers: int = 0
@@ -111,11 +113,6 @@ class XTRA(Model):
                 f"model.retrieve is {self.retrieve}, so model.picture_dim must be the length of "
                 "the retriever's vectors: set it, 1024 for DXR as it is."
             )
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        """Questions and the answers to choose from."""
-        return MODALITIES
 
     @property
     def needs_labels(self) -> bool:
@@ -270,23 +267,6 @@ class XTRA(Model):
                 f"{most}, but model.positions is {self.positions}: raise it, or lower "
                 "model.k_train and model.k_test."
             )
-
-    # --- a pair -------------------------------------------------------------------------------
-
-    @property
-    def coarse_exact(self) -> bool:
-        """Always: a logit is an inner product."""
-        return True
-
-    def score(
-        self, variables: Variables, a: tuple[str, Codes], b: tuple[str, Codes]
-    ) -> Float[Array, "A B"]:
-        """Logits."""
-        return einsum("ad,bd->ab", a[1], b[1])
-
-    def coarse(self, variables: Variables, modality: str, codes: Codes) -> Float[Array, "n E"]:
-        """The codes themselves."""
-        return jnp.asarray(codes)
 
     # --- loss ---------------------------------------------------------------------------------
 
