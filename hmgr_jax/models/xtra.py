@@ -183,7 +183,8 @@ class XTRA(Model):
         """What reads words, what reads regions, the layers, and the classifier."""
         parts: dict[str, tuple[str, ...]] = {"reader": ("reader",), "visual": ("reader/visual",)}
         if self.reader == "visualbert":
-            parts |= {"embeddings": ("reader/embeddings",), "encoder": ("reader/encoder",)}
+            parts |= {part: (f"reader/bert/{part}",) for part in ("embeddings", "encoder")}
+            parts["bert"] = ("reader/bert",)
             parts["head"] = ("reader/hidden", "reader/norm")
         else:
             parts["words"] = ("reader/words/vectors/vectors",)

@@ -56,20 +56,15 @@ class VisualBert(nn.Module):
         """The vector that is classified."""
         m = self.model
         dtype, sizes, lengths = jnp.dtype(m.dtype), m.sizes, items["lengths"]
-        ids, positions, segments, words = self._text(items, found)
-        embeddings = bert.Embeddings(sizes, name="embeddings")
-        text = embeddings(ids, positions, segments, keys)
-        seen, regions = Visual(m, name="visual")(items, found, keys)
-        states = bert.Encoder(sizes, dtype, name="encoder")(
-            jnp.concatenate([text, seen], axis=1), jnp.concatenate([words, regions], axis=1), keys
-        )
+        seen = Visual(m, name="visual")(items, found, keys)
+        states = Stream(sizes, dtype, name="bert")(self._text(items, found), seen, keys)
         last = jnp.maximum(lengths - LAST, 0)[:, None, None]
         pooled = jnp.take_along_axis(states, last, axis=1)[:, 0]
         pooled = dropout(pooled, m.head_dropout, keys, "pooled")
         hidden = jax.nn.gelu(Linear(m.width, dtype=dtype, name="hidden")(pooled), approximate=False)
         return bert.layer_norm("norm")(hidden)
 
-    def _text(self, items: Items, found: Retrieved) -> tuple[Array, Array, Array, Array]:
+    def _text(self, items: Items, found: Retrieved) -> Text:
         """Ids, positions, segments and mask [B, L + K C] of the question and all captions."""
         tokens, lengths = items["tokens"], items["lengths"]
         batch, length = tokens.shape
@@ -88,7 +83,37 @@ class VisualBert(nn.Module):
             jnp.concatenate([a, b.reshape(batch, -1)], axis=1)
             for a, b in zip(own, parts, strict=True)
         ]
-        return joined[0], joined[1], joined[2], joined[3]
+        return Text(*joined)
+
+
+class Text(NamedTuple):
+    """Words in one row, of the question and of all captions."""
+
+    ids: Int[Array, "B L"]
+    positions: Int[Array, "B L"]
+    segments: Int[Array, "B L"]
+    mask: Bool[Array, "B L"]
+
+
+class Stream(nn.Module):
+    """BERT, with what is seen after the words; its parts have the names of `bert.Bert`'s."""
+
+    sizes: bert.Sizes
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        text: Text,
+        seen: tuple[Float[Array, "B N W"], Bool[Array, "B N"]],
+        keys: Keys | None,
+    ) -> Float[Array, "B M W"]:
+        """States of all words and then of all that is seen."""
+        embeddings = bert.Embeddings(self.sizes, name="embeddings")
+        x = embeddings(text.ids, text.positions, text.segments, keys)
+        x = jnp.concatenate([x, seen[0]], axis=1)
+        mask = jnp.concatenate([text.mask, seen[1]], axis=1)
+        return bert.Encoder(self.sizes, self.dtype, name="encoder")(x, mask, keys)
 
 
 class Visual(nn.Module):

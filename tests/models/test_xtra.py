@@ -10,6 +10,7 @@ import pytest
 from contract_cases import compilations, data_of, retrieved_tables
 
 from hmgr_jax.errors import UserError
+from hmgr_jax.layers.bert import Bert
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.models import get_model
 from hmgr_jax.models.base import Plan, Variables
@@ -196,3 +197,11 @@ def test_too_few_retrieved_or_too_few_positions_are_refused():
         read(model_of(k_test=5), tables())
     with pytest.raises(UserError, match=r"to 96, but model\.positions is 64: raise"):
         read(dataclasses.replace(model_of(caption_positions="run_on"), positions=64), tables())
+
+
+def test_the_reader_holds_a_bert_that_weights_of_one_fit():
+    model, ids = model_of(), jnp.ones((1, 4), jnp.int32)
+    own = jax.eval_shape(model.init, jax.random.key(0)).params["reader"]["bert"]
+    plain = jax.eval_shape(Bert(model.sizes).init, jax.random.key(0), ids, ids > 0)["params"]
+    assert jax.tree.map(lambda x: x.shape, own) == jax.tree.map(lambda x: x.shape, plain)
+    assert model.parts()["bert"] == ("reader/bert",)
