@@ -21,8 +21,9 @@ them, ``:resg`` word graphs too (``python -m hmgr_jax.prepare dependencies``).
 Hardware: a laptop. On 762 training pictures with 6x6 grid features (1,280 numbers each) a step
 takes 0.95 s (hmgr) and 0.45 s (vse) of one CPU core, so a run takes 8 and 4 minutes; imram's takes
 about 3.5 s of one core, a run 29 minutes. Measured on 125 test pictures, sum of recalls, 3 seeds:
-hmgr 314.4 ± 8.3, vse 321.6 ± 5.2, imram 311.5 ± 2.0, pcme 292.3 ± 0.6 (BUILD_NOTES.md says what
-else was tried, and why the graphs do not pay there).
+hmgr 314.4 ± 8.3, vse 321.6 ± 5.2, imram 311.5 ± 2.0, pcme 292.3 ± 0.6, dxr 299.0 ± 16.6 with a
+small BERT from nothing (BUILD_NOTES.md says what else was tried, and why the graphs do not pay
+there).
 """
 
 from typing import Any
