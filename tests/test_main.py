@@ -227,7 +227,7 @@ def test_a_folder_that_is_not_named(fails, tmp_path, recipe, test):
 def test_a_missing_source_split_and_vectors(fails, tmp_path):
     root = scan_folder(tmp_path / "data")
     for value, part in {
-        "data.source=hdf5": "cub, features, modelnet, worlds, clips, solids, not 'hdf5'.",
+        "data.source=hdf5": "modelnet, vqa, worlds, clips, solids, questions, not 'hdf5'.",
         "data.splits.test=testall": "lacks testall_ims.npy",
         "data.vectors=/none.txt": "the vectors /none.txt cannot be read",
         "data.vocabulary=/none.json": "/none.json",

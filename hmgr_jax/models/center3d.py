@@ -149,8 +149,10 @@ class Center3D(Model):
         return {m: every[m] for m in self.modalities}
 
     def parts(self) -> Parts:
-        """Encoders, the classifier, centres (an empty part where they move); the CNN's stages."""
-        parts: dict[str, tuple[str, ...]] = {m: (m,) for m in (*self.modalities, "head", CENTERS)}
+        """Encoders, the classifier, centres where they are trained; the CNN and its stages."""
+        parts: dict[str, tuple[str, ...]] = {m: (m,) for m in (*self.modalities, "head")}
+        if self.center_update == "sgd":
+            parts[CENTERS] = (CENTERS,)
         if "image" in self.modalities:
             parts |= {"cnn": ("image/cnn",), **resnet.parts_within("image/cnn")}
         return parts
