@@ -105,7 +105,7 @@ STEPS, EPOCH = 20, 5
 LEARNING_RATE = 0.005
 """Small: attention over attention makes rounding errors grow tenfold a step at four times this."""
 LEARNING_RATES = {"resg": 0.0025, "pcme-pixels": 0.002, "gin": 0.1, "sckr": 0.1, "gin-labels": 0.1}
-LEARNING_RATES |= {"center3d": 0.0008, "center3d-moving": 0.002, "dxr": 0.05}
+LEARNING_RATES |= {"center3d": 0.0009, "center3d-moving": 0.002, "dxr": 0.05}
 """Rounding errors grow with the step: ReSG's three losses add up to gradients twice as large, and a
 dozen norms by the batch pass rounding errors of one row on to all others. GIN's loss is a mean over
 all pairs and not a sum."""

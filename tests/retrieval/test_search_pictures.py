@@ -82,9 +82,11 @@ def test_pictures_of_a_folder_and_one_that_is_gone(retriever, tmp_path, capsys):
     sheet = tmp_path / "sheet.png"
     (row,) = _asked(tmp_path, "--index", out, "a red circle", "-k", 3, "--sheet", sheet)
     assert {r["id"] for r in row["results"]} == {"red.png", "green.png", "blue.png"}
-    assert Image.open(sheet).width > 600
-    (row,) = _asked(tmp_path, "--index", out, "--image", folder / "red.png", "-k", 3)
-    assert row["results"][0]["id"] == "red.png"  # nobody owns it: it may find itself
+    with Image.open(sheet) as drawn:
+        assert drawn.width > 600
+    # This distance is of a picture and a text, not of two pictures.
+    assert _search("query", "--index", out, "--image", folder / "red.png", "-k", 3) == 2
+    assert "this index holds image items too: ask it with the other" in capsys.readouterr().err
     (folder / "red.png").unlink()
     capsys.readouterr()
     (row,) = _asked(tmp_path, "--index", out, "a red circle", "-k", 3, "--sheet", sheet)
