@@ -71,6 +71,7 @@ def _asked(tmp_path, *arguments):
     return json.loads((tmp_path / "found.json").read_text())["queries"]
 
 
+@pytest.mark.filterwarnings("default:the picture of red")
 def test_pictures_of_a_folder_and_one_that_is_gone(retriever, tmp_path, capsys):
     folder, out = tmp_path / "pictures", tmp_path / "index"
     pytest.importorskip("faiss", reason="needs faiss-cpu: pip install 'hmgr-jax[index]'")
