@@ -11,6 +11,8 @@ are left out by ``--config.data.corrupt=skip``.
 Sizes and schedule are those of the cross-modal center loss (Jing et al., CVPR 2021): two views of
 112 by 112, 1,024 points, 1,024 faces, batches of 96, 27,500 steps, a tenth of the rate after every
 10,000. One in twenty objects of train is held out to choose the step by, which the paper does not.
+Centres have plain SGD of their own; those that move instead are no parameters, and have none:
+``--config.model.center_update=wen_ema '--config.train.plain=()'``.
 
 Hardware: a GPU; a batch is 43 MB.
 """
