@@ -34,6 +34,7 @@ from hmgr_jax.data.vqa_files import (
     read_answers,
     read_json,
     read_questions,
+    read_text,
 )
 from hmgr_jax.errors import UserError
 
@@ -189,7 +190,7 @@ def open_bank(layout: Layout, name: str) -> Bank:
         numbers = [int(image.names["cocoid"]) for image in images for _ in image.captions]
         owners = np.asarray(numbers, np.int64)
     else:
-        captions = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+        captions = [line.strip() for line in read_text(path).splitlines() if line.strip()]
         owners = np.full(len(captions), -1, np.int64)
     if not captions:
         raise UserError(f"{path} holds no captions: give one a line.")

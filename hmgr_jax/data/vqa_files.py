@@ -77,6 +77,8 @@ def read_annotations(path: Path, questions: Sequence[Asked]) -> list[Annotation]
                 f"{where} (counted from 0) has {count} answers where {ANNOTATORS} were expected: "
                 "download the file again."
             )
+        if question.id in found:
+            raise UserError(f"{where} (counted from 0) is of a question before it: correct it.")
         found[question.id] = Annotation(
             tuple(normalised(str(_of(answer, "answer", where))) for answer in answers),
             normalised(str(_of(entry, "multiple_choice_answer", where))),
@@ -113,16 +115,16 @@ def read_answers(path: Path) -> tuple[str, ...]:
         UserError: no such file, no answers, numbers that are not 0 to A - 1, or an answer twice.
     """
     if path.suffix != ".json":
-        found = [line.strip() for line in _text(path).splitlines() if line.strip()]
+        found = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     else:
         given = read_json(path)
         if isinstance(given, list) and given and isinstance(given[0], Mapping):
             given = given[0]  # MCAN's: both ways round
         if isinstance(given, Mapping):
-            ordered = sorted(given, key=lambda answer: int(given[answer]))
-            if sorted(map(int, given.values())) != list(range(len(given))):
+            numbers = [n for n in given.values() if isinstance(n, int)]
+            if sorted(numbers) != list(range(len(given))):
                 raise UserError(f"{path} does not number answers from 0 on, each once: correct it.")
-            given = ordered
+            given = sorted(given, key=lambda answer: given[answer])
         found = [str(answer) for answer in given] if isinstance(given, list) else []
     answers = tuple(map(normalised, found))
     if not answers or len(set(answers)) < len(answers):
@@ -131,7 +133,8 @@ def read_answers(path: Path) -> tuple[str, ...]:
     return answers
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """What a text file holds; `UserError` where it is missing or no UTF-8."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -140,7 +143,7 @@ def _text(path: Path) -> str:
 
 def read_json(path: Path) -> Any:
     """What a JSON file holds; `UserError` where it is missing or cut short."""
-    text = _text(path)
+    text = read_text(path)
     try:
         return json.loads(text)
     except ValueError as error:

@@ -175,8 +175,6 @@ class DXR(ReadsWords):
         found, changed = tower.apply(given, items, keys, rows, mutable=[STATS])
         return found, {**variables.stats, modality: changed[STATS]}
 
-    # --- a pair -------------------------------------------------------------------------------
-
     # --- loss ---------------------------------------------------------------------------------
 
     def loss(

@@ -241,7 +241,8 @@ class XTRA(Model):
         if tables is None or tables["retrieved"].shape[1] < k:
             has = 0 if tables is None else tables["retrieved"].shape[1]
             raise UserError(
-                f"{k} captions are to be read, but {has} were retrieved: lower model.k."
+                f"{k} captions are to be read, but {has} were retrieved: lower "
+                "model.k_train and model.k_test."
             )
         rows = tables["retrieved"][items[QUERIES[self.query]]][:, :k]
         there, rows = rows >= 0, jnp.maximum(rows, 0)
@@ -253,7 +254,9 @@ class XTRA(Model):
             words = length_mask(lengths.reshape(-1), tokens.shape[2]).reshape(tokens.shape)
             found = found._replace(tokens=tokens, words=words)
         if self.retrieve != "captions":
-            found = found._replace(vectors=tables["vectors"][rows], pictures=there)
+            vectors = tables["vectors"][rows]  # 0 where nobody knows the caption's picture
+            known = there & (vectors != 0).any(axis=-1)
+            found = found._replace(vectors=vectors, pictures=known)
         self._demand_positions(items["tokens"].shape[1], found.tokens.shape[1:])
         return found
 

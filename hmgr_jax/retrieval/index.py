@@ -262,8 +262,20 @@ class Index:
             scores[row, np.isin(numbers[row], unwanted)] = -np.inf
         order = np.lexsort((numbers, -scores), axis=1)[:, :k]
         numbers, scores = (np.take_along_axis(x, order, axis=1) for x in (numbers, scores))
+        lacking = np.isneginf(scores).any(axis=1) & (not self.engine.exact)
+        for at in np.flatnonzero(lacking).tolist():
+            numbers[at], scores[at] = self._of_all(queries[at], k, excluded[at])
         settled = (scores[:, -1] > last) | (not self.engine.exact) | (fetch == len(self))
         return numbers, scores, settled
+
+    def _of_all(
+        self, query: np.ndarray, k: int, unwanted: Sequence[int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The best ``k`` by comparing all: equal vectors can cut parts of a graph off."""
+        numbers = np.setdiff1d(self.numbers(), np.asarray(unwanted, np.int64))
+        scores = self.engine.vectors(numbers) @ query
+        order = np.lexsort((numbers, -scores))[:k]
+        return numbers[order], scores[order]
 
     def _excluded(self, count: int, without: Sequence[str | None] | None) -> list[list[int]]:
         """For every query the numbers that it must not find."""

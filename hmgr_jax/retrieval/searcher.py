@@ -108,6 +108,11 @@ class Searcher:
         """
         folder = Path(folder).resolve()  # what a name points to now, whatever it does later
         about = Index.about_of(folder)
+        if not {"workdir", "modality", "split"} <= about.keys():
+            raise UserError(
+                f"{folder} was not made by hmgr_jax.search index, and names no run: search it by "
+                "Index.load, or make one by that command."
+            )
         retriever = Retriever.load(workdir or about["workdir"])
         index = Index.load(folder, model=model_key(retriever))
         codes = None if retriever.model.coarse_exact else CodeStore.read(folder)
@@ -154,9 +159,10 @@ class Searcher:
                 f"{name} scores {' with '.join(model.modalities)}, and this index holds "
                 f"{modality} items too: ask it with the other."
             )
-        wanted = candidates or self.index.about["candidates"]
-        if wanted < 1:
-            raise UserError(f"A shortlist has at least 1 candidate, not {wanted}.")
+        wanted = self.index.about["candidates"] if candidates is None else candidates
+        if wanted < 1 or k < 1:
+            what = "A shortlist has at least 1 candidate" if wanted < 1 else "k must be at least 1"
+            raise UserError(f"{what}, not {min(wanted, k)}: raise it.")
         found, _ = self.index.search(
             vectors, max(k, min(wanted, self.index.most(without))), without
         )

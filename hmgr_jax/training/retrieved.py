@@ -100,8 +100,13 @@ def _kept(
     about = {"bank": bank.fingerprint, "asked": _fingerprint(banks, sources)}
     kept = _read(path, about)
     enough = kept is not None and kept["retrieved"].shape[1] >= banks.most
-    if kept is not None and hosts.of_first(enough):
+    if hosts.of_first(enough) and kept is not None:
         return {**kept, "retrieved": kept["retrieved"][:, : banks.most]}
+    if name == needs.RANDOM and banks.what != "captions":
+        raise UserError(
+            f"The bank {name} has captions alone, but model.retrieve is {banks.what}: set it to "
+            "captions, or name another bank."
+        )
     if name == needs.RANDOM:
         made = _at_random(banks, bank, sources)
     else:
@@ -136,6 +141,11 @@ def _at_random(banks: Banks, bank: Bank, sources: Sequence[QuestionSource]) -> T
     owners, draws = _owners(banks, sources)[:, None], np.random.default_rng(0)
     found = draws.integers(len(bank), size=(len(owners), banks.most), dtype=np.int32)
     if banks.exclude_owner:
+        if len(np.unique(bank.owners)) == 1 and (owners == bank.owners[0]).any():
+            raise UserError(
+                f"All captions of the bank {bank.name} are about one picture, which cannot read "
+                "its own: give a larger bank."
+            )
         while (own := bank.owners[found] == owners).any():
             found[own] = draws.integers(len(bank), size=int(own.sum()), dtype=np.int32)
     return {"retrieved": found}

@@ -130,6 +130,10 @@ def test_answers_may_be_given(root):
     assert data.splits["dev"].ids["answer"] == ("dog", "red")
     np.testing.assert_array_equal(data.splits["dev"].labels["question"][:][1], [1, 0])
     assert data.splits["dev"].groups["question"].tolist() == [1, 0, 0, 1]
+    for wrong in ({"dog": "one", "red": 1}, {"dog": None, "red": 1}, {"dog": 0, "red": 0}):
+        write(root / "list.json", wrong)
+        with pytest.raises(UserError, match="does not number answers from 0 on, each once"):
+            open_vqa(layout(root, answer_file="list.json"))
     (root / "list.txt").write_text("red\n2\n")
     data = open_vqa(layout(root, answer_file="list.txt"), ("test",))
     assert data.splits["test"].ids["answer"] == ("red", "2")

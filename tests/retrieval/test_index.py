@@ -259,3 +259,19 @@ def test_without_faiss_a_sentence_names_the_extra(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "faiss", None)
     with pytest.raises(UserError, match=r"pip install 'hmgr-jax\[index\]'"):
         _index(5)
+
+
+def test_equal_vectors_that_cut_a_graph_off_are_found_all_the_same():
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((600, 8)).astype(np.float32)
+    vectors[300:] = vectors[300]  # such as a caption that stands there 300 times
+    items = [Item(str(n), owner="own" if n < 5 else "") for n in range(len(vectors))]
+    index = Index.build(vectors, items, model="m", engine="hnsw")
+    queries = rng.standard_normal((3, 8)).astype(np.float32)
+    numbers, scores = index.search(queries, k=590, without=["own", None, None])
+    assert numbers.min() >= 0
+    assert np.isfinite(scores).all()
+    assert not set(numbers[0]) & set(range(5))
+    np.testing.assert_allclose(
+        scores, np.einsum("qkd,qd->qk", vectors[numbers], queries), atol=1e-4
+    )
