@@ -19,6 +19,7 @@ from hmgr_jax.errors import UserError
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.layers.linear import einsum
 from hmgr_jax.models.corpus import Corpus
+from hmgr_jax.models.options import check_options
 from hmgr_jax.shapes import Array, Float, Int, Tree
 
 Items = Mapping[str, Array]
@@ -233,6 +234,9 @@ class LocalAxis:
 @dataclass(frozen=True)
 class Model:
     """A system: frozen hyper-parameters and the functions below, all pure."""
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     @property
     def coarse_exact(self) -> bool:
