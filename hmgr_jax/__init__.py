@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hmgr_jax.retrieval.retriever import Retriever
+    from hmgr_jax.evaluation.retriever import Retriever
 
 __version__ = "0.1.0"
 __all__ = ["list_models", "load"]
@@ -21,9 +21,9 @@ def load(workdir: str | Path) -> Retriever:
     Raises:
         hmgr_jax.errors.UserError: ``workdir`` holds no whole checkpoint.
     """
-    from hmgr_jax.retrieval.retriever import Retriever
+    from hmgr_jax.search.retrieved import load_run
 
-    return Retriever.load(workdir)
+    return load_run(workdir)
 
 
 def list_models() -> tuple[str, ...]:

@@ -69,7 +69,9 @@ def run(arguments: Sequence[str]) -> int:
 
 def _import(flags: argparse.Namespace, overrides: Mapping[str, str | None]) -> int:
     weights, workdir = _demand(flags, "weights"), _demand(flags, "workdir")
-    from hmgr_jax.interop import conversion  # slow to import: after the flags are known to be right
+    from hmgr_jax.conversion import (
+        weights as conversion,  # slow to import: after the flags are known to be right
+    )
 
     recipe = flags.config
     if recipe and ":" not in recipe and flags.model:
@@ -88,7 +90,7 @@ def _import(flags: argparse.Namespace, overrides: Mapping[str, str | None]) -> i
 
 def _export(flags: argparse.Namespace) -> int:
     workdir, out = _demand(flags, "workdir"), _demand(flags, "out")
-    from hmgr_jax.interop import conversion
+    from hmgr_jax.conversion import weights as conversion
 
     conversion.export_weights(Path(workdir), Path(out))
     return 0

@@ -55,7 +55,7 @@ def run(arguments: Sequence[str]) -> int:
         # Read when the first device is used, which is later; CPUs are deterministic without it.
         given = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{given} --xla_gpu_deterministic_ops=true".strip()
-    from hmgr_jax.training import hosts
+    from hmgr_jax.distributed import hosts
 
     with hosts.joined(flags.hosts):
         return _do(flags, config, overrides)
@@ -65,7 +65,8 @@ def _do(
     flags: argparse.Namespace, config: ConfigDict | None, overrides: dict[str, str | None]
 ) -> int:
     # Slow to import: after the flags are known to be right.
-    from hmgr_jax.training import commands, explain
+    from hmgr_jax import modes as commands
+    from hmgr_jax.reports import explain
 
     if flags.mode == "train":
         config = _demand(config)

@@ -40,7 +40,7 @@ def run(arguments: Sequence[str]) -> int:
     if flags.folder is None:
         raise UserError("The folder of known answers is missing: python -m hmgr_jax.parity FOLDER.")
     from hmgr_jax.interop import known_answers  # slow to import: after the arguments are right
-    from hmgr_jax.training.progress import table
+    from hmgr_jax.progress import table
 
     paths, console = known_answers.find(Path(flags.folder), flags.cases), Console(stderr=True)
     waiting = track(

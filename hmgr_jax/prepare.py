@@ -209,7 +209,7 @@ def _verify(arguments: Sequence[str]) -> int:
     parser = Parser()
     parser.add_argument("--verify")
     flags = parser.parse(arguments)
-    from hmgr_jax.preparation import manifest
+    from hmgr_jax.files import manifest
 
     print(manifest.verify(Path(flags.verify)))
     return 0

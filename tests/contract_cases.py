@@ -12,20 +12,20 @@ import jax.numpy as jnp
 import numpy as np
 from shape_data import open_shapes
 
-from hmgr_jax.data.augment import Augmentation
-from hmgr_jax.data.captions import CaptionSource
+from hmgr_jax.data.generated.worlds import open_worlds
+from hmgr_jax.data.generated.worlds.clips import open_clips
+from hmgr_jax.data.generated.worlds.questions import Worlds, open_bank, open_questions
+from hmgr_jax.data.pictures.augment import Augmentation
 from hmgr_jax.data.pipeline import Batches
 from hmgr_jax.data.split import DataSet
-from hmgr_jax.data.tokens import tokenize
-from hmgr_jax.data.worlds import open_worlds
-from hmgr_jax.data.worlds.clips import open_clips
-from hmgr_jax.data.worlds.questions import Worlds, open_bank, open_questions
+from hmgr_jax.data.text.captions import CaptionSource
+from hmgr_jax.data.text.tokens import tokenize
+from hmgr_jax.distributed.parallel import MappedAxis, make_mesh, map_step, replicate, shard
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.models import defaults, get_model, list_models
 from hmgr_jax.models.base import Model, Plan, Variables
 from hmgr_jax.training.experiment import classes_of, item_shapes
 from hmgr_jax.training.optimizer import Optimizer, Schedule
-from hmgr_jax.training.parallel import MappedAxis, make_mesh, map_step, replicate, shard
 from hmgr_jax.training.state import State
 from hmgr_jax.training.step import device_step, init_state
 

@@ -10,7 +10,7 @@ CHECKED = (
     "hmgr_jax.losses",
     "hmgr_jax.models",
     "hmgr_jax.training.optimizer",
-    "hmgr_jax.training.parallel",
+    "hmgr_jax.distributed.parallel",
     "hmgr_jax.training.state",
 )
 

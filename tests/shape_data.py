@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hmgr_jax.data.split import DataSet, Split
-from hmgr_jax.data.vocabulary import MARKS, Vocabulary
+from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 
 CLASSES, VIEWS, SIDE, POINTS, FACES = 4, 1, 16, 32, 24
 

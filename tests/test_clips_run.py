@@ -8,7 +8,7 @@ import pytest
 from tiny_run import ROOT, config, files, results, rows, run, scan_folder
 
 import hmgr_jax
-from hmgr_jax.data.worlds.clips import open_clips
+from hmgr_jax.data.generated.worlds.clips import open_clips
 from hmgr_jax.errors import UserError
 from hmgr_jax.main import main
 from hmgr_jax.metrics.protocols import evaluate_all

@@ -22,9 +22,9 @@ from contract_cases import (
     with_garbage,
 )
 
+from hmgr_jax.evaluation.evaluate import Evaluator
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.training.checkpoint import Checkpoints
-from hmgr_jax.training.evaluate import Evaluator
 from hmgr_jax.training.optimizer import Stage
 from hmgr_jax.training.step import init_state
 

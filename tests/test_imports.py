@@ -28,7 +28,7 @@ for package in ("layers", "losses", "models", "metrics"):
         importlib.import_module(found.name)
 for module in ("step", "parallel", "optimizer", "state", "flops"):
     importlib.import_module(f"hmgr_jax.training.{module}")
-importlib.import_module("hmgr_jax.retrieval.all_pairs")
+importlib.import_module("hmgr_jax.evaluation.all_pairs")
 sizes = "--batch 4 --dim 8 --regions 3 --region-dim 5 --words 4 --vocabulary 9 --matmul-size 8"
 assert bench.main(["bench", "step", "--model", "vse", *sizes.split()]) == 0
 assert not ABSENT & {name.partition(".")[0] for name in sys.modules}
@@ -49,7 +49,7 @@ def _python(code, *argv):
 
 
 def test_importing_brings_in_no_other_framework():
-    code = "import sys, hmgr_jax, hmgr_jax.main, hmgr_jax.bench, hmgr_jax.training.commands; "
+    code = "import sys, hmgr_jax, hmgr_jax.main, hmgr_jax.bench, hmgr_jax.modes; "
     assert _python(code + LOADED) == "[]\n"
 
 

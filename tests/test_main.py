@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from tiny_run import ROOT, WORLDS, arguments, files, finished, interrupted, run, scan_folder
 
+from hmgr_jax import modes as commands
+from hmgr_jax.files.workdir import lock
 from hmgr_jax.main import main
-from hmgr_jax.training import commands, loop
-from hmgr_jax.training.workdir import lock
+from hmgr_jax.training import loop
 
 F8K = str(ROOT / "configs" / "f8k.py")
 
@@ -316,7 +317,7 @@ def test_evaluation_of_another_system_or_a_settled_value(fails):
 
 
 def test_ctrl_c_outside_of_training_is_no_traceback(tmp_path, capsys, monkeypatch):
-    def interrupt(*_):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(loop, "train", interrupt)

@@ -8,16 +8,16 @@ import pytest
 from tiny_run import arguments, config, files, finished, results, run, scan_folder
 
 import hmgr_jax
-from hmgr_jax.data.worlds import open_worlds
+from hmgr_jax.data.generated.worlds import open_worlds
 from hmgr_jax.errors import FoundNonFinite, UserError
+from hmgr_jax.evaluation.all_pairs import Bucket
+from hmgr_jax.evaluation.evaluate import Evaluator
+from hmgr_jax.evaluation.retriever import Retriever
 from hmgr_jax.main import main
 from hmgr_jax.metrics.protocols import evaluate_all
 from hmgr_jax.models import get_model
 from hmgr_jax.models.base import Model
-from hmgr_jax.retrieval.all_pairs import Bucket
-from hmgr_jax.retrieval.retriever import Retriever
 from hmgr_jax.training import loop
-from hmgr_jax.training.evaluate import Evaluator
 
 F = open_worlds(0, 4, 4, 4).splits["test"].sources["image"].gather(np.arange(1))["regions"].shape[2]
 REGIONS = np.ones((2, 6, F), np.float32)
@@ -186,7 +186,7 @@ def test_load_refuses_what_is_not_finite(retriever):
 
 
 def test_load_works_on_fewer_devices_than_training_used(monkeypatch):
-    monkeypatch.setattr("hmgr_jax.retrieval.retriever.with_tuples", _on_many_devices)
+    monkeypatch.setattr("hmgr_jax.evaluation.retriever.with_tuples", _on_many_devices)
     assert hmgr_jax.load(finished()).evaluator.mesh.devices.size == 8
 
 
@@ -246,7 +246,7 @@ def test_seeds(tmp_path, capsys):
 
 
 def test_a_stop_between_seeds_is_no_mistake(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "train", lambda config, workdir: None)
+    monkeypatch.setattr(loop, "train", lambda config, workdir, **_: None)
     assert run(tmp_path, "--seeds=0,1") == 0
     assert not (tmp_path / "seeds.json").exists()
 

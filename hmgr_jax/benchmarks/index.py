@@ -9,8 +9,8 @@ import numpy as np
 
 from hmgr_jax.benchmarks.memory import forget_peak, peak_memory_bytes
 from hmgr_jax.errors import UserError
-from hmgr_jax.retrieval.index import Index, Item
-from hmgr_jax.retrieval.index_recall import nearest
+from hmgr_jax.search.index import Index, Item
+from hmgr_jax.search.index_recall import nearest
 
 BLOCK = 1 << 16
 

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hmgr_jax.data.augment import Augmentation
-from hmgr_jax.data.captions import CaptionSource
-from hmgr_jax.data.decode import load_picture
-from hmgr_jax.data.picture_folder import PictureFolder
+from hmgr_jax.data.pictures.augment import Augmentation
+from hmgr_jax.data.pictures.decode import load_picture
+from hmgr_jax.data.pictures.folder import PictureFolder
+from hmgr_jax.data.pictures.pixels import PictureFiles, PixelSource
 from hmgr_jax.data.pipeline import batches, told
-from hmgr_jax.data.pixels import PictureFiles, PixelSource
 from hmgr_jax.data.split import Split
-from hmgr_jax.data.vocabulary import MARKS, Vocabulary
+from hmgr_jax.data.text.captions import CaptionSource
+from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import UserError
 
 WARM_UP = 2  # batches that are not counted

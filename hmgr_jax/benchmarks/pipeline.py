@@ -12,7 +12,7 @@ import numpy as np
 
 from hmgr_jax.benchmarks.memory import forget_peak, peak_memory_bytes
 from hmgr_jax.data.pipeline import batches
-from hmgr_jax.data.scan import open_scan
+from hmgr_jax.data.regions.scan import open_scan
 from hmgr_jax.data.split import Split
 from hmgr_jax.errors import UserError
 

@@ -12,11 +12,11 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from hmgr_jax.benchmarks.workload import Workload
+from hmgr_jax.distributed.parallel import DATA, MappedAxis, map_step
 from hmgr_jax.layers.linear import einsum
 from hmgr_jax.shapes import Tree
 from hmgr_jax.training.flops import matmul_flops
 from hmgr_jax.training.optimizer import Optimizer, Schedule
-from hmgr_jax.training.parallel import DATA, MappedAxis, map_step
 from hmgr_jax.training.step import device_step, init_state
 
 MEMORY = ("argument", "output", "alias", "temp")

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from hmgr_jax.benchmarks.memory import peak_memory_bytes
+from hmgr_jax.evaluation.all_pairs import score_matrix
 from hmgr_jax.metrics.protocols import get_protocol
-from hmgr_jax.retrieval.all_pairs import score_matrix
 
 
 def run(images: int = 5000, captions: int = 25000, dim: int = 1024, repeats: int = 3) -> dict:

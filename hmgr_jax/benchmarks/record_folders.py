@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from hmgr_jax.data.records import open_array_record, open_tfds
+from hmgr_jax.data.records.open import open_array_record, open_tfds
 from hmgr_jax.data.split import DataSet
 from hmgr_jax.preparation import array_record
 from hmgr_jax.preparation.tfds_builder import FORMAT, RetrievalRecords

@@ -10,8 +10,8 @@ import jax
 
 from hmgr_jax.benchmarks.program import Program, matmul_rate, xla_counts
 from hmgr_jax.benchmarks.workload import Workload
+from hmgr_jax.distributed.parallel import make_mesh
 from hmgr_jax.errors import UserError
-from hmgr_jax.training.parallel import make_mesh
 
 
 def run(

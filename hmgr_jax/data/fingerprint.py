@@ -35,7 +35,7 @@ def fingerprint(paths: Iterable[str | Path], root: str | Path | None = None) -> 
 def _unlisted(paths: Iterable[Path], manifest: Path) -> list[Path]:
     """Those in the folder of ``manifest`` that it does not list; none where it lists nothing.
 
-    Files elsewhere are made of the records of the folder, see `hmgr_jax.data.records`.
+    Files elsewhere are made of the records of the folder, see `hmgr_jax.data.records.open`.
     """
     try:
         listed = json.loads(manifest.read_bytes())["files"]

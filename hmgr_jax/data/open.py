@@ -10,31 +10,31 @@ from typing import Any
 
 import numpy as np
 
-from hmgr_jax.data.augment import Augmentation
-from hmgr_jax.data.captioned_pictures import open_pictures
-from hmgr_jax.data.coco_extras import with_numbers, with_objects
-from hmgr_jax.data.cub import open_cub
-from hmgr_jax.data.feature_sets import Layout, open_features
-from hmgr_jax.data.flickr8k_text import read_flickr8k
-from hmgr_jax.data.modelnet.joining import Where
-from hmgr_jax.data.modelnet.open import open_modelnet
-from hmgr_jax.data.objects.augment import Shaping
-from hmgr_jax.data.picture_sets import Settings
-from hmgr_jax.data.pieces import Pieces
-from hmgr_jax.data.questions import Bank
-from hmgr_jax.data.scan import open_scan
-from hmgr_jax.data.solids.open import Solids, open_solids
+from hmgr_jax.data.features.sets import Layout, open_features
+from hmgr_jax.data.generated.solids.open import Solids, open_solids
+from hmgr_jax.data.generated.worlds import open_worlds
+from hmgr_jax.data.generated.worlds.clips import open_clips
+from hmgr_jax.data.generated.worlds.facts import BANKS
+from hmgr_jax.data.generated.worlds.questions import Worlds, open_questions
+from hmgr_jax.data.generated.worlds.questions import open_bank as open_worlds_bank
+from hmgr_jax.data.pictures.augment import Augmentation
+from hmgr_jax.data.pictures.captioned import open_pictures
+from hmgr_jax.data.pictures.coco_extras import with_numbers, with_objects
+from hmgr_jax.data.pictures.cub import open_cub
+from hmgr_jax.data.pictures.sets import Settings
+from hmgr_jax.data.regions.scan import open_scan
+from hmgr_jax.data.shapes3d.augment import Shaping
+from hmgr_jax.data.shapes3d.modelnet.joining import Where
+from hmgr_jax.data.shapes3d.modelnet.open import open_modelnet
 from hmgr_jax.data.split import DataSet
-from hmgr_jax.data.vectors import learn_vectors, read_vectors
-from hmgr_jax.data.vocabulary import Vocabulary
-from hmgr_jax.data.vqa import Layout as VQALayout
-from hmgr_jax.data.vqa import open_bank as open_vqa_bank
-from hmgr_jax.data.vqa import open_vqa
-from hmgr_jax.data.worlds import open_worlds
-from hmgr_jax.data.worlds.clips import open_clips
-from hmgr_jax.data.worlds.facts import BANKS
-from hmgr_jax.data.worlds.questions import Worlds, open_questions
-from hmgr_jax.data.worlds.questions import open_bank as open_worlds_bank
+from hmgr_jax.data.text.flickr8k import read_flickr8k
+from hmgr_jax.data.text.pieces import Pieces
+from hmgr_jax.data.text.vectors import learn_vectors, read_vectors
+from hmgr_jax.data.text.vocabulary import Vocabulary
+from hmgr_jax.data.vqa.open import Layout as VQALayout
+from hmgr_jax.data.vqa.open import open_bank as open_vqa_bank
+from hmgr_jax.data.vqa.open import open_vqa
+from hmgr_jax.data.vqa.questions import Bank
 from hmgr_jax.errors import UserError
 
 SOURCES = (
@@ -210,7 +210,7 @@ def _opener(data: Any) -> Callable[..., DataSet]:
     """What opens a source; TFDS is loaded only where it is needed."""
     if data.source == "scan":
         return open_scan
-    from hmgr_jax.data import records
+    from hmgr_jax.data.records import open as records
 
     if data.source == "array_record":
         return records.open_array_record

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
 from hmgr_jax.data.draws import Draws
-from hmgr_jax.data.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from hmgr_jax.data.text.vocabulary import Vocabulary
 
 Items = dict[str, np.ndarray]
 
@@ -60,7 +62,7 @@ class Split:
     labels: Mapping[str, np.ndarray] = field(default_factory=dict)
     """{modality: uint8 [n, K]}: which of K kinds of objects an item shows or describes; else
     empty. All zero: nobody has looked. Of questions: how many annotators gave each of K answers,
-    where rows may be made when they are asked for (`hmgr_jax.data.questions.Counts`)."""
+    where rows may be made when they are asked for (`hmgr_jax.data.vqa.questions.Counts`)."""
     numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
     """{modality: int64 [n]}: the numbers by which COCO knows its images and captions; else empty.
     """

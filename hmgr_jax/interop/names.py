@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from hmgr_jax.errors import UserError
+from hmgr_jax.leaves import arrange_like, by_name
 from hmgr_jax.shapes import Tree
-from hmgr_jax.training.named_leaves import arrange_like, by_name
 
 Arrays = tuple[np.ndarray, ...]
 SHOWN = 8

@@ -175,7 +175,7 @@ class Explanation(NamedTuple):
 
 @runtime_checkable
 class Axis(Protocol):
-    """The devices as a model sees them: `LocalAxis`, or those of training/parallel.py."""
+    """The devices as a model sees them: `LocalAxis`, or those of distributed/parallel.py."""
 
     @property
     def size(self) -> int:
@@ -275,7 +275,7 @@ class Model:
 
     @property
     def reads_pieces(self) -> bool:
-        """Whether texts may be pieces of words (`hmgr_jax.data.pieces`)."""
+        """Whether texts may be pieces of words (`hmgr_jax.data.text.pieces`)."""
         return False
 
     @property

@@ -34,5 +34,5 @@ class Corpus(Protocol):
         ...
 
     def inverse_frequencies(self) -> Float[np.ndarray, " V"]:
-        """How rare words are, see `hmgr_jax.data.word_relations.inverse_frequencies`."""
+        """How rare words are, see `hmgr_jax.data.text.word_relations.inverse_frequencies`."""
         ...

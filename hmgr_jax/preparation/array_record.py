@@ -17,11 +17,10 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from hmgr_jax.data.record_features import DESCRIPTIONS
+from hmgr_jax.data.records.features import DESCRIPTIONS
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation.plan import FEATURES, Chunk, Plan
 from hmgr_jax.preparation.plans import demand
-from hmgr_jax.preparation.progress import Bar
 from hmgr_jax.preparation.row_file import RowFile
 from hmgr_jax.preparation.tfds_builder import (
     FORMAT,
@@ -34,6 +33,7 @@ from hmgr_jax.preparation.tfds_builder import (
 )
 from hmgr_jax.preparation.writing import Files, Layout
 from hmgr_jax.preparation.written import Written
+from hmgr_jax.progress import Bar
 
 _SHARD = ".shard"
 _BESIDES = 1 << 10  # bytes of a record that are not its arrays, about

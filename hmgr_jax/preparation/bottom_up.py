@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hmgr_jax.data.captioned import Captioned
+from hmgr_jax.data.text.captioned import Captioned
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation.filling import fill, fitting, plan_arrays
 from hmgr_jax.preparation.joining import join
 from hmgr_jax.preparation.plan import FEATURES, Array, Chunk, Plan, SplitPlan, identity
-from hmgr_jax.preparation.progress import Bar
 from hmgr_jax.preparation.tsv_lines import Line, decode, read_lines
+from hmgr_jax.progress import Bar
 
 Place = tuple[str, int]
 """A split, and a row of it."""

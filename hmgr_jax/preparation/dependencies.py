@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from hmgr_jax.data.captions import read_lines
-from hmgr_jax.data.conllu import Sentence
-from hmgr_jax.data.text_graph import PARSER, find_word_graphs, parse, read_word_graphs
+from hmgr_jax.data.text.captions import read_lines
+from hmgr_jax.data.text.conllu import Sentence
+from hmgr_jax.data.text.text_graph import PARSER, find_word_graphs, parse, read_word_graphs
 from hmgr_jax.errors import UserError
-from hmgr_jax.preparation import manifest
-from hmgr_jax.training.workdir import write_text_atomic
+from hmgr_jax.files import manifest
+from hmgr_jax.files.workdir import write_text_atomic
 
 ENDING = "_caps.txt"
 

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hmgr_jax.data.npy_rows import read_header
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.npy_rows import read_header
 from hmgr_jax.preparation.plan import BOXES, FEATURES, identity
-from hmgr_jax.preparation.progress import Bar
 from hmgr_jax.preparation.region_arrays import read_regions, region_shape
+from hmgr_jax.progress import Bar
 
 ENDINGS = (".npz", ".npy")
 

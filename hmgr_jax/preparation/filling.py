@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from hmgr_jax.data.row_arrays import COUNTS, KINDS
+from hmgr_jax.data.regions.row_arrays import COUNTS, KINDS
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation.plan import BOXES, FEATURES, Array, beside, features
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation.plan import BOXES, FEATURES, identity
-from hmgr_jax.preparation.progress import Bar
 from hmgr_jax.preparation.region_arrays import FEATURE_NAMES, read_regions, region_shape
+from hmgr_jax.progress import Bar
 
 IDS = ("ids", "image_ids", "image_id", "img_ids")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hmgr_jax.data.captioned import Captioned
+from hmgr_jax.data.text.captioned import Captioned
 from hmgr_jax.errors import UserError
 
 KINDS = ("filename", "stem", "cocoid", "padded", "imgid")

@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import hmgr_jax
-from hmgr_jax.data.modelnet.prepared import OBJECTS
-from hmgr_jax.data.objects.simplify import demand_trimesh
-from hmgr_jax.data.objects.visible import demand_embree
+from hmgr_jax.data.shapes3d.modelnet.prepared import OBJECTS
+from hmgr_jax.data.shapes3d.simplify import demand_trimesh
+from hmgr_jax.data.shapes3d.visible import demand_embree
 from hmgr_jax.errors import UserError
-from hmgr_jax.preparation import manifest
+from hmgr_jax.files import manifest
+from hmgr_jax.files.workdir import lock, write_json_atomic, write_text_atomic
 from hmgr_jax.preparation.object_workers import made
 from hmgr_jax.preparation.objects_tree import UP, Making, Task, classes_of, find_objects
-from hmgr_jax.preparation.progress import Bar
 from hmgr_jax.preparation.writing import terminable
-from hmgr_jax.training.workdir import lock, write_json_atomic, write_text_atomic
+from hmgr_jax.progress import Bar
 
 LEFT_OUT = "left_out.txt"
 """Objects that could not be prepared, a line each: its file and why."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hmgr_jax.data.captioned import (
+from hmgr_jax.data.text.captioned import (
     Captioned,
     distinct,
     drawing_order,
@@ -17,7 +17,7 @@ from hmgr_jax.data.captioned import (
     read_split,
     tidy,
 )
-from hmgr_jax.data.captions_files import cell, load_json, table_rows
+from hmgr_jax.data.text.captions_files import cell, load_json, table_rows
 from hmgr_jax.errors import UserError
 
 COLUMNS = (("video_id", "video", "vid"), ("sentence", "caption"))

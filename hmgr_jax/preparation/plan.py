@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from hmgr_jax.data.row_arrays import COUNTS, KINDS
+from hmgr_jax.data.regions.row_arrays import COUNTS, KINDS
 
 FEATURES = "ims"
 BOXES = "boxes"

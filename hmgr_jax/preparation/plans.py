@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hmgr_jax.data.captioned import Captioned, by_split, first_captions
-from hmgr_jax.data.captions_files import read_captions, read_karpathy
+from hmgr_jax.data.text.captioned import Captioned, by_split, first_captions
+from hmgr_jax.data.text.captions_files import read_captions, read_karpathy
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation.bottom_up import plan_bottom_up
 from hmgr_jax.preparation.file_store import FileStore

@@ -12,19 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from hmgr_jax.data.boxes import read_boxes
-from hmgr_jax.data.npy_rows import Rows
-from hmgr_jax.data.regions import open_features
-from hmgr_jax.data.row_arrays import COUNTS, KINDS, demand_zero, read_array, read_counts
-from hmgr_jax.data.scan_files import (
+from hmgr_jax.data.regions.boxes import read_boxes
+from hmgr_jax.data.regions.regions import open_features
+from hmgr_jax.data.regions.row_arrays import COUNTS, KINDS, demand_zero, read_array, read_counts
+from hmgr_jax.data.regions.scan_files import (
     ScanFiles,
     demand_files,
     demand_same_files,
     find_split,
     pair_captions,
 )
-from hmgr_jax.data.text_graph import find_word_graphs, read_word_graphs
+from hmgr_jax.data.text.text_graph import find_word_graphs, read_word_graphs
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.npy_rows import Rows
 from hmgr_jax.preparation.plan import (
     BOXES,
     FEATURES,
@@ -109,7 +109,7 @@ def plan_scan(
     """Read captions and ids of a folder, check them against the features, and plan the rest.
 
     ``splits`` are names of the folder, by default all that it holds; ``captions_per_image`` as in
-    `hmgr_jax.data.scan.open_scan`. Rows are counted from 0 in messages.
+    `hmgr_jax.data.regions.scan.open_scan`. Rows are counted from 0 in messages.
     """
     names = list(splits) if splits else _names(root)
     demand_files(root, names)

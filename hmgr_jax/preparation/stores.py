@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from hmgr_jax.data.captioned import Captioned
+from hmgr_jax.data.text.captioned import Captioned
 from hmgr_jax.preparation.filling import fill, fitting, plan_arrays
 from hmgr_jax.preparation.joining import join
 from hmgr_jax.preparation.plan import (

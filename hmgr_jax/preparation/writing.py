@@ -10,19 +10,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import hmgr_jax
+from hmgr_jax.data.regions.row_arrays import COUNTS
 from hmgr_jax.errors import UserError
-from hmgr_jax.preparation import manifest
+from hmgr_jax.files import manifest
+from hmgr_jax.files.workdir import lock, partial_folder, write_json_atomic, write_text_atomic
 from hmgr_jax.preparation.half import to_half
 from hmgr_jax.preparation.plan import FEATURES, NOUNS, Chunk, Plan, SplitPlan
-from hmgr_jax.preparation.progress import Bar
 from hmgr_jax.preparation.row_file import RowFile
 from hmgr_jax.preparation.written import PROGRESS, Written
-from hmgr_jax.training.workdir import lock, write_json_atomic, write_text_atomic
+from hmgr_jax.progress import Bar
 
 SAVE_SECONDS = 5.0
 """At most so much work is lost by a kill."""
@@ -42,11 +43,6 @@ class Layout(NamedTuple):
 
 class Terminated(BaseException):
     """SIGTERM has come; what is written stays, and the same command goes on."""
-
-
-def partial_folder(out: Path) -> Path:
-    """Where ``out`` is made."""
-    return out.with_name(f"{out.name}.partial")
 
 
 def demand_free(out: Path, key: str) -> bool:
@@ -92,7 +88,7 @@ def write(plan: Plan, out: Path, layout: Layout | None = None) -> bool:
         finally:
             for file in _each(files):
                 file.close()
-        described = manifest.describe(partial, names, plan)
+        described = describe(partial, names, plan)
         made = {"key": key, "version": hmgr_jax.__version__, **plan.about}
         write_json_atomic(partial / manifest.PREPARED, made)
         write_json_atomic(partial / manifest.MANIFEST, described)
@@ -100,6 +96,34 @@ def write(plan: Plan, out: Path, layout: Layout | None = None) -> bool:
         for name in (PROGRESS, ".lock"):
             (out / name).unlink()
     return True
+
+
+def describe(folder: Path, files: list[str], plan: Plan) -> dict[str, Any]:
+    """The manifest of ``files`` (names in ``folder``) as ``plan`` made them.
+
+    Of videos, images are videos and regions are frames.
+    """
+    splits = {}
+    for name, split in plan.splits.items():
+        regions, size = split.arrays[FEATURES].shape
+        counts = [len(captions) for captions in split.captions]
+        splits[name] = {
+            "images": len(split),
+            "captions": sum(counts),
+            "captions_per_image": [min(counts), max(counts)],
+            "regions": regions,
+            "regions_per_image": _least_and_most(folder / f"{name}_{COUNTS}.npy", regions),
+            "features": size,
+        }
+    return {"format": manifest.FORMAT, "splits": splits, "files": manifest.listed(folder, files)}
+
+
+def _least_and_most(counts: Path, regions: int) -> list[int]:
+    """Of true regions; without a file of counts all are."""
+    if not counts.is_file():
+        return [regions, regions]
+    found = np.load(counts)
+    return [int(found.min()), int(found.max())]
 
 
 def _open_files(folder: Path, plan: Plan, written: Written) -> Files:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.training.workdir import write_json_atomic
+from hmgr_jax.files.workdir import write_json_atomic
 
 PROGRESS = ".progress.json"
 """Hidden: no part of the data, should a kill leave it behind."""

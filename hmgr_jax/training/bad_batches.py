@@ -8,8 +8,8 @@ from pathlib import Path
 import jax
 
 from hmgr_jax.data.order import make_order
+from hmgr_jax.files.workdir import write_json_atomic
 from hmgr_jax.training.experiment import Experiment
-from hmgr_jax.training.workdir import write_json_atomic
 
 FILE = "bad_batches.json"
 

@@ -9,15 +9,15 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from hmgr_jax.data.feature_sets import TESTS
-from hmgr_jax.data.picture_folder import CORRUPT
-from hmgr_jax.data.regions import ITEMS
+from hmgr_jax.data.features.sets import TESTS
+from hmgr_jax.data.pictures.folder import CORRUPT
+from hmgr_jax.data.regions.regions import ITEMS
+from hmgr_jax.distributed.parallel import MAPPERS
 from hmgr_jax.errors import UserError
 from hmgr_jax.models import unknown_name
 from hmgr_jax.models.base import Parts
 from hmgr_jax.training.config import flatten, plain
 from hmgr_jax.training.optimizer import KINDS, Stage
-from hmgr_jax.training.parallel import MAPPERS
 
 CHOICES = {
     "dtype": ("float32", "bfloat16"),

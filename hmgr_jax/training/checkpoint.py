@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import math
 import os
+import platform
 import shutil
 import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,8 +19,11 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.training import digests, store
-from hmgr_jax.training.named_leaves import differences
+from hmgr_jax.files import digests
+from hmgr_jax.leaves import differences
+from hmgr_jax.training import store
+
+PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "hmgr-jax")
 
 
 class Checkpoints:
@@ -272,3 +277,14 @@ def _megabytes(count: int) -> str:
 
 def _line(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers may depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found

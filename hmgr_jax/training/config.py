@@ -15,7 +15,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from hmgr_jax.data.augment import MEAN, STD
+from hmgr_jax.data.pictures.augment import MEAN, STD
 from hmgr_jax.errors import UserError
 from hmgr_jax.models import defaults, unknown_name
 
@@ -105,7 +105,7 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                 "numbered": "",  # of Karpathy's pictures: COCO's captions_X.json, for eccv and cxc
                 "restval": True,  # train on Karpathy's restval too
                 "corrupt": "refuse",  # refuse or skip pictures that are missing or damaged
-                "pixels": {  # data/augment.py
+                "pixels": {  # data/pictures/augment.py
                     "size": 224,
                     "resize": 256,
                     "train": "crop",  # crop (random, resized) or centre
@@ -127,7 +127,7 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                 "batching": "rows",  # rows; groups: whole families in a batch; classes: balanced
                 "threads": 2,
                 "workers": 0,  # processes that read and decode instead of threads
-                "features": {  # data/feature_sets.py
+                "features": {  # data/features/sets.py
                     "image": "",  # name of the array, with {} for the split's; "": the usual ones
                     "text": "",
                     "labels": "",
@@ -144,14 +144,14 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                     "told": "",  # a bank: its captions in place of those of relations
                 },
                 "clips": {"seed": 0, "train": 2000, "dev": 200, "test": 400},
-                "questions": {  # about generated worlds; data/worlds/questions.py
+                "questions": {  # about generated worlds; data/generated/worlds/questions.py
                     "seed": 0,
                     "train": 2000,
                     "dev": 200,
                     "test": 400,
                     "facts": "main",  # the bank of captions whose facts are right
                 },
-                "vqa": {  # data/vqa.py; names from data.root on, {split} stands for that of a split
+                "vqa": {  # data/vqa/open.py: names from data.root on; {split} is the split's own
                     "questions": "v2_OpenEnded_mscoco_{split}_questions.json",
                     "annotations": "v2_mscoco_{split}_annotations.json",
                     "features": "features/{pictures}/COCO_{pictures}_{image:012d}.jpg.npz",
@@ -160,7 +160,7 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                     "answer_file": "",  # a list of them instead
                     "banks": {},  # {name: captions of COCO, or a text of one a line}
                 },
-                # Of 3D objects (modelnet, solids): data/objects/augment.py, data/modelnet/
+                # Of 3D objects (modelnet, solids): data/shapes3d/augment.py, data/modelnet/
                 "image_size": 112,  # pixels a side of a view as the model sees it
                 "points": 1024,
                 "faces": 1024,
@@ -174,7 +174,7 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                     "pictures": "",
                     "meshes": "",
                 },
-                "solids": {  # generated; data/solids/open.py
+                "solids": {  # generated; data/generated/solids/open.py
                     "seed": 0,
                     "train": 1200,
                     "dev": 240,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,23 +12,21 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from hmgr_jax.data.class_names import class_vectors, read_class_names
 from hmgr_jax.data.open import open_data, word_vectors
 from hmgr_jax.data.pipeline import demand_fits, steps_per_epoch
 from hmgr_jax.data.split import DataSet, Split
-from hmgr_jax.data.vocabulary import Vocabulary
+from hmgr_jax.data.text.class_names import class_vectors, read_class_names
+from hmgr_jax.data.text.vocabulary import Vocabulary
+from hmgr_jax.distributed.parallel import MappedAxis, make_mesh, map_step
 from hmgr_jax.errors import UserError
+from hmgr_jax.leaves import leaf_at, with_leaf
 from hmgr_jax.models import get_model
-from hmgr_jax.models.base import NUMBER_OF, Banks, Feature, Model, Plan, taken
+from hmgr_jax.models.base import NUMBER_OF, Feature, Model, Plan, taken
 from hmgr_jax.training.check import check, check_parts
-from hmgr_jax.training.leaves import leaf_at, with_leaf
 from hmgr_jax.training.optimizer import Optimizer, Schedule, Stage
-from hmgr_jax.training.parallel import MappedAxis, make_mesh, map_step
 from hmgr_jax.training.pretrained import pretrained, runs_and_files, untrained
-from hmgr_jax.training.retrieved import retrieved_tables
 from hmgr_jax.training.state import State
 from hmgr_jax.training.step import device_step, init_state
-from hmgr_jax.training.tables import make_tables
 from hmgr_jax.training.warm_start import warm_start
 
 SPOKEN = dict.fromkeys(("heads", "relations"), "word graphs")
@@ -49,8 +45,6 @@ class Experiment:
     model: Model
     plan: Plan
     mesh: Mesh
-    workdir: Path | None = None
-    """Where the run and those that it needs are; None where nothing is trained."""
 
     def stages(self) -> tuple[Stage, ...]:
         """The stretches of training; one of all steps unless the recipe says otherwise."""
@@ -147,25 +141,6 @@ class Experiment:
         data = f"The data has {' and '.join(each)}: {c.name} goes without." if each else ""
         return " ".join(filter(None, [data, untrained(self.model, self.config.init)]))
 
-    @cached_property
-    def tables(self) -> Any:
-        """The model's constants in training, on the host; None where it has none."""
-        banks = self.model.banks
-        if banks is not None:
-            return self._retrieved(banks, banks.train)
-        return make_tables(self.model, self.config.data, lambda: self.data)
-
-    @cached_property
-    def test_tables(self) -> Any:
-        """The model's constants at evaluation: those of training, or another bank's captions."""
-        banks = self.model.banks
-        if banks is None or banks.test == banks.train:
-            return self.tables
-        return self._retrieved(banks, banks.test)
-
-    def _retrieved(self, banks: Banks, name: str) -> Any:
-        return retrieved_tables(banks, name, self.config, self.data, self.workdir)
-
     def abstract_state(self) -> State:
         """Shapes and dtypes of the state, without computing anything."""
         optimizer = self.optimizer(self.stages()[0])
@@ -182,12 +157,8 @@ class Experiment:
         return {**found, "row": {k: v for k, v in batch["row"].items() if k not in left_out}}
 
 
-def build(
-    config: ConfigDict, vocabulary: Vocabulary | None = None, workdir: Path | None = None
-) -> Experiment:
+def build(config: ConfigDict, vocabulary: Vocabulary | None = None) -> Experiment:
     """Open the data of ``config`` and fit the model to it.
-
-    ``workdir`` is where the run is trained, and where what it needs is.
 
     Raises:
         UserError: data missing or malformed, a hyper-parameter out of range, more devices asked
@@ -210,7 +181,7 @@ def build(
         features=item_shapes(train),
         classes=classes_of(train),
     )
-    experiment = Experiment(config, data, make_model(config, plan), plan, mesh, workdir)
+    experiment = Experiment(config, data, make_model(config, plan), plan, mesh)
     _demand_known_classes(experiment.model, data)
     if experiment.model.needs_labels and not train.labels:
         raise UserError(

@@ -5,50 +5,88 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 from ml_collections import ConfigDict
 
 from hmgr_jax.data.pipeline import batches, told
-from hmgr_jax.data.vocabulary import Vocabulary
+from hmgr_jax.data.text.vocabulary import Vocabulary
+from hmgr_jax.distributed import hosts, watchdog
+from hmgr_jax.distributed.parallel import replicate, shard
+from hmgr_jax.distributed.preemption import StopSignal
 from hmgr_jax.errors import UserError
-from hmgr_jax.training import bad_batches, hosts, results, resume, watchdog
+from hmgr_jax.files.workdir import RESULTS, lock, write_json_atomic
+from hmgr_jax.models.base import Variables
+from hmgr_jax.progress import Progress
+from hmgr_jax.shapes import Tree
+from hmgr_jax.training import bad_batches, resume
 from hmgr_jax.training import config as configs
-from hmgr_jax.training.check import check
-from hmgr_jax.training.checkpoint import Checkpoints
-from hmgr_jax.training.evaluate import Evaluator
+from hmgr_jax.training.checkpoint import Checkpoints, versions
 from hmgr_jax.training.experiment import Experiment, build
 from hmgr_jax.training.optimizer import Stage
-from hmgr_jax.training.parallel import replicate, shard
-from hmgr_jax.training.preemption import StopSignal
 from hmgr_jax.training.pretrained import runs_and_files
-from hmgr_jax.training.progress import Progress
 from hmgr_jax.training.records import MetricLog
 from hmgr_jax.training.state import State
-from hmgr_jax.training.tables import keep_tables
-from hmgr_jax.training.workdir import lock, write_json_atomic
+from hmgr_jax.training.tables import RunTables, keep_tables
 
 Results = dict[str, Any]
 
 
-def train(config: ConfigDict, workdir: Path) -> Results | None:
-    """Train in ``workdir``, or go on with what was interrupted there.
+class Evaluation(Protocol):
+    """The evaluation of a run, handed to the loop by the command (`hmgr_jax.modes`)."""
+
+    def on_dev(self, variables: Variables) -> dict[str, float]:
+        """Metrics of the dev split."""
+        ...
+
+    def finish(self, checkpoints: Checkpoints, tables: Tree) -> Results:
+        """Metrics of the selected step on test, written to the folder of the run."""
+        ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of."""
+
+    experiment: Experiment
+    evaluation: Evaluation
+    tables: RunTables
+
+
+def train(
+    config: ConfigDict,
+    workdir: Path,
+    *,
+    evaluate: Callable[[Experiment, Path], Evaluation],
+    make_tables: Callable[[Experiment, Path], RunTables],
+) -> Results | None:
+    """Train in ``workdir``, or resume what was interrupted there.
+
+    Args:
+        config: of the run.
+        workdir: its folder.
+        evaluate: makes the evaluation; refuses protocols that do not fit the data.
+        make_tables: makes the constants that the model computes with.
 
     Returns:
-        the results of the finished run (at once where it had finished before), or None when a
-        SIGTERM or Ctrl-C stopped it after saving.
+        the results of the run, or None when a SIGTERM or Ctrl-C stopped it after saving.
 
     Raises:
         UserError: bad data or configuration, a workdir in use or of another run, or a loss that
             stays non-finite.
     """
-    check(config)
-    done = results.finished(workdir, config)
-    if hosts.of_first(done is not None):
-        return done
+
+    def build_parts(vocabulary: Vocabulary | None = None) -> Parts:
+        if vocabulary is None:  # of a new run: a resumed one needs these files no more
+            runs_and_files(config.init)
+        experiment = build(config, vocabulary)
+        evaluation = evaluate(experiment, workdir)
+        return Parts(experiment, evaluation, make_tables(experiment, workdir))
+
     with (
         watchdog.Watchdog(config.train.hang_seconds, workdir),
         hosts.in_first(lambda: lock(workdir)),
@@ -56,23 +94,13 @@ def train(config: ConfigDict, workdir: Path) -> Results | None:
     ):
         folder = workdir / "checkpoints"
         # Bad data of a new run is found before anything is written.
-        new = None if folder.is_dir() else _build(config, workdir)
+        new = None if folder.is_dir() else build_parts()
         with Checkpoints(folder) as checkpoints:
             saved = resume.find(checkpoints, config, workdir)
-            experiment = new or _build(config, workdir, saved.vocabulary if saved else None)
-            run = _Run(experiment, workdir, checkpoints, stop, saved)
-            if not run.to_the_end():
+            parts = new or build_parts(saved.vocabulary if saved else None)
+            if not _Run(parts, workdir, checkpoints, stop, saved).to_the_end():
                 return None
-            return results.finish(experiment, run.evaluator, checkpoints, workdir)
-
-
-def _build(config: ConfigDict, workdir: Path, vocabulary: Vocabulary | None = None) -> Experiment:
-    if vocabulary is None:  # of a run that begins: one that goes on needs these files no more
-        runs_and_files(config.init)
-    experiment = build(config, vocabulary, workdir)
-    results.check_protocols(experiment)
-    _ = experiment.tables, experiment.test_tables  # their files are data too
-    return experiment
+            return parts.evaluation.finish(checkpoints, parts.tables.test)
 
 
 class _Run:
@@ -80,15 +108,16 @@ class _Run:
 
     def __init__(
         self,
-        experiment: Experiment,
+        parts: Parts,
         workdir: Path,
         checkpoints: Checkpoints,
         stop: StopSignal,
         saved: resume.Saved | None,
     ) -> None:
+        experiment, tables = parts.experiment, parts.tables
         self.experiment, self.workdir, self.stop = experiment, workdir, stop
         self.checkpoints, self.config = checkpoints, experiment.config
-        self.evaluator = Evaluator.of(self.config, experiment.model, experiment.mesh)
+        self.evaluation = parts.evaluation
         if saved:
             resume.demand_same_data(saved, experiment)
             state, _, self.start = checkpoints.restore(experiment.abstract_state(), saved.step)
@@ -99,20 +128,18 @@ class _Run:
             vocabulary=experiment.data.vocabulary.saved(),
             data=experiment.data.fingerprint,
             state=state,
-            tables=experiment.tables,
+            tables=tables.train,
         )
         self.state: State = replicate(experiment.mesh, state)
-        self.tables = replicate(experiment.mesh, experiment.tables)
-        others = experiment.test_tables is not experiment.tables
-        self.test_tables = (
-            replicate(experiment.mesh, experiment.test_tables) if others else self.tables
-        )
+        self.tables = replicate(experiment.mesh, tables.train)
+        same = tables.test is tables.train
+        self.test_tables = self.tables if same else replicate(experiment.mesh, tables.test)
         self.log = MetricLog(workdir, kept=hosts.first())
         if hosts.first():
             if experiment.model.needs_tables:
-                keep_tables(workdir, experiment.tables)
+                keep_tables(workdir, tables.train)
             # Those of a shorter run: launchers take the file for the end of this one.
-            (workdir / results.FILE).unlink(missing_ok=True)
+            (workdir / RESULTS).unlink(missing_ok=True)
             write_json_atomic(workdir / "config.json", configs.plain(self.config))
             self.log.cut_after(self.start if saved else -1)
 
@@ -215,17 +242,14 @@ class _Run:
 
     def _evaluate(self, step: int) -> float:
         """A row of dev metrics; returns the one by which the best step is chosen."""
-        splits, evaluation = self.experiment.data.splits, self.config.eval
-        variables = self.state.variables(self.test_tables)
-        variables = self.evaluator.finalized(variables, splits["train"])
-        metrics = self.evaluator.metrics(variables, splits["dev"], evaluation.dev_protocols)
+        metrics = self.evaluation.on_dev(self.state.variables(self.test_tables))
         self.log.write(step, {f"dev/{name}": value for name, value in metrics.items()})
         shown = {k: v for k, v in metrics.items() if not k.endswith(("meanR", "medR"))}
         self.progress.say(
             f"dev after step {step}: " + "  ".join(f"{k} {v:.1f}" for k, v in shown.items())
         )
         self.progress.restart_clock()
-        return metrics[evaluation.select]
+        return metrics[self.config.eval.select]
 
     def _save(self, step: int, metric: float | None) -> None:
         meta = {
@@ -235,7 +259,7 @@ class _Run:
             "features": self.experiment.plan.features,
             "classes": self.experiment.plan.classes,
             "steps_per_epoch": self.experiment.plan.steps_per_epoch,
-            "versions": results.versions(),
+            "versions": versions(),
         }
         self.checkpoints.save(step, self.state, json.loads(json.dumps(meta)), metric)
 

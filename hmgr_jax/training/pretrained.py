@@ -15,9 +15,9 @@ from ml_collections import ConfigDict
 from hmgr_jax.errors import UserError
 from hmgr_jax.interop import bert
 from hmgr_jax.interop.resnet import read_backbone
+from hmgr_jax.leaves import leaf_at, with_leaf
 from hmgr_jax.models.base import Model
 from hmgr_jax.shapes import Tree
-from hmgr_jax.training.leaves import leaf_at, with_leaf
 
 CNN, BERT = "cnn", "bert"
 PARTS = (CNN, BERT)

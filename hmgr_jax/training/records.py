@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hmgr_jax.errors import FoundNonFinite
+from hmgr_jax.files.workdir import write_text_atomic
 from hmgr_jax.training.events import Events
-from hmgr_jax.training.workdir import write_text_atomic
 
 Row = dict[str, float]
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from hmgr_jax.data.pieces import restored
-from hmgr_jax.data.vocabulary import Vocabulary
+from hmgr_jax.data.text.pieces import restored
+from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.workdir import RESULTS
 from hmgr_jax.training import config as configs
-from hmgr_jax.training import results
 from hmgr_jax.training.checkpoint import Checkpoints
 from hmgr_jax.training.experiment import Experiment
 
@@ -71,7 +71,7 @@ def _demand_nothing_to_lose(checkpoints: Checkpoints, config: ConfigDict, workdi
             "this run cannot go on: restore them from a copy, or give another --workdir to begin "
             "anew."
         )
-    if (workdir / results.FILE).is_file():
+    if (workdir / RESULTS).is_file():
         raise UserError(
             f"{workdir} holds the results of a finished run of another configuration and no "
             "checkpoint to go on from: give another --workdir."

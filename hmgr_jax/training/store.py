@@ -13,7 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
-from hmgr_jax.training.named_leaves import arrange_like, by_name
+from hmgr_jax.leaves import arrange_like, by_name
 
 
 class NewestAndBest:

@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -23,6 +23,15 @@ from hmgr_jax.shapes import Tree
 from hmgr_jax.training.train_texts import corpus_of
 
 FILE = "tables.npz"
+
+
+class RunTables(NamedTuple):
+    """The constants of a run's model, on the host; None where it has none."""
+
+    train: Tree
+    """In training."""
+    test: Tree
+    """At evaluation: the same object, or what another bank holds."""
 
 
 def make_tables(model: Model, config: Any, data: Callable[[], DataSet]) -> Tree:

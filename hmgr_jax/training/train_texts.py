@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from hmgr_jax.data import word_relations as relations
-from hmgr_jax.data.captions import CaptionSource
+from hmgr_jax.data.generated.worlds.lexicon import SYNONYMS
 from hmgr_jax.data.open import word_vectors
 from hmgr_jax.data.split import DataSet
-from hmgr_jax.data.vectors import vectors_of_bags
-from hmgr_jax.data.vocabulary import MARKS
+from hmgr_jax.data.text import word_relations as relations
+from hmgr_jax.data.text.captions import CaptionSource
+from hmgr_jax.data.text.vectors import vectors_of_bags
+from hmgr_jax.data.text.vocabulary import MARKS
 from hmgr_jax.errors import UserError
 from hmgr_jax.models.corpus import Corpus
 
@@ -60,7 +61,7 @@ class TrainWords:
         if self.config.get("triples"):
             return relations.read_triples(self.config.triples, self.data.vocabulary)
         if self.config.source in ("worlds", "clips"):
-            return relations.synonyms_of_worlds(self.data.vocabulary)
+            return relations.between_words(SYNONYMS, self.data.vocabulary)
         raise UserError(
             "model.word_relations has K, knowledge, but data.triples names no file: give one of "
             "lines with head, relation and tail, or leave K out."

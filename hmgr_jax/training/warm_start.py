@@ -7,13 +7,13 @@ from pathlib import Path
 
 import jax
 
-from hmgr_jax.data.pieces import restored
-from hmgr_jax.data.vocabulary import Vocabulary
+from hmgr_jax.data.text.pieces import restored
+from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
+from hmgr_jax.leaves import arrange_like, by_name
 from hmgr_jax.models.base import Parts
 from hmgr_jax.shapes import Tree
 from hmgr_jax.training.checkpoint import Checkpoints
-from hmgr_jax.training.named_leaves import arrange_like, by_name
 
 
 def warm_start(

@@ -10,7 +10,7 @@ import pytest
 from tiny_run import ROOT, arguments, scan_folder
 
 from hmgr_jax.benchmarks.pipeline import write_folder
-from hmgr_jax.data.npy_rows import NpyRows
+from hmgr_jax.files.npy_rows import NpyRows
 
 GIGABYTES = 20
 IMAGES = GIGABYTES * 10**9 // (36 * 2048 * 2)

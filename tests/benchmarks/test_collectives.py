@@ -6,7 +6,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from hmgr_jax.benchmarks.scaling.collectives import collectives
-from hmgr_jax.training.parallel import DATA, make_mesh
+from hmgr_jax.distributed.parallel import DATA, make_mesh
 
 HEAD = "HloModule jit_step, is_scheduled=true, replica_count=1, num_partitions=8\n"
 GROUP = "replica_groups={{0,1,2,3,4,5,6,7}}, dimensions={0}"

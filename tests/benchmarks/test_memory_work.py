@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from hmgr_jax.distributed.parallel import DATA, MappedAxis, make_mesh
 from hmgr_jax.layers.grouped_memory import GroupedMemory
 from hmgr_jax.layers.memory import MemoryAccess, write
 from hmgr_jax.training.flops import matmul_flops
-from hmgr_jax.training.parallel import DATA, MappedAxis, make_mesh
 
 B, D, S, K = 128, 1024, 128, 256
 """HMGR at its defaults: batch, features, slots, features of a key."""

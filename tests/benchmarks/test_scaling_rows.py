@@ -13,8 +13,8 @@ from hmgr_jax.benchmarks.scaling.measure import measure
 from hmgr_jax.benchmarks.scaling.picture import draw
 from hmgr_jax.benchmarks.scaling.table import print_tables
 from hmgr_jax.benchmarks.workload import Workload
+from hmgr_jax.distributed.parallel import make_mesh
 from hmgr_jax.errors import UserError
-from hmgr_jax.training.parallel import make_mesh
 
 TINY = Workload("vse", 8, 8, regions=3, region_dim=5, words=4, vocabulary=20)
 """The program of the step benchmark's tests: the compile cache has it."""

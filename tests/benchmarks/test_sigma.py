@@ -8,14 +8,14 @@ import pytest
 from PIL import Image
 from tiny_run import finished, results
 
+from benchmarks.damaged import Erased, FewerRegions
+from benchmarks.sigma import damage, of_side
 from hmgr_jax import bench
-from hmgr_jax.benchmarks.sigma import damage, of_side
-from hmgr_jax.data.damaged import Erased, FewerRegions
+from hmgr_jax.data.generated.worlds import open_worlds
 from hmgr_jax.data.split import Source
-from hmgr_jax.data.worlds import open_worlds
 from hmgr_jax.errors import FoundNonFinite
+from hmgr_jax.evaluation.retriever import Retriever
 from hmgr_jax.models.base import Feature, frames_and_tokens
-from hmgr_jax.retrieval.retriever import Retriever
 
 LINE = "sigma --words 2,6 --shares 0,0.5"
 

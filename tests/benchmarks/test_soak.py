@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
+from benchmarks import soak
+from benchmarks.soak_phases import Pace, phase
+from benchmarks.soak_recipe import STEPS
 from hmgr_jax import bench
-from hmgr_jax.benchmarks import soak
-from hmgr_jax.benchmarks.soak_phases import Pace, phase
-from hmgr_jax.benchmarks.soak_recipe import STEPS
 
 
 @pytest.mark.slow

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scan_folders import FEATURES, REGIONS, write_folder, write_split
 
-from hmgr_jax.data import regions
-from hmgr_jax.data.flickr8k_text import read_flickr8k
 from hmgr_jax.data.pipeline import batches
-from hmgr_jax.data.scan import open_scan
-from hmgr_jax.data.vocabulary import MARKS, Vocabulary
+from hmgr_jax.data.regions import regions
+from hmgr_jax.data.regions.scan import open_scan
+from hmgr_jax.data.text.flickr8k import read_flickr8k
+from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import FoundNonFinite, UserError
 
 

@@ -9,13 +9,13 @@ import sys
 import numpy as np
 import pytest
 
-from hmgr_jax.data.vocabulary import UNKNOWN, Vocabulary
-from hmgr_jax.data.worlds.__main__ import main
-from hmgr_jax.data.worlds.clip import EDGE, GAP, MOVERS, draw_clips
-from hmgr_jax.data.worlds.clip_captions import describe_clip
-from hmgr_jax.data.worlds.clips import make_clips, open_clips
-from hmgr_jax.data.worlds.frames import NODES, UNIT, WIDTH, describe_frames, render_frames
-from hmgr_jax.data.worlds.scene import COLOURS, SHAPES
+from hmgr_jax.data.generated.worlds.__main__ import main
+from hmgr_jax.data.generated.worlds.clip import EDGE, GAP, MOVERS, draw_clips
+from hmgr_jax.data.generated.worlds.clip_captions import describe_clip
+from hmgr_jax.data.generated.worlds.clips import make_clips, open_clips
+from hmgr_jax.data.generated.worlds.frames import NODES, UNIT, WIDTH, describe_frames, render_frames
+from hmgr_jax.data.generated.worlds.scene import COLOURS, SHAPES
+from hmgr_jax.data.text.vocabulary import UNKNOWN, Vocabulary
 from hmgr_jax.errors import UserError
 
 KNOWN_CAPTIONS = (
@@ -30,7 +30,7 @@ KNOWN_CAPTIONS = (
 KNOWN_STATE = (0.841948, 0.612859, 0.08037)
 DIGEST = """
 import hashlib
-from hmgr_jax.data.worlds.clip import draw_clips
+from hmgr_jax.data.generated.worlds.clip import draw_clips
 print(hashlib.sha256(repr(draw_clips(7, "dev", 3)).encode()).hexdigest())
 """
 

@@ -6,10 +6,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from hmgr_jax.data.worlds.clip import draw_clips
-from hmgr_jax.data.worlds.clip_captions import describe_clip
-from hmgr_jax.data.worlds.lexicon import WORDS
-from hmgr_jax.data.worlds.scene import COLOURS, SHAPES
+from hmgr_jax.data.generated.worlds.clip import draw_clips
+from hmgr_jax.data.generated.worlds.clip_captions import describe_clip
+from hmgr_jax.data.generated.worlds.lexicon import WORDS
+from hmgr_jax.data.generated.worlds.scene import COLOURS, SHAPES
 
 FAMILIES = 150
 TIMES = np.linspace(0, 1, 41)

@@ -7,8 +7,8 @@ import pytest
 from picture_files import write_picture
 from test_picture_sets import SETTINGS, SIZES, SPLITS, captions_of, names_of, write_coco
 
-from hmgr_jax.data.captioned_pictures import open_pictures
-from hmgr_jax.data.coco_extras import with_numbers, with_objects
+from hmgr_jax.data.pictures.captioned import open_pictures
+from hmgr_jax.data.pictures.coco_extras import with_numbers, with_objects
 from hmgr_jax.errors import UserError
 
 

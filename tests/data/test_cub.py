@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from picture_files import write_picture
 
-from hmgr_jax.data.augment import Augmentation
-from hmgr_jax.data.cub import open_cub
-from hmgr_jax.data.picture_sets import Settings
+from hmgr_jax.data.pictures.augment import Augmentation
+from hmgr_jax.data.pictures.cub import open_cub
+from hmgr_jax.data.pictures.sets import Settings
 from hmgr_jax.errors import UserError
 
 SPECIES = ["001.Crow", "002.Gull", "003.Wren", "004.Tern", "010.Rail"]

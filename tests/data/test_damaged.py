@@ -5,13 +5,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from hmgr_jax.data.augment import Augmentation
-from hmgr_jax.data.captions import CaptionSource
-from hmgr_jax.data.damaged import Erased, FewerRegions, FewerWords
+from benchmarks.damaged import Erased, FewerRegions, FewerWords
+from hmgr_jax.data.generated.worlds import open_worlds
+from hmgr_jax.data.pictures.augment import Augmentation
 from hmgr_jax.data.pipeline import eval_batches
-from hmgr_jax.data.vocabulary import END, START, Vocabulary
-from hmgr_jax.data.worlds import open_worlds
-from hmgr_jax.retrieval.arrays import Arrays
+from hmgr_jax.data.text.captions import CaptionSource
+from hmgr_jax.data.text.vocabulary import END, START, Vocabulary
+from hmgr_jax.evaluation.arrays import Arrays
 
 NAMES = {"name": "regions", "number": "n_regions"}
 

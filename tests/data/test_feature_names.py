@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from hmgr_jax.data.feature_sets import Layout, open_features
+from hmgr_jax.data.features.sets import Layout, open_features
 from hmgr_jax.errors import FoundNonFinite, UserError
 
 SIZES = {"train": 8, "dev": 3, "test": 5}

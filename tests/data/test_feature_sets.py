@@ -8,7 +8,7 @@ import pytest
 import scipy.io
 import scipy.sparse
 
-from hmgr_jax.data.feature_sets import Layout, open_features
+from hmgr_jax.data.features.sets import Layout, open_features
 from hmgr_jax.data.open import open_data
 from hmgr_jax.errors import FoundNonFinite, UserError
 from hmgr_jax.training.config import recipe

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from picture_files import write_picture
 
+from hmgr_jax.data.generated.worlds.family import make_family
+from hmgr_jax.data.generated.worlds.render import render
 from hmgr_jax.data.open import open_data, word_vectors
 from hmgr_jax.data.pipeline import batches
-from hmgr_jax.data.worlds.family import make_family
-from hmgr_jax.data.worlds.render import render
 from hmgr_jax.errors import UserError
 from hmgr_jax.training.check import check
 from hmgr_jax.training.config import recipe

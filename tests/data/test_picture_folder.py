@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hmgr_jax.data.decode import load_picture
-from hmgr_jax.data.picture_folder import PictureFolder
+from hmgr_jax.data.pictures.decode import load_picture
+from hmgr_jax.data.pictures.folder import PictureFolder
 from hmgr_jax.errors import UserError
 
 

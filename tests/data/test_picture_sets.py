@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from picture_files import write_picture
 
-from hmgr_jax.data.augment import Augmentation
-from hmgr_jax.data.captioned_pictures import open_pictures
-from hmgr_jax.data.picture_sets import Settings
+from hmgr_jax.data.pictures.augment import Augmentation
+from hmgr_jax.data.pictures.captioned import open_pictures
+from hmgr_jax.data.pictures.sets import Settings
 from hmgr_jax.errors import UserError
 
 SPLITS = {"train": "train", "dev": "dev", "test": "test"}

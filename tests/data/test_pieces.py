@@ -11,15 +11,15 @@ from bert_files import PIECES, SIZES, written
 from layer_cases import random_params
 
 from hmgr_jax.data.open import open_data
-from hmgr_jax.data.pieces import Pieces, restored
-from hmgr_jax.data.sentences import open_sentences
-from hmgr_jax.data.vocabulary import MARKS, Vocabulary
+from hmgr_jax.data.text.pieces import Pieces, restored
+from hmgr_jax.data.text.sentences import open_sentences
+from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import UserError
+from hmgr_jax.evaluation.retriever import Retriever
 from hmgr_jax.layers.bert import Bert
-from hmgr_jax.retrieval.retriever import Retriever
+from hmgr_jax.modes import train_run as train
 from hmgr_jax.training import recipe_file
 from hmgr_jax.training.experiment import build
-from hmgr_jax.training.loop import train
 
 pytest.importorskip("tokenizers")
 

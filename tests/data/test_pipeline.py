@@ -7,10 +7,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from hmgr_jax.data.captions import CaptionSource
 from hmgr_jax.data.pipeline import Batches, batches, eval_batches, steps_per_epoch
 from hmgr_jax.data.split import Split
-from hmgr_jax.data.vocabulary import MARKS, Vocabulary
+from hmgr_jax.data.text.captions import CaptionSource
+from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import UserError
 
 IMAGES, CAPTIONS = 12, 3

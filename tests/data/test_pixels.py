@@ -7,23 +7,16 @@ import pytest
 from picture_files import picture, write_picture
 from PIL import Image
 
-from hmgr_jax.data.augment import (
-    MEAN,
-    STD,
-    TRIES,
-    Augmentation,
-    crop_box,
-    erased_box,
-)
-from hmgr_jax.data.captions import CaptionSource
 from hmgr_jax.data.draws import Draws
+from hmgr_jax.data.generated.worlds.drawings import SceneDrawings
+from hmgr_jax.data.generated.worlds.family import make_family
+from hmgr_jax.data.generated.worlds.render import render
+from hmgr_jax.data.pictures.augment import MEAN, STD, TRIES, Augmentation, crop_box, erased_box
+from hmgr_jax.data.pictures.pixels import PictureFiles, PixelSource
 from hmgr_jax.data.pipeline import batches, eval_batches
-from hmgr_jax.data.pixels import PictureFiles, PixelSource
 from hmgr_jax.data.split import Split
-from hmgr_jax.data.vocabulary import MARKS, Vocabulary
-from hmgr_jax.data.worlds.drawings import SceneDrawings
-from hmgr_jax.data.worlds.family import make_family
-from hmgr_jax.data.worlds.render import render
+from hmgr_jax.data.text.captions import CaptionSource
+from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import UserError
 
 SMALL = {"size": 16, "resize": 20}

@@ -14,10 +14,10 @@ import tiny_run
 from scan_folders import write_folder
 
 from hmgr_jax.data.open import open_data
-from hmgr_jax.data.record_rows import RecordRows
-from hmgr_jax.data.records import open_array_record, open_tfds
-from hmgr_jax.data.scan import open_scan
-from hmgr_jax.data.vocabulary import MARKS, Vocabulary
+from hmgr_jax.data.records.open import open_array_record, open_tfds
+from hmgr_jax.data.records.rows import RecordRows
+from hmgr_jax.data.regions.scan import open_scan
+from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import FoundNonFinite, UserError
 from hmgr_jax.preparation import array_record, tfds_builder
 from hmgr_jax.preparation.writing import write
@@ -322,7 +322,7 @@ WITHOUT_TENSORFLOW = """
 import sys
 import numpy as np
 from hmgr_jax import prepare
-from hmgr_jax.data.records import open_array_record, open_tfds
+from hmgr_jax.data.records.open import open_array_record, open_tfds
 
 source, out = sys.argv[1:]
 assert prepare.main(["prepare", "array-record", "--source", source, "--out", out]) == 0

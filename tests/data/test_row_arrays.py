@@ -5,10 +5,10 @@ import pytest
 import tiny_run
 from scan_folders import FEATURES, REGIONS, write_folder
 
-from hmgr_jax.data import regions
 from hmgr_jax.data.order import make_order
-from hmgr_jax.data.row_arrays import fitted
-from hmgr_jax.data.scan import open_scan
+from hmgr_jax.data.regions import regions
+from hmgr_jax.data.regions.row_arrays import fitted
+from hmgr_jax.data.regions.scan import open_scan
 from hmgr_jax.errors import UserError
 from hmgr_jax.training.experiment import build
 

@@ -7,8 +7,8 @@ import pytest
 from scan_folders import REGIONS, captions_of, features_of, write_folder, write_split
 
 from hmgr_jax.data.fingerprint import fingerprint
-from hmgr_jax.data.scan import open_scan
-from hmgr_jax.data.vocabulary import MARKS, Vocabulary
+from hmgr_jax.data.regions.scan import open_scan
+from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import UserError
 
 

@@ -5,10 +5,10 @@ import pickle
 import numpy as np
 import pytest
 
-from hmgr_jax.data.objects.augment import CLOUD_MOST, MESH_MOST, SCALES, SHIFT, Shaping
+from hmgr_jax.data.generated.solids import CLASSES
+from hmgr_jax.data.generated.solids.open import Solids, open_solids
 from hmgr_jax.data.pipeline import batches, eval_batches
-from hmgr_jax.data.solids import CLASSES
-from hmgr_jax.data.solids.open import Solids, open_solids
+from hmgr_jax.data.shapes3d.augment import CLOUD_MOST, MESH_MOST, SCALES, SHIFT, Shaping
 from hmgr_jax.data.split import Varied
 from hmgr_jax.errors import UserError
 

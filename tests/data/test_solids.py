@@ -3,10 +3,18 @@
 import numpy as np
 import pytest
 
-from hmgr_jax.data.objects.mesh import is_watertight, join, volume
-from hmgr_jax.data.solids import CLASSES, make_solid
-from hmgr_jax.data.solids.kinds import MOST_FACES
-from hmgr_jax.data.solids.primitives import ball, box, cylinder, lathe, lying, plate, regular
+from hmgr_jax.data.generated.solids import CLASSES, make_solid
+from hmgr_jax.data.generated.solids.kinds import MOST_FACES
+from hmgr_jax.data.generated.solids.primitives import (
+    ball,
+    box,
+    cylinder,
+    lathe,
+    lying,
+    plate,
+    regular,
+)
+from hmgr_jax.data.shapes3d.mesh import is_watertight, join, volume
 
 MANY = 20
 

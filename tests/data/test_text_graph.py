@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 from scan_folders import captions_of, write_folder
 
-from hmgr_jax.data.captions import CaptionSource
-from hmgr_jax.data.conllu import read_conllu
-from hmgr_jax.data.scan import open_scan
-from hmgr_jax.data.text_graph import (
+from hmgr_jax.data.regions.scan import open_scan
+from hmgr_jax.data.text.captions import CaptionSource
+from hmgr_jax.data.text.conllu import read_conllu
+from hmgr_jax.data.text.text_graph import (
     RELATIONS,
     find_word_graphs,
     read_word_graphs,
     relation_number,
 )
-from hmgr_jax.data.tokens import tokenize
-from hmgr_jax.data.vocabulary import MARKS, Vocabulary
+from hmgr_jax.data.text.tokens import tokenize
+from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import UserError
 
 

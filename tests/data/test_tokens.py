@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from hmgr_jax.data.tokens import tokenize
-from hmgr_jax.data.vocabulary import UNKNOWN, Vocabulary
+from hmgr_jax.data.text.tokens import tokenize
+from hmgr_jax.data.text.vocabulary import UNKNOWN, Vocabulary
 from hmgr_jax.errors import UserError
 
 FIXTURE = json.loads((Path(__file__).parent / "treebank_fixture.json").read_text("utf-8"))

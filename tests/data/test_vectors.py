@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from hmgr_jax.data import vectors
-from hmgr_jax.data.flickr8k_text import read_flickr8k
-from hmgr_jax.data.tokens import tokenize
-from hmgr_jax.data.vectors import learn_vectors, read_vectors
-from hmgr_jax.data.vocabulary import MARKS, Vocabulary
+from hmgr_jax.data.text import vectors
+from hmgr_jax.data.text.flickr8k import read_flickr8k
+from hmgr_jax.data.text.tokens import tokenize
+from hmgr_jax.data.text.vectors import learn_vectors, read_vectors
+from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import UserError
 
 WORDS = ("red", "blue", "ball", "dog", "cat", "runs", "sleeps", "never")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from hmgr_jax.data.vocabulary import MARKS, UNKNOWN, Vocabulary
+from hmgr_jax.data.text.vocabulary import MARKS, UNKNOWN, Vocabulary
 from hmgr_jax.errors import UserError
 
 SMALL = Vocabulary((*MARKS, "dog", "a"))

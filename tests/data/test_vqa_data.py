@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hmgr_jax.data.vqa import Layout, open_bank, open_vqa
+from hmgr_jax.data.vqa.open import Layout, open_bank, open_vqa
 from hmgr_jax.errors import FoundNonFinite, UserError
 from hmgr_jax.main import main
 

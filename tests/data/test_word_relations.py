@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from hmgr_jax.data import word_relations as relations
-from hmgr_jax.data.captions import CaptionSource
-from hmgr_jax.data.vocabulary import Vocabulary
+from hmgr_jax.data.text import word_relations as relations
+from hmgr_jax.data.text.captions import CaptionSource
+from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 
 VOCABULARY = Vocabulary(("<pad>", "<start>", "<end>", "<unk>", "a", "dog", "hound", "runs", "sits"))

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from hmgr_jax.data.tokens import tokenize
-from hmgr_jax.data.worlds import make_family, open_worlds
-from hmgr_jax.data.worlds.facts import MAKERS, MATERIALS, maker, material, thing_name
-from hmgr_jax.data.worlds.questions import ANSWERS, Worlds, ask, open_bank, open_questions
-from hmgr_jax.data.worlds.scene import COLOURS, SHAPES, SIBLINGS
+from hmgr_jax.data.generated.worlds import make_family, open_worlds
+from hmgr_jax.data.generated.worlds.facts import MAKERS, MATERIALS, maker, material, thing_name
+from hmgr_jax.data.generated.worlds.questions import ANSWERS, Worlds, ask, open_bank, open_questions
+from hmgr_jax.data.generated.worlds.scene import COLOURS, SHAPES, SIBLINGS
+from hmgr_jax.data.text.tokens import tokenize
 from hmgr_jax.errors import UserError
 
 SMALL = Worlds(train=24, dev=8, test=8)

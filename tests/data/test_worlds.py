@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hmgr_jax.data.vocabulary import UNKNOWN, Vocabulary
-from hmgr_jax.data.worlds import make_family, open_worlds
-from hmgr_jax.data.worlds.__main__ import main
-from hmgr_jax.data.worlds.regions import CROP, describe_regions, detect, make_regions
-from hmgr_jax.data.worlds.render import render, render_alone
-from hmgr_jax.data.worlds.scene import APART, COLOURS, ROUND, SHAPES
+from hmgr_jax.data.generated.worlds import make_family, open_worlds
+from hmgr_jax.data.generated.worlds.__main__ import main
+from hmgr_jax.data.generated.worlds.regions import CROP, describe_regions, detect, make_regions
+from hmgr_jax.data.generated.worlds.render import render, render_alone
+from hmgr_jax.data.generated.worlds.scene import APART, COLOURS, ROUND, SHAPES
+from hmgr_jax.data.text.vocabulary import UNKNOWN, Vocabulary
 from hmgr_jax.errors import UserError
 
 KNOWN_THING = ("heart", "blue", 1)
@@ -31,7 +31,7 @@ KNOWN_CAPTIONS = [
 ]
 DIGEST = """
 import hashlib
-from hmgr_jax.data.worlds import make_family
+from hmgr_jax.data.generated.worlds import make_family
 print(hashlib.sha256(repr(make_family(7, "dev", 3)).encode()).hexdigest())
 """
 

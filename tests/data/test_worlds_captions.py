@@ -7,10 +7,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from hmgr_jax.data.worlds import make_family
-from hmgr_jax.data.worlds.lexicon import WORDS
-from hmgr_jax.data.worlds.scene import COLOURS, SHAPES, SIZES
-from hmgr_jax.data.worlds.statements import (
+from hmgr_jax.data.generated.worlds import make_family
+from hmgr_jax.data.generated.worlds.lexicon import WORDS
+from hmgr_jax.data.generated.worlds.scene import COLOURS, SHAPES, SIZES
+from hmgr_jax.data.generated.worlds.statements import (
     RELATIONS,
     Statement,
     every_statement,

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from hmgr_jax.data.captions import bags_of
-from hmgr_jax.data.sentences import open_sentences
-from hmgr_jax.data.vocabulary import MARKS, Vocabulary
-from hmgr_jax.data.worlds import open_worlds
-from hmgr_jax.data.worlds.scene import SHAPES, Backdrop, Scene, Thing
+from hmgr_jax.data.generated.worlds import open_worlds
+from hmgr_jax.data.generated.worlds.scene import SHAPES, Backdrop, Scene, Thing
+from hmgr_jax.data.text.captions import bags_of
+from hmgr_jax.data.text.sentences import open_sentences
+from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import UserError
 
 SIZES = {"train": 16, "dev": 4, "test": 8}

@@ -8,7 +8,7 @@ import pytest
 from checkpoint_cases import META, assert_same, fill, flip, largest_file, make_state, truncate
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.training import digests
+from hmgr_jax.files import digests
 
 
 @pytest.mark.parametrize("harm", [flip, truncate, os.remove])

@@ -60,7 +60,7 @@ def test_killed_while_saving_the_step_before_restores(opened, folder):
 def test_killed_after_the_commit_the_step_is_unverified_and_restores(opened, folder):
     done = run(
         """
-        from hmgr_jax.training import digests
+        from hmgr_jax.files import digests
         digests.write = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
         save(1, 10)
         checkpoints.wait()

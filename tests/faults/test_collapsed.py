@@ -8,12 +8,12 @@ import pytest
 from contract_cases import BATCH, LENGTH, small
 from tiny_run import results, run
 
+from hmgr_jax.distributed.parallel import make_mesh
 from hmgr_jax.errors import FoundNonFinite
+from hmgr_jax.evaluation.evaluate import Evaluator
 from hmgr_jax.metrics import coco_protocols
 from hmgr_jax.metrics.protocols import PROTOCOLS
 from hmgr_jax.models import list_models
-from hmgr_jax.training.evaluate import Evaluator
-from hmgr_jax.training.parallel import make_mesh
 
 WORST = ("medR", "meanR")
 """Less is better there."""

@@ -9,8 +9,8 @@ import pytest
 from faulty_run import assert_as_unbroken, end, start
 from tiny_run import ROOT, run
 
-from hmgr_jax.training import watchdog
-from hmgr_jax.training.evaluate import Evaluator
+from hmgr_jax.distributed import watchdog
+from hmgr_jax.evaluation.evaluate import Evaluator
 
 HANG = """
 def reading_from_a_dead_disk():
@@ -37,7 +37,7 @@ def test_a_hang_is_shown_and_ended_and_the_run_goes_on(tmp_path):
 WATCHED = """
 import sys, time
 from pathlib import Path
-from hmgr_jax.training import watchdog
+from hmgr_jax.distributed import watchdog
 
 with watchdog.Watchdog(float(sys.argv[1]), Path(sys.argv[2])):
     print("ready", flush=True)

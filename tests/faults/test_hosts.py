@@ -10,7 +10,7 @@ import tiny_run
 import two_processes as two
 from contract_cases import CAPTIONED
 
-from hmgr_jax.training.workdir import lock
+from hmgr_jax.files.workdir import lock
 
 QUICK = ("hmgr", "imram")
 SYSTEMS = [

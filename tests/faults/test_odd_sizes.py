@@ -9,8 +9,8 @@ from contract_cases import BATCH, CAPTIONED, DEVICES, LENGTH, small
 from tiny_run import rows, run
 
 from hmgr_jax.data.split import Source
-from hmgr_jax.training.evaluate import Evaluator
-from hmgr_jax.training.parallel import make_mesh
+from hmgr_jax.distributed.parallel import make_mesh
+from hmgr_jax.evaluation.evaluate import Evaluator
 
 
 @dataclass

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tiny_run import rows, run, scan_folder, start
 
-from hmgr_jax.data import regions
+from hmgr_jax.data.regions import regions
 from hmgr_jax.training import loop
 
 SCAN = {"data__source": "scan", "data__batching": "rows", "data__buckets": "16"}

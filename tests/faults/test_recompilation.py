@@ -3,8 +3,8 @@
 from contract_cases import compilations
 from tiny_run import run
 
+from hmgr_jax.evaluation.evaluate import Evaluator
 from hmgr_jax.training import loop
-from hmgr_jax.training.evaluate import Evaluator
 from hmgr_jax.training.experiment import Experiment
 
 

@@ -23,9 +23,10 @@ from tiny_run import (
     start,
 )
 
+from hmgr_jax.evaluation.evaluate import Evaluator
+from hmgr_jax.reports.finish import RunEvaluation
 from hmgr_jax.training import loop
 from hmgr_jax.training.checkpoint import Checkpoints
-from hmgr_jax.training.evaluate import Evaluator
 
 WRITTEN = ("metrics.jsonl", "results.json")
 
@@ -98,13 +99,13 @@ def test_a_signal_during_an_evaluation_keeps_its_row_and_its_metric(tmp_path, mo
 
 
 def test_a_signal_during_the_last_evaluations_lets_the_run_finish(tmp_path, monkeypatch):
-    real = loop.results.finish
+    real = RunEvaluation.finish
 
     def finish(*arguments):
         os.kill(os.getpid(), signal.SIGTERM)
         return real(*arguments)
 
-    monkeypatch.setattr(loop.results, "finish", finish)
+    monkeypatch.setattr(RunEvaluation, "finish", finish)
     _signal_at(monkeypatch, 12, signal.SIGINT)  # at the last step too; the next one acts as usual
     former = signal.signal(signal.SIGTERM, lambda *_: None)
     try:

@@ -13,16 +13,18 @@ from tiny_run import ROOT, WORLDS, config, files, finished, results, run, scan_f
 from torch_files import save, tensors
 
 from hmgr_jax import convert
-from hmgr_jax.data.vocabulary import Vocabulary
-from hmgr_jax.interop import conversion, run_folder, state_dict
+from hmgr_jax.conversion import run_folder
+from hmgr_jax.conversion import weights as conversion
+from hmgr_jax.data.text.vocabulary import Vocabulary
+from hmgr_jax.evaluation.retriever import Retriever
+from hmgr_jax.interop import state_dict
 from hmgr_jax.interop.layouts import bidirectional_gru, linear
 from hmgr_jax.interop.names import our_own, same
 from hmgr_jax.interop.releases import RELEASES, Release
+from hmgr_jax.leaves import by_name
 from hmgr_jax.main import main
-from hmgr_jax.retrieval.retriever import Retriever
 from hmgr_jax.training.checkpoint import Checkpoints
 from hmgr_jax.training.experiment import build
-from hmgr_jax.training.named_leaves import by_name
 
 POOL = "image/pool"
 

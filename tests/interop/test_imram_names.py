@@ -13,9 +13,9 @@ from hmgr_jax.interop.names import from_params, to_params
 from hmgr_jax.layers.linear import Linear
 from hmgr_jax.layers.masking import l2n
 from hmgr_jax.layers.words import WordEncoder
+from hmgr_jax.leaves import by_name
 from hmgr_jax.models import defaults, get_model
 from hmgr_jax.models.base import Plan
-from hmgr_jax.training.named_leaves import by_name
 
 NAMES = imram.names({"region_embedding": "linear"})
 

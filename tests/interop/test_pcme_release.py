@@ -9,8 +9,9 @@ from tiny_run import ROOT
 from torch_files import save, tensors
 
 from hmgr_jax import convert
-from hmgr_jax.data.worlds import open_worlds
-from hmgr_jax.interop import pcme_release, run_folder, state_dict
+from hmgr_jax.conversion import run_folder
+from hmgr_jax.data.generated.worlds import open_worlds
+from hmgr_jax.interop import pcme_release, state_dict
 from hmgr_jax.interop.names import covers, from_params, unused
 from hmgr_jax.models.pcme import PCME
 

@@ -7,10 +7,10 @@ import pytest
 from jax.sharding import PartitionSpec as P
 from layer_cases import normal
 
+from hmgr_jax.distributed.parallel import DATA, MappedAxis, make_mesh
 from hmgr_jax.layers.batch_norm import STATS, BatchNorm, Rows
 from hmgr_jax.layers.resnet import Conv, ResNet
 from hmgr_jax.models.base import LocalAxis
-from hmgr_jax.training.parallel import DATA, MappedAxis, make_mesh
 
 SHAPE = (8, 3, 2, 5)
 VALID = np.arange(8) < 6

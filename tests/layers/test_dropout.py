@@ -7,8 +7,8 @@ import pytest
 from jax.sharding import PartitionSpec as P
 from layer_cases import mask_of
 
+from hmgr_jax.distributed.parallel import DATA, make_mesh
 from hmgr_jax.layers.dropout import Keys, drop_nodes, dropout, keep_mask
-from hmgr_jax.training.parallel import DATA, make_mesh
 
 ROWS = jnp.arange(16)
 ONES = jnp.ones((16, 3, 5))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from layer_cases import normal
 
+from hmgr_jax.distributed.parallel import make_mesh
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.layers.frames import (
     WAVES,
@@ -15,7 +16,6 @@ from hmgr_jax.layers.frames import (
     sample_frames,
     time_waves,
 )
-from hmgr_jax.training.parallel import make_mesh
 
 T = 12
 

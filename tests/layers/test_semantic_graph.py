@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hmgr_jax.data.text_graph import RELATIONS as NAMES
+from hmgr_jax.data.text.text_graph import RELATIONS as NAMES
 from hmgr_jax.layers.graph import full_support
 from hmgr_jax.layers.reading_order import in_order, reading_rank
 from hmgr_jax.layers.semantic_graph import KINDS, SemanticGraph

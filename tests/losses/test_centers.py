@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from hmgr_jax.distributed.parallel import DATA, MappedAxis, make_mesh
 from hmgr_jax.losses.centers import center_hinge
 from hmgr_jax.models.base import LocalAxis
-from hmgr_jax.training.parallel import DATA, MappedAxis, make_mesh
 
 SIZE, FEATURES = 8, 5
 GROUPS = jnp.asarray([0, 1, 2, 0, 3, 1, 4, 0])

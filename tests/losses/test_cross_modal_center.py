@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from hmgr_jax.distributed.parallel import DATA, MappedAxis, make_mesh
 from hmgr_jax.losses import cross_modal_center as losses
 from hmgr_jax.models.base import LocalAxis
-from hmgr_jax.training.parallel import DATA, MappedAxis, make_mesh
 
 B, D, K = 8, 6, 4
 AXIS = LocalAxis()

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from hmgr_jax.distributed.parallel import DATA, MappedAxis, make_mesh
 from hmgr_jax.losses.mined import hardest_of, mined_scores, mined_triplet
 from hmgr_jax.losses.triplet import negatives, triplet
 from hmgr_jax.losses.warmed import warmed_ranking
 from hmgr_jax.models.base import LocalAxis
-from hmgr_jax.training.parallel import DATA, MappedAxis, make_mesh
 
 SIZE, FEATURES = 8, 3
 VALID = jnp.arange(SIZE) < 7

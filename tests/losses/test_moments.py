@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from hmgr_jax.distributed.parallel import DATA, MappedAxis, make_mesh
 from hmgr_jax.losses.moments import mean_variance
 from hmgr_jax.models.base import LocalAxis
-from hmgr_jax.training.parallel import DATA, MappedAxis, make_mesh
 
 SCORES = jnp.asarray([1.0, 2.0, 3.0, 0.5, 1.5, 99.0])
 MATCHING = jnp.asarray([True, True, True, False, False, True])

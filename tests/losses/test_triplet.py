@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from hmgr_jax.distributed.parallel import DATA, MappedAxis, make_mesh
 from hmgr_jax.losses.triplet import negatives, triplet, triplet_of_vectors
 from hmgr_jax.models.base import LocalAxis
-from hmgr_jax.training.parallel import DATA, MappedAxis, make_mesh
 
 # Rows are images, columns captions; positives on the diagonal; the margin is 0.2.
 SCORES = jnp.asarray([[0.9, 0.8, 0.1], [0.2, 0.5, 0.35], [0.6, 0.7, 0.6]])

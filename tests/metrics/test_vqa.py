@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hmgr_jax.data.questions import Counts
+from hmgr_jax.data.vqa.questions import Counts
 from hmgr_jax.errors import FoundNonFinite, UserError
 from hmgr_jax.losses.soft_answers import soft_targets
 from hmgr_jax.metrics.answer_normalisation import normalised

@@ -9,6 +9,7 @@ import pytest
 from contract_cases import assert_close, assert_same_everywhere
 from layer_cases import as64, linear, unit
 
+from hmgr_jax.distributed.parallel import MappedAxis, make_mesh, map_step, replicate, shard
 from hmgr_jax.errors import UserError
 from hmgr_jax.layers import resnet
 from hmgr_jax.layers.bert import Bert
@@ -19,7 +20,6 @@ from hmgr_jax.models import dxr, get_model
 from hmgr_jax.models.base import LocalAxis, Plan
 from hmgr_jax.models.dxr import DXR
 from hmgr_jax.training.optimizer import Optimizer, Schedule, Stage
-from hmgr_jax.training.parallel import MappedAxis, make_mesh, map_step, replicate, shard
 from hmgr_jax.training.step import device_step, init_state
 
 SMALL = {"dim": 6, "vocabulary_size": 11, "regions": 3, "region_dim": 5, "bert_layers": 1}

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hmgr_jax.data.feature_sets import FeatureRows
+from hmgr_jax.data.features.sets import FeatureRows
 from hmgr_jax.errors import UserError
 from hmgr_jax.layers.diversified import diversity, reversed_gradient
 from hmgr_jax.layers.dropout import Keys

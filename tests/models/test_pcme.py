@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from contract_cases import assert_close, assert_same_everywhere
 
+from hmgr_jax.distributed.parallel import MappedAxis, make_mesh, map_step, replicate, shard
 from hmgr_jax.errors import UserError
 from hmgr_jax.layers import resnet
 from hmgr_jax.layers.dropout import Keys
@@ -17,7 +18,6 @@ from hmgr_jax.models import pcme
 from hmgr_jax.models.base import LocalAxis, Plan, Variables
 from hmgr_jax.models.pcme import PCME
 from hmgr_jax.training.optimizer import Optimizer, Schedule
-from hmgr_jax.training.parallel import MappedAxis, make_mesh, map_step, replicate, shard
 from hmgr_jax.training.step import device_step, init_state
 
 SMALL = {"dim": 8, "word_dim": 4, "vocabulary_size": 11, "regions": 3, "region_dim": 5}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny_run
 
-from hmgr_jax.data.scan import open_scan
+from hmgr_jax.data.regions.scan import open_scan
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.models import defaults, get_model
 from hmgr_jax.models.base import LocalAxis, Plan

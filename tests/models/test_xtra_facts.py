@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hmgr_jax.data.captions import CaptionSource
-from hmgr_jax.data.tokens import tokenize
-from hmgr_jax.data.worlds.facts import BANKS, MAKERS, maker
-from hmgr_jax.data.worlds.questions import ANSWERS, Worlds, open_bank, open_questions
+from hmgr_jax.data.generated.worlds.facts import BANKS, MAKERS, maker
+from hmgr_jax.data.generated.worlds.questions import ANSWERS, Worlds, open_bank, open_questions
+from hmgr_jax.data.text.captions import CaptionSource
+from hmgr_jax.data.text.tokens import tokenize
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.models import get_model
 from hmgr_jax.models.base import LocalAxis, Plan

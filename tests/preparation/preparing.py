@@ -5,8 +5,8 @@ import json
 
 import numpy as np
 
-from hmgr_jax.data.scan import open_scan
-from hmgr_jax.data.vocabulary import MARKS, Vocabulary
+from hmgr_jax.data.regions.scan import open_scan
+from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.prepare import main
 
 REGIONS, FEATURES = 4, 6

@@ -14,7 +14,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from test_prepare_scan import chained, write
 from tiny_run import files
 
-from hmgr_jax.data.vocabulary import MARKS, Vocabulary
+from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation import array_record, tfds_builder
 from hmgr_jax.preparation.plan import Array, Chunk, Plan, SplitPlan
@@ -224,8 +224,8 @@ def test_counts_labels_scores_and_sizes_are_carried(tmp_path):
 
 
 def test_ragged_folders_are_carried(source, tmp_path):
-    pytest.importorskip("hmgr_jax.data.row_arrays", reason="no ragged rows yet")
-    from hmgr_jax.data.records import open_array_record, open_tfds
+    pytest.importorskip("hmgr_jax.data.regions.row_arrays", reason="no ragged rows yet")
+    from hmgr_jax.data.records.open import open_array_record, open_tfds
 
     for split, rows in (("train", 5), ("dev", 4)):
         counts = np.array([4, 2, 3, 1, 4][:rows] if rows == 5 else [2, 2, 3, 3], np.int32)
@@ -254,7 +254,7 @@ def test_ragged_folders_are_carried(source, tmp_path):
 
 def test_word_graphs_lie_beside_the_records(source, tmp_path):
     """Records hold none: who reads these alone goes without, and the builder alone says so."""
-    from hmgr_jax.data.records import open_array_record, open_tfds
+    from hmgr_jax.data.records.open import open_array_record, open_tfds
 
     out = tmp_path / "out"
     assert prepare(*command(chained(source), out)) == 0

@@ -10,9 +10,9 @@ from preparing import prepare
 from test_prepare_scan import chained
 from tiny_run import scan_folder
 
-from hmgr_jax.data import text_graph
-from hmgr_jax.data.scan import open_scan
-from hmgr_jax.data.text_graph import parsed_arcs
+from hmgr_jax.data.regions.scan import open_scan
+from hmgr_jax.data.text import text_graph
+from hmgr_jax.data.text.text_graph import parsed_arcs
 from hmgr_jax.errors import UserError
 
 

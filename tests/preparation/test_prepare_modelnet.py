@@ -14,14 +14,14 @@ import pytest
 from preparing import prepare
 from tiny_run import ROOT
 
-from hmgr_jax.data.modelnet.joining import Where
-from hmgr_jax.data.modelnet.open import open_modelnet
-from hmgr_jax.data.objects.augment import Shaping
-from hmgr_jax.data.objects.faces import edge_neighbours
-from hmgr_jax.data.objects.off import write_off
-from hmgr_jax.data.solids import CLASSES, make_solid
-from hmgr_jax.data.solids.__main__ import main as write_solids
-from hmgr_jax.data.solids.primitives import ball
+from hmgr_jax.data.generated.solids import CLASSES, make_solid
+from hmgr_jax.data.generated.solids.__main__ import main as write_solids
+from hmgr_jax.data.generated.solids.primitives import ball
+from hmgr_jax.data.shapes3d.augment import Shaping
+from hmgr_jax.data.shapes3d.faces import edge_neighbours
+from hmgr_jax.data.shapes3d.modelnet.joining import Where
+from hmgr_jax.data.shapes3d.modelnet.open import open_modelnet
+from hmgr_jax.data.shapes3d.off import write_off
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation import object_workers, objects_tree
 

@@ -17,9 +17,9 @@ from msrvtt_files import (
 )
 from preparing import prepare
 
-from hmgr_jax.data.captioned import Captioned, file_names
-from hmgr_jax.data.scan import open_scan
-from hmgr_jax.data.vocabulary import MARKS, Vocabulary
+from hmgr_jax.data.regions.scan import open_scan
+from hmgr_jax.data.text.captioned import Captioned, file_names
+from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.preparation.grid import SIZE, encode_grid
 from hmgr_jax.preparation.msrvtt_captions import split_1ka
 from hmgr_jax.preparation.video_frames import choose_frames, read_frames

@@ -13,10 +13,10 @@ import pytest
 from preparing import prepare, values
 from tiny_run import ROOT, files
 
+from hmgr_jax.files.workdir import lock
 from hmgr_jax.preparation import plan, scan_source, writing
 from hmgr_jax.preparation.plan import Array
 from hmgr_jax.preparation.row_file import RowFile
-from hmgr_jax.training.workdir import lock
 
 IMAGES = 10
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from tiny_run import config, files, finished, results, rows, run
 
-from hmgr_jax.data.worlds import open_worlds
+from hmgr_jax.data.generated.worlds import open_worlds
+from hmgr_jax.evaluation.evaluate import Evaluator
+from hmgr_jax.reports import plots
 from hmgr_jax.training import loop
 from hmgr_jax.training.config import config_hash
-from hmgr_jax.training.evaluate import Evaluator
 
 RECALLS = [f"{side}/R@{k}" for side in ("i2t", "t2i") for k in (1, 5, 10)]
 METRICS = {*RECALLS, *(f"{s}/{m}" for s in ("i2t", "t2i") for m in ("medR", "meanR")), "rsum"}
@@ -145,7 +146,7 @@ def test_a_loss_that_stays_non_finite_ends_the_run(tmp_path, monkeypatch, capsys
 
 def test_results_come_last(tmp_path, monkeypatch):
     """A run that died while drawing is not finished: the plots are made by the next start."""
-    monkeypatch.setattr(loop.results.plots, "recalls", lambda *_: 1 / 0)
+    monkeypatch.setattr(plots, "recalls", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(tmp_path / "run")
     assert not (tmp_path / "run" / "results.json").exists()

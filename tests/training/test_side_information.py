@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from tiny_run import config, scan_folder
 
-from hmgr_jax.data.worlds.scene import COLOURS, SHAPES
+from hmgr_jax.data.generated.worlds.scene import COLOURS, SHAPES
 from hmgr_jax.errors import UserError
 from hmgr_jax.models.base import Feature, demand_ids, taken
 from hmgr_jax.training import recipe_file

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from tiny_run import KilledError, config, kill_at_the_save_of, rows
 
+from hmgr_jax import modes
 from hmgr_jax.errors import UserError
-from hmgr_jax.training import loop
 from hmgr_jax.training.checkpoint import Checkpoints
 from hmgr_jax.training.experiment import build
 
@@ -50,7 +50,7 @@ def _equal(a, b):
 def test_stages(tmp_path, monkeypatch):
     states = _keep_all(monkeypatch)
     staged = _staged(FIRST, SECOND)
-    assert loop.train(staged, tmp_path / "whole") is not None
+    assert modes.train_run(staged, tmp_path / "whole") is not None
     counts = {step: int(state.optimizer.count) for step, state in states.items()}
     assert counts == {3: 3, 6: 6, 9: 3, 12: 6}
     assert _changed(states[3].params, states[6].params) == {"words", "gru"}
@@ -60,9 +60,9 @@ def test_stages(tmp_path, monkeypatch):
     for step in (9, 12):
         kill_at_the_save_of(monkeypatch, step)
         with pytest.raises(KilledError):
-            loop.train(staged, tmp_path / "killed")
+            modes.train_run(staged, tmp_path / "killed")
         monkeypatch.undo()
-    assert loop.train(staged, tmp_path / "killed") is not None
+    assert modes.train_run(staged, tmp_path / "killed") is not None
     whole, killed = ((tmp_path / name / "metrics.jsonl") for name in ("whole", "killed"))
     assert killed.read_bytes() == whole.read_bytes()
 
@@ -71,7 +71,7 @@ def test_without_a_fresh_optimizer_the_moments_go_on(tmp_path, monkeypatch):
     states = _keep_all(monkeypatch)
     staged = _staged({"steps": 1}, {"steps": 1, "lr_factors": {"image": 0.0}}, train__steps=3)
     staged.train.save_steps = 1
-    assert loop.train(staged, tmp_path / "run") is not None
+    assert modes.train_run(staged, tmp_path / "run") is not None
     assert [int(states[step].optimizer.count) for step in (1, 2, 3)] == [1, 2, 3]
     assert [row["step"] for row in rows(tmp_path / "run") if "loss" in row] == [1, 2, 3]
     # The last stage extends to train.steps; a factor of 0 freezes too.
@@ -82,7 +82,7 @@ def test_a_part_that_thaws_begins_with_fresh_moments(tmp_path, monkeypatch):
     states = _keep_all(monkeypatch)
     staged = _staged({"steps": 2, "lr_factors": {"image": 0.0}}, {"steps": 2}, train__steps=4)
     staged.train.save_steps = 1
-    assert loop.train(staged, tmp_path / "run") is not None
+    assert modes.train_run(staged, tmp_path / "run") is not None
     assert [int(states[step].optimizer.count) for step in (1, 2, 3, 4)] == [1, 2, 1, 2]
 
 

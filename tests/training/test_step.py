@@ -8,16 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hmgr_jax.distributed.parallel import MAPPERS, MappedAxis, make_mesh, map_step, replicate, shard
 from hmgr_jax.models.base import Feature, LocalAxis, Model, Variables
 from hmgr_jax.training.optimizer import Optimizer, Schedule, Stage
-from hmgr_jax.training.parallel import (
-    MAPPERS,
-    MappedAxis,
-    make_mesh,
-    map_step,
-    replicate,
-    shard,
-)
 from hmgr_jax.training.step import device_step, init_state
 
 

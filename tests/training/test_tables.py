@@ -7,6 +7,7 @@ from tiny_run import config, finished, results, run
 
 import hmgr_jax
 from hmgr_jax.errors import UserError
+from hmgr_jax.search.retrieved import run_tables
 from hmgr_jax.training.experiment import build
 from hmgr_jax.training.tables import FILE, keep_tables, make_tables, read_tables
 from hmgr_jax.training.train_texts import TrainBags
@@ -18,7 +19,7 @@ def experiment():
 
 
 def test_the_graph_relates_words_of_the_training_captions(experiment):
-    matrix = experiment.tables["graph"]["dense"]
+    matrix = run_tables(experiment, None).train["graph"]["dense"]
     words = experiment.data.vocabulary.words
     assert matrix.shape == (len(words), len(words))
     assert not matrix[:4].any()  # marks

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from tiny_run import config, finished, results
 
-from hmgr_jax.data.vocabulary import MARKS, Vocabulary
+from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import UserError
-from hmgr_jax.retrieval.retriever import Retriever
+from hmgr_jax.evaluation.retriever import Retriever
 from hmgr_jax.training.experiment import build
 from hmgr_jax.training.warm_start import warm_start
 

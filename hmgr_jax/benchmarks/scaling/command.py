@@ -100,7 +100,7 @@ def _measured(plan: Sequence[Configuration], flags: Namespace) -> list[Row]:
 
         return _rows(plan, flags, partial(in_children, platform=flags.platform, how=how))
     from hmgr_jax.benchmarks.scaling.hosts import on_hosts
-    from hmgr_jax.training.hosts import first, joined
+    from hmgr_jax.distributed.hosts import first, joined
 
     with joined(flags.hosts):
         if first():

@@ -12,8 +12,8 @@ from jax.sharding import AxisType, Mesh
 from hmgr_jax.benchmarks.program import Program, matmul_rate, xla_counts
 from hmgr_jax.benchmarks.scaling.collectives import collectives
 from hmgr_jax.benchmarks.scaling.grid import Configuration, Row
+from hmgr_jax.distributed.parallel import DATA
 from hmgr_jax.errors import UserError
-from hmgr_jax.training.parallel import DATA
 
 PERCENTILES = (50, 90, 99)
 

@@ -6,9 +6,9 @@ import h5py
 import numpy as np
 from PIL import Image
 
-from hmgr_jax.data.objects.faces import edge_neighbours, face_features, normalised
-from hmgr_jax.data.objects.points import sample_points
-from hmgr_jax.data.solids.primitives import ball, box
+from hmgr_jax.data.generated.solids.primitives import ball, box
+from hmgr_jax.data.shapes3d.faces import edge_neighbours, face_features, normalised
+from hmgr_jax.data.shapes3d.points import sample_points
 
 CLASSES = ("airplane", "bed", "cup")
 EACH = {"train": 8, "test": 2}

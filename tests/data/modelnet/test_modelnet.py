@@ -16,11 +16,11 @@ from modelnet_files import (
     write_views,
 )
 
-from hmgr_jax.data.modelnet.joining import Where
-from hmgr_jax.data.modelnet.open import open_modelnet
-from hmgr_jax.data.objects.augment import Shaping
-from hmgr_jax.data.objects.faces import face_features
 from hmgr_jax.data.pipeline import batches
+from hmgr_jax.data.shapes3d.augment import Shaping
+from hmgr_jax.data.shapes3d.faces import face_features
+from hmgr_jax.data.shapes3d.modelnet.joining import Where
+from hmgr_jax.data.shapes3d.modelnet.open import open_modelnet
 from hmgr_jax.errors import UserError
 
 SMALL = Shaping(image_size=8, crop=16, points=32, faces=64, views=3)

@@ -5,12 +5,12 @@ import builtins
 import numpy as np
 import pytest
 
-from hmgr_jax.data.objects.faces import edge_neighbours, face_features, filled, normalised
-from hmgr_jax.data.objects.mesh import Mesh, join, moved, turned
-from hmgr_jax.data.objects.points import sample_points
-from hmgr_jax.data.objects.simplify import simplified
-from hmgr_jax.data.solids import make_solid
-from hmgr_jax.data.solids.primitives import ball, box
+from hmgr_jax.data.generated.solids import make_solid
+from hmgr_jax.data.generated.solids.primitives import ball, box
+from hmgr_jax.data.shapes3d.faces import edge_neighbours, face_features, filled, normalised
+from hmgr_jax.data.shapes3d.mesh import Mesh, join, moved, turned
+from hmgr_jax.data.shapes3d.points import sample_points
+from hmgr_jax.data.shapes3d.simplify import simplified
 from hmgr_jax.errors import UserError
 
 

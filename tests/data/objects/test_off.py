@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from hmgr_jax.data.objects.off import read_off, write_off
-from hmgr_jax.data.solids import make_solid
+from hmgr_jax.data.generated.solids import make_solid
+from hmgr_jax.data.shapes3d.off import read_off, write_off
 from hmgr_jax.errors import UserError
 
 TETRAHEDRON = "0 0 0\n1 0 0\n0 1 0\n0 0 1\n3 0 2 1\n3 0 1 3\n3 0 3 2\n3 1 2 3\n"

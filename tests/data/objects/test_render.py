@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from hmgr_jax.data.objects.cameras import around, camera_at, projected, rays, spread
-from hmgr_jax.data.objects.faces import normalised
-from hmgr_jax.data.objects.mesh import join, moved
-from hmgr_jax.data.objects.points import sample_points
-from hmgr_jax.data.objects.render import BACKGROUND, render, render_points
-from hmgr_jax.data.objects.visible import NOTHING, rasteriser, ray_caster
-from hmgr_jax.data.solids import CLASSES, make_solid
-from hmgr_jax.data.solids.primitives import ball, box
+from hmgr_jax.data.generated.solids import CLASSES, make_solid
+from hmgr_jax.data.generated.solids.primitives import ball, box
+from hmgr_jax.data.shapes3d.cameras import around, camera_at, projected, rays, spread
+from hmgr_jax.data.shapes3d.faces import normalised
+from hmgr_jax.data.shapes3d.mesh import join, moved
+from hmgr_jax.data.shapes3d.points import sample_points
+from hmgr_jax.data.shapes3d.render import BACKGROUND, render, render_points
+from hmgr_jax.data.shapes3d.visible import NOTHING, rasteriser, ray_caster
 
 SIZE = 64
 

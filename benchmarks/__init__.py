@@ -1,0 +1,1 @@
+"""Measurements that are made once in a while: ``python -m benchmarks.NAME``, from a checkout."""

@@ -1,0 +1,1 @@
+"""Weights of other formats into run folders, and back."""

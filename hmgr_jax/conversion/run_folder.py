@@ -1,0 +1,112 @@
+"""The folder of a run as a source and a destination of weights."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from hmgr_jax.data.text.pieces import restored
+from hmgr_jax.data.text.vocabulary import Vocabulary
+from hmgr_jax.errors import UserError
+from hmgr_jax.evaluation.retriever import saved_config, saved_plan
+from hmgr_jax.files.workdir import write_json_atomic
+from hmgr_jax.models.base import Model
+from hmgr_jax.shapes import Tree
+from hmgr_jax.training import config as configs
+from hmgr_jax.training.checkpoint import Checkpoints, versions
+from hmgr_jax.training.experiment import make_model
+
+Meta = dict[str, Any]
+"""What is saved beside a state: config, vocabulary, features, steps_per_epoch, fingerprint; and
+``imported`` where there is no optimiser state."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A trained model: its state and what is known about it."""
+
+    state: Tree
+    """``{"params", "stats", "memory"}``."""
+    meta: Meta
+    step: int
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The words of the text side."""
+        return restored(self.meta["vocabulary"])
+
+
+def model_of(meta: Mapping[str, Any]) -> Model:
+    """The model with the sizes that data and weights give it."""
+    config = saved_config(meta)
+    return make_model(config, saved_plan(meta, config))
+
+
+def template(meta: Mapping[str, Any]) -> Tree:
+    """Shapes and types of a state."""
+    model = model_of(meta)
+    found = jax.eval_shape(lambda: model.init(jax.random.key(0)))
+    return {"params": found.params, "stats": found.stats, "memory": found.memory}
+
+
+def read(workdir: Path) -> Saved:
+    """The dev-best step of a run, or its newest where none was evaluated.
+
+    Raises:
+        UserError: there is no whole checkpoint.
+    """
+    folder = workdir / "checkpoints"
+    if not folder.is_dir():
+        raise UserError(f"{workdir} holds no checkpoints: give the --workdir of a trained run.")
+    with Checkpoints(folder, read_only=True) as checkpoints:
+        state, meta, step = checkpoints.restore(
+            lambda _, meta: template(meta), checkpoints.best_step(), partial=True
+        )
+    return Saved(jax.device_get(state), meta, step)
+
+
+def write(workdir: Path, saved: Saved) -> None:
+    """Make the folder of a run that has one checkpoint, whole or not at all.
+
+    It can be evaluated, searched and started from, but not trained on: it has no optimiser state.
+
+    Raises:
+        UserError: there is something at ``workdir``.
+    """
+    demand_new(workdir)
+    with _folder_for(workdir) as temporary:
+        with Checkpoints(temporary / "checkpoints") as checkpoints:
+            meta = {**saved.meta, "versions": versions(), "imported": True}
+            checkpoints.save(saved.step, saved.state, json.loads(json.dumps(meta)), None)
+        write_json_atomic(temporary / "config.json", configs.plain(saved.meta["config"]))
+        demand_new(workdir)
+        temporary.rename(workdir)
+
+
+def demand_new(workdir: Path) -> None:
+    """Refuse a folder that holds something.
+
+    Raises:
+        UserError: it does, or it is no folder.
+    """
+    if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+        raise UserError(f"{workdir} exists and is not overwritten: give the name of a new folder.")
+
+
+@contextlib.contextmanager
+def _folder_for(workdir: Path) -> Iterator[Path]:
+    """A folder beside ``workdir`` that vanishes unless it was renamed."""
+    temporary = workdir.with_name(f".{workdir.name}.{os.getpid()}.tmp")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

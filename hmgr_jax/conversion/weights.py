@@ -1,0 +1,237 @@
+"""A file of weights to the folder of a run, and back: what ``hmgr_jax.convert`` does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from hmgr_jax.conversion import run_folder
+from hmgr_jax.conversion.run_folder import Meta, Saved
+from hmgr_jax.data.text.pieces import Pieces, restored
+from hmgr_jax.data.text.vocabulary import Vocabulary
+from hmgr_jax.errors import UserError
+from hmgr_jax.evaluation.retriever import saved_config
+from hmgr_jax.interop import names as naming
+from hmgr_jax.interop import state_dict
+from hmgr_jax.interop.names import Names
+from hmgr_jax.interop.releases import RELEASES, Release
+from hmgr_jax.interop.script_options import as_trained
+from hmgr_jax.interop.state_dict import Weights
+from hmgr_jax.shapes import Tree
+from hmgr_jax.training import config as configs
+from hmgr_jax.training import recipe_file
+from hmgr_jax.training.check import check
+
+OFFICIAL, OWN = "official", "own"
+"""Whose names an exported file has."""
+
+
+def export_weights(workdir: Path, out: Path) -> None:
+    """Write the best step of a run as safetensors, with all that a run folder needs beside.
+
+    Parameters have their official names where the system has a release that knows all of them;
+    otherwise, like statistics and memory, their paths (``params/image/...``).
+
+    Raises:
+        UserError: no whole checkpoint there, or a file at ``out``.
+    """
+    state_dict.demand_free(out)
+    saved = run_folder.read(workdir)
+    kind = OFFICIAL if _official(saved.meta, saved.state) is not None else OWN
+    names = _names(kind, saved.meta, saved.state)
+    state = naming.from_params(names, saved.state)
+    about = {k: v for k, v in saved.meta.items() if k not in ("config", "vocabulary")}
+    metadata = {
+        "names": kind,
+        "config": json.dumps(saved.meta["config"]),
+        "vocabulary": json.dumps(_told(saved.vocabulary), ensure_ascii=False),
+        "about": json.dumps(about | {"step": saved.step}),
+    }
+    state_dict.write(out, state, metadata)
+    whose = "their official names" if kind == OFFICIAL else "our own names"
+    print(
+        f"exported:  step {saved.step} of {workdir}, {len(state)} tensors under {whose}, to {out}"
+    )
+    _tell("left out:", naming.unused(names, saved.state))
+
+
+def import_weights(
+    path: Path,
+    workdir: Path,
+    *,
+    config: ConfigDict | None = None,
+    overrides: Mapping[str, str | None] | None = None,
+    vocabulary: Path | None = None,
+    model: str | None = None,
+) -> None:
+    """Make the run folder ``workdir`` of a file of weights, ready to be evaluated.
+
+    Args:
+        path: see ``state_dict.read_weights``.
+        workdir: a folder that is not there yet.
+        config: the recipe, with ``overrides`` in it; by default what an exported file was trained
+            with. What the official training script's options in the file say counts more.
+        overrides: what the command line sets, which counts most.
+        vocabulary: SCAN's JSON file; by default the one in the metadata.
+        model: the system whose official names the file has; by default that of the recipe.
+
+    Raises:
+        UserError: something at ``workdir``, weights that do not fit, no recipe or vocabulary.
+    """
+    run_folder.demand_new(workdir)
+    weights = state_dict.read_weights(path)
+    exported = _exported(weights, path)
+    if config is None:
+        config = _config_within(exported, overrides or {}, path)
+    _demand_system(model, config)
+    if not exported:
+        release = _release(config.model.name)
+        config = as_trained(config, release, weights, path, overrides or {})
+    check(config)
+    words = _words(vocabulary, exported, path)
+    saved, unused = _fitted(weights, exported, config, words)
+    run_folder.write(workdir, saved)
+    _tell_imported(path, workdir, weights, config.model.name, unused)
+
+
+def _demand_system(given: str | None, config: ConfigDict) -> None:
+    name = config.model.name
+    if given is not None and given != name:
+        raise UserError(
+            f"--model is {given}, but the recipe is for {name}: give it as FILE:{given}."
+        )
+
+
+def _fitted(
+    weights: Weights, exported: Meta | None, config: ConfigDict, vocabulary: Vocabulary
+) -> tuple[Saved, list[str]]:
+    """The weights as the state of a model, and names of those for which it has no place."""
+    meta: Meta = {
+        "steps_per_epoch": 1,
+        "fingerprint": "imported weights",
+        **(exported or {"features": _release(config.model.name).features(weights.state)}),
+        "config": configs.plain(config),
+        "vocabulary": vocabulary.saved(),
+    }
+    step = int(meta.pop("step", 0))
+    template = run_folder.template(meta)
+    names = _names(weights.metadata["names"] if exported else OFFICIAL, meta, template)
+    # How often a norm of PyTorch was called: nothing depends on it.
+    given = {n: x for n, x in weights.state.items() if not n.endswith("num_batches_tracked")}
+    state = naming.to_params(names, given, template)
+    unused = [n for n in naming.unused(names, template) if n in weights.state]
+    return Saved(state, meta, step), unused
+
+
+def _tell_imported(
+    path: Path, workdir: Path, weights: Weights, name: str, unused: list[str]
+) -> None:
+    print(f"imported:  {len(weights.state)} tensors of {path} as {name} into {workdir}")
+    _tell("unused:", unused)
+    print(
+        f"evaluate:  python -m hmgr_jax.main --workdir {workdir} --mode=evaluate "
+        "--config.data.root=FOLDER"
+    )
+
+
+def _names(kind: str, meta: Meta, state: Tree) -> Names:
+    """Of a whole state; what is no parameter has an official name only where a release says so."""
+    if kind == OWN:
+        return naming.our_own(state)
+    release = _release(meta["config"]["model"]["name"])
+    official = release.names(_hyperparameters(meta))
+    if not release.whole:
+        official = naming.within(official, "params")
+    known = {path for entry in official for path in entry.paths}
+    others = naming.our_own({key: value for key, value in state.items() if key != "params"})
+    return [*official, *(entry for entry in others if not known.issuperset(entry.paths))]
+
+
+def _official(meta: Meta, state: Tree) -> Names | None:
+    """Names of a state whose parameters the release knows all of."""
+    if meta["config"]["model"]["name"] not in RELEASES:
+        return None
+    names = _names(OFFICIAL, meta, state)
+    return names if naming.covers(names, state) else None
+
+
+def _hyperparameters(meta: Meta) -> dict[str, Any]:
+    return run_folder.model_of(meta).hyperparameters()
+
+
+def _release(name: str) -> Release:
+    if name not in RELEASES:
+        raise UserError(
+            f"No official names are known of {name}, only of {', '.join(RELEASES)}: give weights "
+            "that export wrote, or another --model."
+        )
+    return RELEASES[name]
+
+
+def _exported(weights: Weights, path: Path) -> Meta | None:
+    """What ``export_weights`` wrote beside the tensors; None for a file of others."""
+    if "about" not in weights.metadata:
+        return None
+    try:
+        texts = weights.metadata
+        if texts["names"] not in (OFFICIAL, OWN):
+            raise ValueError(texts["names"])
+        words = json.loads(texts["vocabulary"])
+        if "pieces" not in words:
+            words = Vocabulary.from_scan(words, f"the vocabulary in {path}").saved()
+        about, config = json.loads(texts["about"]), json.loads(texts["config"])
+        for group in ("model", "data", "train", "eval", "parallel"):
+            config[group].items()
+        return {
+            "config": config,
+            "vocabulary": restored(words).saved(),
+            "features": {m: dict(inputs) for m, inputs in about["features"].items()},
+            "steps_per_epoch": int(about["steps_per_epoch"]),
+            "fingerprint": str(about["fingerprint"]),
+            "step": int(about["step"]),
+            "classes": int(about.get("classes", 0)),
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"The metadata of {path} is not what export writes ({type(error).__name__}: {error}): "
+            "export it again."
+        ) from None
+
+
+def _config_within(
+    exported: Meta | None, overrides: Mapping[str, str | None], path: Path
+) -> ConfigDict:
+    if exported is None:
+        raise UserError(
+            f"{path} does not say what it was trained with: give the recipe, such as --config "
+            "configs/f30k.py:imram."
+        )
+    config = saved_config(exported)
+    for key, text in overrides.items():
+        recipe_file.override(config, key, text)
+    return config
+
+
+def _words(given: Path | None, exported: Meta | None, path: Path) -> Vocabulary:
+    if given is not None:
+        return Vocabulary.load(given)
+    if exported is None:
+        raise UserError(
+            f"{path} holds no vocabulary: give the JSON file that the weights were trained with, "
+            "as --vocabulary FILE."
+        )
+    return restored(exported["vocabulary"])
+
+
+def _told(vocabulary: Vocabulary) -> Any:
+    """Words in SCAN's layout, as `import_weights` takes a file of them too."""
+    return vocabulary.saved() if isinstance(vocabulary, Pieces) else vocabulary.to_scan()
+
+
+def _tell(what: str, names: list[str]) -> None:
+    if names:
+        print(f"{what:10s} {', '.join(names)} (this variant of the model has no place for them)")

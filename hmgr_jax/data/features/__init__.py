@@ -1,0 +1,1 @@
+"""Feature sets: one vector an image and one a text."""

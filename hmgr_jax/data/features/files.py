@@ -1,0 +1,157 @@
+"""Named arrays of a feature set: in a .mat, .npz or .h5 file, or in a folder of such files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from hmgr_jax.data.features.nuswide import is_nuswide, read_nuswide
+from hmgr_jax.data.features.pickles import read_array_pickle
+from hmgr_jax.data.features.sckr import is_sckr, read_sckr
+from hmgr_jax.errors import UserError
+
+ENDINGS = (".mat", ".npz", ".h5", ".hdf5", ".npy", ".pkl")
+LISTS = {"trainset_txt_img_cat.list": "L_tr", "testset_txt_img_cat.list": "L_te"}
+"""Wikipedia's lists of text, image and category beside ``raw_features.mat``, as labels."""
+_MAT_73 = b"MATLAB 7.3"
+_HDF5 = b"\x89HDF"
+
+
+def read_arrays(root: str | Path) -> tuple[dict[str, np.ndarray], list[Path]]:
+    """All arrays of a file, or of the files of a folder, by name, and the files.
+
+    A ``.npy`` or ``.pkl`` is an array named after its file; .mat is read by scipy up to version 7
+    and by h5py in version 7.3. A folder may also hold Wikipedia's ``*set_txt_img_cat.list``, which
+    become the labels ``L_tr`` and ``L_te``; or it is laid out as NUS-WIDE's release
+    (`hmgr_jax.data.features.nuswide`) or SCKR's (`hmgr_jax.data.features.sckr`).
+
+    Raises:
+        UserError: nothing is there, a file is damaged, h5py is not installed, or two files hold
+            arrays of one name.
+    """
+    root = Path(root)
+    if root.is_file():
+        return _read(root), [root]
+    if not root.is_dir():
+        raise UserError(
+            f"There is no {root}: give data.root the file ({', '.join(ENDINGS)}) or the folder of "
+            "a feature set."
+        )
+    if is_nuswide(root):
+        return read_nuswide(root)
+    if is_sckr(root):
+        return read_sckr(root)
+    files = sorted(p for p in root.iterdir() if p.suffix in ENDINGS or p.name in LISTS)
+    if not files:
+        raise UserError(
+            f"{root} holds no file that ends in {', '.join(ENDINGS)}: give data.root the folder "
+            "of a feature set."
+        )
+    found: dict[str, np.ndarray] = {}
+    origin: dict[str, Path] = {}
+    for path in files:
+        for name, array in _read(path).items():
+            if name in found:
+                raise UserError(
+                    f"{path} and {origin[name]} both hold an array {name}: give data.root one of "
+                    "the files."
+                )
+            found[name], origin[name] = array, path
+    return found, files
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    if path.name in LISTS:
+        return {LISTS[path.name]: _read_list(path)}
+    readers = {".mat": _read_mat, ".npz": _read_npz, ".npy": _read_npy, ".pkl": _read_pickle}
+    try:
+        return readers.get(path.suffix, _read_h5)(path)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a damaged file makes its library raise
+        raise UserError(
+            f"{path} cannot be read ({str(error)[:120] or type(error).__name__}): it is damaged "
+            f"or not what its ending says, so copy it again."
+        ) from None
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    found = {}
+    with np.load(path, allow_pickle=False) as arrays:
+        for name in arrays.files:
+            try:
+                found[name] = arrays[name]
+            except ValueError as error:  # names of items and the like; features never are objects
+                if "allow_pickle" not in str(error):
+                    raise
+    return found
+
+
+def _read_npy(path: Path) -> dict[str, np.ndarray]:
+    return {path.stem: np.load(path, allow_pickle=False)}
+
+
+def _read_pickle(path: Path) -> dict[str, np.ndarray]:
+    return {path.stem: read_array_pickle(path)}
+
+
+def _read_mat(path: Path) -> dict[str, np.ndarray]:
+    with path.open("rb") as file:
+        begins = file.read(len(_MAT_73))
+    if begins.startswith(_HDF5):
+        raise UserError(
+            f"{path} is HDF5 without MATLAB's head, so whether its arrays lie by rows or by "
+            "columns is not said: name it .h5 if they are [pairs, size]."
+        )
+    if begins == _MAT_73:  # HDF5 by columns
+        return {name: np.ascontiguousarray(x.T) for name, x in _read_h5(path).items()}
+    from scipy.io import loadmat
+
+    found = {k: v for k, v in loadmat(path).items() if not k.startswith("__")}
+    # The characters of a cell array are objects; features and labels never are.
+    return {k: _dense(v) for k, v in found.items() if hasattr(v, "dtype") and v.dtype != object}
+
+
+def _dense(array: np.ndarray) -> np.ndarray:
+    """Sparse bags of words are stored as sparse matrices."""
+    return np.asarray(array.todense()) if hasattr(array, "todense") else np.asarray(array)
+
+
+def _read_h5(path: Path) -> dict[str, np.ndarray]:
+    try:
+        import h5py
+    except ImportError:
+        raise UserError(
+            f"{path} needs h5py to be read: install it with pip install 'hmgr-jax[h5]'."
+        ) from None
+    with h5py.File(path, "r") as file:
+        return dict(_datasets(file))
+
+
+def _datasets(group: Mapping, above: str = "") -> Iterator[tuple[str, np.ndarray]]:
+    """The arrays of a file, those of groups as ``group/name``; MATLAB's own begin with #."""
+    import h5py
+
+    for name, item in group.items():
+        if isinstance(item, h5py.Group) and not name.startswith("#"):
+            yield from _datasets(item, f"{above}{name}/")
+        elif isinstance(item, h5py.Dataset) and item.dtype.kind in "biuf":
+            yield f"{above}{name}", item[()]
+
+
+def _read_list(path: Path) -> np.ndarray:
+    """The category (1 to 10) of every line ``text_id image_id category``."""
+    labels = []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, 1):
+        words = re.split(r"\s+", line.strip())
+        if len(words) != 3 or not words[2].isdigit():
+            raise UserError(
+                f"{path}:{number} is {line[:60]!r} where a text, an image and a category were "
+                "expected: give the list of Wikipedia's release."
+            )
+        labels.append(int(words[2]))
+    return np.array(labels, np.int64)

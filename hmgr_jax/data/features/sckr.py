@@ -1,0 +1,69 @@
+"""SCKR's folders: one ``.npy`` an item, named SERIES_NUMBER_LABEL, and lists that pair them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from hmgr_jax.data.text.captions import read_lines
+from hmgr_jax.errors import UserError
+
+SIDES = {"image": "I", "text": "T"}
+ROLES = {"train": "tr", "valid": "vl", "test": "te"}
+
+
+def is_sckr(root: Path) -> bool:
+    """Whether a folder holds the lists of train."""
+    return all((root / f"{side}_train.txt").is_file() for side in SIDES)
+
+
+def read_sckr(root: Path) -> tuple[dict[str, np.ndarray], list[Path]]:
+    """``I_tr``, ``T_tr``, ``L_tr`` and the same of ``vl`` and ``te``, and the files.
+
+    ``image_train.txt`` and ``text_train.txt`` (and of valid and test) name a file a line, without
+    or with ``.npy``, in the folders ``image`` and ``text``; line i of both is a pair, of one label.
+
+    Raises:
+        UserError: a list or a file is missing, a name has no label, or labels of a pair differ.
+    """
+    found: dict[str, np.ndarray] = {}
+    files: list[Path] = []
+    for role, short in ROLES.items():
+        lists = {side: root / f"{side}_{role}.txt" for side in SIDES}
+        if role == "valid" and not any(path.is_file() for path in lists.values()):
+            continue
+        labels = {}
+        for side, letter in SIDES.items():
+            paths = [_item(root / side, line, lists[side]) for line in read_lines(lists[side])]
+            labels[side] = [_label(path) for path in paths]
+            found[f"{letter}_{short}"] = np.stack([_load(path) for path in paths])
+            files += [lists[side], *paths]
+        if labels["image"] != labels["text"]:
+            raise UserError(
+                f"{lists['image']} and {lists['text']} pair items of different labels: line i of "
+                "both must be of one class."
+            )
+        found[f"L_{short}"] = np.array(labels["image"], np.int64)
+    return found, files
+
+
+def _item(folder: Path, line: str, of: Path) -> Path:
+    path = folder / (line if line.endswith(".npy") else f"{line}.npy")
+    if not path.is_file():
+        raise UserError(f"{of} names {line}, but there is no {path}: add it or correct the list.")
+    return path
+
+
+def _label(path: Path) -> int:
+    label = path.stem.rpartition("_")[2]
+    if not label.isdigit():
+        raise UserError(f"{path} is not named SERIES_NUMBER_LABEL.npy: rename it.")
+    return int(label)
+
+
+def _load(path: Path) -> np.ndarray:
+    try:
+        return np.asarray(np.load(path, allow_pickle=False), np.float32)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no array ({error}): copy it again.") from None

@@ -1,0 +1,90 @@
+"""Generated solids as a data set of pictures, point clouds and meshes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hmgr_jax.data.generated.solids.kept import keep
+from hmgr_jax.data.generated.solids.kinds import MOST_FACES
+from hmgr_jax.data.generated.solids.objects import SolidObjects
+from hmgr_jax.data.generated.solids.solid import CLASSES
+from hmgr_jax.data.shapes3d.augment import Shaping
+from hmgr_jax.data.shapes3d.object_set import object_split
+from hmgr_jax.data.shapes3d.store import Objects
+from hmgr_jax.data.split import DataSet, Split
+from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
+from hmgr_jax.errors import UserError
+
+VERSION = 1
+"""Raise it with any change that changes a solid, a view or a point."""
+SPARE = 2
+"""Points made of every solid, as a multiple of those that are read: training draws from them."""
+
+
+@dataclass(frozen=True)
+class Solids:
+    """Which solids there are; sizes count objects, classes take turns."""
+
+    seed: int = 0
+    train: int = 1200
+    dev: int = 240
+    test: int = 480
+    views: int = 12
+    """Rendered of each, at equal angles around it."""
+    folder: str = ""
+    """Where they are kept for other runs; empty: they are made in memory."""
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise UserError(f"data.solids.seed is {self.seed}: give 0 or a larger number.")
+        if self.views < 1:
+            raise UserError(f"data.solids.views is {self.views}: give 1 or a larger number.")
+        for role in ("train", "dev", "test"):
+            if getattr(self, role) < len(CLASSES):
+                raise UserError(
+                    f"data.solids.{role} is {getattr(self, role)}, but there are {len(CLASSES)} "
+                    "classes: give at least one solid of each."
+                )
+
+
+def open_solids(
+    solids: Solids, shaping: Shaping, roles: Sequence[str] = ("train", "dev", "test")
+) -> DataSet:
+    """Generate solids of three splits; solid i of a split does not depend on the sizes.
+
+    Views are rendered at ``shaping.crop`` pixels and an eighth more, so that a crop may move.
+    `Split.labels` are the classes, of 12.
+
+    Raises:
+        UserError: ``shaping.faces`` is less than solids may have, or a kept file is damaged.
+    """
+    if shaping.faces < MOST_FACES:
+        raise UserError(
+            f"data.faces is {shaping.faces}, but generated solids have up to {MOST_FACES}: set it "
+            f"to {MOST_FACES} or more."
+        )
+    sizes = (solids.views, shaping.crop + shaping.crop // 8, SPARE * shaping.points)
+    made = f"solids {VERSION} seed {solids.seed} views, pixels, points {sizes}"
+    splits = {role: _split(solids, role, sizes, made, shaping) for role in roles}
+    made += f" {solids.train} {solids.dev} {solids.test}"
+    digest = hashlib.sha256(made.encode()).hexdigest()
+    return DataSet("solids", splits, Vocabulary(MARKS), digest)
+
+
+def _split(
+    solids: Solids, role: str, sizes: tuple[int, int, int], made: str, shaping: Shaping
+) -> Split:
+    count = getattr(solids, role)
+    objects: Objects
+    objects = fresh = SolidObjects(solids.seed, role, count, sizes)
+    if solids.folder:
+        key = hashlib.sha256(f"{made} {role} {count}".encode()).hexdigest()[:12]
+        objects = keep(Path(solids.folder, f"solids_{role}_{key}.npz"), fresh)
+    classes = np.arange(count) % len(CLASSES)
+    names = [f"{CLASSES[k]}/{CLASSES[k]}_{i:06d}" for i, k in enumerate(classes)]
+    return object_split(role, objects, names, classes, len(CLASSES), shaping)

@@ -1,0 +1,127 @@
+"""Five captions a clip: each true of its clip, and false of each of its three siblings.
+
+A caption says which way both movers move, or which of them moves first; either is true of one
+sibling alone. What is said besides (pace, an object that stands still) is true of the clip too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from hmgr_jax.data.generated.worlds.clip import MOVERS, Actor, Clip
+from hmgr_jax.data.generated.worlds.clip_lexicon import (
+    BOTH_EARLY,
+    BOTH_LATE,
+    IN_TURN,
+    MOTIONS,
+    ORDER,
+    PACED,
+    PACES,
+    STANDING,
+    TIMED,
+    TOGETHER,
+)
+from hmgr_jax.data.generated.worlds.lexicon import WORDS
+from hmgr_jax.data.generated.worlds.scene import COLOURS, SHAPES
+
+Choice = TypeVar("Choice")
+
+PER_CLIP = 5
+LONGEST = 22
+"""Tokens of a caption: with its two marks it fits a padded length of 24."""
+QUICK, SLOW = 0.36, 0.21
+"""Pace of a line in pictures a clip: quick from the first on, slow up to the second."""
+
+
+def describe_clip(clip: Clip) -> tuple[str, ...]:
+    """Five different captions."""
+    rng = clip.generator("captions")
+    captions: list[str] = []
+    while len(captions) < PER_CLIP:
+        caption = _Sentence(clip, rng).write()
+        if caption not in captions and len(caption.replace(",", " ,").split()) <= LONGEST:
+            captions.append(caption)
+    return tuple(captions)
+
+
+class _Sentence:
+    """The choices that lead to one caption."""
+
+    def __init__(self, clip: Clip, rng: np.random.Generator) -> None:
+        self.clip, self.rng = clip, rng
+        self.movers = clip.actors[:MOVERS]
+
+    def write(self) -> str:
+        """A sentence about both movers, and perhaps a third object."""
+        sentence = self._about_movers().replace(" ,", ",")
+        still = self.clip.actors[MOVERS:]
+        if self.rng.random() < 0.15 and "nothing" not in sentence:
+            name = self._name(self._pick(still))
+            pattern = STANDING["while" in sentence]
+            sentence = pattern.format(sentence, name)
+        return sentence
+
+    def _about_movers(self) -> str:
+        timings = [actor.movement.timing for actor in self.movers]
+        if sorted(timings) == ["early", "late"]:
+            return self._in_turn(sorted(self.movers, key=lambda a: a.movement.timing))
+        clauses = [self._clause(actor, plain=False) for actor in self._shuffled()]
+        if timings[0] == timings[1] and timings[0] in ("early", "late") and self.rng.random() < 0.5:
+            clauses = [self._clause(actor, plain=True) for actor in self._shuffled()]
+            return self._pick(BOTH_EARLY if timings[0] == "early" else BOTH_LATE).format(*clauses)
+        return self._pick(TOGETHER).format(*clauses)
+
+    def _in_turn(self, movers: Sequence[Actor]) -> str:
+        """One moves in the first half of the clip, the other in the second."""
+        draw = self.rng.random()
+        motions = {actor.movement.motion for actor in movers}
+        if draw < 0.25 and not motions & {"grows", "shrinks"}:
+            return self._pick(ORDER).format(*map(self._name, movers))
+        if draw < 0.6:
+            return self._pick(IN_TURN).format(*(self._clause(a, plain=True) for a in movers))
+        return self._pick(TOGETHER[1:2] + TOGETHER[3:]).format(
+            *(self._clause(actor, plain=False) for actor in self._shuffled())
+        )
+
+    def _clause(self, actor: Actor, plain: bool) -> str:
+        """What one object does; if ``plain`` nothing of when."""
+        movement, name = actor.movement, self._name(actor)
+        motion = self._common(MOTIONS[movement.motion])
+        if movement.other is not None:
+            motion = motion.format(other=self._name(self.clip.actors[movement.other]))
+        if plain or self.rng.random() < 0.6:
+            return f"{name} {motion}"
+        pace = _pace(actor)
+        if pace and self.rng.random() < 0.5:
+            return PACED.format(name=name, motion=motion, pace=self._pick(PACES[pace]))
+        return self._pick(TIMED[movement.timing]).format(name=name, motion=motion)
+
+    def _name(self, actor: Actor) -> str:
+        return f"the {self._word(COLOURS[actor.colour])} {self._word(SHAPES[actor.shape])}"
+
+    def _word(self, meaning: str) -> str:
+        return self._common(WORDS[meaning])
+
+    def _common(self, words: Sequence[str]) -> str:
+        """The first, commonest one three times out of four, else any."""
+        return words[0] if self.rng.random() < 0.75 else self._pick(words)
+
+    def _shuffled(self) -> list[Actor]:
+        return [self.movers[k] for k in self.rng.permutation(MOVERS)]
+
+    def _pick(self, choices: Sequence[Choice]) -> Choice:
+        return choices[int(self.rng.integers(len(choices)))]
+
+
+def _pace(actor: Actor) -> str | None:
+    """``quick`` or ``slow`` for a line followed evenly, where it is clear."""
+    movement = actor.movement
+    if movement.timing not in ("steady", "early", "late"):
+        return None
+    pace = float(np.hypot(*movement.track.line)) * (1 if movement.timing == "steady" else 2)
+    if pace >= QUICK:
+        return "quick"
+    return "slow" if 0 < pace <= SLOW else None

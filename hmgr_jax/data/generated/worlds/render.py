@@ -1,0 +1,52 @@
+"""Pictures of scenes: coloured shapes on a pale background, with a little noise in tone."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hmgr_jax.data.generated.worlds.scene import MOST, Backdrop, Scene
+from hmgr_jax.data.generated.worlds.shapes import PALETTE, coverage
+
+PIXELS = 96
+TONE = 7.0
+"""Spread of an object's colour around its palette entry, of 255."""
+GRAIN = 2.5
+"""Spread of single pixels, of 255."""
+FINE = 4
+"""Pixels are drawn this many times too large in both directions, then averaged."""
+WHOLE = (0.0, 0.0, 1.0, 1.0)
+
+
+def render(scene: Scene, pixels: int = PIXELS) -> np.ndarray:
+    """The scene as a picture, uint8 [pixels, pixels, 3]."""
+    return _paint(scene, range(len(scene.things)), pixels)
+
+
+def render_alone(scene: Scene, index: int, pixels: int = PIXELS) -> np.ndarray:
+    """The same background with object `index` only, uint8 [pixels, pixels, 3]."""
+    return _paint(scene, [index], pixels)
+
+
+def inks(scene: Scene) -> np.ndarray:
+    """RGB (0..255) of each object, float64 [N, 3]: its palette colour, a little off."""
+    off = TONE * scene.generator("tones").standard_normal((MOST, 3))
+    return PALETTE[[thing.colour for thing in scene.things]] + off[: len(scene.things)]
+
+
+def background(backdrop: Backdrop, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """RGB (0..255) of the background at the points (x, y), float64 [..., 3]."""
+    (right, down), (across, along, phase) = backdrop.slope, backdrop.wave
+    ripple = 4 * np.sin(2 * np.pi * (across * x + along * y) + phase)
+    shade = right * (x - 0.5) + down * (y - 0.5) + ripple
+    return shade[..., None] + np.array(backdrop.tint)
+
+
+def _paint(scene: Scene, shown: range | list[int], pixels: int) -> np.ndarray:
+    middles = (np.arange(pixels) + 0.5) / pixels
+    picture = background(scene.backdrop, *np.meshgrid(middles, middles))
+    colours = inks(scene)
+    for index in shown:
+        share = coverage(scene.things[index], WHOLE, pixels, FINE)[..., None]
+        picture += share * (colours[index] - picture)
+    picture += GRAIN * scene.generator("grain").standard_normal(picture.shape)
+    return np.clip(np.rint(picture), 0, 255).astype(np.uint8)

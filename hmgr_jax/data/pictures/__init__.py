@@ -1,0 +1,1 @@
+"""Pictures as pixels, and folders of them with captions."""

@@ -1,0 +1,147 @@
+"""A folder of pictures with captions in Karpathy's or COCO's JSON, in a table, or as prepared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from hmgr_jax.data.pictures.folder import PictureFolder
+from hmgr_jax.data.pictures.sets import Listed, Settings, picture_set
+from hmgr_jax.data.split import DataSet
+from hmgr_jax.data.text.captioned import Captioned, by_split, distinct, file_names, first_captions
+from hmgr_jax.data.text.captions import read_lines
+from hmgr_jax.data.text.captions_files import read_captions
+from hmgr_jax.errors import UserError
+
+SPLIT = "{split}"
+
+
+def open_pictures(
+    root: str | Path,
+    *,
+    splits: Mapping[str, str],
+    captions: str = "",
+    pictures: str = "",
+    captions_per_image: int | None = None,
+    restval: bool = True,
+    settings: Settings | None = None,
+) -> DataSet:
+    """Open pictures with captions.
+
+    Args:
+        root: the folder from which ``captions`` and ``pictures`` are named.
+        splits: {train, dev, test: what the files call them}.
+        captions: a file that tells each picture's split (Karpathy's dataset_X.json, a CSV or JSONL
+            with a column ``split``), or one a split with ``{split}`` in its name, as COCO's
+            ``captions_{split}.json``. Empty: ``{split}_caps.txt`` and ``{split}_ids.txt``, as
+            ``hmgr_jax.prepare folder`` writes them, with file names as ids.
+        pictures: the folder of the pictures, which may lie in subfolders.
+        captions_per_image: use so many of each picture's captions, the first; None: all.
+        restval: train on Karpathy's "restval" too.
+        settings: how pictures and captions are read.
+
+    Raises:
+        UserError: files are missing or malformed, a picture is missing, damaged, or in two splits.
+    """
+    root = Path(root)
+    folder = PictureFolder(root / pictures)
+    found, files = _read(root, captions, splits, restval)
+    lists = {
+        role: [_listed(image, folder) for image in first_captions(images, captions_per_image)]
+        for role, images in found.items()
+    }
+    return picture_set(root, lists, files, settings or Settings())
+
+
+def _read(
+    root: Path, captions: str, splits: Mapping[str, str], restval: bool
+) -> tuple[dict[str, list[Captioned]], list[Path]]:
+    """The pictures of every role, and the files that list them."""
+    files: list[Path] = []
+    if not captions or SPLIT in captions:
+        found = {}
+        for role, name in splits.items():
+            if captions:
+                found[role], read = read_captions([str(root / captions.replace(SPLIT, name))])
+            else:
+                found[role], read = read_prepared(root, name)
+            files += read
+        return found, files
+    images, files = read_captions([str(root / captions)])
+    if all(image.split is None for image in images):
+        raise UserError(
+            f"{root / captions} does not tell which split its pictures are of: give one file a "
+            f"split with {SPLIT} in data.captions, as captions_{SPLIT}.json."
+        )
+    known = by_split(images, dev=0, test=0, restval=restval)
+    for role, name in splits.items():
+        if name not in known:
+            raise UserError(
+                f"{root / captions} has the splits {', '.join(known)} but no {name!r}: set "
+                f"data.splits.{role} to one of them."
+            )
+    return {role: known[name] for role, name in splits.items()}, files
+
+
+def read_prepared(root: Path, name: str) -> tuple[list[Captioned], list[Path]]:
+    """The pictures of a split of a prepared folder, by the files of captions and ids.
+
+    Raises:
+        UserError: a file is missing or malformed, or their lines do not fit each other.
+    """
+    ids_file, captions_file = root / f"{name}_ids.txt", root / f"{name}_caps.txt"
+    files = [ids_file, captions_file]
+    if not ids_file.is_file():
+        raise UserError(
+            f"There is no {ids_file}: give data.captions (a file, or one a split), or as data.root "
+            "a folder that prepare folder made."
+        )
+    ids, captions = read_lines(ids_file), read_lines(captions_file)
+    of_caption = root / f"{name}_cap_ids.txt"
+    if of_caption.is_file():
+        files.append(of_caption)
+        owners = read_lines(of_caption)
+    else:
+        each, rest = divmod(len(captions), len(ids))
+        if rest or not each:
+            raise UserError(
+                f"{captions_file} has {len(captions)} captions for the {len(ids)} pictures of "
+                f"{ids_file}, which is no whole number a picture: one of the two is cut short."
+            )
+        owners = [image for image in ids for _ in range(each)]
+    if len(owners) != len(captions):
+        raise UserError(
+            f"{of_caption} has {len(owners)} lines but {captions_file} has {len(captions)}: there "
+            "must be one id a caption."
+        )
+    return _joined(ids, owners, captions, ids_file, of_caption), files
+
+
+def _joined(
+    ids: Sequence[str], owners: Sequence[str], captions: Sequence[str], at: Path, of_caption: Path
+) -> list[Captioned]:
+    starts = [i for i, name in enumerate(owners) if not i or name != owners[i - 1]]
+    if [owners[i] for i in starts] != list(ids):
+        raise UserError(
+            f"{of_caption} does not name the pictures of {at} in their order, each with a caption "
+            "or more: prepare the folder again."
+        )
+    return distinct(
+        Captioned(file_names(name), None, captions[first:last], f"{at}:{number}")
+        for number, (name, (first, last)) in enumerate(
+            zip(ids, pairwise([*starts, len(owners)]), strict=True), start=1
+        )
+    )
+
+
+def _listed(image: Captioned, folder: PictureFolder) -> Listed:
+    number = image.names.get("cocoid", "")
+    return Listed(
+        image.id,
+        folder.find(image.id),
+        image.captions,
+        image.where,
+        number=int(number) if number.isascii() and number.isdigit() else None,
+        caption_numbers=image.caption_ids,
+    )

@@ -1,0 +1,140 @@
+"""ArrayRecord and TFDS as sources: opened like a SCAN folder, but for where the features are.
+
+A folder of ``prepare array-record`` has captions, ids and small arrays beside its records. Of any
+other TFDS dataset they are read from the records, all of them once, into a temporary folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core import read_only_builder
+
+from hmgr_jax.data.records.features import DESCRIPTIONS, demand_features
+from hmgr_jax.data.records.index import write_index
+from hmgr_jax.data.records.rows import RecordRows
+from hmgr_jax.data.regions.scan import open_scan
+from hmgr_jax.data.regions.scan_files import ScanFiles, find_split
+from hmgr_jax.data.split import DataSet
+from hmgr_jax.errors import UserError
+
+FORMAT = "array_record"
+
+
+def open_array_record(root: str | Path, *, splits: Mapping[str, str], **options: Any) -> DataSet:
+    """Open a folder that ``prepare array-record`` made; ``options`` are those of `open_scan`.
+
+    Raises:
+        UserError: the folder is another, a split or a file is missing, or a file is damaged.
+    """
+    root = Path(root)
+    builder = _from_directory(root)
+    beside = [f"{name}_{end}.txt" for name in splits.values() for end in ("caps", "ids")]
+    missing = [name for name in beside if not (root / name).is_file()]
+    _demand_splits(builder, root, splits)
+    if missing:
+        raise UserError(
+            f"{root} lacks {', '.join(missing)}, which hmgr_jax.prepare array-record puts beside "
+            "the records: prepare it again, or open it with data.source=tfds."
+        )
+
+    def find(name: str) -> ScanFiles:
+        return dataclasses.replace(find_split(root, name), features=RecordRows(builder, name))
+
+    return open_scan(root, splits=splits, find=find, **options)
+
+
+def open_tfds(name: str, data_dir: str, *, splits: Mapping[str, str], **options: Any) -> DataSet:
+    """Open a dataset of TFDS that was prepared with ``file_format="array_record"``.
+
+    ``name`` is the folder that holds its ``dataset_info.json``, or ``name``, ``name/config``,
+    ``name/config:version``, to be looked for in ``data_dir`` (by default where TFDS keeps its
+    data). ``splits`` are any splits of TFDS, such as ``train[:90%]``. What records must hold is
+    listed in `hmgr_jax.data.records.features`.
+
+    Raises:
+        UserError: no such dataset, another format or other features, a damaged file, a record that
+            does not fit.
+    """
+    builder = _from_directory(Path(name)) if _described(Path(name)) else _named(name, data_dir)
+    root = Path(builder.data_dir)
+    _demand_splits(builder, root, splits)
+    demand_features(builder.info.features, str(root))
+    with tempfile.TemporaryDirectory(prefix="hmgr-jax-") as index:
+
+        def find(split: str) -> ScanFiles:
+            rows = RecordRows(builder, split)
+            write_index(rows, builder.info.features, Path(index), split)
+            return dataclasses.replace(find_split(Path(index), split), features=rows)
+
+        try:
+            return open_scan(root, splits=splits, find=find, **options)
+        except UserError as error:  # of arrays, which a person does not find there
+            told = str(error).replace(index, f"{root} (its records read as a SCAN folder)")
+            raise type(error)(told) from None
+
+
+def _described(root: Path) -> bool:
+    return all((root / name).is_file() for name in DESCRIPTIONS)
+
+
+def _from_directory(root: Path) -> tfds.core.DatasetBuilder:
+    if not _described(root):
+        raise UserError(
+            f"{root} lacks {' or '.join(DESCRIPTIONS)}: give a folder that hmgr_jax.prepare "
+            "array-record or TFDS made."
+        )
+    return _readable(root, lambda: tfds.builder_from_directory(root))
+
+
+def _named(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
+    where = data_dir or "TFDS's own data_dir"
+
+    def load() -> tfds.core.DatasetBuilder:
+        return read_only_builder.builder_from_files(name, data_dir=data_dir or None)
+
+    try:
+        return _readable(Path(name), load)
+    except tfds.core.DatasetNotFoundError:
+        raise UserError(
+            f"{name} was not found in {where}: give as data.root its folder or name/config:version "
+            "as it lies in data.tfds_dir."
+        ) from None
+
+
+def _readable(root: Path, load: Callable[[], Any]) -> tfds.core.DatasetBuilder:
+    """The builder, if its files can be read without TensorFlow."""
+    try:
+        builder = load()
+    except tfds.core.DatasetNotFoundError:
+        raise
+    except Exception as error:  # TFDS lets through what its many parsers raise
+        raise UserError(
+            f"{root} has descriptions that TFDS cannot read ({' '.join(str(error).split())[:200]}"
+            "): copy it again or prepare it again."
+        ) from None
+    found = builder.info.file_format
+    if found is None or found.value != FORMAT:
+        raise UserError(
+            f"{builder.data_dir} holds files in {found.value if found else 'no known format'}, "
+            f"which need TensorFlow: prepare it with file_format={FORMAT!r}."
+        )
+    return builder
+
+
+def _demand_splits(builder: Any, root: Path, splits: Mapping[str, str]) -> None:
+    for role, name in splits.items():
+        try:
+            held = builder.info.splits[name].num_examples
+        except (KeyError, ValueError):
+            held = 0
+        if not held:
+            raise UserError(
+                f"{root} has no records of split {name!r}, wanted as data.splits.{role}; it has "
+                f"{', '.join(builder.info.splits)}: set data.splits to these."
+            )

@@ -1,0 +1,1 @@
+"""Region features of pictures in SCAN's layout."""

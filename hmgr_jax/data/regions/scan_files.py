@@ -1,0 +1,228 @@
+"""The files of a SCAN folder: which are there, and which row of features belongs to which caption.
+
+SCAN stores train images once and dev and test images once a caption; `pair_captions` tells the two
+apart and refuses whatever fits neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hmgr_jax.data.regions.boxes import find_boxes
+from hmgr_jax.data.regions.row_arrays import COUNTS, find_arrays
+from hmgr_jax.data.text.captions import read_lines
+from hmgr_jax.errors import UserError
+from hmgr_jax.files.npy_rows import Rows
+
+
+@dataclass(frozen=True)
+class ScanFiles:
+    """The files of one split, with its captions and the ids of its rows as read from them."""
+
+    features: Path | Rows
+    captions: Path
+    ids_file: Path
+    boxes: list[Path]
+    arrays: dict[str, Path]
+    """{name: file} of `hmgr_jax.data.regions.row_arrays`, as far as they are there."""
+    sentences: list[str]
+    ids: list[str] | None
+    caption_ids_file: Path
+    caption_ids: list[str] | None
+
+    @property
+    def counts(self) -> Path | None:
+        """The file that tells how many regions of a row are true, where there is one."""
+        return self.arrays.get(COUNTS)
+
+    def beside(self) -> dict[str, Path]:
+        """{name: file} of what is known of regions: boxes, labels, scores and so on."""
+        boxes = {"boxes": self.boxes[0]} if self.boxes else {}
+        return boxes | {name: path for name, path in self.arrays.items() if name != COUNTS}
+
+    def paths(self) -> list[Path]:
+        """Every file of the split that is there."""
+        ids = [] if self.ids is None else [self.ids_file]
+        caption_ids = [] if self.caption_ids is None else [self.caption_ids_file]
+        features = self.features
+        rows = [features] if isinstance(features, Path) else features.paths()
+        more = [*self.boxes, *self.arrays.values()]
+        return [*rows, self.captions, *ids, *caption_ids, *more]
+
+
+def demand_files(root: Path, names: Iterable[str]) -> None:
+    """Raise one ``UserError`` that lists everything that is missing."""
+    missing = []
+    for name in names:
+        if not any((root / f"{name}_{kind}.npy").is_file() for kind in ("ims", "feat")):
+            missing.append(f"{name}_ims.npy (or {name}_feat.npy)")
+        if not (root / f"{name}_caps.txt").is_file():
+            missing.append(f"{name}_caps.txt")
+    if missing:
+        what = "lacks" if root.is_dir() else "is not a folder; it should hold"
+        raise UserError(
+            f"{root} {what} {', '.join(missing)}: put the files of SCAN's layout there, or give "
+            "the folder that holds them."
+        )
+
+
+def find_split(root: Path, name: str) -> ScanFiles:
+    """Locate the files of one split, read its captions and ids."""
+    features = root / f"{name}_ims.npy"
+    if not features.is_file():
+        features = root / f"{name}_feat.npy"
+    ids_file, captions = root / f"{name}_ids.txt", root / f"{name}_caps.txt"
+    caption_ids_file = root / f"{name}_cap_ids.txt"
+    return ScanFiles(
+        features=features,
+        captions=captions,
+        ids_file=ids_file,
+        boxes=find_boxes(root, name),
+        arrays=find_arrays(root, name),
+        sentences=read_lines(captions),
+        ids=read_lines(ids_file) if ids_file.is_file() else None,
+        caption_ids_file=caption_ids_file,
+        caption_ids=read_lines(caption_ids_file) if caption_ids_file.is_file() else None,
+    )
+
+
+def demand_same_files(splits: Mapping[str, ScanFiles], names: Iterable[str]) -> None:
+    """Refuse what only some of the splits have of ``names`` (boxes, labels and so on).
+
+    Raises:
+        UserError: the first file without a counterpart.
+    """
+    found = {split: files.beside() for split, files in splits.items()}
+    for what in names:
+        path = next((files[what] for files in found.values() if what in files), None)
+        for lacking, files in found.items():
+            if path is not None and what not in files:
+                raise UserError(
+                    f"{path} has no counterpart for the {lacking} split: give {what} for all "
+                    "splits or for none."
+                )
+
+
+def pair_captions(
+    files: ScanFiles, rows: int, per_image: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the feature file to keep, one an image, and the image of every caption (int32).
+
+    ``rows`` is the number of rows of the feature file, ``per_image`` what the user says of
+    captions an image, or None. Raises ``UserError`` where counts or ids do not fit.
+    """
+    if files.ids is not None and len(files.ids) != rows:
+        raise UserError(
+            f"{files.ids_file} has {len(files.ids)} lines but {files.features} has {rows} rows: "
+            "there must be one id a row."
+        )
+    if per_image is not None and per_image < 1:
+        raise UserError(f"captions_per_image must be at least 1, it is {per_image}.")
+    if files.caption_ids is not None:
+        return np.arange(rows), _named(files, files.caption_ids, per_image)
+    repeats = _repeats(files, rows, per_image)
+    if repeats is None:
+        each = _captions_per_row(files, rows, per_image)
+        return np.arange(rows), np.repeat(np.arange(rows, dtype=np.int32), each)
+    if len(files.sentences) != rows:
+        raise UserError(
+            f"{files.captions} has {len(files.sentences)} captions but {files.features} stores "
+            f"every image once a caption in {rows} rows: the two counts must be equal."
+        )
+    kept = np.cumsum(repeats) - repeats
+    return kept, np.repeat(np.arange(len(repeats), dtype=np.int32), repeats)
+
+
+def _named(files: ScanFiles, caption_ids: list[str], per_image: int | None) -> np.ndarray:
+    """The image of every caption where each caption names it, in the order of the rows."""
+    at = files.caption_ids_file
+    if files.ids is None:
+        raise UserError(f"{at} names images but {files.ids_file} is missing: add an id a row.")
+    if len(caption_ids) != len(files.sentences):
+        raise UserError(
+            f"{at} has {len(caption_ids)} lines but {files.captions} has {len(files.sentences)}: "
+            "there must be one id a caption."
+        )
+    row_of = {name: row for row, name in enumerate(files.ids)}
+    if len(row_of) != len(files.ids):
+        raise UserError(f"{files.ids_file} repeats ids: with {at} every image is stored once.")
+    images = np.empty(len(caption_ids), np.int32)
+    last = -1
+    for number, name in enumerate(caption_ids):
+        row = row_of.get(name)
+        if row is None or row not in (last, last + 1):
+            wanted = files.ids[last + 1] if last + 1 < len(files.ids) else files.ids[last]
+            raise UserError(
+                f"{at}:{number + 1} is {name!r} where {wanted!r}, the next of {files.ids_file}, or "
+                "the same as above was expected: captions stand in the order of the images, each "
+                "with at least one."
+            )
+        images[number] = last = row
+    if last + 1 < len(files.ids):
+        raise UserError(f"{at} ends before {files.ids[last + 1]!r}: every image needs a caption.")
+    counts = np.bincount(images)
+    if per_image is not None and (counts != per_image).any():
+        wrong = int(np.flatnonzero(counts != per_image)[0])
+        raise UserError(
+            f"{at} gives {files.ids[wrong]} {counts[wrong]} captions where captions_per_image says "
+            f"{per_image}: correct one of the two."
+        )
+    return images
+
+
+def _captions_per_row(files: ScanFiles, rows: int, per_image: int | None) -> int:
+    """Captions an image where every row is another image."""
+    each, rest = divmod(len(files.sentences), rows)
+    if rest or not each:
+        raise UserError(
+            f"{files.captions} has {len(files.sentences)} captions for {rows} rows of "
+            f"{files.features}, which is no whole number of captions a row: one of the two is "
+            "cut short."
+        )
+    if per_image not in (None, each):
+        raise UserError(
+            f"{files.captions} has {each} captions for each row of {files.features}, not the "
+            f"{per_image} of captions_per_image: correct it."
+        )
+    return each
+
+
+def _repeats(files: ScanFiles, rows: int, per_image: int | None) -> np.ndarray | None:
+    """How many rows each image takes where images are stored once a caption, else None."""
+    if files.ids is not None:
+        return _runs(files, files.ids, per_image)
+    if per_image in (None, 1) or rows != len(files.sentences):
+        return None
+    if rows % per_image:
+        raise UserError(
+            f"{files.features} has {rows} rows, no multiple of the {per_image} of "
+            "captions_per_image: one of the two is wrong."
+        )
+    return np.full(rows // per_image, per_image)
+
+
+def _runs(files: ScanFiles, ids: list[str], per_image: int | None) -> np.ndarray | None:
+    """Lengths of the runs of equal ids, None where no id stands twice."""
+    starts = [i for i in range(len(ids)) if i == 0 or ids[i] != ids[i - 1]]
+    seen: dict[str, int] = {}
+    for start in starts:
+        if ids[start] in seen:
+            raise UserError(
+                f"{files.ids_file}:{start + 1} repeats {ids[start]} of line "
+                f"{seen[ids[start]] + 1} after other ids: rows of one image must stand together."
+            )
+        seen[ids[start]] = start
+    repeats = np.diff([*starts, len(ids)])
+    if repeats.max() == 1:
+        return None
+    if per_image is not None and (repeats != per_image).any():
+        wrong = int(np.flatnonzero(repeats != per_image)[0])
+        raise UserError(
+            f"{files.ids_file}:{starts[wrong] + 1} has {ids[starts[wrong]]} {repeats[wrong]} "
+            f"times in a row where captions_per_image says {per_image}: correct one of the two."
+        )
+    return repeats

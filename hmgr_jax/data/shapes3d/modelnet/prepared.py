@@ -1,0 +1,127 @@
+"""Objects as ``hmgr_jax.prepare modelnet`` writes them: a file an object, with all of it.
+
+``objects/class/train/object.npz`` holds ``points``, ``face`` and ``neighbor_index`` as arrays and
+the views as PNG files, ``view_000.png`` and so on.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from hmgr_jax.data.pictures.decode import BROKEN
+from hmgr_jax.data.shapes3d.modelnet.meshes import read_faces
+from hmgr_jax.data.shapes3d.store import MODALITIES
+from hmgr_jax.errors import UserError
+
+MANIFEST, OBJECTS = "manifest.json", "objects"
+VIEW = "view_{:03d}.png"
+
+
+class Listed(NamedTuple):
+    """What the manifest says of the objects."""
+
+    classes: tuple[str, ...]
+    names: dict[str, tuple[str, ...]]
+    """{split: ``class/object`` of each}."""
+    views: int
+
+
+def read_list(root: Path) -> Listed | None:
+    """What was prepared, None where ``root`` is no such folder.
+
+    Raises:
+        UserError: the preparation has not come to its end, or the manifest is damaged.
+    """
+    path = root / MANIFEST
+    if not path.is_file():
+        if (root / OBJECTS).is_dir():
+            raise UserError(
+                f"{root} was not prepared to the end: run the command of hmgr_jax.prepare again, "
+                "which goes on where it was."
+            )
+        return None
+    try:
+        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        if "objects" not in found:
+            return None
+        names = {str(s): tuple(map(str, of)) for s, of in found["objects"].items()}
+        return Listed(tuple(map(str, found["classes"])), names, int(found["views"]))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error!r}): prepare the folder again.") from None
+
+
+def object_file(root: Path, split: str, name: str) -> Path:
+    """The file of ``class/object``."""
+    kind, _, own = name.partition("/")
+    return root / OBJECTS / kind / split / f"{own}.npz"
+
+
+def write_object(file: io.BufferedIOBase, arrays: dict[str, np.ndarray], views: Iterable) -> None:
+    """Write arrays and views (uint8 [S, S]) so that equal ones give equal bytes."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            buffer = io.BytesIO()
+            np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
+            # Without its time of writing, which ZipInfo has only when it is told.
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), buffer.getvalue())
+        for k, view in enumerate(views):
+            buffer = io.BytesIO()
+            Image.fromarray(view).save(buffer, format="PNG")
+            archive.writestr(zipfile.ZipInfo(VIEW.format(k)), buffer.getvalue())
+
+
+class PreparedObjects:
+    """The objects ``names`` of a split of a prepared folder."""
+
+    def __init__(self, root: Path, split: str, names: Sequence[str], views: int) -> None:
+        self.files = tuple(object_file(root, split, name) for name in names)
+        self._count = views
+        self.modalities = MODALITIES if views else tuple(m for m in MODALITIES if m != "image")
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def views(self, number: int) -> int:
+        """As many of each as were rendered."""
+        return self._count
+
+    def view(self, number: int, k: int) -> Image.Image:
+        """The k-th of them, decoded."""
+        try:
+            with Image.open(io.BytesIO(self._read(number, VIEW.format(k)))) as image:
+                return image.copy()
+        except BROKEN as error:
+            raise UserError(_damaged(self.files[number], error)) from None
+
+    def points(self, number: int) -> np.ndarray:
+        """Points on the surface."""
+        try:
+            data = io.BytesIO(self._read(number, "points.npy"))
+            found: np.ndarray = np.lib.format.read_array(data, allow_pickle=False)
+        except ValueError as error:
+            raise UserError(_damaged(self.files[number], error)) from None
+        return found
+
+    def faces(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Features and neighbours of the faces."""
+        return read_faces(self.files[number])
+
+    def _read(self, number: int, name: str) -> bytes:
+        path = self.files[number]
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return archive.read(name)
+        except (OSError, KeyError, zipfile.BadZipFile) as error:
+            raise UserError(_damaged(path, error)) from None
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    return f"{path} is no object that can be read ({error}): run hmgr_jax.prepare modelnet again."

@@ -1,0 +1,1 @@
+"""Captions, tokens, vocabularies, word vectors and word graphs."""

@@ -1,0 +1,232 @@
+"""Word vectors: learned from captions (PPMI and SVD), or read from GloVe and word2vec files.
+
+Whoever calls `learn_vectors` decides on the captions; those of a test split must not be among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse
+import scipy.sparse.linalg
+
+from hmgr_jax.data.text.vocabulary import PAD, Vocabulary
+from hmgr_jax.errors import UserError
+
+SMOOTHING = 0.75
+UNSEEN_NORM = 0.1
+DENSE_BELOW = 5000  # words: up to here a dense decomposition is several times faster than svds
+
+
+def learn_vectors(
+    token_lists: Iterable[Sequence[str]],
+    vocabulary: Vocabulary,
+    dim: int = 300,
+    window: int | None = None,
+    seed: int = 0,
+    shift: float = 1.0,
+) -> np.ndarray:
+    """Vectors float32 [V, dim] from which words stand together in ``token_lists``.
+
+    Shifted positive pointwise mutual information (Levy and Goldberg, NIPS 2014; ``shift`` is
+    their k) with contexts smoothed by the power 0.75, then a truncated SVD weighted by the root
+    of the singular values (Levy, Goldberg and Dagan, TACL 2015). ``window`` counts words to each
+    side, None is the whole list: a caption, or the captions of one image joined.
+
+    Deterministic, signs included. Seen words have a mean squared norm of 1, others a small random
+    vector from ``seed``, padding is zero. Raises ``UserError`` where no two words stand together.
+    """
+    counts = _cooccurrence(token_lists, vocabulary, window)
+    return _of_counts(counts, _small_random(vocabulary, dim, seed), shift)
+
+
+def vectors_of_bags(bags: scipy.sparse.csr_array, dim: int) -> np.ndarray:
+    """Vectors float32 [V, dim] from which of V words stand together in bags [n, V] of counts.
+
+    As `learn_vectors` has them; a word that no bag holds is zero.
+    """
+    return _of_counts(_together(bags), np.zeros((bags.shape[1], dim)), 1.0)
+
+
+def _of_counts(counts: scipy.sparse.csr_array, others: np.ndarray, shift: float) -> np.ndarray:
+    """The vectors of words [V, dim] that stand with any other; of the rest those given."""
+    seen = np.flatnonzero(counts.sum(axis=1))
+    if not len(seen):
+        raise UserError(
+            "no two words of the vocabulary stand together in the captions given, so no word "
+            "vectors can be learned: give the captions of the train split."
+        )
+    vectors, dim = others, others.shape[1]
+    factors = _factors(_ppmi(counts[seen][:, seen], shift), min(dim, len(seen)))
+    vectors[seen] = 0.0
+    vectors[seen, : factors.shape[1]] = factors
+    norm = np.sqrt(np.mean(np.sum(factors**2, axis=1)))
+    vectors[seen] /= norm if norm > 0 else 1.0
+    return vectors.astype(np.float32)
+
+
+def _cooccurrence(
+    token_lists: Iterable[Sequence[str]], vocabulary: Vocabulary, window: int | None
+) -> scipy.sparse.csr_array:
+    """How often each word [V] stands with each other one [V], symmetric.
+
+    Without a window, every pair of words of a list counts: what all five captions of an image say
+    weighs more than what one of them mentions. Unknown words are left out: what they have in
+    common is rarity.
+    """
+    ids = [
+        [vocabulary.id(token) for token in tokens if token in vocabulary] for tokens in token_lists
+    ]
+    lengths = np.asarray([len(row) for row in ids], np.int64)
+    flat = np.fromiter(chain.from_iterable(ids), np.int64, int(lengths.sum()))
+    owner = np.repeat(np.arange(len(ids)), lengths)
+    size = len(vocabulary)
+    if window is None:
+        shape = (len(ids), size)
+        return _together(scipy.sparse.csr_array((np.ones(len(flat)), (owner, flat)), shape=shape))
+    total = scipy.sparse.csr_array((size, size))
+    for gap in range(1, window + 1):
+        here = np.flatnonzero(owner[gap:] == owner[:-gap])
+        pairs = (flat[here], flat[here + gap])
+        total = total + scipy.sparse.csr_array((np.ones(len(here)), pairs), shape=(size, size))
+    return scipy.sparse.csr_array(total + total.T)
+
+
+def _together(held: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
+    """How often words stand with each other in lists [n, V], a mention not with itself.
+
+    Shares of a word in a text count as such, and none of them twice.
+    """
+    itself = np.minimum(held.sum(axis=0), held.power(2).sum(axis=0))
+    return scipy.sparse.csr_array(held.T @ held - scipy.sparse.diags_array(itself, format="csr"))
+
+
+def _ppmi(counts: scipy.sparse.csr_array, shift: float) -> scipy.sparse.csr_array:
+    """max(0, log p(word, context) / (p(word) p(context)) - log shift) of the pairs counted."""
+    pairs = counts.tocoo()
+    word = np.asarray(counts.sum(axis=1))
+    context = np.asarray(counts.sum(axis=0)) ** SMOOTHING
+    row, column = pairs.coords
+    counted = pairs.data > 0  # a word that never stands with itself leaves a zero on the diagonal
+    row, column, together = row[counted], column[counted], pairs.data[counted]
+    information = np.log(together * context.sum() / (word[row] * context[column]))
+    values = np.maximum(information - np.log(shift), 0.0)
+    return scipy.sparse.csr_array((values, (row, column)), shape=counts.shape)
+
+
+def _factors(matrix: scipy.sparse.csr_array, dim: int) -> np.ndarray:
+    """Left singular vectors times the root of their values, float64 [n, dim], largest first."""
+    n = matrix.shape[0]
+    if n <= DENSE_BELOW:
+        squares, left = scipy.linalg.eigh(
+            (matrix @ matrix.T).toarray(), subset_by_index=(n - dim, n - 1)
+        )
+        values = np.sqrt(np.maximum(squares, 0.0))
+    else:
+        start = np.random.default_rng(0).standard_normal(n)
+        left, values, _ = scipy.sparse.linalg.svds(matrix, k=dim, v0=start)
+    order = np.argsort(-values, kind="stable")
+    left, values = left[:, order], values[order]
+    leading = left[np.argmax(np.abs(left), axis=0), np.arange(left.shape[1])]
+    return left * np.where(leading < 0, -1.0, 1.0) * np.sqrt(values)
+
+
+def _small_random(vocabulary: Vocabulary, dim: int, seed: int) -> np.ndarray:
+    """float64 [V, dim] of norm about `UNSEEN_NORM`, padding zero."""
+    drawn = np.random.default_rng(seed).standard_normal((len(vocabulary), dim))
+    drawn *= UNSEEN_NORM / np.sqrt(dim)
+    drawn[PAD] = 0.0
+    return drawn
+
+
+def read_vectors(
+    path: str | Path, vocabulary: Vocabulary, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors float32 [V, dim] from a text file, and which words the file has, bool [V].
+
+    GloVe (word and numbers a line) and word2vec's text format (the same after a line of two
+    counts) are told apart by the first line. The file is streamed; the first of equal words
+    counts. A word that the file lacks takes the vector of what is left of it without hyphens,
+    dots and apostrophes, up to a slash (as PCME does); others get a small random one from
+    ``seed``. Raises ``UserError`` with the line's number for a malformed line.
+    """
+    path = Path(path)
+    dim: int | None = None
+    found: dict[int, np.ndarray] = {}
+    bare, spare = _bare_words(vocabulary), dict[int, np.ndarray]()
+    try:
+        with path.open("rb") as file:
+            for number, raw in enumerate(file, start=1):
+                if number == 1 and len(raw.split()) == 2:
+                    continue
+                word, numbers = _split_line(raw, dim, path, number)
+                dim = dim or len(numbers)
+                if word in vocabulary and (i := vocabulary.id(word)) not in found:
+                    found[i] = _parse(numbers, path, number)
+                for i in bare.get(word, ()):
+                    if i not in spare:
+                        spare[i] = _parse(numbers, path, number)
+    except OSError as error:
+        raise UserError(f"the vectors {path} cannot be read ({error.strerror}).") from None
+    if dim is None:
+        raise UserError(f"{path} holds no word vectors: give a GloVe or word2vec text file.")
+    vectors = _small_random(vocabulary, dim, seed)
+    found = {**spare, **found}
+    known = np.zeros(len(vocabulary), bool)
+    for i, values in found.items():
+        vectors[i], known[i] = values, True
+    vectors[PAD] = 0.0
+    return vectors.astype(np.float32), known
+
+
+def _bare_words(vocabulary: Vocabulary) -> dict[str, list[int]]:
+    """{what is left of a word: ids}, of words of which less than all is left."""
+    found: dict[str, list[int]] = {}
+    for i, word in enumerate(vocabulary.words):
+        bare = word.translate(str.maketrans("", "", "-.'")).partition("/")[0]
+        if bare and bare != word:
+            found.setdefault(bare, []).append(i)
+    return found
+
+
+def _split_line(raw: bytes, dim: int | None, path: Path, number: int) -> tuple[str, list[bytes]]:
+    """Word and its ``dim`` numbers; a word may hold spaces, but not end in a number after one."""
+    fields = raw.rstrip().split(b" ")
+    count = dim or len(fields) - 1
+    if len(fields) < max(2, count + 1):
+        raise UserError(
+            f"{path}:{number} has {len(fields) - 1} numbers where {max(count, 1)} were expected "
+            "after the word: the file is cut short or in another format."
+        )
+    head = fields[: len(fields) - count]
+    if len(head) > 1 and _is_number(head[-1]):
+        raise UserError(
+            f"{path}:{number} has more than {count} numbers: every word needs a vector of one "
+            "length."
+        )
+    try:
+        return b" ".join(head).decode("utf-8"), fields[len(head) :]
+    except UnicodeDecodeError:
+        raise UserError(f"{path}:{number} is not UTF-8: save the file as UTF-8.") from None
+
+
+def _is_number(field: bytes) -> bool:
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return True
+
+
+def _parse(numbers: list[bytes], path: Path, line: int) -> np.ndarray:
+    try:
+        values = np.array([float(field) for field in numbers])
+    except ValueError as error:
+        raise UserError(f"{path}:{line} holds something that is no number ({error}).") from None
+    if not np.isfinite(values).all():
+        raise UserError(f"{path}:{line} holds NaN or infinity: remove the line.")
+    return values

@@ -1,0 +1,172 @@
+"""The word list of a text side: tokens to ids and back, and SCAN's JSON files in and out."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hmgr_jax.data.text.tokens import tokenize
+from hmgr_jax.errors import UserError
+
+PAD, START, END, UNKNOWN = 0, 1, 2, 3
+MARKS = ("<pad>", "<start>", "<end>", "<unk>")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Words by id; ids 0 to 3 are ``<pad> <start> <end> <unk>`` as in SCAN's files.
+
+    Raises ``UserError`` where the first four words are others or a word occurs twice.
+    """
+
+    words: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.words[: len(MARKS)] != MARKS:
+            raise UserError(
+                f"a vocabulary must begin with {' '.join(MARKS)}, this one begins with "
+                f"{' '.join(self.words[: len(MARKS)]) or 'nothing'}: write those four first."
+            )
+        self._demand_distinct()
+
+    def _demand_distinct(self) -> None:
+        if len(self._ids) != len(self.words):
+            twice = next(word for word, count in Counter(self.words).items() if count > 1)
+            raise UserError(f"the vocabulary holds {twice!r} twice: every word must occur once.")
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {word: i for i, word in enumerate(self.words)}
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __contains__(self, word: object) -> bool:
+        return word in self._ids
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """What a caption begins and ends with."""
+        return MARKS[START], MARKS[END]
+
+    @property
+    def unknown(self) -> str:
+        """What stands for a word that is not in the list."""
+        return MARKS[UNKNOWN]
+
+    @property
+    def pad(self) -> str:
+        """What fills captions up."""
+        return MARKS[PAD]
+
+    def tokenize(self, sentence: str) -> list[str]:
+        """The tokens that a caption is read as."""
+        return tokenize(sentence)
+
+    def id(self, word: str) -> int:
+        """The id of ``word``, that of ``unknown`` where it is not in the list."""
+        return self._ids.get(word, self._ids[self.unknown])
+
+    def encode(self, tokens: Iterable[str]) -> list[int]:
+        """Ids of a caption's tokens between those of its ``ends``."""
+        get, unknown = self._ids.get, self._ids[self.unknown]
+        start, end = (self._ids[mark] for mark in self.ends)
+        return [start, *(get(token, unknown) for token in tokens), end]
+
+    def decode(self, ids: Iterable[int]) -> list[str]:
+        """Tokens of a caption's ids, without padding and the marks of its ends."""
+        marks = (self.pad, *self.ends)
+        return [self.words[i] for i in ids if self.words[i] not in marks]
+
+    def saved(self) -> Any:
+        """What `hmgr_jax.data.text.pieces.restored` makes it of, for JSON."""
+        return list(self.words)
+
+    @classmethod
+    def build(cls, token_lists: Iterable[Sequence[str]], threshold: int = 4) -> Vocabulary:
+        """Words that occur at least ``threshold`` times, ordered by first appearance.
+
+        The threshold of 4 over the captions of train and dev is SCAN's.
+        """
+        counts: Counter[str] = Counter()
+        for tokens in token_lists:
+            counts.update(tokens)
+        kept = (w for w, count in counts.items() if count >= threshold and w not in MARKS)
+        return cls((*MARKS, *kept))
+
+    def to_scan(self) -> dict[str, Any]:
+        """SCAN's layout: ``{"word2idx", "idx2word" (keys are strings), "idx"}``."""
+        return {
+            "word2idx": {word: i for i, word in enumerate(self.words)},
+            "idx2word": {str(i): word for i, word in enumerate(self.words)},
+            "idx": len(self.words),
+        }
+
+    @classmethod
+    def from_scan(cls, layout: Mapping[str, Any], where: str = "the vocabulary") -> Vocabulary:
+        """Read SCAN's layout; ``where`` names its origin in the sentence of a ``UserError``."""
+        if not isinstance(layout, Mapping) or not isinstance(layout.get("word2idx"), Mapping):
+            raise UserError(
+                f'{where} must be a JSON object with "word2idx", "idx2word" and "idx" as written '
+                f"by SCAN, it has {_keys(layout)}: give a file in that layout."
+            )
+        by_word = layout["word2idx"]
+        words = _by_id(by_word, where)
+        by_id = layout.get("idx2word", {str(i): word for i, word in enumerate(words)})
+        agrees = isinstance(by_id, Mapping) and len(by_id) == len(words)
+        if not agrees or any(by_id.get(str(i)) != word for i, word in enumerate(words)):
+            raise UserError(
+                f'{where} gives other words in "idx2word" than in "word2idx": write it again.'
+            )
+        if layout.get("idx", len(words)) != len(words):
+            raise UserError(
+                f'{where} holds {len(words)} words but its "idx" says {layout["idx"]}: '
+                "write it again."
+            )
+        return cls(words)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Vocabulary:
+        """Read a JSON file in SCAN's layout; ``UserError`` where it cannot be read."""
+        try:
+            layout = json.loads(Path(path).read_bytes())
+        except OSError as error:
+            raise UserError(
+                f"the vocabulary {path} cannot be read ({error.strerror}): give the path of a "
+                "JSON file in SCAN's layout."
+            ) from None
+        except ValueError as error:
+            raise UserError(
+                f"the vocabulary {path} is not JSON ({error}): give a file in SCAN's layout."
+            ) from None
+        return cls.from_scan(layout, f"the vocabulary {path}")
+
+    def save(self, path: str | Path) -> None:
+        """Write a JSON file in SCAN's layout."""
+        Path(path).write_text(json.dumps(self.to_scan(), ensure_ascii=False), encoding="utf-8")
+
+
+def _keys(layout: object) -> str:
+    """What was found in place of SCAN's three keys, for a sentence."""
+    if isinstance(layout, Mapping):
+        return f"the keys {', '.join(map(str, list(layout)[:5])) or 'of an empty object'}"
+    return f"a {type(layout).__name__}"
+
+
+def _by_id(by_word: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """Words in the order of their ids, which must be 0..n-1, each once."""
+    words: list[str | None] = [None] * len(by_word)
+    for word, i in by_word.items():
+        whole = isinstance(i, int) and not isinstance(i, bool)
+        if not whole or not 0 <= i < len(words) or words[i] is not None:
+            raise UserError(
+                f"{where} gives {word!r} the id {i!r}, but ids must be 0 to {len(words) - 1}, "
+                "each once: write it again."
+            )
+        words[i] = word
+    return tuple(word for word in words if word is not None)

@@ -1,0 +1,1 @@
+"""VQA v2: questions, answers, banks of captions."""

@@ -1,0 +1,1 @@
+"""From a trained run to its numbers: encoding, all pairs, protocols, results."""

@@ -1,0 +1,138 @@
+"""Several runs as one: the mean of their score matrices over the same items."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from hmgr_jax.data.split import Split
+from hmgr_jax.errors import FoundNonFinite, UserError
+from hmgr_jax.evaluation import results
+from hmgr_jax.evaluation.judged import open_judged
+from hmgr_jax.evaluation.retriever import Retriever
+from hmgr_jax.evaluation.room import demand_room
+from hmgr_jax.metrics.protocols import evaluate_all, over_pairs, pairs_of
+from hmgr_jax.metrics.ranks import require_finite
+from hmgr_jax.training import config as configs
+
+Pair = tuple[str, str]
+
+
+def mean_of_runs(runs: Sequence[Retriever], role: str) -> dict[str, Any]:
+    """Evaluate the mean scores of ``runs`` on a split, by the protocols of the first run.
+
+    The systems may differ. Scores are averaged as they are: a system whose scores spread wider
+    weighs more.
+
+    Args:
+        runs: two or more, which may be equal.
+        role: train, dev or test.
+
+    Returns:
+        what `hmgr_jax.evaluation.results.record` has, without a step, and with ``runs``: the model,
+        step and config_hash of each.
+
+    Raises:
+        FoundNonFinite: a score of a run is NaN or infinite.
+        UserError: the runs have other items or captions in the split, or the scores do not fit
+            into memory; nothing is scored then.
+    """
+    first = runs[0]
+    opened = [run.open((role,)) for run in runs]
+    splits = [data.splits[role] for data in opened]
+    for run, split in zip(runs, splits, strict=True):
+        _demand_same_items(first, splits[0], run, split)
+    names = results.protocols(first.config, role)
+    results.demand_that_fit(names, splits[0], first.model.modalities)
+    people = open_judged(first.config.eval, splits[0])
+    found: list[dict[str, float]] = []
+    for (a, b), scores in _mean(runs, splits, role, names).items():
+        of_pair = evaluate_all(
+            names,
+            scores,
+            splits[0].groups[a],
+            splits[0].groups[b],
+            modalities=(a, b),
+            **splits[0].about,
+        )
+        found.append(of_pair)
+    metrics = over_pairs(found)
+    if people:
+        each = [run.judged_scores(people) for run in runs]
+        metrics |= people.metrics(np.mean(each, axis=0))
+    return {
+        "model": "+".join(run.config.model.name for run in runs),
+        "protocol": ",".join(names),
+        "split": role,
+        "metrics": metrics,
+        "runs": [
+            {
+                "model": run.config.model.name,
+                "step": run.step,
+                "config_hash": configs.config_hash(run.config),
+            }
+            for run in runs
+        ],
+        "data_fingerprint": opened[0].fingerprint,
+        **({"judgments": people.counts()} if people else {}),
+    }
+
+
+def _mean(
+    runs: Sequence[Retriever], splits: Sequence[Split], role: str, names: Sequence[str]
+) -> dict[Pair, np.ndarray]:
+    """{(modality a, modality b): mean score matrix}; one matrix of a run is in memory at a time."""
+    pairs = pairs_of(names, runs[0].model.modalities)
+    for a, b in pairs:
+        demand_room(len(splits[0].sources[a]), len(splits[0].sources[b]), matrices=2)
+    total: dict[Pair, np.ndarray] = {}
+    for run, split in zip(runs, splits, strict=True):
+        found = run.evaluator.matrices(
+            run.variables, split, pairs=pairs, store=run.store(role), tell=True
+        )
+        for pair, scores, _ in found:
+            try:
+                require_finite(scores)
+            except FoundNonFinite as error:
+                raise FoundNonFinite(f"{run.workdir}: {error}") from None
+            total.setdefault(pair, np.zeros(scores.shape, np.float32))
+            total[pair] += scores
+    for scores in total.values():
+        scores /= len(runs)
+    return total
+
+
+def _demand_same_items(first: Retriever, ours: Split, run: Retriever, theirs: Split) -> None:
+    if run.model.modalities != first.model.modalities:
+        raise UserError(
+            f"{first.workdir} scores {' and '.join(first.model.modalities)}, {run.workdir} scores "
+            f"{' and '.join(run.model.modalities)}: an ensemble is of runs on the same items."
+        )
+    for modality in first.model.modalities:
+        for what, a, b in _described(modality, ours, theirs):
+            if len(a) != len(b):
+                found = f"{len(a)} there and {len(b)} here"
+            else:
+                places = (i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x != y)
+                place = next(places, None)
+                if place is None:
+                    continue
+                found = f"number {place} is {a[place]!r} there and {b[place]!r} here"
+            raise UserError(
+                f"{run.workdir} has other {modality} {what} in {theirs.name} than {first.workdir} "
+                f"({found}): an ensemble is of runs on the same items in the same order."
+            )
+
+
+def _described(
+    modality: str, ours: Split, theirs: Split
+) -> list[tuple[str, Sequence[Any], Sequence[Any]]]:
+    """(what, ours, theirs) of everything that must agree for scores to be of the same items."""
+    found: list[tuple[str, Sequence[Any], Sequence[Any]]] = [
+        ("ids", ours.ids[modality], theirs.ids[modality]),
+        ("groups", ours.groups[modality].tolist(), theirs.groups[modality].tolist()),
+    ]
+    a, b = (getattr(split.sources[modality], "captions", ()) for split in (ours, theirs))
+    return [*found, ("captions", a, b)] if a and b else found

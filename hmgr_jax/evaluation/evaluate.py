@@ -1,0 +1,320 @@
+"""Evaluation: encode every item once, score all pairs in tiles, rank by counting."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jax.tree_util import Partial
+from ml_collections import ConfigDict
+
+from hmgr_jax.data.pipeline import BUCKETS, eval_batches
+from hmgr_jax.data.split import Source, Split
+from hmgr_jax.distributed import hosts
+from hmgr_jax.distributed.parallel import replicate, shard
+from hmgr_jax.distributed.watchdog import alive
+from hmgr_jax.evaluation.all_pairs import Bucket, Progress, score_matrix
+from hmgr_jax.evaluation.room import code_bytes, demand_room
+from hmgr_jax.evaluation.scoring_progress import ScoringProgress
+from hmgr_jax.evaluation.shared_rows import in_shares
+from hmgr_jax.evaluation.tiles import as_buckets, n_items
+from hmgr_jax.layers.dropout import Keys
+from hmgr_jax.metrics.protocols import evaluate_all, over_pairs, pairs_of
+from hmgr_jax.models.base import Model, Variables, taken
+from hmgr_jax.shapes import Tree
+
+Codes = Any
+
+
+class Scored(NamedTuple):
+    """All pairs of two modalities of a split, and what they were scored from."""
+
+    modalities: tuple[str, str]
+    scores: np.ndarray
+    """float32 [n_a, n_b]."""
+    codes: Mapping[str, Codes | list[Bucket]]
+    """{modality: what `Evaluator.encode` returned}."""
+
+
+More = Callable[[Scored], Mapping[str, float]]
+"""Further metrics, or files, from the scores of a pair of modalities."""
+
+
+def together(*reports: More) -> More:
+    """Several of them as one."""
+
+    def more(scored: Scored) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for report in reports:
+            found |= report(scored)
+        return found
+
+    return more
+
+
+class Evaluator:
+    """The compiled encoders of a model, kept over the evaluations of a run."""
+
+    def __init__(
+        self,
+        model: Model,
+        mesh: Mesh,
+        *,
+        batch_size: int = 256,
+        tile: int = 4096,
+        buckets: Sequence[int] = BUCKETS,
+        threads: int = 2,
+    ) -> None:
+        devices = mesh.devices.size
+        self.model, self.tile, self.buckets = model, tile, tuple(buckets)
+        self.threads = threads
+        self.mesh = hosts.local_mesh(mesh)
+        self.batch_size = -(-batch_size // devices) * devices
+        self._encoders = {m: jax.jit(self._encoder(m)) for m in model.modalities}
+
+    @classmethod
+    def of(cls, config: ConfigDict, model: Model, mesh: Mesh) -> Evaluator:
+        """With the sizes that a configuration asks for."""
+        return cls(
+            model,
+            mesh,
+            batch_size=config.eval.batch_size,
+            tile=config.eval.tile,
+            buckets=config.data.buckets,
+            threads=max(config.data.threads, config.data.get("workers", 0)),
+        )
+
+    def _encoder(self, modality: str) -> Callable[[Variables, Tree, Any], Codes]:
+        def encode(variables: Variables, items: Tree, numbers: Any) -> Codes:
+            zero = jnp.zeros((), jnp.int32)
+            keys = Keys.at(zero, zero, numbers)
+            return self.model.encode(variables, modality, items, train=False, keys=keys)[0]
+
+        return encode
+
+    def encode_batch(
+        self, variables: Variables, modality: str, items: Tree, numbers: np.ndarray
+    ) -> Codes:
+        """Codes (on the host) of one batch, whose size the number of devices divides."""
+        wanted = taken(self.model.inputs()[modality], items, f"{modality} items")
+        items = shard(self.mesh, wanted)
+        return jax.device_get(self._encoders[modality](variables, items, numbers))
+
+    def encode(self, variables: Variables, modality: str, source: Source) -> Codes | list[Bucket]:
+        """Codes of all items of ``source`` in order, or buckets where their shapes differ."""
+        found: dict[Any, list[tuple[np.ndarray, Codes]]] = {}
+        alive(compiling=True)
+        share, buckets = hosts.share(), self.buckets
+        for numbers, valid, items in eval_batches(
+            source, self.batch_size, process=share, buckets=buckets, threads=self.threads
+        ):
+            codes = self.encode_batch(variables, modality, items, numbers)
+            numbers, valid, codes = hosts.exchange((numbers, valid, codes))
+            codes = jax.tree.map(lambda x, keep=valid: x[keep], codes)
+            shape = str(jax.tree.map(lambda x: x.shape[1:], codes))
+            found.setdefault(shape, []).append((numbers[valid], codes))
+            alive()
+        parts = [_bucket(of_shape) for of_shape in found.values()]
+        if len(parts) > 1:
+            return parts
+        order = np.argsort(parts[0].items)
+        return jax.tree.map(lambda x: x[order], parts[0].codes)
+
+    def encode_split(self, variables: Variables, split: Split) -> dict[str, Codes]:
+        """Codes of every modality of a split."""
+        return {m: self.encode(variables, m, split.sources[m]) for m in self.model.modalities}
+
+    def vectors(
+        self, variables: Variables, modality: str, codes: Codes | list[Bucket]
+    ) -> np.ndarray:
+        """``model.coarse`` of what ``encode`` returned: float32 [n, E], in the order of items."""
+        if not isinstance(codes, list):
+            codes = jax.tree.map(jnp.asarray, codes)
+            return np.asarray(self.model.coarse(variables, modality, codes))
+        parts = [self.vectors(variables, modality, bucket.codes) for bucket in codes]
+        return _in_order(codes, parts)
+
+    def uncertainty(self, codes: Codes | list[Bucket]) -> np.ndarray | None:
+        """``model.uncertainty`` of what ``encode`` returned: [n], in the order of items, or None
+        for points.
+        """
+        if not isinstance(codes, list):
+            found = self.model.uncertainty(codes)
+            return None if found is None else np.asarray(found)
+        parts = [self.uncertainty(bucket.codes) for bucket in codes]
+        known = [part for part in parts if part is not None]
+        return _in_order(codes, known) if known else None
+
+    def scores(
+        self,
+        variables: Variables,
+        a: str,
+        codes_a: Codes,
+        b: str,
+        codes_b: Codes,
+        *,
+        progress: Progress | None = None,
+        store: Path | None = None,
+    ) -> np.ndarray:
+        """Score matrix float32 [items of a, items of b]; options are those of `score_matrix`.
+
+        Of several processes each scores its own rows, and all return the whole matrix.
+        """
+
+        def of(some: Codes, store: Path | None) -> np.ndarray:
+            return score_matrix(
+                Partial(_ScoreTile(self.model, a, b), variables),
+                some,
+                codes_b,
+                tile=(self.tile, self.tile),
+                devices=list(self.mesh.devices.flat),
+                progress=progress,
+                store=store,
+            )
+
+        index, count = hosts.share()
+        if count == 1:
+            return of(codes_a, store)
+        folder = store / f"{index}-of-{count}" if store else None
+        return in_shares(lambda own: of(own, folder), codes_a, n_items(as_buckets(codes_b)))
+
+    def matrices(
+        self,
+        variables: Variables,
+        split: Split,
+        *,
+        pairs: Sequence[tuple[str, str]] = (),
+        store: Path | None = None,
+        tell: bool = False,
+    ) -> Iterator[Scored]:
+        """The score matrix of every pair of modalities of a split.
+
+        Args:
+            variables: of the model, finalised.
+            split: whose items are encoded and scored.
+            pairs: of modalities; by default each two.
+            store: a folder by which an interrupted scoring goes on, see `score_matrix`.
+            tell: show how far a long scoring is.
+
+        Raises:
+            UserError: a matrix and the codes do not fit into memory; nothing is encoded then.
+        """
+        pairs = pairs or list(itertools.combinations(self.model.modalities, 2))
+        sizes = {m: len(split.sources[m]) for m in self.model.modalities}
+        held = sum(
+            code_bytes(self._encoders[m], variables, inputs, split.sources[m], self.buckets)
+            for m, inputs in self.model.inputs().items()
+        )
+        for a, b in pairs:
+            demand_room(sizes[a], sizes[b], codes=held)
+        codes = self.encode_split(variables, split)
+        for a, b in pairs:
+            what = f"scoring {sizes[a]:,} {a} x {sizes[b]:,} {b} items"
+            folder = None if store is None else store / f"{a}-{b}"
+            alive(compiling=True)
+            with ScoringProgress(what, shown=tell and hosts.first()) as progress:
+                scores = self.scores(
+                    variables, a, codes[a], b, codes[b], progress=progress, store=folder
+                )
+            yield Scored((a, b), scores, {a: codes[a], b: codes[b]})
+
+    def metrics(
+        self,
+        variables: Variables,
+        split: Split,
+        protocols: Sequence[str],
+        *,
+        store: Path | None = None,
+        tell: bool = False,
+        more: Callable[[Scored], Mapping[str, float]] | None = None,
+    ) -> dict[str, float]:
+        """Metrics of ``protocols``, and by ``more``, for every pair of modalities of a split.
+
+        Of several pairs what has no direction is the mean of all, ``rsum`` their sum.
+
+        ``store`` and ``tell`` are those of `matrices`.
+
+        Raises:
+            FoundNonFinite: a score is NaN or infinite.
+            UserError: a protocol does not fit the split, or the scores do not fit into memory.
+        """
+        found: list[dict[str, float]] = []
+        pairs = pairs_of(protocols, self.model.modalities)
+        for scored in self.matrices(variables, split, pairs=pairs, store=store, tell=tell):
+            a, b = scored.modalities
+            metrics = evaluate_all(
+                protocols,
+                scored.scores,
+                split.groups[a],
+                split.groups[b],
+                modalities=(a, b),
+                **split.about,
+            )
+            if more is not None and a != b:
+                metrics = {**metrics, **more(scored)}
+            found.append(metrics)
+        return over_pairs(found)
+
+    def here(self, variables: Variables) -> Variables:
+        """Variables on the devices of this process."""
+        return replicate(self.mesh, hosts.here(variables))
+
+    def finalized(self, variables: Variables, train: Split) -> Variables:
+        """Variables for evaluation; encodes the training items only for models that ask."""
+        variables = self.here(variables)
+        if not self.model.needs_train:
+            return variables
+        codes = self.encode_split(self.model.before_finalize(variables), train)
+        return self.model.finalize(variables, codes, train.rows)
+
+
+class _ScoreTile:
+    """``model.score`` as a function of weights and codes; equal for equal models.
+
+    Equality lets a new evaluation reuse the compiled tile of the last one.
+    """
+
+    def __init__(self, model: Model, a: str, b: str) -> None:
+        self._key = (model, a, b)
+
+    def __call__(self, variables: Variables, codes_a: Codes, codes_b: Codes) -> jax.Array:
+        model, a, b = self._key
+        return model.score(variables, (a, codes_a), (b, codes_b))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ScoreTile) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __repr__(self) -> str:
+        """The same in every process: kept scores are known by it."""
+        return f"{type(self).__name__}{self._key}"
+
+
+def _bucket(parts: list[tuple[np.ndarray, Codes]]) -> Bucket:
+    items = np.concatenate([numbers for numbers, _ in parts])
+    codes = jax.tree.map(lambda *leaves: np.concatenate(leaves), *[codes for _, codes in parts])
+    return Bucket(items, codes)
+
+
+def _in_order(buckets: Sequence[Bucket], parts: Sequence[np.ndarray]) -> np.ndarray:
+    """What was made of the codes of every bucket, in the order of items."""
+    order = np.argsort(np.concatenate([bucket.items for bucket in buckets]))
+    return np.concatenate(parts)[order]
+
+
+def recall_table(metrics: Mapping[str, float | str]) -> list[dict[str, float | str]]:
+    """Metrics as rows for a table, one a direction and protocol."""
+    rows: dict[str, dict[str, float | str]] = {}
+    for name, value in metrics.items():
+        direction, _, measure = name.rpartition("/")
+        whole = "sum" if measure == "rsum" else "mean"
+        rows.setdefault(direction or whole, {"": direction or whole})[measure] = value
+    return list(rows.values())

@@ -1,0 +1,124 @@
+"""Results of a run: ``results.json``, whether it has finished, and which protocols fit."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from hmgr_jax.data.open import open_data
+from hmgr_jax.data.split import Split
+from hmgr_jax.errors import UserError
+from hmgr_jax.evaluation import by_labels, judged
+from hmgr_jax.files.workdir import RESULTS
+from hmgr_jax.metrics.protocols import Sides, get_protocol
+from hmgr_jax.training import config as configs
+from hmgr_jax.training.experiment import Experiment
+
+SEEDS = "seeds.json"
+
+
+def protocols(config: ConfigDict, split: str) -> tuple[str, ...]:
+    """Names of the protocols by which a split is evaluated."""
+    return tuple(config.eval.protocols if split == "test" else config.eval.dev_protocols)
+
+
+def record(
+    config: ConfigDict,
+    *,
+    protocols: Sequence[str],
+    split: str,
+    metrics: Mapping[str, float],
+    step: int,
+    fingerprint: str,
+    judgments: Mapping[str, Mapping[str, int]] | None = None,
+) -> dict[str, Any]:
+    """What is written of an evaluation: the numbers and all that they depend on."""
+    return {
+        "model": config.model.name,
+        "protocol": ",".join(protocols),
+        "split": split,
+        "metrics": dict(metrics),
+        "step": step,
+        "config_hash": configs.config_hash(config),
+        "data_fingerprint": fingerprint,
+        **({"judgments": judgments} if judgments else {}),
+    }
+
+
+def finished(workdir: Path, config: ConfigDict) -> dict[str, Any] | None:
+    """Results of the same run if it has finished in ``workdir``.
+
+    Raises:
+        UserError: there are results that cannot be read, or of other files of the same names.
+    """
+    path = workdir / RESULTS
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_bytes())
+        same = found["config_hash"] == configs.config_hash(config)
+        begun = json.loads((workdir / "config.json").read_bytes()) if same else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{path} is not what a run writes: move it away, or give another --workdir."
+        ) from None
+    if not same:
+        return None
+    moved = configs.moved(begun, configs.plain(config))
+    if set(moved) == {"data.root"}:  # the same files may lie elsewhere by now
+        opened = open_data(config.data)
+        if opened.fingerprint == found["data_fingerprint"]:
+            return found
+    if moved:
+        raise UserError(
+            f"{workdir} holds the results of a run on other files ({configs.spell(moved)}): give "
+            "another --workdir."
+        )
+    return found
+
+
+def check_protocols(experiment: Experiment) -> None:
+    """Refuse, before the first step, protocols that do not fit and a selection that none reports.
+
+    Raises:
+        UserError: one of them.
+    """
+    evaluation, modalities = experiment.config.eval, experiment.model.modalities
+    for role, names in (("test", evaluation.protocols), ("dev", evaluation.dev_protocols)):
+        demand_that_fit(names, experiment.data.splits[role], modalities)
+    judged.open_judged(evaluation, experiment.data.splits["test"])
+    if evaluation.get("train_gallery"):
+        splits = experiment.data.splits
+        by_labels.demand_labels(splits["test"], splits["train"], evaluation.protocols)
+    known = _metric_names(evaluation.dev_protocols, modalities)
+    if evaluation.select not in known:
+        raise UserError(
+            f"eval.select is {evaluation.select!r}, which eval.dev_protocols do not report: choose "
+            f"from {', '.join(known)}."
+        )
+
+
+def demand_that_fit(protocols: Sequence[str], split: Split, modalities: Sequence[str]) -> None:
+    """Refuse protocols that do not fit a split, before anything is encoded.
+
+    Raises:
+        UserError: the first that does not.
+    """
+    for a, b in itertools.combinations(modalities, 2):
+        sides = Sides(split.groups[a], split.groups[b], (a, b), **split.about)
+        for name in protocols:
+            get_protocol(name).check(sides)
+
+
+def _metric_names(protocols: Sequence[str], modalities: Sequence[str]) -> list[str]:
+    """What the protocols report of pairs of modalities, in their order."""
+    pairs = list(itertools.combinations(modalities, 2))
+    found = dict.fromkeys(
+        n for name in protocols for pair in pairs for n in get_protocol(name).names(pair)
+    )
+    return [name for name in found if not name.endswith(("medR", "meanR"))]  # less is better there

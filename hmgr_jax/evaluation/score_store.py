@@ -1,0 +1,174 @@
+"""A score matrix on disk that an interrupted scoring goes on with: a cache, never a result.
+
+The folder holds ``scores.npy`` (float32 [n_a, n_b]) and ``tiles.json``: a key of everything the
+scores depend on, and how many tiles, in their order, are done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jax.tree_util import Partial
+
+from hmgr_jax.errors import UserError
+from hmgr_jax.evaluation.tiles import Tile
+from hmgr_jax.files.workdir import lock, write_json_atomic
+
+SCORES, RECORD = "scores.npy", "tiles.json"
+RECORD_SECONDS = 5.0
+"""The record is written at most so often, and what is done since is lost by a kill."""
+RECORD_SHARE = 0.1
+"""Of the time, at most so much goes into bringing scores to the disk."""
+
+
+@contextlib.contextmanager
+def opened(folder: Path, key: str, shape: tuple[int, int]) -> Iterator[ScoreStore]:
+    """The scores in ``folder``, made if absent, for this process alone; what is done is recorded.
+
+    Scores of another key are dropped with a warning: begun anew, all are scored again.
+
+    Raises:
+        UserError: another process scores there, or the disk has no room for the scores.
+    """
+    with lock(folder):
+        store = ScoreStore(folder, key, shape)
+        try:
+            yield store
+        finally:
+            store.record()
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder of stores with everything in it, and its parent where that leaves it empty.
+
+    Scores that were returned from it stay as they are.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.parent.rmdir()
+
+
+class ScoreStore:
+    """Scores that are mapped to a file, and the number of tiles that are in them."""
+
+    def __init__(self, folder: Path, key: str, shape: tuple[int, int]) -> None:
+        self._folder, self._key = folder, key
+        done = self._usable(shape)
+        self._map = self._begin(shape) if done is None else self._open(shape)
+        self.scores = np.asarray(self._map)
+        """float32 [n_a, n_b], to be written into."""
+        self.done = self._recorded = done or 0
+        """Tiles that are in ``scores``."""
+        self._due = time.monotonic() + RECORD_SECONDS
+
+    def advance(self, done: int) -> None:
+        """Tell that ``done`` tiles are in ``scores``; they are recorded now and then."""
+        self.done = done
+        if time.monotonic() >= self._due:
+            self.record()
+
+    def record(self) -> None:
+        """Bring the scores and then their number to the disk, in an order that a crash survives."""
+        begin = time.monotonic()
+        if self.done != self._recorded:
+            self._map.flush()
+            self._write_record(self.done)
+        now = time.monotonic()
+        self._due = now + max(RECORD_SECONDS, (now - begin) / RECORD_SHARE)
+
+    def _usable(self, shape: tuple[int, int]) -> int | None:
+        """Tiles done by an earlier process, or None where there is nothing to go on with."""
+        try:
+            record = json.loads((self._folder / RECORD).read_bytes())
+            key, done = str(record["key"]), int(record["done"])
+            if key == self._key:
+                self._open(shape)
+                return done
+            why = "are of other weights, items or tiles"
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError):
+            why = "cannot be read"
+        warnings.warn(
+            f"the unfinished scores in {self._folder} {why}: scoring begins anew",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+
+    def _open(self, shape: tuple[int, int]) -> np.memmap:
+        path = self._folder / SCORES
+        size = path.stat().st_size
+        found = np.lib.format.open_memmap(path, mode="r+")  # lengthens what was cut short
+        if (found.shape, found.dtype, found.offset + found.nbytes) != (shape, np.float32, size):
+            raise ValueError(f"{found.dtype} {found.shape} in {size} bytes")
+        return found
+
+    def _begin(self, shape: tuple[int, int]) -> np.memmap:
+        """A new file; a reader of the old one keeps what it has mapped."""
+        path = self._folder / SCORES
+        for old in (self._folder / RECORD, path):
+            old.unlink(missing_ok=True)
+        found = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+        try:
+            _allocate(path)
+        except OSError as error:
+            path.unlink()
+            raise UserError(
+                f"{self._folder} has no room for {found.nbytes / 1e9:,.1f} GB of scores "
+                f"({error.strerror}): free some of that disk."
+            ) from None
+        self._write_record(0)
+        return found
+
+    def _write_record(self, done: int) -> None:
+        write_json_atomic(self._folder / RECORD, {"key": self._key, "done": done})
+        self._recorded = done
+
+
+def _allocate(path: Path) -> None:
+    """Take the room on the disk now: a mapped file that cannot grow would end the process."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
+def key_of(score_tile: Partial, sides: Sequence[Sequence[Tile]], mesh: Mesh) -> str:
+    """sha256 of all that the scores depend on: function, weights, codes, tiles, devices.
+
+    A plain function counts by its name; what it closes over does not count.
+    """
+    digest = hashlib.sha256()
+    function, kind = score_tile.func, mesh.devices.flat[0].device_kind
+    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    _add(digest, getattr(function, "__qualname__", None) or repr(function))
+    _add(digest, (jax.__version__, precision, kind, mesh.size))
+    _add_arrays(digest, (score_tile.args, score_tile.keywords))
+    for tiles in sides:
+        _add(digest, [(tile.start, tile.size) for tile in tiles])
+        for bucket in (tile.bucket for tile in tiles if tile.start == 0):
+            _add_arrays(digest, (bucket.items, bucket.codes))
+    return digest.hexdigest()
+
+
+def _add(digest: Any, what: object) -> None:
+    digest.update(f"{what}\0".encode())
+
+
+def _add_arrays(digest: Any, tree: Any) -> None:
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        array = np.ascontiguousarray(leaf)
+        _add(digest, (jax.tree_util.keystr(path), np.shape(leaf), array.dtype))
+        digest.update(array.reshape(-1).view(np.uint8))

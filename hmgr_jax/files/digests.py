@@ -1,0 +1,57 @@
+"""sha256 of a checkpoint's files: a flipped bit in an array otherwise loads without any error."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from hmgr_jax.files.workdir import write_json_atomic
+
+
+def write(folder: Path, digest_file: Path) -> None:
+    """Write size and sha256 of every file under ``folder`` to ``digest_file``, atomically."""
+    files = {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    digest_file.parent.mkdir(parents=True, exist_ok=True)
+    write_json_atomic(digest_file, {"files": files})
+
+
+def exist(digest_file: Path) -> bool:
+    """Whether there are legible digests to check against; a folder without is only unverified."""
+    return _read(digest_file) is not None
+
+
+def first_damage(folder: Path, digest_file: Path) -> str | None:
+    """Name the first file of ``folder`` that is missing or altered and say how; None if none is.
+
+    Sizes go first: they cost nothing and tell a truncated file from a flipped bit.
+    """
+    files = _read(digest_file)
+    if files is None:
+        return None
+    for name, wanted in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{path} is missing"
+        if path.stat().st_size != wanted["bytes"]:
+            return f"{path} has {path.stat().st_size} bytes instead of {wanted['bytes']}"
+    for name, wanted in files.items():
+        if _sha256(folder / name) != wanted["sha256"]:
+            return f"{folder / name} does not match its sha256"
+    return None
+
+
+def _read(digest_file: Path) -> dict[str, dict] | None:
+    try:
+        return json.loads(digest_file.read_bytes())["files"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,93 @@
+"""The folder of a run: one run at a time in it, and small files that are whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hmgr_jax.errors import UserError
+
+RESULTS = "results.json"
+"""The file of a run's test metrics, written last."""
+
+
+@contextlib.contextmanager
+def lock(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
+    """Hold ``workdir`` (made if absent) for this process; ``flag`` is where a person named it.
+
+    The kernel drops the lock when its holder ends, however it ends, so none is ever stale; the pid
+    and host in ``.lock`` are only for the message. Raises UserError while another run holds it.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    # The file is never deleted: a third run could otherwise lock a new file of the same name.
+    descriptor = os.open(workdir / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"expected {workdir} to be free, found it in use by {_holder(descriptor)}: "
+                f"wait for that run, stop it, or give another {flag}"
+            ) from None
+        _sign(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def write_json_atomic(path: Path, obj: Any) -> None:
+    """Write ``obj`` as JSON so that a reader, or a crash, finds the old file or the new one whole.
+
+    Raises ValueError for NaN and infinity, which JSON does not have; the old file then stays.
+    """
+    write_text_atomic(path, json.dumps(obj, indent=2, allow_nan=False) + "\n")
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Replace the file at ``path`` by ``text`` (UTF-8) in one move that survives a power cut."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename inside ``folder`` durable: its entry lives in the folder, not in the file."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sign(descriptor: int) -> None:
+    os.ftruncate(descriptor, 0)
+    os.pwrite(
+        descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0
+    )
+
+
+def _holder(descriptor: int) -> str:
+    """Who holds the lock; the holder may be between taking and signing it."""
+    try:
+        holder = json.loads(os.pread(descriptor, 4096, 0))
+        return f"process {holder['pid']} on {holder['host']}"
+    except (ValueError, KeyError, TypeError):
+        return "another run"
+
+
+def partial_folder(out: Path) -> Path:
+    """Where ``out`` is made."""
+    return out.with_name(f"{out.name}.partial")

@@ -1,0 +1,265 @@
+"""What the modes of ``hmgr_jax.main`` do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from hmgr_jax.data.pipeline import batches
+from hmgr_jax.distributed import hosts
+from hmgr_jax.errors import UserError
+from hmgr_jax.evaluation import by_labels, results, score_store
+from hmgr_jax.evaluation.ensemble import mean_of_runs
+from hmgr_jax.evaluation.judged import open_judged
+from hmgr_jax.evaluation.retriever import Retriever
+from hmgr_jax.files.workdir import write_json_atomic, write_text_atomic
+from hmgr_jax.leaves import by_name
+from hmgr_jax.progress import table
+from hmgr_jax.reports import finish, object_reports, uncertainty
+from hmgr_jax.reports.finish import RunEvaluation
+from hmgr_jax.search import needs
+from hmgr_jax.search.retrieved import load_run, run_tables
+from hmgr_jax.training import config as configs
+from hmgr_jax.training import loop, recipe_file
+from hmgr_jax.training.check import check
+from hmgr_jax.training.experiment import Experiment, build
+from hmgr_jax.training.flops import matmul_flops
+
+CHANGEABLE = ("data.", "eval.", "parallel.")
+"""What may differ between training and a later evaluation, besides ``config.SCORING``."""
+
+
+def train(config: ConfigDict, workdir: Path, seeds: Sequence[int] = ()) -> int:
+    """Train one run, or one for each seed and tabulate them."""
+    if not seeds:
+        found = train_run(config, workdir)
+        if found and hosts.first():
+            finish.show(found, config.name)
+            finish.show_files(found, workdir)
+        return 0
+    if hosts.first():  # of other seeds: launchers take the file for the end of these
+        (workdir / results.SEEDS).unlink(missing_ok=True)
+    runs = {}
+    for seed in seeds:
+        one = ConfigDict({**config.to_dict(), "seed": seed}).lock()
+        found = train_run(one, workdir / f"seed{seed}")
+        if found is None:
+            return 0
+        runs[seed] = found
+    if hosts.first():
+        finish.spread(runs, config.name, workdir)
+        print(f"results:    {workdir / results.SEEDS}")
+    return 0
+
+
+def train_run(config: ConfigDict, workdir: Path) -> loop.Results | None:
+    """Train the runs that a run needs, and then the run, unless it has finished.
+
+    Returns:
+        its results (at once where it had finished before), or None where a signal stopped it.
+
+    Raises:
+        UserError: see `hmgr_jax.training.loop.train`.
+    """
+    check(config)
+    done = results.finished(workdir, config)
+    if hosts.of_first(done is not None):
+        return done
+    if config.needs:
+        experiment = build(config)  # mistakes are found before hours are spent on what it needs
+        results.check_protocols(experiment)
+        run_tables(experiment, None)
+        if not needs.meet(config, workdir, train_run):
+            return None
+    return loop.train(config, workdir, evaluate=RunEvaluation, make_tables=run_tables)
+
+
+def load(
+    workdir: Path, config: ConfigDict | None, overrides: Mapping[str, str | None]
+) -> Retriever:
+    """The run in ``workdir``, with data and evaluation as ``config`` or ``overrides`` say."""
+    if not overrides:
+        return load_run(workdir, config)
+    for key in overrides:
+        if not key.startswith(CHANGEABLE) and key not in configs.SCORING:
+            raise UserError(
+                f"--config.{key} was settled when {workdir} was trained: only "
+                f"{', '.join(name + '*' for name in CHANGEABLE)} can be changed now."
+            )
+
+    def change(saved: ConfigDict) -> ConfigDict:
+        for key, text in overrides.items():
+            recipe_file.override(saved, key, text)
+        return saved
+
+    return load_run(workdir, change=change)
+
+
+def evaluate(retriever: Retriever, split: str) -> int:
+    """Evaluate the dev-best step of a run: ``evaluation-SPLIT.json`` and a table.
+
+    Systems with uncertainties also get ``uncertainty-SPLIT.png``, ``.csv`` and ``.html``, those of
+    3D objects ``map-SPLIT.png`` and sheets of neighbours.
+    """
+    config, workdir = retriever.config, retriever.workdir
+    names = results.protocols(config, split)
+    data, store = retriever.open((split,)), retriever.store(split)
+    results.demand_that_fit(names, data.splits[split], retriever.model.modalities)
+    people = open_judged(config.eval, data.splits[split])
+    hosts.stop_at_once()
+    hosts.demand_same(
+        configuration=configs.config_hash(config),
+        step=str(retriever.step),
+        vocabulary=retriever.vocabulary.saved(),
+        data=data.fingerprint,
+        weights=retriever.variables,
+    )
+    title = f"{config.model.name} on {config.name}, {split}"
+    own, evaluator = data.splits[split], retriever.evaluator
+    suffix = f"-{split}"
+    more = finish.reports(evaluator, workdir, own, names, title, suffix)
+    metrics = retriever.evaluate(own, names, store=store, tell=True, more=more)
+    if config.eval.get("train_gallery") and split == "test":
+        train = retriever.open(("train",)).splits["train"]
+        metrics |= by_labels.against_train(evaluator, retriever.variables, own, train, names)
+    if people:
+        metrics |= people.metrics(retriever.judged_scores(people))
+    found = results.record(
+        config,
+        protocols=names,
+        split=split,
+        metrics=metrics,
+        step=retriever.step,
+        fingerprint=data.fingerprint,
+        judgments=people.counts() if people else None,
+    )
+    code = _finish(found, config, workdir / f"evaluation-{split}.json", [store])
+    if hosts.first():
+        shown = object_reports.heading(config, names, split)
+        object_reports.heat_map(workdir, metrics, retriever.model.modalities, shown, suffix)
+        object_reports.show(workdir, suffix)
+        finish.show_uncertainty(workdir, f"{uncertainty.NAME}{suffix}")
+    return code
+
+
+def ensemble(workdirs: Sequence[Path], split: str, overrides: Mapping[str, str | None]) -> int:
+    """Evaluate the mean scores of several runs: ``ensemble-SPLIT.json`` in the first, a table."""
+    runs = [load(workdir, None, overrides) for workdir in workdirs]
+    found = mean_of_runs(runs, split)
+    path = runs[0].workdir / f"ensemble-{split}.json"
+    return _finish(found, runs[0].config, path, [run.store(split) for run in runs])
+
+
+def _finish(
+    found: Mapping[str, Any], config: ConfigDict, path: Path, stores: Sequence[Path | None]
+) -> int:
+    """Write and show an evaluation; the scores that it was made of are of no more use then."""
+    if not hosts.first():
+        return 0
+    write_json_atomic(path, found)
+    for store in stores:
+        if store is not None:
+            score_store.discard(store)
+    finish.show(found, config.name)
+    print(f"results:    {path}")
+    return 0
+
+
+def encode(retriever: Retriever, split: str) -> int:
+    """Write the codes of a split as ``codes/SPLIT_MODALITY.npy``, with their ids beside."""
+    folder = retriever.workdir / "codes"
+    folder.mkdir(exist_ok=True)
+    data = retriever.open((split,)).splits[split]
+    evaluator, variables = retriever.evaluator, retriever.variables
+    for modality, codes in evaluator.encode_split(variables, data).items():
+        vectors = evaluator.vectors(variables, modality, codes)
+        path = folder / f"{split}_{modality}.npy"
+        np.save(path, vectors)
+        ids = folder / f"{split}_{modality}_ids.txt"
+        write_text_atomic(ids, "".join(f"{name}\n" for name in data.ids[modality]))
+        print(f"{modality}: {vectors.shape[0]} x {vectors.shape[1]} in {path}, ids in {ids}")
+    return 0
+
+
+def show(config: ConfigDict) -> int:
+    """Print the model, the data and the plan of a recipe, without training."""
+    experiment = build(config)
+    _show_config(config)
+    _show_model(experiment)
+    _show_data(experiment)
+    _show_plan(experiment)
+    return 0
+
+
+def _show_config(config: ConfigDict) -> None:
+    print("Configuration (override with --config.KEY=VALUE)")
+    for key, value in configs.flatten(configs.plain(config)).items():
+        print(f"  {key} = {value}")
+
+
+def _show_model(experiment: Experiment) -> None:
+    """Parameters by part; a part may lie within another."""
+    sizes = {name: x.size for name, x in by_name(experiment.abstract_state().params).items()}
+    rows: list[dict[str, Any]] = []
+    for part, paths in experiment.model.parts().items():
+        inside = [s for name, s in sizes.items() if f"{name}/".startswith(_folders(paths))]
+        rows.append({"part": part, "parameters": f"{sum(inside):,}", "within": ", ".join(paths)})
+    rows.append({"part": "total", "parameters": f"{sum(sizes.values()):,}", "within": ""})
+    table(f"Model {experiment.config.model.name}", rows)
+
+
+def _folders(paths: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"{path}/" for path in paths)
+
+
+def _show_data(experiment: Experiment) -> None:
+    data = experiment.data
+    rows = [
+        {"split": name, "rows": str(len(split))}
+        | {f"{m} items": str(len(split.sources[m])) for m in split.sources}
+        for name, split in data.splits.items()
+    ]
+    table(f"Data {data.name}: vocabulary of {len(data.vocabulary)} words", rows)
+    split = data.splits["train"]
+    print("Row 0 of train:")
+    for modality, source in split.sources.items():
+        item = split.rows[modality][:1]
+        print(f"  {modality} {split.ids[modality][int(item[0])]}")
+        for name, value in source.gather(item).items():
+            print(f"    {name}: {value.dtype} {list(value.shape[1:])}")
+        captions = getattr(source, "captions", None)
+        if captions:
+            print(f"    {captions[int(item[0])]!r}")
+
+
+def _show_plan(experiment: Experiment) -> None:
+    t, plan, mesh = experiment.config.train, experiment.plan, experiment.mesh
+    stream = batches(
+        experiment.data.splits["train"],
+        batch_size=t.batch_size,
+        seed=experiment.config.seed,
+        steps=1,
+        pad_to=mesh.devices.size,
+        buckets=experiment.config.data.buckets,
+    )
+    batch = experiment.for_model(next(iter(stream)))
+    flops = step_flops(experiment, batch)
+    print(
+        f"Plan: {t.steps} steps of {t.batch_size} rows, {plan.steps_per_epoch} steps an epoch, "
+        f"{t.steps / plan.steps_per_epoch:.1f} epochs, on {mesh.devices.size} device(s); the "
+        f"matrix products of a step cost {flops / 1e9:.3g} GFLOP a device."
+    )
+    if experiment.goes_without():
+        print(experiment.goes_without())
+
+
+def step_flops(experiment: Experiment, batch: Any) -> int:
+    """FLOPs of the matrix products of the first stage's step, on each device."""
+    step = experiment.step_function(experiment.stages()[0])
+    return matmul_flops(
+        step, experiment.abstract_state(), run_tables(experiment, None).train, batch
+    )

@@ -1,0 +1,1 @@
+"""Pictures, sheets and plots of a run."""

@@ -1,0 +1,166 @@
+"""Why a model scores an image and a sentence as it does, in numbers that people can follow."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from hmgr_jax.data.split import Items
+from hmgr_jax.errors import FoundNonFinite, UserError
+from hmgr_jax.evaluation.retriever import Retriever
+from hmgr_jax.models import get_model, list_models
+
+DIRECTIONS = ("t2i", "i2t")
+EDGES = 24
+"""Relations that are told of each item and layer, the strongest."""
+
+
+class Attention(NamedTuple):
+    """How Q words or regions attended to Y regions or words, in K steps."""
+
+    weights: np.ndarray
+    """float [K, Q, Y]: each row sums to 1, or to less where a query also takes of its own side."""
+    cosines: np.ndarray
+    """float [K, Q]: of every query with what it attended to."""
+
+
+class Edge(NamedTuple):
+    """What one node took from another."""
+
+    to: int
+    source: int
+    weight: float
+
+
+@dataclass(frozen=True)
+class PairExplanation:
+    """One image and one sentence: what the score is made of, without padding."""
+
+    words: tuple[str, ...]
+    """W, from ``<start>`` to ``<end>``; words that the model does not know as they were given."""
+    unknown: tuple[str, ...]
+    boxes: np.ndarray
+    """float [R, 4]: x1, y1, x2, y2 in 0..1."""
+    score: float
+    """What the model ranks by."""
+    steps: tuple[float, ...]
+    """The score of every matching step."""
+    attention: Mapping[str, Attention]
+    """``t2i``: words attend to regions; ``i2t``: regions to words."""
+    relations: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """{modality: float [K, N, N]}: edges between its own nodes, to the first from the second, in K
+    graph layers; empty where the system has none."""
+
+    def strongest(self, modality: str, layer: int, count: int = EDGES) -> list[Edge]:
+        """The strongest edges between different nodes of a modality, in order."""
+        weights = self.relations[modality][layer]
+        apart = np.where(np.eye(len(weights), dtype=bool), -1.0, weights)
+        order = np.argsort(-apart, axis=None, kind="stable")[:count]
+        pairs = (divmod(int(place), len(weights)) for place in order)
+        return [Edge(to, j, float(weights[to, j])) for to, j in pairs if apart[to, j] > 0]
+
+    def rows(self) -> dict[str, Any]:
+        """For JSON: lists, and weights as rows of one query each."""
+        steps = [
+            {"step": step + 1, "score": self.steps[step]}
+            | {
+                direction: {"weights": _plain(a.weights[step]), "cosines": _plain(a.cosines[step])}
+                for direction, a in self.attention.items()
+            }
+            for step in range(len(self.steps))
+        ]
+        return {
+            "words": list(self.words),
+            "unknown_words": list(self.unknown),
+            "boxes": _plain(self.boxes),
+            "score": self.score,
+            "steps": steps,
+        } | ({"relations": self._relation_rows()} if self.relations else {})
+
+    def _relation_rows(self) -> dict[str, Any]:
+        return {
+            modality: [
+                {"layer": layer + 1, "to": to, "from": source, "weight": round(weight, 7)}
+                for layer in range(len(weights))
+                for to, source, weight in self.strongest(modality, layer)
+            ]
+            for modality, weights in self.relations.items()
+        }
+
+
+def demand_explainable(retriever: Retriever) -> None:
+    """Refuse a system that does not look at regions and words in pairs.
+
+    Raises:
+        UserError: names the systems that do.
+    """
+    if not retriever.model.explainable():
+        able = [name for name in list_models() if get_model(name).explainable()]
+        raise UserError(
+            f"{retriever.config.model.name} compares a picture with a caption as wholes, so there "
+            f"is no attention between them to show: this is for {', '.join(able)}."
+        )
+
+
+def explain_pair(
+    retriever: Retriever, image: Items, sentence: str, text: Items | None = None
+) -> PairExplanation:
+    """Explain the score of an image (one item with ``boxes``, leading axis 1) and a sentence.
+
+    ``text`` are the arrays of the sentence, where there is more to it than its words.
+
+    Raises:
+        UserError: the system has nothing to explain, or the items do not fit it.
+        FoundNonFinite: a score or weight is NaN or infinite.
+    """
+    demand_explainable(retriever)
+    known = retriever.vocabulary
+    tokens = known.tokenize(sentence)[: retriever.max_words]
+    unknown = tuple(dict.fromkeys(t for t in tokens if t not in known))
+    if unknown:
+        warnings.warn(
+            f"the model does not know {', '.join(unknown)}: each is read as {known.unknown}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    words = (known.ends[0], *tokens, known.ends[1])
+    regions = int(image["n_regions"][0])
+    given = {"image": image, "text": retriever.read([sentence]) if text is None else text}
+    codes = (retriever.encode("image", image), retriever.encode("text", given["text"]))
+    score = retriever.score(("image", codes[0]), ("text", codes[1]))
+    found = jax.device_get(jax.jit(retriever.model.explain)(retriever.variables, *codes))
+    counts = {"t": len(words), "i": regions}
+    attention = {}
+    for direction in (d for d in DIRECTIONS if d in found.attention):
+        weights, cosines = found.attention[direction]
+        query, context = (counts[side] for side in direction.split("2"))
+        attention[direction] = Attention(weights[:, :query, :context], cosines[:, :query])
+    relations = _relations(retriever, given, {"image": regions, "text": len(words)})
+    numbers = jax.tree.leaves((score, found.scores, attention, relations))
+    if not all(np.isfinite(x).all() for x in numbers):
+        raise FoundNonFinite("The score of the pair holds NaN or infinity: train the model anew.")
+    steps = tuple(_plain(found.scores))
+    boxes = np.asarray(image["boxes"][0, :regions])
+    return PairExplanation(words, unknown, boxes, float(score[0, 0]), steps, attention, relations)
+
+
+def _relations(
+    retriever: Retriever, given: Mapping[str, Any], counts: Mapping[str, int]
+) -> dict[str, np.ndarray]:
+    """Edges within the items, without padding, of the modalities that have any."""
+    found = {m: retriever.relations(m, items) for m, items in given.items()}
+    return {
+        m: weights[0, :, : counts[m], : counts[m]]
+        for m, weights in found.items()
+        if weights is not None
+    }
+
+
+def _plain(values: np.ndarray) -> Any:
+    """Lists of numbers without the digits that float32 does not have."""
+    return np.round(np.asarray(values, np.float64), 7).tolist()

@@ -1,0 +1,216 @@
+"""The evaluation of a run while it trains and at its end: metrics, plots and ``results.json``."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hmgr_jax.data.split import Split
+from hmgr_jax.distributed import hosts
+from hmgr_jax.distributed.parallel import replicate
+from hmgr_jax.errors import UserError
+from hmgr_jax.evaluation import answers, by_labels, judged
+from hmgr_jax.evaluation.evaluate import Evaluator, More, recall_table, together
+from hmgr_jax.evaluation.results import SEEDS, check_protocols, record
+from hmgr_jax.files.workdir import RESULTS, write_json_atomic
+from hmgr_jax.metrics.protocols import get_protocol
+from hmgr_jax.models.base import Variables
+from hmgr_jax.progress import table
+from hmgr_jax.reports import object_reports, plots, precision_recall, uncertainty
+from hmgr_jax.shapes import Tree
+from hmgr_jax.training.checkpoint import Checkpoints
+from hmgr_jax.training.experiment import Experiment
+from hmgr_jax.training.records import read_rows
+
+
+class RunEvaluation:
+    """Evaluates a run on dev while it trains, and the selected step on test at its end.
+
+    Raises:
+        UserError: protocols that do not fit the data, or a selection that none reports.
+    """
+
+    def __init__(self, experiment: Experiment, workdir: Path) -> None:
+        check_protocols(experiment)
+        self.experiment, self.workdir = experiment, workdir
+        self.evaluator = Evaluator.of(experiment.config, experiment.model, experiment.mesh)
+
+    def on_dev(self, variables: Variables) -> dict[str, float]:
+        """Metrics of the dev split."""
+        splits = self.experiment.data.splits
+        variables = self.evaluator.finalized(variables, splits["train"])
+        names = self.experiment.config.eval.dev_protocols
+        return self.evaluator.metrics(variables, splits["dev"], names)
+
+    def finish(self, checkpoints: Checkpoints, tables: Tree) -> dict[str, Any]:
+        """Evaluate the selected step on test; write plots and, last, ``results.json``.
+
+        ``tables`` are the constants of the model at evaluation.
+        """
+        experiment, evaluator, workdir = self.experiment, self.evaluator, self.workdir
+        config, splits = experiment.config, experiment.data.splits
+        state, _, step = checkpoints.restore(experiment.abstract_state(), checkpoints.best_step())
+        if hosts.first():
+            _say_if_better_was_lost(workdir, config.eval.select, step)
+        variables = replicate(experiment.mesh, state.variables(tables))
+        variables = evaluator.finalized(variables, splits["train"])
+        title = f"{config.model.name} on {config.name}, test"
+        protocols = config.eval.protocols
+        more = reports(evaluator, workdir, splits["test"], protocols, title)
+        metrics = evaluator.metrics(variables, splits["test"], protocols, tell=True, more=more)
+        if config.eval.get("train_gallery"):
+            given = splits["test"], splits["train"], protocols
+            metrics |= by_labels.against_train(evaluator, variables, *given)
+        people = judged.open_judged(config.eval, splits["test"])
+        if people:
+            words = experiment.data.vocabulary
+            scores = people.scores(evaluator, variables, config.data, words)
+            try:
+                metrics |= people.metrics(scores)
+            except (
+                UserError
+            ) as error:  # all scores are equal: the recalls of hours are worth keeping
+                warnings.warn(f"no rank correlations: {error}", RuntimeWarning, stacklevel=2)
+                people = None
+        found = record(
+            config,
+            protocols=protocols,
+            split="test",
+            metrics=metrics,
+            step=step,
+            fingerprint=experiment.data.fingerprint,
+            judgments=people.counts() if people else None,
+        )
+        if hosts.first():
+            plots.curves(workdir, step)
+            plots.recalls(workdir, metrics, title)
+            shown = object_reports.heading(config, protocols, "test")
+            object_reports.heat_map(workdir, metrics, experiment.model.modalities, shown)
+            write_json_atomic(
+                workdir / RESULTS, found
+            )  # last: whoever finds it finds everything else
+        return found
+
+
+def reports(
+    evaluator: Evaluator,
+    workdir: Path,
+    split: Split,
+    protocols: Sequence[str],
+    title: str,
+    suffix: str = "",
+) -> More:
+    """``more`` of `Evaluator.metrics`: what is written besides numbers, as far as it applies.
+
+    ``suffix`` follows the names of the files.
+    """
+    return together(
+        uncertainty.reporter(
+            evaluator, workdir, split, title=title, name=f"{uncertainty.NAME}{suffix}"
+        ),
+        precision_recall.reporter(
+            workdir, split, protocols, title=title, name=f"{precision_recall.NAME}{suffix}"
+        ),
+        object_reports.sheets(workdir, split, suffix),
+        answers.reporter(workdir, split, suffix),
+    )
+
+
+def _say_if_better_was_lost(workdir: Path, select: str, step: int) -> None:
+    """A damaged checkpoint may have been the best one."""
+    dev = {row["step"]: row[f"dev/{select}"] for row in _dev_rows(workdir, select)}
+    best = max(dev, key=lambda at: (dev[at], -at), default=step)
+    if dev.get(best) != dev.get(step):
+        warnings.warn(
+            f"step {best} was the best on dev ({select} {dev[best]:.1f}), but its checkpoint is "
+            f"damaged or gone: step {step} ({dev.get(step, float('nan')):.1f}) is reported",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
+def _dev_rows(workdir: Path, select: str) -> list[dict[str, float]]:
+    return [row for row in read_rows(workdir / "metrics.jsonl") if f"dev/{select}" in row]
+
+
+def show(results: Mapping[str, Any], data: str) -> None:
+    """Print an evaluation on the data set named ``data``: its protocols and its tables."""
+    _show_protocols(results)
+    runs = results.get("runs")
+    what = f"mean scores of {len(runs)} runs" if runs else f"step {results['step']}"
+    title = f"{results['model']} on {data}, {results['split']}, {what}"
+    graded, rho = (
+        {k: v for k, v in results["metrics"].items() if k.startswith(prefix)}
+        for prefix in (judged.PREFIX, uncertainty.PREFIX)
+    )
+    apart = graded | rho
+    table(title, recall_table({k: v for k, v in results["metrics"].items() if k not in apart}))
+    if graded:
+        table("agreement with people", recall_table(graded))
+    if rho:
+        table("uncertainty", recall_table({k: f"{v:.2f}" for k, v in rho.items()}))
+
+
+def _show_protocols(results: Mapping[str, Any]) -> None:
+    for name in results["protocol"].split(","):
+        print(f"{name}: {get_protocol(name).description}")
+    for line in judged.describe(results.get("judgments", {}), results["split"]):
+        print(line)
+    for line in uncertainty.describe(results["metrics"]):
+        print(line)
+
+
+def show_files(results: Mapping[str, Any], workdir: Path) -> None:
+    """Print where the files of a finished run lie."""
+    for what, path in (
+        ("results", RESULTS),
+        ("curves", "curves.png"),
+        ("recalls", "recalls.png"),
+        ("checkpoint", f"checkpoints/{results['step']}"),
+    ):
+        print(f"{what + ':':12s}{workdir / path}")
+    if (workdir / f"{answers.NAME}.json").is_file():
+        print(f"{'answers:':12s}{workdir / answers.NAME}.json")
+    if (workdir / f"{precision_recall.NAME}.png").is_file():
+        print(f"{'precision:':12s}{workdir / precision_recall.NAME}.png")
+    object_reports.show(workdir)
+    show_uncertainty(workdir)
+
+
+def show_uncertainty(workdir: Path, name: str = uncertainty.NAME) -> None:
+    """Print where the report of uncertainties of that name lies, if there is one."""
+    for what, path in uncertainty.files(workdir, name).items():
+        print(f"{what + ':':12s}{path}")
+
+
+def spread(runs: Mapping[int, Mapping[str, Any]], data: str, workdir: Path) -> dict[str, Any]:
+    """Mean and standard deviation over seeds, printed as a table and written as ``seeds.json``.
+
+    Args:
+        runs: {seed: results}.
+        data: the name of the data set.
+        workdir: where the file goes.
+    """
+    first = next(iter(runs.values()))
+    # A correlation is left out of a run where there was none to find.
+    common = [n for n in first["metrics"] if all(n in run["metrics"] for run in runs.values())]
+    values = {name: [run["metrics"][name] for run in runs.values()] for name in common}
+    summary = {
+        name: {"mean": float(np.mean(v)), "std": float(np.std(v, ddof=1)) if len(v) > 1 else 0.0}
+        for name, v in values.items()
+    }
+    rows = [
+        {"": name, **summary[name]}
+        | {f"seed {seed}": value for seed, value in zip(runs, v, strict=True)}
+        for name, v in values.items()
+    ]
+    _show_protocols(first)
+    table(f"{first['model']} on {data}, {len(runs)} seeds, {first['split']}", rows)
+    each = {name: [run[name] for run in runs.values()] for name in ("step", "config_hash")}
+    found = {**first, "metrics": summary, "seeds": list(runs), **each}
+    write_json_atomic(workdir / SEEDS, found)
+    return found

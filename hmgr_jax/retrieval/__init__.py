@@ -1,1 +1,0 @@
-"""Scoring all pairs, and search."""

@@ -1,0 +1,1 @@
+"""Search with a trained run: index, gallery, queries, re-ranking."""

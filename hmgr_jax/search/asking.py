@@ -1,0 +1,96 @@
+"""What a person asks: sentences, files of pictures, or items of the run by their ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hmgr_jax.errors import UserError
+from hmgr_jax.evaluation.named_items import find_item
+from hmgr_jax.evaluation.retriever import Retriever
+from hmgr_jax.search.gallery import demand_modality, encoded, of_split
+from hmgr_jax.search.index import Item
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Queries of one modality."""
+
+    modality: str
+    items: Sequence[Item]
+    codes: Any
+    split: str = ""
+    """Of the run, where they are from there."""
+
+    @property
+    def names(self) -> list[str]:
+        """The sentences, or the names of the items."""
+        return [i.caption if self.modality == "text" else i.id for i in self.items]
+
+
+def of_sentences(retriever: Retriever, sentences: Sequence[str]) -> Questions:
+    """Sentences of one's own.
+
+    Raises:
+        UserError: the system reads none, or one is empty.
+    """
+    demand_modality(retriever, "text")
+    source = retriever.sentence_source(sentences)
+    items = [Item(f"query {n}", sentence) for n, sentence in enumerate(sentences)]
+    return Questions("text", items, encoded(retriever, "text", source))
+
+
+def of_names(
+    retriever: Retriever,
+    names: Sequence[str],
+    role: str,
+    modality: str | None,
+    pictures: Path | None = None,
+) -> Questions:
+    """Files of pictures, or ids (or numbers) of items of a split.
+
+    Args:
+        retriever: the run.
+        names: all files, or none of them.
+        role: the split whose ids they are.
+        modality: of those items; by default what captions describe.
+        pictures: folder of the files that ids name, for people.
+
+    Raises:
+        UserError: no such file or item, or files for a system that was not trained on pixels.
+    """
+    files = [Path(name) for name in names]
+    if any(file.is_file() for file in files):
+        demand_modality(retriever, "image")
+        if "pixels" not in retriever.model.inputs()["image"]:
+            raise UserError(
+                f"{names[0]} is a file, but this {retriever.config.model.name} was not trained on "
+                f"pixels: give the id of an image of its {role} split."
+            )
+        source = retriever.picture_source(files)
+        items = [Item(file.name, "", str(file.resolve()), "") for file in files]
+        return Questions("image", items, encoded(retriever, "image", source))
+    gallery = of_split(retriever, role, modality, pictures)
+    ids = [item.id for item in gallery.items]
+    numbers = np.array([find_item(gallery.modality, ids, name, role) for name in names])
+    some = _Some(gallery.source, numbers)
+    found = [gallery.items[number] for number in numbers]
+    return Questions(gallery.modality, found, encoded(retriever, gallery.modality, some), role)
+
+
+class _Some:
+    """Some of the items of a source, in an order of their own."""
+
+    def __init__(self, source: Any, numbers: np.ndarray) -> None:
+        self._source, self._numbers = source, numbers
+        self.lengths = None if source.lengths is None else source.lengths[numbers]
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def gather(self, items: np.ndarray, length: int | None = None) -> Any:
+        return self._source.gather(self._numbers[np.asarray(items)], length)

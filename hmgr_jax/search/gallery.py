@@ -1,0 +1,165 @@
+"""What is searched, and what asks: items of a run with their codes, all of one shape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hmgr_jax.data.pictures.decode import ENDINGS
+from hmgr_jax.data.pictures.pixels import PictureFiles, PixelSource
+from hmgr_jax.data.pictures.shown import find_picture
+from hmgr_jax.data.split import Items, Source, Split
+from hmgr_jax.data.text.captions import read_lines
+from hmgr_jax.errors import UserError
+from hmgr_jax.evaluation.retriever import Retriever
+from hmgr_jax.search.index import Item
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Items of one modality, what they stand for, and where they are from."""
+
+    modality: str
+    source: Source
+    items: Sequence[Item]
+    split: str = ""
+    """Of the run, where they are from there."""
+
+    def codes(self, retriever: Retriever) -> Any:
+        """Codes with a leading item axis: sentences are padded to one length."""
+        return encoded(retriever, self.modality, self.source)
+
+
+class OneLength:
+    """Items padded to the length of the longest, so that their codes have one shape."""
+
+    lengths: np.ndarray | None = None
+
+    def __init__(self, source: Source, buckets: Sequence[int]) -> None:
+        assert source.lengths is not None
+        longest = int(source.lengths.max())
+        self._source = source
+        self._length = min((n for n in buckets if n >= longest), default=longest)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def gather(self, items: np.ndarray, length: int | None = None) -> Items:
+        """The items of the source."""
+        return self._source.gather(items, self._length)
+
+
+def encoded(retriever: Retriever, modality: str, source: Source) -> Any:
+    """Codes of all items of a source, with a leading item axis."""
+    if source.lengths is not None:
+        source = OneLength(source, retriever.evaluator.buckets)
+    return retriever.evaluator.encode(retriever.variables, modality, source)
+
+
+def of_split(
+    retriever: Retriever, role: str, modality: str | None, pictures: Path | None = None
+) -> Gallery:
+    """The items of train, dev or test of a run.
+
+    A caption is owned by the item it describes, and that by itself. ``pictures`` is the folder of
+    the files that ids name, for people; a system of pixels knows its own.
+
+    Raises:
+        UserError: the data, or the modality, is not there.
+    """
+    split = retriever.open((role,)).splits[role]
+    modality = modality or split.visual
+    demand_modality(retriever, modality)
+    visual, ids = split.visual, split.ids[modality]
+    owned = _first(split, modality, visual)
+    captions = _captions(split)
+    if modality == "text":
+        said = [captions.get(number, "") for number in range(len(ids))]
+    else:
+        first = _first(split, modality, "text") if captions else None
+        said = ["" if first is None else captions.get(int(first[n]), "") for n in range(len(ids))]
+    files = _files(split, pictures)
+    items = [
+        Item(str(ids[n]), said[n], files.get(int(owned[n]), ""), str(split.ids[visual][owned[n]]))
+        for n in range(len(ids))
+    ]
+    return Gallery(modality, split.sources[modality], items, role)
+
+
+def of_pictures(retriever: Retriever, folder: Path) -> Gallery:
+    """All pictures in a folder and below, for a system that was trained on pixels.
+
+    Raises:
+        UserError: the system takes something else, or there is no picture.
+    """
+    demand_modality(retriever, "image")
+    if "pixels" not in retriever.model.inputs()["image"]:
+        takes = ", ".join(retriever.model.inputs()["image"])
+        raise UserError(
+            f"This {retriever.config.model.name} was trained on {takes} of images, not on pixels: "
+            "prepare them as those of its data were, and give their split by --split."
+        )
+    if not folder.is_dir():
+        raise UserError(f"--images names {folder}, which is no folder: give that of the pictures.")
+    files = sorted(path for path in folder.rglob("*") if path.suffix in ENDINGS)
+    if not files:
+        raise UserError(f"{folder} holds no picture ({', '.join(ENDINGS[:3])}).")
+    source = retriever.picture_source(files)
+    names = [path.relative_to(folder).as_posix() for path in files]
+    items = [Item(n, "", str(p.resolve()), n) for n, p in zip(names, files, strict=True)]
+    return Gallery("image", source, items)
+
+
+def of_captions(retriever: Retriever, file: Path) -> Gallery:
+    """The sentences of a file, one a line.
+
+    Raises:
+        UserError: the system takes no sentences, or the file cannot be read or has an empty line.
+    """
+    demand_modality(retriever, "text")
+    lines = read_lines(file)
+    source = retriever.sentence_source(lines)
+    return Gallery("text", source, [Item(f"{n}", line) for n, line in enumerate(lines)])
+
+
+def demand_modality(retriever: Retriever, modality: str) -> None:
+    """Refuse what the system does not read.
+
+    Raises:
+        UserError: names what it does.
+    """
+    known = retriever.model.modalities
+    if modality not in known:
+        name = retriever.config.model.name
+        raise UserError(f"{name} knows {', '.join(known)}, not {modality}: correct --modality.")
+
+
+def _first(split: Split, modality: str, other: str) -> np.ndarray:
+    """For every item of a modality the first item of another that a row pairs it with."""
+    found = np.zeros(len(split.ids[modality]), np.int64)
+    rows, others = split.rows[modality], split.rows[other]
+    found[rows[::-1]] = others[::-1]  # the first row is written last
+    return found
+
+
+def _captions(split: Split) -> dict[int, str]:
+    """Sentences as written, by number; none where a data set holds no words."""
+    source = split.sources.get("text")
+    return dict(enumerate(getattr(source, "captions", ())))
+
+
+def _files(split: Split, folder: Path | None) -> dict[int, str]:
+    """{number of a visual item: file of its picture}, as far as they are known."""
+    source, ids = split.sources[split.visual], split.ids[split.visual]
+    if folder is not None:
+        found = {n: find_picture(folder, str(name)) for n, name in enumerate(ids)}
+        if not any(found.values()):
+            raise UserError(f"{folder} holds no picture of the {split.name} split, as {ids[0]}.")
+        return {n: str(path.resolve()) for n, path in found.items() if path is not None}
+    if isinstance(source, PixelSource) and isinstance(source.pictures, PictureFiles):
+        return {n: str(path.resolve()) for n, path in enumerate(source.pictures.files)}
+    return {}

@@ -1,0 +1,321 @@
+"""An index: vectors found by inner product, and what each of them stands for.
+
+    index = Index.build(vectors, [Item("a.jpg#0", caption="...", owner="a.jpg"), ...], model=key)
+    numbers, scores = index.search(queries, k=10, without=["a.jpg", None])
+    index.items(numbers[0])
+    index.save(folder);  index = Index.load(folder, model=key)
+
+Vectors are known by their numbers, from 0 on in the order of adding. Any number of threads may
+search one index; who adds or deletes meanwhile does so in another one, and swaps (`Served`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hmgr_jax.errors import FoundNonFinite, UserError
+from hmgr_jax.search import index_files
+from hmgr_jax.search.index_engine import ENGINES, FLAT, IVF, MILVUS, NOBODY, Engine
+from hmgr_jax.search.index_faiss import FaissEngine
+from hmgr_jax.search.index_recall import measured, tuned
+from hmgr_jax.shapes import Float, Int
+
+FLAT_UP_TO = 500_000
+"""Where no engine is asked for, more vectors than that go into cells (IVF)."""
+SPARE = 8
+"""Found beyond ``k``, to see where equal scores end."""
+
+
+class Item(NamedTuple):
+    """What a vector stands for."""
+
+    id: str
+    caption: str = ""
+    picture: str = ""
+    """The file of a picture."""
+    owner: str = ""
+    """Who it belongs to: the picture of a caption, say."""
+
+
+class Index:
+    """Vectors of one model, in an engine, with their items."""
+
+    def __init__(
+        self, engine: Engine, items: list[Item], deleted: set[int], about: dict[str, Any]
+    ) -> None:
+        self.engine, self.about = engine, about
+        self._items, self._deleted = items, deleted
+        self._owned: dict[str, list[int]] = {}
+        self._own(range(len(items)))
+
+    @classmethod
+    def build(
+        cls,
+        vectors: Float[np.ndarray, "n E"],
+        items: Sequence[Item],
+        *,
+        model: str,
+        engine: str | None = None,
+        uri: str | None = None,
+        about: dict[str, Any] | None = None,
+    ) -> Index:
+        """An index of vectors float32 [n, E] and their n items.
+
+        Args:
+            vectors: in the order of ``items``.
+            items: what they stand for.
+            model: what made the vectors, see `hmgr_jax.retrieval.indexing.model_key`; searched
+                with another model's vectors, an index would answer nonsense.
+            engine: one of `ENGINES`; by default flat, and ivf above `FLAT_UP_TO` vectors. What is
+                not exact is tuned, and its recall@10 measured: ``about["recall@10"]``.
+            uri: where Milvus is, by default Milvus Lite in this process.
+            about: further values of the manifest.
+
+        Raises:
+            UserError: vectors and items do not fit, nothing is there, another engine is named, or
+                its package is missing; FoundNonFinite: a vector holds NaN or infinity.
+        """
+        vectors = _demand_vectors(vectors, None, "Vectors")
+        _demand_items(vectors, items)
+        engine = engine or (FLAT if len(vectors) <= FLAT_UP_TO else IVF)
+        if engine not in ENGINES:
+            raise UserError(f"There is no engine {engine!r}: choose from {', '.join(ENGINES)}.")
+        if uri is not None and engine != MILVUS:
+            raise UserError(f"An address (uri) is Milvus's: say engine milvus, not {engine}.")
+        made = {"model": model, "engine": engine, "dim": vectors.shape[1], **(about or {})}
+        built: Engine
+        if engine == MILVUS:
+            from hmgr_jax.search.index_milvus import MilvusEngine
+
+            built = MilvusEngine.build(vectors, uri)
+        else:
+            built = FaissEngine.build(engine, vectors)
+            made |= tuned(built, vectors) if not built.exact else {}
+        return cls(built, list(items), set(), made)
+
+    @classmethod
+    def load(cls, folder: str | Path, *, model: str | None = None) -> Index:
+        """What `save` wrote.
+
+        Raises:
+            UserError: there is no index, it is half written or damaged (with the command that
+                builds it again), it is of another ``model``, or its engine's package is missing.
+        """
+        folder = Path(folder)
+        found = index_files.read(folder, model)
+        if found.about["engine"] == MILVUS:
+            from hmgr_jax.search.index_milvus import MilvusEngine
+
+            engine: Engine = MilvusEngine.read(folder, found.engine)
+        else:
+            engine = index_files.legible(folder, found, FaissEngine.read)
+        items = [Item(*values) for values in found.items]
+        return cls(engine, items, set(found.deleted), found.about)
+
+    @staticmethod
+    def about_of(folder: str | Path) -> dict[str, Any]:
+        """What the manifest of a saved index says of it; raises UserError as `load`."""
+        return index_files.manifest_of(Path(folder))["about"]
+
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        command: str = "",
+        more: Callable[[Path], None] | None = None,
+    ) -> None:
+        """Write all into a new ``folder``, which is there whole or not at all.
+
+        Args:
+            folder: must not be there.
+            command: that builds it again, for messages.
+            more: writes further files into the folder that it is given.
+
+        Raises:
+            UserError: something is there already.
+        """
+
+        def fill(partial: Path) -> dict[str, Any]:
+            if more is not None:
+                more(partial)
+            return self.engine.write(partial)
+
+        about = {**self.about, "count": len(self)}
+        index_files.write(Path(folder), self._items, sorted(self._deleted), about, fill, command)
+
+    def __len__(self) -> int:
+        """Vectors that can be found."""
+        return len(self._items) - len(self._deleted)
+
+    @property
+    def dim(self) -> int:
+        """Numbers of a vector."""
+        return self.about["dim"]
+
+    @property
+    def model(self) -> str:
+        """What made the vectors."""
+        return self.about["model"]
+
+    def items(self, numbers: Sequence[int] | Int[np.ndarray, " n"]) -> list[Item]:
+        """What these vectors stand for."""
+        return [self._items[int(number)] for number in numbers]
+
+    def numbers(self) -> Int[np.ndarray, " n"]:
+        """Of all that can be found."""
+        all_of_them = np.arange(len(self._items))
+        return np.delete(all_of_them, sorted(self._deleted))
+
+    def add(self, vectors: Float[np.ndarray, "n E"], items: Sequence[Item]) -> None:
+        """More vectors float32 [n, E], whose numbers go on where the last ones ended.
+
+        Raises:
+            UserError: they are of another dimension, or vectors and items do not fit;
+                FoundNonFinite: a vector holds NaN or infinity.
+        """
+        vectors = _demand_vectors(vectors, self.dim, "Vectors")
+        _demand_items(vectors, items)
+        self.engine.add(vectors)
+        self._items += items
+        self._own(range(len(self._items) - len(items), len(self._items)))
+        self.about = {**self.about, "recall@10": None} if not self.engine.exact else self.about
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Items of these ids are found no longer; how many there were.
+
+        Raises:
+            UserError: nothing has such an id; nothing is deleted then.
+        """
+        wanted = set([ids] if isinstance(ids, str) else ids)
+        found = [int(n) for n in self.numbers() if self._items[n].id in wanted]
+        unknown = sorted(wanted - {self._items[number].id for number in found})
+        if unknown:
+            raise UserError(f"The index holds no {unknown[0]!r} (of {len(unknown)} unknown ids).")
+        self.engine.delete(np.asarray(found, np.int64))
+        self._deleted.update(found)
+        return len(found)
+
+    def search(
+        self,
+        queries: Float[np.ndarray, "q E"],
+        k: int = 10,
+        without: Sequence[str | None] | None = None,
+    ) -> tuple[Int[np.ndarray, "q k"], Float[np.ndarray, "q k"]]:
+        """The best ``k`` of every query: numbers int64 [q, k] and scores float32 [q, k].
+
+        Best first; of equal scores the lower number first.
+
+        Args:
+            queries: float32 [q, E].
+            k: how many.
+            without: for every query an owner whose items are not wanted, or None.
+
+        Raises:
+            UserError: no query, another dimension, ``without`` of another length, or ``k`` above
+                what the index holds (without that owner); FoundNonFinite: NaN or infinity.
+        """
+        queries = _demand_vectors(queries, self.dim, "Queries")
+        excluded = self._excluded(len(queries), without)
+        least = self.most(without)
+        if not 1 <= k <= least:
+            but = " without those of an owner" if least < len(self) else ""
+            raise UserError(f"k must be from 1 to {least}, all that the index holds{but}: {k}.")
+        numbers, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), "f4")
+        rows, fetch = np.arange(len(queries)), k + SPARE + len(self) - least
+        while len(rows):
+            fetch = min(fetch, len(self))
+            best = self._best(queries[rows], k, fetch, [excluded[row] for row in rows])
+            numbers[rows], scores[rows], settled = best
+            rows, fetch = rows[~settled], 8 * fetch
+        return numbers, scores
+
+    def most(self, without: Sequence[str | None] | None = None) -> int:
+        """The largest ``k`` of a search ``without`` these owners."""
+        excluded = self._excluded(len(without), without) if without is not None else [[]]
+        return len(self) - max(map(len, excluded), default=0)
+
+    def recall(self, queries: Float[np.ndarray, "q E"], k: int = 10) -> float:
+        """Share of the true best ``k`` of ``queries`` that a search finds, 0 to 1."""
+        numbers = self.numbers()
+        return measured(self.engine, queries, numbers, self.engine.vectors(numbers), k)
+
+    def close(self) -> None:
+        """Let go of what the engine has open."""
+        self.engine.close()
+
+    def _best(
+        self, queries: np.ndarray, k: int, fetch: int, excluded: Sequence[Sequence[int]]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(numbers [q, k], scores [q, k], whether more could change them [q])."""
+        numbers, scores = self.engine.search(queries, fetch)
+        short = _left(numbers, excluded) < k
+        if short.any():
+            again = self.engine.search(queries[short], fetch, thorough=True)
+            numbers[short], scores[short] = again
+        # How far the engine has looked: what it has not returned scores no higher.
+        last = np.where(numbers[:, -1] == NOBODY, -np.inf, scores.min(axis=1))
+        for row, unwanted in enumerate(excluded):
+            scores[row, np.isin(numbers[row], unwanted)] = -np.inf
+        order = np.lexsort((numbers, -scores), axis=1)[:, :k]
+        numbers, scores = (np.take_along_axis(x, order, axis=1) for x in (numbers, scores))
+        lacking = np.isneginf(scores).any(axis=1) & (not self.engine.exact)
+        for at in np.flatnonzero(lacking).tolist():
+            numbers[at], scores[at] = self._of_all(queries[at], k, excluded[at])
+        settled = (scores[:, -1] > last) | (not self.engine.exact) | (fetch == len(self))
+        return numbers, scores, settled
+
+    def _of_all(
+        self, query: np.ndarray, k: int, unwanted: Sequence[int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The best ``k`` by comparing all: equal vectors can cut parts of a graph off."""
+        numbers = np.setdiff1d(self.numbers(), np.asarray(unwanted, np.int64))
+        scores = self.engine.vectors(numbers) @ query
+        order = np.lexsort((numbers, -scores))[:k]
+        return numbers[order], scores[order]
+
+    def _excluded(self, count: int, without: Sequence[str | None] | None) -> list[list[int]]:
+        """For every query the numbers that it must not find."""
+        if without is None:
+            return [[]] * count
+        if isinstance(without, str) or len(without) != count:
+            raise UserError(f"without needs an owner or None for each of {count} queries.")
+        gone = self._deleted
+        owned = {owner: self._owned.get(owner, []) for owner in without if owner is not None}
+        kept = {owner: [n for n in found if n not in gone] for owner, found in owned.items()}
+        return [[] if owner is None else kept[owner] for owner in without]
+
+    def _own(self, numbers: range) -> None:
+        for number in numbers:
+            if self._items[number].owner:
+                self._owned.setdefault(self._items[number].owner, []).append(number)
+
+
+def _left(numbers: np.ndarray, excluded: Sequence[Sequence[int]]) -> np.ndarray:
+    """How many of the numbers found [q, n] are wanted, [q]."""
+    found = (numbers != NOBODY).sum(axis=1)
+    both = zip(numbers, excluded, strict=True)
+    return found - [np.isin(unwanted, row).sum() for row, unwanted in both]
+
+
+def _demand_vectors(vectors: Any, dim: int | None, what: str) -> np.ndarray:
+    found = np.ascontiguousarray(vectors, np.float32)
+    if found.ndim != 2 or 0 in found.shape:
+        raise UserError(f"{what} are float32 [at least one, dimension], found {list(found.shape)}.")
+    if dim is not None and found.shape[1] != dim:
+        raise UserError(
+            f"{what} of {found.shape[1]} numbers do not fit an index of {dim}: take the model that "
+            "it was built with."
+        )
+    if not np.isfinite(found).all():
+        row = int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])
+        raise FoundNonFinite(f"{what}: row {row} holds NaN or infinity.")
+    return found
+
+
+def _demand_items(vectors: np.ndarray, items: Sequence[Item]) -> None:
+    if len(items) != len(vectors):
+        raise UserError(f"{len(vectors)} vectors need as many items, found {len(items)}.")

@@ -1,0 +1,168 @@
+"""The folder of an index: ``index.json`` (the manifest), ``items.jsonl`` and the engine's files.
+
+It is made under another name and renamed when all is in it; the manifest lists size and sha256 of
+every file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import hmgr_jax
+from hmgr_jax.errors import UserError
+from hmgr_jax.files import digests
+from hmgr_jax.files.manifest import listed
+from hmgr_jax.files.workdir import lock, partial_folder, write_json_atomic, write_text_atomic
+
+MANIFEST, ITEMS, COMMAND = "index.json", "items.jsonl", "command.txt"
+FORMAT = 1
+Built = TypeVar("Built")
+
+
+class Found(NamedTuple):
+    """What a folder holds besides the engine's files."""
+
+    about: dict[str, Any]
+    engine: dict[str, Any]
+    items: list[list[str]]
+    deleted: list[int]
+
+
+def write(
+    folder: Path,
+    items: Iterable[Sequence[str]],
+    deleted: list[int],
+    about: dict[str, Any],
+    fill: Callable[[Path], dict[str, Any]],
+    command: str,
+) -> None:
+    """Make ``folder``; ``fill`` writes the engine's files and says what to remember of them.
+
+    Raises:
+        UserError: something is there, or another process writes there.
+    """
+    _demand_free(folder)
+    partial = partial_folder(folder)
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    with lock(partial, "--out"):
+        _empty(partial)
+        write_text_atomic(partial / COMMAND, command)
+        lines = (json.dumps(list(item), ensure_ascii=False) + "\n" for item in items)
+        with (partial / ITEMS).open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(lines)
+        engine = fill(partial)
+        names = [path.relative_to(partial).as_posix() for path in _files(partial)]
+        manifest = {
+            "format": FORMAT,
+            "version": hmgr_jax.__version__,
+            "about": about,
+            "engine": engine,
+            "deleted": deleted,
+            "files": listed(partial, names),
+        }
+        for name in names:
+            _sync(partial / name)
+        write_json_atomic(partial / MANIFEST, manifest)
+        _demand_free(folder)
+        os.replace(partial, folder)
+        (folder / ".lock").unlink()
+    _sync(folder.parent)
+
+
+def read(folder: Path, model: str | None) -> Found:
+    """The manifest and the items of a whole index.
+
+    Raises:
+        UserError: there is none, it is half written, damaged, of another format or ``model``.
+    """
+    manifest = manifest_of(folder)
+    about = manifest["about"]
+    if model is not None and about["model"] != model:
+        raise UserError(
+            f"{folder} was built with another model ({about['model']}) than this one ({model}): "
+            f"its vectors mean nothing to it. Build an index with this run.{_again(folder)}"
+        )
+    damage = digests.first_damage(folder, folder / MANIFEST)
+    if damage is not None:
+        raise UserError(f"The index is damaged: {damage}.{_again(folder)}")
+    lines = (folder / ITEMS).read_text("utf-8").split("\n")[:-1]
+    items = [json.loads(line) for line in lines]
+    if len(items) - len(manifest["deleted"]) != about["count"]:
+        raise UserError(
+            f"{folder} holds {len(items)} items where its manifest counts {about['count']} and "
+            f"{len(manifest['deleted'])} deleted ones.{_again(folder)}"
+        )
+    return Found(about, manifest["engine"], items, manifest["deleted"])
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """What ``index.json`` says.
+
+    Raises:
+        UserError: there is no index, it is half written, or of another format.
+    """
+    if not folder.is_dir():
+        partial = partial_folder(folder)
+        if partial.is_dir():
+            raise UserError(f"{folder} was never finished.{_again(partial)}")
+        raise UserError(
+            f"There is no index {folder}: build one with python -m hmgr_jax.search index "
+            f"--workdir RUN --out {folder}"
+        )
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        number = int(manifest["format"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{folder} holds no whole index ({MANIFEST}).{_again(folder)}") from None
+    if number != FORMAT:
+        raise UserError(f"{folder} is of format {number} where {FORMAT} is known.{_again(folder)}")
+    return manifest
+
+
+def legible(folder: Path, found: Found, read: Callable[[Path, dict[str, Any]], Built]) -> Built:
+    """The engine that ``read`` makes of a folder; a refusal names the command as well.
+
+    Raises:
+        UserError: the engine's files cannot be read.
+    """
+    try:
+        return read(folder, found.engine)
+    except UserError as error:
+        raise UserError(f"{error}.{_again(folder)}") from None
+
+
+def _again(folder: Path) -> str:
+    try:
+        command = (folder / COMMAND).read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        command = ""
+    return f" Remove it and build it again: {command or 'with the program that made it'}"
+
+
+def _demand_free(folder: Path) -> None:
+    if folder.exists():
+        raise UserError(f"{folder} exists: give another --out, or remove it.")
+
+
+def _empty(partial: Path) -> None:
+    for path in partial.iterdir():
+        if path.name == ".lock":
+            continue
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _files(folder: Path) -> list[Path]:
+    return [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != ".lock"]
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

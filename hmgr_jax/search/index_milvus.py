@@ -1,0 +1,227 @@
+"""Vectors in Milvus: Milvus Lite on this machine, or a server or cluster by its address.
+
+Milvus Lite runs in threads of this process on a folder. The one that was saved stays as it is: a
+loaded index works on a copy of its own, which goes with the index. On a server, a saved index is
+the name of a collection; what is added or deleted later changes that very collection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+import uuid
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hmgr_jax.errors import UserError
+from hmgr_jax.search.index_engine import NOBODY
+from hmgr_jax.shapes import Float, Int
+
+FOLDER = "milvus.db"
+TOKEN = "MILVUS_TOKEN"
+"""Environment variable with ``user:password`` or the token of a server; it is never written."""
+MOST = 16_384
+"""Milvus gives no more of one query."""
+SECONDS = 20.0
+"""A server answers within that, or counts as absent."""
+BLOCK_BYTES = 8 << 20
+"""Sent at once."""
+EXACT_UP_TO = 500_000
+"""Vectors of a collection when it is built; more go into a graph (HNSW)."""
+
+
+def demand_milvus(lite: bool) -> Any:
+    """The package pymilvus, or a sentence that names the extra."""
+    try:
+        import pymilvus
+
+        if lite:
+            import milvus_lite  # noqa: F401
+    except ImportError:
+        raise UserError(
+            "Milvus is spoken to by pymilvus and milvus-lite, which are not here: install them "
+            "with pip install 'hmgr-jax[milvus]'."
+        ) from None
+    # It logs every error that it raises, with its trace.
+    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+    return pymilvus
+
+
+class MilvusEngine:
+    """A collection of Milvus with the numbers of vectors as primary keys."""
+
+    def __init__(self, uri: str | None, about: dict[str, Any], copy_of: Path | None) -> None:
+        self._milvus, self._uri, self._about = demand_milvus(uri is None), uri, dict(about)
+        if uri is None:
+            own = tempfile.mkdtemp(prefix="hmgr-jax-milvus-")
+            self._where = str(Path(own, FOLDER))
+            if copy_of is not None:
+                shutil.copytree(copy_of, self._where)
+        else:
+            self._where = uri
+        # At the latest when this process ends.
+        self.close = weakref.finalize(self, _end, self._where if uri is None else None)
+        self._client = self._connect()
+
+    @classmethod
+    def build(cls, vectors: Float[np.ndarray, "n E"], uri: str | None) -> MilvusEngine:
+        """A new collection with ``vectors`` in it.
+
+        Raises:
+            UserError: pymilvus is missing, or nobody answers at ``uri``.
+        """
+        kind = "FLAT" if len(vectors) <= EXACT_UP_TO else "HNSW"
+        name = f"hmgr_jax_{uuid.uuid4().hex[:12]}"
+        engine = cls(uri, {"collection": name, "kind": kind, "next": 0}, None)
+        engine._create(vectors.shape[1])
+        engine.add(vectors)
+        return engine
+
+    @classmethod
+    def read(cls, folder: Path, about: dict[str, Any]) -> MilvusEngine:
+        """What `write` left.
+
+        Raises:
+            UserError: the server does not answer, or it holds no such collection.
+        """
+        engine = cls(about["uri"], about, None if about["uri"] else folder / FOLDER)
+        with engine._answers():
+            if not engine._client.has_collection(engine._name):
+                raise UserError(
+                    f"Milvus at {engine._where} holds no collection {engine._name}: it was dropped."
+                )
+            engine._client.load_collection(engine._name)
+        return engine
+
+    @property
+    def exact(self) -> bool:
+        """Whether the collection compares all."""
+        return self._about["kind"] == "FLAT"
+
+    def __len__(self) -> int:
+        with self._answers():
+            found = self._client.query(self._name, filter="", output_fields=["count(*)"])
+        return int(found[0]["count(*)"])
+
+    def add(self, vectors: Float[np.ndarray, "n E"]) -> None:
+        """Insert in blocks."""
+        first = self._about["next"]
+        block = max(1, BLOCK_BYTES // (4 * vectors.shape[1]))
+        with self._answers():
+            for start in range(0, len(vectors), block):
+                rows = [
+                    {"number": first + start + place, "vector": vector}
+                    for place, vector in enumerate(vectors[start : start + block])
+                ]
+                self._client.insert(self._name, rows)
+        self._about["next"] = first + len(vectors)
+
+    def delete(self, numbers: Int[np.ndarray, " n"]) -> None:
+        """Delete by primary key."""
+        with self._answers():
+            self._client.delete(self._name, ids=numbers.tolist())
+
+    def search(
+        self, queries: Float[np.ndarray, "q E"], k: int, *, thorough: bool = False
+    ) -> tuple[Int[np.ndarray, "q k"], Float[np.ndarray, "q k"]]:
+        """The best ``k`` with Milvus's own scores; thorough HNSW looks at as many as it can.
+
+        Raises:
+            UserError: ``k`` is more than Milvus gives, or it does not answer.
+        """
+        if k > MOST:
+            raise UserError(f"Milvus finds at most {MOST} of a query, {k} were asked for.")
+        options = {} if self.exact else {"ef": MOST if thorough else max(64, 2 * k)}
+        with self._answers():
+            found = self._client.search(
+                self._name,
+                data=list(queries),
+                limit=k,
+                search_params={"metric_type": "IP", "params": options},
+            )
+        numbers = np.full((len(queries), k), NOBODY, np.int64)
+        scores = np.full((len(queries), k), -np.inf, np.float32)
+        for row, hits in enumerate(found):
+            numbers[row, : len(hits)] = [hit["number"] for hit in hits]
+            scores[row, : len(hits)] = [hit["distance"] for hit in hits]
+        return numbers, scores
+
+    def vectors(self, numbers: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n E"]:
+        """The vectors of these numbers."""
+        block = min(MOST, max(1, BLOCK_BYTES // (4 * self._about["dim"])))
+        parts = []
+        with self._answers():
+            for start in range(0, len(numbers), block):
+                wanted = [int(number) for number in numbers[start : start + block]]
+                rows = self._client.get(self._name, ids=wanted, output_fields=["vector"])
+                found = {row["number"]: row["vector"] for row in rows}
+                parts.append(np.asarray([found[number] for number in wanted], np.float32))
+        return np.concatenate(parts)
+
+    def write(self, folder: Path) -> dict[str, Any]:
+        """The folder of Milvus Lite as it is between two openings; of a server its address."""
+        with self._answers():
+            self._client.flush(self._name)
+        if self._uri is None:
+            self._client.close()
+            _stop(self._where)
+            shutil.copytree(self._where, folder / FOLDER)
+            self._client = self._connect()
+            self._client.load_collection(self._name)
+        return {**self._about, "uri": self._uri}
+
+    @property
+    def _name(self) -> str:
+        return self._about["collection"]
+
+    def _connect(self) -> Any:
+        token = os.environ.get(TOKEN, "") if self._uri else ""
+        with self._answers():
+            return self._milvus.MilvusClient(self._where, token=token, timeout=SECONDS)
+
+    def _create(self, dim: int) -> None:
+        milvus, self._about["dim"] = self._milvus, dim
+        schema = milvus.MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema.add_field("number", milvus.DataType.INT64, is_primary=True)
+        schema.add_field("vector", milvus.DataType.FLOAT_VECTOR, dim=dim)
+        index = milvus.MilvusClient.prepare_index_params()
+        options = {} if self.exact else {"M": 16, "efConstruction": 64}
+        index.add_index("vector", index_type=self._about["kind"], metric_type="IP", params=options)
+        with self._answers():
+            self._client.create_collection(
+                self._name, schema=schema, index_params=index, consistency_level="Strong"
+            )
+
+    @contextlib.contextmanager
+    def _answers(self) -> Iterator[None]:
+        """Refusals of Milvus are the user's to mend: it is not there, or full, or another's."""
+        try:
+            yield
+        except self._milvus.MilvusException as error:
+            reason = str(getattr(error, "message", "") or error).split("\n")[0]
+            raise UserError(
+                f"Milvus at {self._where} refused ({reason}): start it, or correct the address, "
+                f"and the token in {TOKEN}."
+            ) from None
+
+
+def _stop(where: str) -> None:
+    """End the threads of Milvus Lite on a folder, which then is whole."""
+    from milvus_lite.server_manager import server_manager_instance
+
+    server_manager_instance.release_server(where)
+
+
+def _end(where: str | None) -> None:
+    """Milvus Lite on a folder of ours; a server is left alone."""
+    if where is None:
+        return
+    _stop(where)
+    shutil.rmtree(Path(where).parent, ignore_errors=True)

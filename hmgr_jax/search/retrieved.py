@@ -1,0 +1,277 @@
+"""What was retrieved for every question, as tables: found once, and kept in the run's folder.
+
+    captions [N, C], lengths [N]     words of the bank's captions, where captions are read
+    vectors [N, E]                   of pictures, where pictures are read
+    retrieved [Q, K]                 their rows for every picture (question) of all splits, -1: none
+
+N is rounded up, so that banks of about one size have tables of one shape.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from hmgr_jax.data.open import bank_names, open_bank
+from hmgr_jax.data.split import DataSet
+from hmgr_jax.data.text.captions import CaptionSource
+from hmgr_jax.data.vqa.questions import QUESTION, Bank, QuestionSource
+from hmgr_jax.distributed import hosts
+from hmgr_jax.errors import UserError
+from hmgr_jax.evaluation.retriever import Retriever
+from hmgr_jax.models.base import Banks
+from hmgr_jax.search import needs
+from hmgr_jax.search.index import Index, Item
+from hmgr_jax.training.experiment import Experiment
+from hmgr_jax.training.tables import RunTables, make_tables
+
+FOLDER = "retrieved"
+ROUND = 4096
+"""Rows of tables are a multiple of this."""
+PROBES = 8
+"""Pictures of every split that are compared to tell whether they are the same."""
+
+Tables = dict[str, np.ndarray]
+
+
+def run_tables(experiment: Experiment, workdir: Path | None) -> RunTables:
+    """The constants of a run's model: its own, or what is retrieved for its questions.
+
+    ``workdir`` is the folder of the run; None where nothing is trained, see `retrieved_tables`.
+
+    Raises:
+        UserError: see `retrieved_tables`.
+    """
+    model, config, data = experiment.model, experiment.config, experiment.data
+    banks = model.banks
+    if banks is None:
+        return RunTables(*(make_tables(model, config.data, lambda: data),) * 2)
+    train = retrieved_tables(banks, banks.train, config, data, workdir)
+    same = banks.test == banks.train
+    test = train if same else retrieved_tables(banks, banks.test, config, data, workdir)
+    return RunTables(train, test)
+
+
+def load_run(
+    workdir: str | Path,
+    config: ConfigDict | None = None,
+    change: Callable[[ConfigDict], ConfigDict] | None = None,
+) -> Retriever:
+    """`Retriever.load`, also of a run whose model computes with what was retrieved."""
+    return Retriever.load(workdir, config, change, retrieve=retrieved_tables)
+
+
+def retrieved_tables(
+    banks: Banks, name: str, config: ConfigDict, data: DataSet, workdir: Path | None
+) -> Tables:
+    """The tables of the bank ``name``; retrieved now unless ``workdir`` has them already.
+
+    Args:
+        banks: what the model wants.
+        name: of a bank of the data, or ``random``.
+        config: of the run.
+        data: with all its splits.
+        workdir: of the run; None: nothing is retrieved, and the tables have only their shapes.
+
+    Raises:
+        UserError: no such bank, no trained retriever, or a bank with too few captions.
+    """
+    bank = open_bank(config.data, bank_names(config.data)[0] if name == needs.RANDOM else name)
+    sources: list[Any] = [split.sources[QUESTION] for split in data.splits.values()]
+    if workdir is None:
+        queries = len(_owners(banks, sources))
+        found = {"retrieved": np.full((queries, banks.most), -1, np.int32)}
+        if banks.what != "captions":
+            found["vectors"] = np.zeros((_round(len(bank)), config.model.picture_dim), np.float32)
+    else:
+        found = _kept(banks, name, bank, config, sources, workdir)
+    if banks.what != "images":
+        found |= _words(bank, data, banks.words)
+    return found
+
+
+def _round(count: int) -> int:
+    return -(-count // ROUND) * ROUND
+
+
+def _words(bank: Bank, data: DataSet, most: int) -> Tables:
+    """Captions as token ids without ``<start>``, cut to ``most`` words, and their lengths."""
+    tokens = [data.vocabulary.tokenize(caption) for caption in bank.captions]
+    source = CaptionSource(tokens, data.vocabulary, max_words=most)
+    found = source.gather(np.arange(len(source)), most + 2)
+    more = ((0, _round(len(source)) - len(source)), (0, 0))
+    return {
+        "captions": np.pad(found["tokens"][:, 1:], more),
+        "lengths": np.pad(found["lengths"] - 1, more[0]),
+    }
+
+
+def _kept(
+    banks: Banks,
+    name: str,
+    bank: Bank,
+    config: ConfigDict,
+    sources: Sequence[QuestionSource],
+    workdir: Path,
+) -> Tables:
+    """``retrieved`` (and ``vectors``) from the run's folder, or made and put there."""
+    what = f"{name}-{banks.query}-{banks.what}{'' if banks.exclude_owner else '-own'}"
+    path = workdir / FOLDER / f"{what}.npz"
+    about = {"bank": bank.fingerprint, "asked": _fingerprint(banks, sources)}
+    kept = _read(path, about)
+    enough = kept is not None and kept["retrieved"].shape[1] >= banks.most
+    if hosts.of_first(enough) and kept is not None:
+        return {**kept, "retrieved": kept["retrieved"][:, : banks.most]}
+    if name == needs.RANDOM and banks.what != "captions":
+        raise UserError(
+            f"The bank {name} has captions alone, but model.retrieve is {banks.what}: set it to "
+            "captions, or name another bank."
+        )
+    if name == needs.RANDOM:
+        made = _at_random(banks, bank, sources)
+    else:
+        made = _search(banks, bank, sources, needs.retriever(config, workdir), config)
+    if hosts.first():
+        _write(path, made, about)
+    return made
+
+
+def _owners(banks: Banks, sources: Sequence[QuestionSource]) -> np.ndarray:
+    """Of every query in the order of its number, which captions are about its own picture."""
+    if banks.query == "image":
+        return np.concatenate([source.pictures.owners for source in sources])
+    return np.concatenate([source.pictures.owners[source.of] for source in sources])
+
+
+def _fingerprint(banks: Banks, sources: Sequence[QuestionSource]) -> str:
+    """Of the pictures of all splits and, where these search, of the questions."""
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(source.pictures.owners.tobytes())
+        probes = np.arange(min(PROBES, len(source.pictures.owners)))
+        for _, values in sorted(source.pictures.source.gather(probes).items()):
+            digest.update(np.ascontiguousarray(values).tobytes())
+        if banks.query == "question":
+            digest.update("\n".join(source.captions).encode())
+    return digest.hexdigest()
+
+
+def _at_random(banks: Banks, bank: Bank, sources: Sequence[QuestionSource]) -> Tables:
+    """Captions drawn anew until none is about the own picture."""
+    owners, draws = _owners(banks, sources)[:, None], np.random.default_rng(0)
+    found = draws.integers(len(bank), size=(len(owners), banks.most), dtype=np.int32)
+    if banks.exclude_owner:
+        if len(np.unique(bank.owners)) == 1 and (owners == bank.owners[0]).any():
+            raise UserError(
+                f"All captions of the bank {bank.name} are about one picture, which cannot read "
+                "its own: give a larger bank."
+            )
+        while (own := bank.owners[found] == owners).any():
+            found[own] = draws.integers(len(bank), size=int(own.sum()), dtype=np.int32)
+    return {"retrieved": found}
+
+
+def _search(
+    banks: Banks,
+    bank: Bank,
+    sources: Sequence[QuestionSource],
+    retriever: Retriever,
+    config: ConfigDict,
+) -> Tables:
+    """The bank in a flat index, searched with every query."""
+    if hosts.first():
+        print(f"Retrieving from {bank.name}, {len(bank):,} captions, for every {banks.query} ...")
+    pictures = np.concatenate([_encoded(retriever, source) for source in sources])
+    of_pictures = np.concatenate([source.pictures.owners for source in sources])
+    if banks.query == "image":
+        queries = pictures
+    else:
+        asked = [text for source in sources for text in source.captions]
+        queries = _sentences(retriever, asked)
+    if banks.what == "images":
+        gallery, owners = pictures, of_pictures
+    else:
+        gallery, owners = _sentences(retriever, bank.captions), bank.owners
+    items = [Item(str(n), owner=str(o)) for n, o in enumerate(owners.tolist())]
+    index = Index.build(gallery, items, model=str(retriever.workdir), engine="flat")
+    own = _owners(banks, sources).tolist()
+    without = [str(owner) for owner in own] if banks.exclude_owner else None
+    numbers, _ = index.search(queries, banks.most, without=without)
+    found: Tables = {"retrieved": numbers.astype(np.int32)}
+    if banks.what != "captions":
+        found["vectors"] = _vectors(pictures, of_pictures, owners, config.model.picture_dim)
+    return found
+
+
+def _vectors(
+    pictures: np.ndarray, of_pictures: np.ndarray, owners: np.ndarray, dim: int
+) -> np.ndarray:
+    """The vector of the picture of every item, 0 where the data does not have it."""
+    if pictures.shape[1] != dim:
+        raise UserError(
+            f"model.picture_dim is {dim}, but the retriever's vectors have {pictures.shape[1]} "
+            f"numbers: set it to {pictures.shape[1]}."
+        )
+    place = {owner: row for row, owner in enumerate(of_pictures.tolist())}
+    found = np.zeros((_round(len(owners)), dim), np.float32)
+    for row, owner in enumerate(owners.tolist()):
+        if owner in place:
+            found[row] = pictures[place[owner]]
+    return found
+
+
+def _encoded(retriever: Retriever, source: QuestionSource) -> np.ndarray:
+    """Vectors of the pictures of a split, float32 [P, E]."""
+    pictures = source.pictures.source
+    has = pictures.gather(np.zeros(1, np.int64))
+    for name, feature in retriever.model.inputs()["image"].items():
+        shape = has[name].shape[1:] if name in has else ()
+        same_rank = name in has and len(shape) == len(feature.shape)
+        fits = same_rank and all(n in (None, m) for n, m in zip(feature.shape, shape, strict=True))
+        if not fits and not feature.optional:
+            raise UserError(
+                f"{retriever.workdir} reads {name} of shape {list(feature.shape)} of a picture, "
+                f"but the questions have pictures with {list(shape) if name in has else 'none'}: "
+                "train the retriever on the same features."
+            )
+    codes = retriever.evaluator.encode(retriever.variables, "image", pictures)
+    return retriever.evaluator.vectors(retriever.variables, "image", codes)
+
+
+def _sentences(retriever: Retriever, sentences: Sequence[str]) -> np.ndarray:
+    """Vectors of sentences, float32 [n, E]."""
+    codes = retriever.encode("text", sentences)
+    return retriever.evaluator.vectors(retriever.variables, "text", codes)
+
+
+def _read(path: Path, about: Mapping[str, Any]) -> Tables | None:
+    """What `_write` wrote about the same things; None where that is not there."""
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} cannot be read ({error}): delete it, to search anew.") from None
+    return found if json.loads(str(found.pop("about"))) == dict(about) else None
+
+
+def _write(path: Path, tables: Tables, about: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, about=np.array(json.dumps(dict(about))), **tables)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

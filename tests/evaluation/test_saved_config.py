@@ -1,0 +1,16 @@
+"""A run that is older than a configuration key is opened with the key's default."""
+
+import pytest
+
+from hmgr_jax.evaluation.retriever import saved_config
+from hmgr_jax.training.config import plain, recipe
+
+
+@pytest.mark.parametrize("name", ["hmgr", "imram"])
+def test_keys_that_did_not_exist_have_their_defaults(name):
+    whole = recipe("f8k", name, dim=32)
+    whole.train.stages = ({"steps": 5, "frozen": ("words",)},)
+    whole.train.lr_factors.words = 0.5
+    saved = plain(whole)
+    del saved["eval"]["judgments"], saved["train"]["hang_seconds"], saved["model"]["margin"]
+    assert plain(saved_config({"config": saved})) == plain(whole)

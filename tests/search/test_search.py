@@ -1,0 +1,263 @@
+"""``hmgr_jax.search``: an index of a run, asked by sentences and pictures, swapped while served."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from tiny_run import finished
+
+import hmgr_jax
+from hmgr_jax.search import gallery
+from hmgr_jax.search import report as search_report
+from hmgr_jax.search.command import main
+from hmgr_jax.search.index import Index
+from hmgr_jax.search.searcher import Searcher, model_key
+
+pytest.importorskip("faiss", reason="needs faiss-cpu: pip install 'hmgr-jax[index]'")
+
+SENTENCES = ["a red circle left of a blue square", "a green ring"]
+
+
+def _search(*arguments):
+    return main(["search", *map(str, arguments)])
+
+
+def _asked(tmp_path, *arguments):
+    """The queries of the JSON that a query writes."""
+    assert _search("query", *arguments, "--json", tmp_path / "found.json") == 0
+    return json.loads((tmp_path / "found.json").read_text())["queries"]
+
+
+def _refused(capsys, *arguments):
+    """The sentence of a refusal."""
+    capsys.readouterr()
+    assert _search(*arguments) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == said.count("error: ") + said.count("warning: ")
+    return said
+
+
+@pytest.fixture(scope="module")
+def vse(tmp_path_factory):
+    """An index of the test images of an embedding model."""
+    out = tmp_path_factory.mktemp("vse") / "index"
+    assert _search("index", "--workdir", finished("vse"), "--out", out) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def imram(tmp_path_factory):
+    """An index of the test captions of a model that scores pairs."""
+    out = tmp_path_factory.mktemp("imram") / "index"
+    more = ("--modality", "text", "--candidates", 7)
+    assert _search("index", "--workdir", finished("imram"), "--out", out, *more) == 0
+    return out
+
+
+def test_an_embedding_model_finds_what_its_scores_say(vse, tmp_path):
+    retriever = hmgr_jax.load(finished("vse"))
+    split = retriever.open(("test",)).splits["test"]
+    codes = retriever.evaluator.encode_split(retriever.variables, split)
+    asked = retriever.encode("text", SENTENCES)
+    numbers, scores = retriever.search(("text", asked), ("image", codes["image"]), k=5)
+    queries = _asked(tmp_path, "--index", vse, *SENTENCES, "-k", 5)
+    assert [row["query"] for row in queries] == SENTENCES
+    for row, wanted, of_wanted in zip(queries, numbers, scores, strict=True):
+        results = row["results"]
+        assert [r["id"] for r in results] == [split.ids["image"][n] for n in wanted]
+        np.testing.assert_allclose([r["score"] for r in results], of_wanted, atol=1e-6)
+        assert [r["rank"] for r in results] == [1, 2, 3, 4, 5]
+        own = split.sources["text"].captions[5 * wanted[0]]
+        assert results[0]["caption"] == own
+        assert results[0]["owner"] == results[0]["id"]
+
+
+def test_pairs_are_scored_by_the_model_itself(imram, tmp_path):
+    retriever = hmgr_jax.load(finished("imram"))
+    split = retriever.open(("test",)).splits["test"]
+    codes = retriever.evaluator.encode_split(retriever.variables, split)
+    scores = retriever.score(("image", codes["image"]), ("text", codes["text"]))
+    ids = split.ids["text"]
+    asked = ("--index", imram, "--image", "test/000003", 5, "-k", 6)
+    for number, row in zip((3, 5), _asked(tmp_path, *asked, "--candidates", 60), strict=True):
+        best = np.argsort(-scores[number], kind="stable")[:6]
+        assert [r["id"] for r in row["results"]] == [ids[n] for n in best]
+        found = [r["score"] for r in row["results"]]
+        np.testing.assert_allclose(found, scores[number][best], atol=1e-6)
+    vectors = {
+        m: retriever.evaluator.vectors(retriever.variables, m, codes[m]) for m in ("image", "text")
+    }
+    near = np.argsort(-(vectors["image"] @ vectors["text"].T), axis=1)[:, :7]
+    for number, row in zip((3, 5), _asked(tmp_path, *asked), strict=True):
+        shortlist = near[number][np.argsort(-scores[number][near[number]])][:6]
+        assert [r["id"] for r in row["results"]] == [ids[n] for n in shortlist]
+        assert row["query"] == split.ids["image"][number]
+
+
+def test_what_belongs_to_the_item_that_asks_is_left_out(imram, vse, tmp_path):
+    asked = ("--index", imram, "--image", "test/000003", "-k", 20, "--candidates", 60)
+    owners = {r["owner"] for r in _asked(tmp_path, *asked, "--without-own")[0]["results"]}
+    assert "test/000003" not in owners
+    assert "test/000003" in {
+        r["owner"] for r in _asked(tmp_path, *asked[:-4], "-k", 60)[0]["results"]
+    }
+    (row,) = _asked(tmp_path, "--index", vse, "--image", "test/000003", "-k", 11)
+    assert len({r["id"] for r in row["results"]} - {"test/000003"}) == 11
+
+
+def test_captions_of_a_file(tmp_path, capsys):
+    (tmp_path / "lines.txt").write_text("a red circle\na green ring\na blue square\n")
+    out = tmp_path / "index"
+    given = ("index", "--workdir", finished("imram"), "--out", out)
+    assert _search(*given, "--captions", tmp_path / "lines.txt") == 0
+    assert "3 text items" in capsys.readouterr().out
+    (row,) = _asked(tmp_path, "--index", out, "--image", "0", "-k", 3)
+    assert sorted(r["caption"] for r in row["results"]) == [
+        "a blue square", "a green ring", "a red circle",
+    ]  # fmt: skip
+
+
+def test_a_sheet_shows_scenes_and_captions(vse, imram, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(search_report, "draw_sheet", lambda *given: drawn.append(given))
+    sheet = tmp_path / "sheet.png"
+    assert _search("query", "--index", vse, *SENTENCES, "-k", 3, "--sheet", sheet) == 0
+    assert _search("query", "--index", imram, "--image", "7", "-k", 3, "--sheet", sheet) == 0
+    (_, title, rows), (_, _, of_captions) = drawn
+    assert title == "vse: 12 image items"
+    for sentence, (query, tiles) in zip(SENTENCES, rows, strict=True):
+        assert (query.words, query.picture) == (sentence, None)
+        assert [tile.picture.shape for tile in tiles] == [(96, 96, 3)] * 3
+    ((query, tiles),) = of_captions
+    assert query.picture.shape == (96, 96, 3)
+    assert query.note == "test/000007"
+    split = hmgr_jax.load(finished("imram")).open(("test",)).splits["test"]
+    assert all(tile.words in split.sources["text"].captions for tile in tiles)
+
+
+def test_json_alone_on_the_screen(vse, capsys):
+    capsys.readouterr()
+    assert _search("query", "--index", vse, SENTENCES[1], "-k", 2, "--json", "-") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["system"], found["count"], found["modality"]) == ("vse", 12, "image")
+    assert len(found["queries"][0]["results"]) == 2
+
+
+def test_another_engine_says_its_recall(tmp_path, capsys):
+    given = ("index", "--workdir", finished("vse"), "--split", "train", "--engine", "hnsw")
+    assert _search(*given, "--out", tmp_path / "index") == 0
+    assert "recall@10:  1.000" in capsys.readouterr().out
+
+
+def test_swapped_to_an_index_of_the_same_model_alone(vse, imram, tmp_path, capsys):
+    name, dev = tmp_path / "served" / "current", tmp_path / "dev"
+    given = ("index", "--workdir", finished("vse"), "--split", "dev", "--out", dev)
+    assert _search(*given) == 0
+    assert _search("swap", "--name", name, "--to", vse) == 0
+    assert len(_asked(tmp_path, "--index", name, *SENTENCES, "-k", 12)) == 2
+    assert _search("swap", "--name", name, "--to", dev) == 0
+    assert "(was " in capsys.readouterr().out
+    (row,) = _asked(tmp_path, "--index", name, SENTENCES[0], "-k", 1)
+    assert row["results"][0]["id"].startswith("dev/")
+    assert "The other index is of model" in _refused(capsys, "swap", "--name", name, "--to", imram)
+    assert "no index" in _refused(capsys, "swap", "--name", name, "--to", tmp_path / "none")
+    assert "of its own" in _refused(capsys, "swap", "--name", dev, "--to", vse)
+    assert name.resolve() == dev.resolve()
+
+
+def test_the_run_has_moved_or_is_another(vse, tmp_path, capsys):
+    moved = shutil.copytree(finished("vse"), tmp_path / "moved")
+    assert len(_asked(tmp_path, "--index", vse, "--workdir", moved, *SENTENCES, "-k", 2)) == 2
+    said = _refused(capsys, "query", "--index", vse, "--workdir", finished("imram"), "a ring")
+    assert "was built with another model" in said
+    assert f"hmgr_jax.search index --workdir {finished('vse')}" in said
+
+
+def test_the_key_of_a_model_is_of_its_weights():
+    retriever = hmgr_jax.load(finished("vse"))
+    before = model_key(retriever)
+    assert before == model_key(hmgr_jax.load(finished("vse")))
+    own = retriever.variables
+    leaves, form = jax.tree.flatten(own.params)
+    other = jax.tree.unflatten(form, [leaves[0].at[(0,) * leaves[0].ndim].add(1e-3), *leaves[1:]])
+    retriever.variables = dataclasses.replace(own, params=other)
+    assert before != model_key(retriever)
+
+
+def test_one_s_own_program(vse):
+    searcher = Searcher.open(vse)
+    own = gallery.of_split(searcher.retriever, "test", "text")
+    codes = own.codes(searcher.retriever)
+    numbers, scores = searcher.search("text", codes, 4, without=[i.owner for i in own.items])
+    for item, hits in zip(own.items, searcher.hits(numbers, scores), strict=True):
+        assert item.owner not in {hit.item.id for hit in hits}
+    assert isinstance(searcher.index, Index)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["search"], "There is no 'search': choose from index, query, swap"),
+        (["index", "--out", "x"], "--workdir is missing"),
+        (["index", "--workdir", "{vse}"], "--out is missing"),
+        (["index", "--workdir", "none", "--out", "x"], "holds no checkpoints"),
+        (["index", "--workdir", "{vse}", "--out", "{index}"], "exists: give another --out"),
+        (["index", "--workdir", "{vse}", "--out", "x", "--split", "all"], "invalid choice"),
+        (
+            ["index", "--workdir", "{vse}", "--out", "x", "--split", "dev", "--images", "p"],
+            "--split and --images exclude each other",
+        ),
+        (
+            ["index", "--workdir", "{vse}", "--out", "x", "--images", "p", "--modality", "text"],
+            "leave them out with --images",
+        ),
+        (["index", "--workdir", "{vse}", "--out", "x", "--modality", "mesh"], "knows image, text"),
+        (["index", "--workdir", "{vse}", "--out", "x", "--engine", "annoy"], "no engine 'annoy'"),
+        (["index", "--workdir", "{vse}", "--out", "x", "--uri", "a"], "say engine milvus"),
+        (["index", "--workdir", "{vse}", "--out", "x", "--images", "."], "not on pixels"),
+        (["index", "--workdir", "{vse}", "--out", "x", "--captions", "none"], "cannot be read"),
+        (["index", "--workdir", "{vse}", "--out", "x", "--pictures", "none"], "no folder"),
+        (["index", "--workdir", "{vse}", "--out", "x", "--candidates", "0"], "at least 1 candid"),
+        (["query", "a ring"], "--index is missing"),
+        (["query", "--index", "none", "a ring"], "There is no index"),
+        (["query", "--index", "{index}"], "Ask either sentences"),
+        (["query", "--index", "{index}", "a ring", "--image", "3"], "Ask either sentences"),
+        (["query", "--index", "{index}", "a ring", "-k", "13"], "k must be from 1 to 12"),
+        (["query", "--index", "{index}", "a ring", "-k", "0"], "k must be from 1 to 12"),
+        (["query", "--index", "{index}", " "], "Sentence 0 is empty"),
+        (["query", "--index", "{index}", "--image", "none.jpg"], "no image 'none.jpg' among"),
+        (["query", "--index", "{index}", "--image", __file__], "not trained on pixels"),
+        (["query", "--index", "{index}", "a ring", "--sheet", "a.jpg"], "end in .png"),
+        (["query", "--index", "{index}", "a ring", "--from", "mesh", "--kk", "3"], "no flag"),
+        (["swap", "--name", "x"], "--to is missing"),
+    ],
+)
+def test_bad_input_is_refused_in_one_sentence(
+    arguments, sentence, vse, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    known = {"vse": finished("vse"), "index": vse}
+    assert sentence in _refused(capsys, *[a.format(**known) for a in arguments])
+    assert not (tmp_path / "x").exists()
+
+
+def test_pairs_of_one_modality_are_refused(imram, capsys):
+    said = _refused(capsys, "query", "--index", imram, "a ring")
+    assert "imram scores image with text, and this index holds text items too" in said
+
+
+def test_a_damaged_index_names_the_command(vse, tmp_path, capsys):
+    copy = shutil.copytree(vse, tmp_path / "index")
+    (copy / "vectors.faiss").write_bytes((copy / "vectors.faiss").read_bytes()[:-7])
+    said = _refused(capsys, "query", "--index", copy, "a ring")
+    assert "bytes instead of" in said
+    assert "build it again: python -m hmgr_jax.search index --workdir" in said
+
+
+def test_help(capsys):
+    for arguments in ([], ["--help"], ["query", "--help"]):
+        assert _search(*arguments) == 0
+        assert "lets NAME" in capsys.readouterr().out
