@@ -18,8 +18,7 @@ from hmgr_jax.evaluation.retriever import saved_config
 from hmgr_jax.interop import names as naming
 from hmgr_jax.interop import state_dict
 from hmgr_jax.interop.names import Names
-from hmgr_jax.interop.releases import RELEASES, Release
-from hmgr_jax.interop.script_options import as_trained
+from hmgr_jax.interop.releases import RELEASES, Release, as_trained
 from hmgr_jax.interop.state_dict import Weights
 from hmgr_jax.shapes import Tree
 from hmgr_jax.training import config as configs

@@ -14,8 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.interop.comparison import Answer
-from hmgr_jax.interop.known_answers import Case, Checker
+from hmgr_jax.interop.known_answers import Answer, Case, Checker
 from hmgr_jax.losses.cross_modal_center import center_loss
 from hmgr_jax.metrics.directions import direction
 from hmgr_jax.metrics.protocols import evaluate_all

@@ -12,8 +12,7 @@ import numpy as np
 
 from hmgr_jax.errors import UserError
 from hmgr_jax.interop import imram
-from hmgr_jax.interop.comparison import RTOL_NORMS, Answer, in_order
-from hmgr_jax.interop.known_answers import Case, Checker
+from hmgr_jax.interop.known_answers import RTOL_NORMS, Answer, Case, Checker, in_order
 from hmgr_jax.interop.names import Names, from_params, to_params, unused
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.layers.masking import l2n

@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from hmgr_jax.interop import pcme
-from hmgr_jax.interop.comparison import Answer
-from hmgr_jax.interop.known_answers import Case, Checker
+from hmgr_jax.interop.known_answers import Answer, Case, Checker
 from hmgr_jax.interop.names import to_params
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.models.base import Items, LocalAxis, Variables
@@ -34,7 +33,7 @@ def _answers(case: Case) -> Mapping[str, Answer]:
     template = jax.eval_shape(model.init, jax.random.key(0)).params
     match = template.pop("match")
     own = {n: x for n, x in case.state.items() if not n.startswith("image::cnn.")}
-    params = to_params(pcme.names("image::", "text::"), own, template)
+    params = to_params(pcme.encoder_names("image::", "text::"), own, template)
     params["match"] = {
         name: jnp.full(match[name].shape, case.option(official, float), jnp.float32)
         for name, official in (("scale", "negative_scale"), ("shift", "shift"))

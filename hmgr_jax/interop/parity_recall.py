@@ -11,8 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.interop.comparison import Answer
-from hmgr_jax.interop.known_answers import Case, Checker
+from hmgr_jax.interop.known_answers import Answer, Case, Checker
 from hmgr_jax.metrics.directions import KS, both_directions
 
 MEASURES = (*(f"R@{k}" for k in KS), "medR", "meanR")

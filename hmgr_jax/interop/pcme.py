@@ -1,12 +1,18 @@
-"""PCME's released code (github.com/naver-ai/pcme): names of its encoders' state_dicts."""
+"""PCME's released code (github.com/naver-ai/pcme): names of its state_dicts, and its options."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from hmgr_jax.interop import resnet
 from hmgr_jax.interop.layouts import bidirectional_gru, linear, linear_without_bias
-from hmgr_jax.interop.names import Entry, Names, same
+from hmgr_jax.interop.names import Arrays, Entry, Names, same, within
 
 
-def names(image: str = "", text: str = "") -> Names:
+def encoder_names(image: str = "", text: str = "") -> Names:
     """Official names of the encoders' parameters, without those of the CNN (`interop.resnet`).
 
     Args:
@@ -35,4 +41,71 @@ def _heads(side: str, path: str) -> list[Entry]:
     norm = f"{side}pie_net.layer_norm"
     found.append(same(f"{norm}.weight", f"{path}/mean/norm/scale"))
     found.append(same(f"{norm}.bias", f"{path}/mean/norm/bias"))
+    return found
+
+
+IMAGE, TEXT = "img_enc.", "txt_enc."
+SIDE = 224
+"""Pixels of a picture: the released encoder takes a feature map of 7 x 7 cells and no other."""
+MATCH = {"criterion.negative_scale": "params/match/scale", "criterion.shift": "params/match/shift"}
+
+
+def names(hyperparameters: Mapping[str, Any]) -> Names:
+    """Official names of the parameters, scale and shift, the CNN and its running statistics."""
+    cnn, kind = f"{IMAGE}cnn.", hyperparameters["cnn"]
+    stem, layers = (f"{cnn}conv1", f"{cnn}bn1"), f"{cnn}layer{{}}"
+    of_pixels = hyperparameters["picture_size"] > 0
+    return (
+        *within(encoder_names(IMAGE, TEXT), resnet.PARAMS),
+        *(Entry((official,), (path,), _alone, _listed) for official, path in MATCH.items()),
+        *(resnet.names(kind, "image/cnn/", stem, layers) if of_pixels else ()),
+    )
+
+
+def _alone(x: np.ndarray) -> Arrays:
+    return (x.reshape(()),)
+
+
+def _listed(x: np.ndarray) -> Arrays:
+    return (x.reshape(1),)
+
+
+def features(_: Mapping[str, np.ndarray]) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Shapes of the items that weights were trained on, as ``Plan.features`` has them."""
+    return {"image": {"pixels": (SIDE, SIDE, 3)}, "text": {"tokens": (1,), "lengths": ()}}
+
+
+def options(given: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Our hyper-parameters as shapes, the released code and the options in the file say them."""
+    read: dict[str, tuple[str, Callable[[Any], Any]]] = {
+        "model.cnn_type": ("cnn", str),
+        "model.img_attention": ("img_attention", bool),
+        "model.txt_attention": ("txt_attention", bool),
+        "model.img_probemb": ("img_probemb", bool),
+        "model.txt_probemb": ("txt_probemb", bool),
+        "model.n_samples_inference": ("samples_eval", lambda value: max(1, int(value))),
+        "criterion.num_samples": ("samples_train", int),
+        "criterion.init_negative_scale": ("init_scale", float),
+        "criterion.init_shift": ("init_shift", float),
+        "criterion.vib_beta": ("vib_beta", float),
+        "criterion.uniform_lambda": ("uniform_lambda", float),
+    }
+    said = {ours: parse(given[name]) for name, (ours, parse) in read.items() if name in given}
+    chosen: dict[str, Any] = {"sigma_head": "plain", "bigru_pool": "last_index"}
+    chosen |= {"objective": "soft_contrastive", "kl_form": "code", "uniform_replace": True}
+    numbers = {"proposals": 1, "logit_scale": 2.0, "log_sigma_start": 0.0}
+    return chosen | numbers | _sizes(state) | said
+
+
+def _sizes(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What shapes say, as far as the file has these tensors."""
+    found: dict[str, Any] = {}
+    whole, words = state.get(f"{IMAGE}fc.weight"), state.get(f"{TEXT}embed.weight")
+    stem = state.get(f"{IMAGE}cnn.conv1.weight")
+    if whole is not None and whole.ndim == 2:
+        found["dim"] = whole.shape[0]
+    if words is not None and words.ndim == 2:
+        found["word_dim"] = words.shape[1]
+    if stem is not None and stem.ndim == 4:
+        found |= {"cnn_width": stem.shape[0], "cnn_small_stem": stem.shape[2] < 7}
     return found

@@ -16,11 +16,8 @@ import safetensors
 import safetensors.numpy
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.interop.legacy_pickle import LegacyPickle
-from hmgr_jax.interop.legacy_tar import LegacyTar
+from hmgr_jax.interop.torch_files import PICKLE, LegacyPickle, Saved, TorchZip
 from hmgr_jax.interop.torch_pickle import Namespace, Tensor
-from hmgr_jax.interop.torch_saved import Saved
-from hmgr_jax.interop.torch_zip import PICKLE, TorchZip
 
 NESTED = ("model", "state_dict")
 """Keys under which training scripts save the state_dict beside other things."""
@@ -71,10 +68,14 @@ def read_weights(path: str | Path) -> Weights:
         weights = _read_zip(path)
     elif head[8:9] == b"{" and int.from_bytes(head[:8], "little") < _NOT_MORE_THAN:
         weights = _read_safetensors(path)
-    elif head.startswith(_PICKLE) or head[257:262] == b"ustar":
-        legacy = LegacyPickle if head.startswith(_PICKLE) else LegacyTar
+    elif head[257:262] == b"ustar":
+        raise UserError(
+            f"{path} is a tar, as PyTorch 0.1 wrote its files, or an archive: unpack the archive, "
+            "or load the file with PyTorch and save its state_dict again."
+        )
+    elif head.startswith(_PICKLE):
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
-            weights = _weights_of(legacy(whole, path), path)
+            weights = _weights_of(LegacyPickle(whole, path), path)
     else:
         raise UserError(
             f"{path} is no file of weights that is known (it begins with {head[:8]!r}): give a "

@@ -21,7 +21,7 @@ from hmgr_jax.data.records.features import DESCRIPTIONS
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation.plan import FEATURES, Chunk, Plan
 from hmgr_jax.preparation.plans import demand
-from hmgr_jax.preparation.row_file import RowFile
+from hmgr_jax.preparation.row_file import RowFile, Written
 from hmgr_jax.preparation.tfds_builder import (
     FORMAT,
     SHARD_BYTES,
@@ -32,7 +32,6 @@ from hmgr_jax.preparation.tfds_builder import (
     plan_folder,
 )
 from hmgr_jax.preparation.writing import Files, Layout
-from hmgr_jax.preparation.written import Written
 from hmgr_jax.progress import Bar
 
 _SHARD = ".shard"

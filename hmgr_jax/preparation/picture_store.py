@@ -7,18 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from hmgr_jax.data.pictures.decode import ENDINGS
 from hmgr_jax.data.pictures.shown import read_picture
 from hmgr_jax.errors import UserError
-from hmgr_jax.preparation.grid import SIZE, encode_grid, grid_boxes
 from hmgr_jax.preparation.plan import BOXES, FEATURES, identity
 
 
 class PictureStore:
     """Pictures by file name and, where no other has it, by name without ending.
 
-    Features are those of `hmgr_jax.preparation.grid`, boxes the patches.
+    Features are those of `hmgr_jax.preparation.picture_store`, boxes the patches.
     """
 
     has_boxes = True
@@ -67,3 +67,68 @@ def find_files(root: Path, endings: Sequence[str]) -> dict[str, Path]:
         if times[stem] == 1:
             files.setdefault(stem, file)
     return files
+
+
+CELL = 16
+"""Pixels a side of a patch."""
+COARSE = 8
+"""Pixels a side of the patch as it enters the vector."""
+ORIENTATIONS = 8
+SIZE = 3 * COARSE**2 + 6 + 4 * ORIENTATIONS
+"""Numbers a patch: 192 of pixels, 6 of colour, 32 of gradients."""
+
+
+def encode_grid(picture: np.ndarray, grid: int) -> np.ndarray:
+    """``picture`` (uint8 [H, W, 3]) as float32 [grid * grid, SIZE], all in 0..1, row by row.
+
+    The picture is stretched to ``grid`` patches a side, of 16 x 16 pixels each. A patch's vector
+    holds its pixels halved to 8 x 8 x RGB; mean and standard deviation of each colour; and for each
+    quarter of it a histogram of 8 orientations of the brightness' gradient over half a turn,
+    weighted by its length. No number is negative.
+    """
+    side = grid * CELL
+    small = Image.fromarray(picture).resize((side, side), Image.Resampling.BOX, reducing_gap=None)
+    pixels = np.asarray(small, np.float32) / np.float32(255)
+    parts = [_coarse(pixels, grid), _colours(pixels, grid), _gradients(pixels, grid)]
+    return np.concatenate(parts, axis=1)
+
+
+def grid_boxes(grid: int) -> np.ndarray:
+    """The boxes of the patches, float32 [grid * grid, 4] xyxy in 0..1, row by row."""
+    y, x = np.divmod(np.arange(grid * grid), grid)
+    return (np.stack([x, y, x + 1, y + 1], axis=1) / grid).astype(np.float32)
+
+
+def _patches(values: np.ndarray, grid: int) -> np.ndarray:
+    """[side, side, C] as [grid * grid, cell, cell, C]."""
+    cell = values.shape[0] // grid
+    apart = values.reshape(grid, cell, grid, cell, values.shape[2]).swapaxes(1, 2)
+    return apart.reshape(grid * grid, cell, cell, values.shape[2])
+
+
+def _coarse(pixels: np.ndarray, grid: int) -> np.ndarray:
+    """[patches, 192]: means of 2 x 2 pixels."""
+    patches = _patches(pixels, grid)
+    step = CELL // COARSE
+    means = patches.reshape(grid * grid, COARSE, step, COARSE, step, 3).mean(axis=(2, 4))
+    return means.reshape(grid * grid, -1)
+
+
+def _colours(pixels: np.ndarray, grid: int) -> np.ndarray:
+    """[patches, 6]: mean and doubled standard deviation (at most 1) of each colour."""
+    patches = _patches(pixels, grid)
+    spread = np.minimum(2 * patches.std(axis=(1, 2)), np.float32(1))
+    return np.concatenate([patches.mean(axis=(1, 2)), spread], axis=1)
+
+
+def _gradients(pixels: np.ndarray, grid: int) -> np.ndarray:
+    """[patches, 32]: a histogram of orientations of each quarter; its sum is the mean length."""
+    brightness = pixels.mean(axis=2)
+    dy, dx = np.gradient(brightness)
+    length = np.minimum(np.hypot(dx, dy), np.float32(1))
+    turn = np.mod(np.arctan2(dy, dx), np.float32(np.pi)) / np.float32(np.pi)
+    which = np.minimum((turn * ORIENTATIONS).astype(np.int64), ORIENTATIONS - 1)
+    votes = length[..., None] * np.eye(ORIENTATIONS, dtype=np.float32)[which]
+    quarters = _patches(votes, 2 * grid).mean(axis=(1, 2))
+    rows = quarters.reshape(grid, 2, grid, 2, ORIENTATIONS).swapaxes(1, 2)
+    return rows.reshape(grid * grid, -1)

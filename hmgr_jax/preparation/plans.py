@@ -12,7 +12,7 @@ from hmgr_jax.data.text.captioned import Captioned, by_split, first_captions
 from hmgr_jax.data.text.captions_files import read_captions, read_karpathy
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation.bottom_up import plan_bottom_up
-from hmgr_jax.preparation.file_store import FileStore
+from hmgr_jax.preparation.file_store import FileStore, NpyStore
 from hmgr_jax.preparation.msrvtt_captions import (
     HGR,
     hold_out,
@@ -21,7 +21,6 @@ from hmgr_jax.preparation.msrvtt_captions import (
     read_hgr,
     split_1ka,
 )
-from hmgr_jax.preparation.npy_store import NpyStore
 from hmgr_jax.preparation.picture_store import PictureStore
 from hmgr_jax.preparation.plan import Plan, identity
 from hmgr_jax.preparation.scan_source import plan_scan

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import os
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from hmgr_jax.errors import FoundNonFinite, UserError
+from hmgr_jax.files.workdir import write_json_atomic
 from hmgr_jax.preparation.plan import Array
 
 
@@ -68,3 +74,100 @@ def _write(fd: int, data: memoryview, offset: int) -> None:
     done = 0
     while done < len(data):
         done += os.pwrite(fd, data[done:], offset + done)
+
+
+PROGRESS = ".progress.json"
+"""Hidden: no part of the data, should a kill leave it behind."""
+
+
+class Written:
+    """The rows of every split that are on disk; ``key`` names the preparation they belong to.
+
+    ``begun`` is when its first attempt began, in nanoseconds of the epoch.
+
+    Raises ``UserError`` where ``folder`` holds something else, or another preparation half done.
+    """
+
+    def __init__(self, folder: Path, key: str, rows: Mapping[str, int]) -> None:
+        self.path, self.key, self.begun = folder / PROGRESS, key, time.time_ns()
+        self.done = {split: np.zeros(count, bool) for split, count in rows.items()}
+        if self.path.is_file():
+            self._read()
+            return
+        others = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+        if others:
+            raise UserError(
+                f"{folder} holds {others[0]} but no {PROGRESS}, so it is no preparation that could "
+                "go on: move it away or give another --out."
+            )
+        self.save()
+
+    def _read(self) -> None:
+        advice = "remove it to begin anew, or give another --out."
+        try:
+            found = json.loads(self.path.read_text("utf-8"))
+            if found["key"] != self.key:
+                raise UserError(
+                    f"{self.path.parent} is another preparation half done, or its sources or "
+                    f"options have changed since: {advice}"
+                )
+            self.begun = int(found["begun"])
+            for split, done in self.done.items():
+                bits = np.frombuffer(base64.b64decode(found["written"][split]["bits"]), np.uint8)
+                done[:] = np.unpackbits(bits, count=len(done)).astype(bool)
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{self.path} is damaged ({error}): {advice}") from None
+
+    def forget(self, changed: Mapping[str, np.ndarray]) -> None:
+        """Rows that count as written no more ({split: bool [rows]})."""
+        for split, rows in changed.items():
+            self.done[split] &= ~rows
+
+    def todo(self) -> dict[str, np.ndarray]:
+        """{split: bool [rows]}, True where a row is still to be written."""
+        return {split: ~done for split, done in self.done.items()}
+
+    def count(self) -> int:
+        """How many rows of all splits are written."""
+        return sum(int(done.sum()) for done in self.done.values())
+
+    def save(self) -> None:
+        """Bring it to the disk; the rows themselves must be there already."""
+        written = {
+            split: {
+                "rows": int(done.sum()),
+                "of": len(done),
+                "bits": base64.b64encode(np.packbits(done).tobytes()).decode(),
+            }
+            for split, done in self.done.items()
+        }
+        write_json_atomic(self.path, {"key": self.key, "begun": self.begun, "written": written})
+
+
+_EXPONENT = np.uint16(0x7C00)
+
+
+def to_half(values: np.ndarray, where: Callable[[int], str]) -> np.ndarray:
+    """``values`` [k, R, D] as float16; ``where(i)`` names the source of row i.
+
+    Raises:
+        FoundNonFinite: a row holds NaN or infinity.
+        UserError: a row holds a number above 65,504, the largest of float16.
+    """
+    with np.errstate(over="ignore"):
+        half = np.ascontiguousarray(values, np.float16)
+    # All bits of the exponent set: three times faster than isfinite.
+    exponents = half.view(np.uint16) & _EXPONENT
+    bad = np.flatnonzero((exponents == _EXPONENT).reshape(len(half), -1).any(axis=1))
+    if not len(bad):
+        return half
+    first = int(bad[0])
+    if not np.isfinite(values[first]).all():
+        raise FoundNonFinite(
+            f"{where(first)} holds NaN or infinity: extract the features of that image again."
+        )
+    largest = float(np.abs(values[first]).max())
+    raise UserError(
+        f"{where(first)} holds {largest:.6g} where at most 65504 fits into float16: divide all "
+        "features by a constant."
+    )

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from hmgr_jax.data.regions.row_arrays import COUNTS, KINDS
 from hmgr_jax.data.text.captioned import Captioned
-from hmgr_jax.preparation.filling import fill, fitting, plan_arrays
-from hmgr_jax.preparation.joining import join
+from hmgr_jax.errors import UserError
 from hmgr_jax.preparation.plan import (
     BOXES,
     CHUNK_BYTES,
@@ -19,7 +19,9 @@ from hmgr_jax.preparation.plan import (
     Chunk,
     Plan,
     SplitPlan,
+    beside,
     blocks,
+    features,
 )
 
 
@@ -126,3 +128,133 @@ def plan_store(
     if store.files is not None:
         return Plan(plans, source, about, visual, files=store.identity(used))
     return Plan(plans, source, {**about, "features": store.identity(used)}, visual)
+
+
+KINDS = ("filename", "stem", "cocoid", "padded", "imgid")
+
+
+def join(
+    splits: Mapping[str, Sequence[Captioned]], have: Mapping[str, Any], place: str, kind: str | None
+) -> dict[str, list[str]]:
+    """{split: the features' id of each image}.
+
+    ``have`` is {id of features: what they are}, so that two ids may be the same features;
+    ``place`` is where they are, for people; ``kind`` says which names of an image the ids are,
+    None that the one kind is taken which fits all images.
+
+    Raises:
+        UserError: the first image that has no features, or several kinds fit differently.
+    """
+    images = [image for found in splits.values() for image in found]
+    kinds = _kinds(images, kind)
+    missing = {k: next((i for i in images if i.names[k] not in have), None) for k in kinds}
+    fitting = [k for k in kinds if missing[k] is None]
+    if not fitting:
+        closest = max(kinds, key=lambda k: sum(i.names[k] in have for i in images))
+        first = missing[closest]
+        assert first is not None
+        raise UserError(
+            f"{place} has no features of {first.names[closest]!r} ({first.where}), looked for by "
+            f"{closest}: extract them, take its captions out, or say with --key what the ids of "
+            "the features are."
+        )
+    chosen = fitting[0]
+    for other in fitting[1:]:
+        apart = next((i for i in images if have[i.names[other]] != have[i.names[chosen]]), None)
+        if apart is not None:
+            raise UserError(
+                f"{place} has features of {apart.names[chosen]!r} and of {apart.names[other]!r}, "
+                f"which are {chosen} and {other} of {apart.id}: say with --key which is meant."
+            )
+    _demand_once(images, chosen, have)
+    return {name: [image.names[chosen] for image in found] for name, found in splits.items()}
+
+
+def _kinds(images: Sequence[Captioned], kind: str | None) -> list[str]:
+    """The kinds of ids that every image has, or the one that was asked for."""
+    kinds = [k for k in KINDS if all(k in image.names for image in images)]
+    if kind is None:
+        return kinds
+    if kind not in kinds:
+        raise UserError(f"--key is {kind!r} where the images have {', '.join(kinds)}: choose one.")
+    return [kind]
+
+
+def _demand_once(images: Sequence[Captioned], kind: str, have: Mapping[str, Any]) -> None:
+    """Two images must not share their features."""
+    seen: dict[Any, Captioned] = {}
+    for image in images:
+        former = seen.setdefault(have[image.names[kind]], image)
+        if former is not image:
+            raise UserError(
+                f"{image.where} and {former.where} are both {image.names[kind]!r} by {kind}: name "
+                "one of them otherwise."
+            )
+
+
+Found = Mapping[str, np.ndarray]
+"""Of one image: features [n, D], and boxes, labels and so on [n, ...]."""
+
+
+def plan_arrays(
+    size: int, others: Sequence[str], counts: np.ndarray, cut: int | None, *, exact: bool = True
+) -> dict[str, Array]:
+    """What is written of images of ``counts`` regions, the first ``cut`` of each.
+
+    ``others`` name what there is beside the features of ``size`` numbers a region. Counts are
+    written where they differ, or where they are not ``exact`` and true ones may be smaller.
+    """
+    kept = counts if cut is None else np.minimum(counts, cut)
+    most = int(kept.max())
+    ragged = [COUNTS] if not exact or kept.min() < most else []
+    return {FEATURES: features(most, size)} | {name: beside(name, most) for name in
+                                               (*others, *ragged)}  # fmt: skip
+
+
+def fill(found: Sequence[Found], arrays: Mapping[str, Array]) -> dict[str, np.ndarray]:
+    """The arrays of several images [k, ...]; features as float32, padding 0 (of labels -1)."""
+    filled = {}
+    for name, array in arrays.items():
+        if name == COUNTS:
+            filled[name] = np.asarray([len(one[FEATURES]) for one in found], array.dtype)
+            continue
+        dtype = np.dtype(np.float32) if name == FEATURES else array.dtype
+        filling = KINDS[name].filling if name in KINDS else 0
+        values = np.full((len(found), *array.shape), filling, dtype)
+        with np.errstate(over="ignore"):  # infinity, which is refused with the file
+            for row, one in zip(values, found, strict=True):
+                row[: len(one[name])] = one[name]
+        filled[name] = values
+    return filled
+
+
+def fitting(
+    found: Found, arrays: Mapping[str, Array], cut: int | None, where: str
+) -> dict[str, np.ndarray]:
+    """What is planned of an image as read, its first ``cut`` regions.
+
+    Raises:
+        UserError: it has no boxes or labels where others do, other features, or other regions than
+            it was planned with.
+    """
+    most, size = arrays[FEATURES].shape
+    values = found[FEATURES]
+    if values.shape[1] != size:
+        raise UserError(
+            f"{where} holds features of {values.shape[1]} numbers where the first has {size}: "
+            "extract all alike."
+        )
+    lacking = next((name for name in arrays if name not in found and name != COUNTS), None)
+    if lacking is not None:
+        advice = "give files of one extraction"
+        if lacking == BOXES:
+            advice = "extract it again, or leave all out with --no-boxes"
+        raise UserError(f"{where} holds no {lacking} where others do: {advice}.")
+    kept = {name: found[name][:cut] for name in arrays if name != COUNTS}
+    count = len(kept[FEATURES])
+    if count > most or (count < most and COUNTS not in arrays):
+        raise UserError(
+            f"{where} holds {count} regions or frames where {most} were planned: it has changed "
+            "meanwhile, so start again."
+        )
+    return kept

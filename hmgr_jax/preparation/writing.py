@@ -19,10 +19,8 @@ from hmgr_jax.data.regions.row_arrays import COUNTS
 from hmgr_jax.errors import UserError
 from hmgr_jax.files import manifest
 from hmgr_jax.files.workdir import lock, partial_folder, write_json_atomic, write_text_atomic
-from hmgr_jax.preparation.half import to_half
 from hmgr_jax.preparation.plan import FEATURES, NOUNS, Chunk, Plan, SplitPlan
-from hmgr_jax.preparation.row_file import RowFile
-from hmgr_jax.preparation.written import PROGRESS, Written
+from hmgr_jax.preparation.row_file import PROGRESS, RowFile, Written, to_half
 from hmgr_jax.progress import Bar
 
 SAVE_SECONDS = 5.0

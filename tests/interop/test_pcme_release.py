@@ -11,7 +11,7 @@ from torch_files import save, tensors
 from hmgr_jax import convert
 from hmgr_jax.conversion import run_folder
 from hmgr_jax.data.generated.worlds import open_worlds
-from hmgr_jax.interop import pcme_release, state_dict
+from hmgr_jax.interop import pcme, state_dict
 from hmgr_jax.interop.names import covers, from_params, unused
 from hmgr_jax.models.pcme import PCME
 
@@ -36,7 +36,7 @@ def made(tmp_path):
         lambda x: np.asarray(rng.uniform(0.5, 1.5, x.shape), np.float32),
         {"params": shapes.params, "stats": shapes.stats},
     )
-    official = from_params(pcme_release.names(model.hyperparameters()), ours)
+    official = from_params(pcme.names(model.hyperparameters()), ours)
     split = "criterion."
     model_state = {n: x for n, x in official.items() if not n.startswith(split)}
     model_state["img_enc.cnn.bn1.num_batches_tracked"] = np.int64(7)
@@ -82,6 +82,6 @@ def test_names_of_a_model_of_regions():
     """Without a CNN no name of one is asked for."""
     model = PCME(dim=6, word_dim=4, vocabulary_size=9, regions=3, region_dim=5)
     state = {"params": jax.eval_shape(model.init, jax.random.key(0)).params}
-    names = pcme_release.names(model.hyperparameters())
+    names = pcme.names(model.hyperparameters())
     assert covers(names, state)
     assert unused(names, state) == []

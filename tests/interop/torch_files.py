@@ -1,7 +1,6 @@
 """Files as ``torch.save`` writes them, made without PyTorch."""
 
 import pickle
-import tarfile
 import zipfile
 from collections import OrderedDict
 from io import BytesIO
@@ -150,55 +149,6 @@ def save_legacy(path, obj, *, magic=MAGIC, version=1001, machine=MACHINE, keys=N
         file.write(size.to_bytes(8, "little", signed=True) + values.tobytes())
     path.write_bytes(file.getvalue())
     return path
-
-
-def save_tar(path, state, *, machine=MACHINE, leave_out=()):
-    """Write {name: Tensor} as ``torch.save`` did before 0.1.10; the path."""
-    wholes, parts = [], []
-    for storage in (tensor.storage for tensor in state.values()):
-        whole = storage.whole if isinstance(storage, Part) else storage
-        wholes += [] if whole in wholes else [whole]
-        parts += [storage] if isinstance(storage, Part) and storage not in parts else []
-    storages, rows = [_pickled(len(wholes))], [_pickled(len(state))]
-    for s in wholes:
-        storages += [_pickled((id(s), "cpu", kind_of(s))), s.values.size.to_bytes(8, "little")]
-        storages.append(s.values.tobytes())
-    storages.append(_pickled([(id(p), id(p.whole), p.first, p.size) for p in parts]))
-    for t in state.values():
-        numbers = np.array([len(t.shape), *t.shape, *t.strides, t.offset], "<i8")
-        rows += [_pickled((id(t), id(t.storage), Name("torch", "FloatTensor"))), numbers.tobytes()]
-    records = {
-        "sys_info": _pickled(machine),
-        "pickle": _pickled(state, _ByKey),
-        "tensors": b"".join(rows),
-        "storages": b"".join(storages),
-    }
-    with tarfile.open(path, "w:", format=tarfile.PAX_FORMAT) as archive:
-        for name, data in records.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            if name not in leave_out:
-                archive.addfile(info, BytesIO(data))
-    return path
-
-
-class _Key:
-    def __init__(self, tensor):
-        self.text = str(id(tensor))
-
-
-class _ByKey(_Pickler):
-    """Refers to whole tensors, which lie elsewhere, by their keys."""
-
-    def persistent_id(self, obj):
-        return obj.text if isinstance(obj, _Key) else None
-
-    def save(self, obj, save_persistent_id=True):
-        if isinstance(obj, Tensor):
-            key, state = _Key(obj), (True, False, OrderedDict())
-            made = Call("torch.nn.parameter", "Parameter", key, state=state)
-            obj = made if obj.parameter else key
-        super().save(obj, save_persistent_id)
 
 
 def tensors(state, **options):

@@ -8,7 +8,7 @@ import tiny_run
 from PIL import Image
 from preparing import boxes, check, opened, prepare, values
 
-from hmgr_jax.preparation.grid import SIZE, encode_grid, grid_boxes
+from hmgr_jax.preparation.picture_store import SIZE, encode_grid, grid_boxes
 
 TEN = range(10)
 

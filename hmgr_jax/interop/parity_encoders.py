@@ -18,14 +18,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hmgr_jax.interop import resnet
-from hmgr_jax.interop.comparison import ATOL, RTOL_NORMS, Answer, in_order
-from hmgr_jax.interop.known_answers import Case
+from hmgr_jax.interop import center3d, resnet
+from hmgr_jax.interop.known_answers import ATOL, RTOL_NORMS, Answer, Case, Checker, in_order
+from hmgr_jax.interop.layouts import linear
 from hmgr_jax.interop.names import Names, from_params
 from hmgr_jax.layers.batch_norm import STATS, Rows
+from hmgr_jax.layers.dgcnn import DGCNN
+from hmgr_jax.layers.linear import Linear
+from hmgr_jax.layers.meshnet import Faces, MeshNet
+from hmgr_jax.layers.resnet import ResNet
+from hmgr_jax.layers.views import Views
 from hmgr_jax.models.base import LocalAxis
-from hmgr_jax.shapes import Array, Tree
+from hmgr_jax.shapes import Array, Float, Tree
 
+VIEWS = ("image", "image_v")
+POINTS = ("points",)
+FACES = ("centers", "corners", "normals", "neighbor_index")
 DISTURBED = 3
 """So many times the weights are, each by half of their last bit at most."""
 WIDER = 4.0
@@ -115,3 +123,48 @@ def _run(module: nn.Module, variables: Tree, given: Tree) -> Any:
 
     (_, (trained, stats)), gradient = jax.value_and_grad(loss, has_aux=True)(variables["params"])
     return module.apply(variables, given, None), (trained, stats, gradient)
+
+
+class Classifier(nn.Module):
+    """torchvision's ``resnet50``."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, views: Float[Array, "B 1 H W 3"], rows: Rows | None) -> Float[Array, "B K"]:
+        """Logits of the only view."""
+        x = jnp.mean(ResNet("resnet50", name="cnn")(views[:, 0], rows), axis=(1, 2))
+        return Linear(self.classes, name="fc")(x)
+
+
+def _of_views(case: Case) -> Mapping[str, Answer]:
+    single = case.meta["model"] == "singleview"
+    found = [x.transpose(0, 2, 3, 1) for x in case.inputs(*(VIEWS if single else VIEWS[:1]))]
+    views = jnp.asarray(np.stack(found, axis=1))
+    if single:
+        module = Views(len(case.state["bn6.weight"]), "resnet18")
+        return answers(module, center3d.views("resnet18"), views, case)
+    names = (*resnet.names("resnet50", "cnn/"), *linear("fc", "params/fc"))
+    return answers(Classifier(len(case.state["fc.bias"])), names, views, case)
+
+
+def _of_shapes(case: Case) -> Mapping[str, Answer]:
+    features = len(case.state["bn6.weight"])
+    if case.meta["model"] == "meshnet":
+        *shapes, neighbours = case.inputs(*FACES)
+        centers, corners, normals = (jnp.asarray(x.swapaxes(1, 2)) for x in shapes)
+        faces = Faces(centers, corners, normals, jnp.asarray(neighbours, jnp.int32))
+        return answers(MeshNet(features), center3d.meshnet(), faces, case)
+    (points,) = case.inputs(*POINTS)
+    module = DGCNN(features, neighbours=case.option("k", int))
+    again = {name: f"conv{name[-1]}.1" for name in center3d.DGCNN_TWICE}
+    given = jnp.asarray(points.swapaxes(1, 2))
+    return answers(module, center3d.dgcnn(), given, case, again=again, unused=center3d.DGCNN_UNUSED)
+
+
+def _answers(case: Case) -> Mapping[str, Answer]:
+    views = case.meta["model"] in ("resnet50", "singleview")
+    return _of_views(case) if views else _of_shapes(case)
+
+
+CHECKER = Checker(inputs=(*VIEWS, *POINTS, *FACES), answers=_answers)
