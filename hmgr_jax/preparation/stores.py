@@ -130,7 +130,7 @@ def plan_store(
     return Plan(plans, source, {**about, "features": store.identity(used)}, visual)
 
 
-KINDS = ("filename", "stem", "cocoid", "padded", "imgid")
+ID_KINDS = ("filename", "stem", "cocoid", "padded", "imgid")
 
 
 def join(
@@ -172,7 +172,7 @@ def join(
 
 def _kinds(images: Sequence[Captioned], kind: str | None) -> list[str]:
     """The kinds of ids that every image has, or the one that was asked for."""
-    kinds = [k for k in KINDS if all(k in image.names for image in images)]
+    kinds = [k for k in ID_KINDS if all(k in image.names for image in images)]
     if kind is None:
         return kinds
     if kind not in kinds:
