@@ -97,8 +97,8 @@ def test_flags(fails, command, sentence):
         ("train.frozen=imag", "no part of hmgr in train.frozen 'imag'; did you mean 'image'?"),
         ("train.lr_factors.wrds=0.1", "no part of hmgr in train.lr_factors 'wrds'"),
         ("init.txt=/none", "There is no part of hmgr in init 'txt'; did you mean 'text'?"),
-        ("init.text=/none", "init.text is /none, which holds no checkpoints"),
-        ("init.text=/none.pth", "init.text is /none.pth, but there is no such file of weights: co"),
+        ("init.text=/none", "init.text names /none, which holds no checkpoints"),
+        ("init.text=/none.pth", "init.text names /none.pth, but there is no such weight file: co"),
         (
             "train.batch_size=4000",
             "a batch of 4000 image items was asked for but train has only 40",
@@ -127,7 +127,7 @@ def test_weights_of_a_cnn_that_are_not_there(fails, tmp_path, monkeypatch, name)
     monkeypatch.setattr(loop, "build", lambda *_: pytest.fail("too late"))
     place, recipe = tmp_path / name, ROOT / "configs" / "worlds_images.py"
     argv = arguments(tmp_path / "run", recipe=recipe, model="pcme", init__cnn=place)
-    assert f"init.cnn is {place}, but there is no such file of weights" in fails(argv)
+    assert f"init.cnn names {place}, but there is no such weight file" in fails(argv)
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 

@@ -1,4 +1,4 @@
-"""Several processes of one run: joined, agreed, and exchanging; all of it does nothing in one.
+"""Several processes of one run: join them, compare them, exchange arrays; no-ops in one process.
 
 Every process makes the same calls in the same order. The workdir is shared by all of them; its
 small files are written by the first process.
@@ -23,26 +23,26 @@ from hmgr_jax.shapes import Tree
 T = TypeVar("T")
 JOIN_SECONDS = 300
 HEARTBEAT_SECONDS = 60
-"""JAX's own; `peers` is quicker, and says more."""
+"""Of JAX's own watch; `peers` detects a lost process sooner and names it."""
 EXCHANGED_BYTES = 64 * 2**20
-"""Of all processes in one collective: what is exchanged passes through the devices' memory."""
+"""Bytes of all processes in one collective: exchanged arrays pass through device memory."""
 SENTENCE = 2000
 
 
 @contextlib.contextmanager
 def joined(spec: str | None) -> Iterator[None]:
-    """Be one process of a run of several while the block lasts.
+    """Join a run of several processes for the duration of the block.
 
     Args:
-        spec: ``auto`` (what SLURM, a TPU pod or Kubernetes say in the environment), or
-            ``HOST:PORT,N,I``: where process 0 listens, how many processes there are and which one
-            this is. None is a run of one process.
+        spec: ``auto`` (read from the environment of SLURM, a TPU pod or Kubernetes), or
+            ``HOST:PORT,N,I``: the address of process 0, the number of processes and the number of
+            this one. None is a run of one process.
 
-    Where the block raises, the other processes are told why and end too, and this one leaves with
-    an exit code of its own. To be entered before anything asks JAX for its devices.
+    If the block raises, the other processes receive the reason and end too, and this process
+    exits with its own code. Enter it before anything asks JAX for its devices.
 
     Raises:
-        UserError: the others cannot be reached.
+        UserError: the other processes cannot be reached.
     """
     if spec is None:
         yield
@@ -55,8 +55,8 @@ def joined(spec: str | None) -> Iterator[None]:
 
     if len(jax.devices()) != jax.process_count() * jax.local_device_count():
         raise UserError(
-            f"{jax.process_count()} processes have {len(jax.devices())} devices together, of which "
-            f"this one has {jax.local_device_count()}: give each of them as many as the others."
+            f"The {jax.process_count()} processes have {len(jax.devices())} devices in total and "
+            f"this one has {jax.local_device_count()}: give every process the same number."
         )
     peers = Peers(jax.process_index(), jax.process_count())
     try:
@@ -76,42 +76,44 @@ def _initialize(spec: str) -> None:
         address, *numbers = spec.split(",")
         if len(numbers) != 2 or not all(n.isascii() and n.isdigit() for n in numbers):
             raise UserError(
-                f"--hosts is auto or HOST:PORT,N,I, such as 10.0.0.2:8476,4,0, not {spec!r}."
+                f"--hosts must be auto or HOST:PORT,N,I (such as 10.0.0.2:8476,4,0), got {spec!r}."
             )
         count, index = map(int, numbers)
         if not index < count or ":" not in address:
-            raise UserError(f"--hosts expects HOST:PORT and a process from 0 to N - 1: {spec!r}.")
+            raise UserError(
+                f"--hosts must name HOST:PORT and a process from 0 to N - 1, got {spec!r}."
+            )
         seconds |= {"coordinator_address": address, "num_processes": count, "process_id": index}
-        # What it would detect overrides nothing of this, but hides devices.
+        # Detection would override nothing here, but it hides devices.
         seconds["cluster_detection_method"] = "deactivate"
     try:
         jax.distributed.initialize(**seconds)
     except (RuntimeError, ValueError) as error:
         line = str(error).strip().partition("\n")[0]
         raise UserError(
-            f"The processes of --hosts {spec} did not find one another ({line}): see that all of "
-            "them were started, and that the address can be reached."
+            f"The processes of --hosts {spec} did not connect ({line}): check that all of them "
+            "were started and that the address can be reached."
         ) from error
 
 
 def stop_at_once() -> None:
-    """Let SIGTERM end a process of several: where nothing is to be saved, JAX swallows it."""
+    """Restore SIGTERM's default in a run of several processes, where JAX intercepts it."""
     if jax.process_count() > 1:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def share() -> tuple[int, int]:
-    """(which process this is, how many there are)."""
+    """(number of this process, number of processes)."""
     return jax.process_index(), jax.process_count()
 
 
 def first() -> bool:
-    """Whether this is the process that writes and prints."""
+    """Whether this process writes and prints (process 0)."""
     return jax.process_index() == 0
 
 
 def of_first(value: bool) -> bool:
-    """What the first process says, in all of them: a file may show later elsewhere."""
+    """The value of the first process, in every process: a file may appear later on other hosts."""
     if jax.process_count() == 1:
         return value
     return bool(multihost_utils.broadcast_one_to_all(np.int32(value)))
@@ -119,10 +121,10 @@ def of_first(value: bool) -> bool:
 
 @contextlib.contextmanager
 def in_first(make: Callable[[], contextlib.AbstractContextManager[T]]) -> Iterator[T | None]:
-    """Enter ``make()`` in the first process alone; if that refuses, all processes do.
+    """Enter ``make()`` in the first process only; if it raises UserError, every process raises it.
 
     Raises:
-        UserError: what the first process raised.
+        UserError: the one that the first process raised.
     """
     if jax.process_count() == 1:
         with make() as found:
@@ -148,10 +150,10 @@ def _padded(sentence: str) -> np.ndarray:
 
 
 def demand_same(**things: Any) -> None:
-    """Refuse processes that differ in any of ``things``: arrays in trees, or text.
+    """Check that all processes have equal ``things`` (trees of arrays, or texts).
 
     Raises:
-        UserError: names the thing and a process that has another one than the first.
+        UserError: names the thing and the process whose value differs from that of process 0.
     """
     if jax.process_count() == 1:
         return
@@ -161,8 +163,8 @@ def demand_same(**things: Any) -> None:
         for process, digest in enumerate(found[:, number]):
             if not np.array_equal(digest, found[0, number]):
                 raise UserError(
-                    f"Process {process} has another {name} than process 0: start all of them with "
-                    "the same command, code and files."
+                    f"Process {process} has a different {name} from process 0: start all processes "
+                    "with the same command, code and files."
                 )
 
 
@@ -174,7 +176,7 @@ def _digest(tree: Tree) -> np.ndarray:
 
 
 def local_mesh(mesh: Mesh) -> Mesh:
-    """The devices of ``mesh`` that are this process's."""
+    """The part of ``mesh`` on devices of this process."""
     if jax.process_count() == 1:
         return mesh
     mine = [d for d in mesh.devices.flat if d.process_index == jax.process_index()]
@@ -182,14 +184,14 @@ def local_mesh(mesh: Mesh) -> Mesh:
 
 
 def here(tree: Tree) -> Tree:
-    """Arrays that every device of every process has, as this process has them."""
+    """Replicated global arrays as arrays of this process."""
     if jax.process_count() == 1:
         return tree
     return jax.tree.map(lambda x: x.addressable_data(0), tree)
 
 
 def exchange(tree: Tree) -> Tree:
-    """Host arrays [n, ...] of every process, of equal shapes, as [processes · n, ...]."""
+    """Concatenate host arrays [n, ...] of equal shape over the processes: [processes · n, ...]."""
     if jax.process_count() == 1:
         return tree
     leaves, structure = jax.tree.flatten(tree)

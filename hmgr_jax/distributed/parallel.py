@@ -1,4 +1,4 @@
-"""The devices: a mesh of one axis, what a model sees of it, and the two mappers of a step."""
+"""Devices: a mesh of one axis, the axis that a model sees, and the two mappers of a step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAPPERS = ("shard_map", "pmap")
 
 
 class MappedAxis:
-    """The devices of a mapped step. See ``models.base.Axis``."""
+    """The device axis inside a mapped step, see ``models.base.Axis``."""
 
     @property
     def size(self) -> int:
@@ -51,7 +51,7 @@ def make_mesh(devices: int = 0) -> Mesh:
     Raises:
         ValueError: more devices than there are.
     """
-    # The rows that a process reads lie side by side in a batch, so its devices do in the mesh.
+    # A process reads adjacent rows of a batch, so its devices are adjacent in the mesh.
     found = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     if jax.process_count() > 1 and devices not in (0, len(found)):
         raise ValueError(
@@ -65,14 +65,14 @@ def make_mesh(devices: int = 0) -> Mesh:
 
 
 def replicate(mesh: Mesh, tree: Tree) -> Tree:
-    """The tree on every device of the mesh."""
+    """Copy a tree to every device of the mesh."""
     return _put(tree, NamedSharding(mesh, P()))
 
 
 def shard(mesh: Mesh, batch: Tree) -> Tree:
-    """A batch of host arrays, its leading axis split over the devices.
+    """Split a batch of host arrays over the devices along its leading axis.
 
-    Of several processes each gives the rows of its own devices.
+    Each of several processes passes the rows of its own devices.
     """
     return _put(batch, NamedSharding(mesh, P(DATA)))
 
@@ -88,10 +88,10 @@ def _put(tree: Tree, sharding: NamedSharding) -> Tree:
 def map_step(step: Callable[..., Any], mesh: Mesh, mapper: str = "shard_map") -> Callable[..., Any]:
     """Map ``step(state, tables, batch) -> (state, report)`` over the devices of ``mesh``.
 
-    State, tables and report are equal on all devices, the batch is split on its leading axis. The
-    state is donated. Both mappers run the same function and give the same numbers. Nothing checks
-    that the outputs really are equal everywhere (``check_vma=False``; with the check, ordinary
-    code such as a scan with a constant carry does not trace), which is why the tests do.
+    State, tables and report are equal on all devices; the batch is split along its leading axis.
+    The state is donated. Both mappers run the same function and give the same numbers. JAX does
+    not check that the outputs are equal on all devices (``check_vma=False``, since the check
+    rejects ordinary code such as a scan with a constant carry); tests check it.
 
     Raises:
         ValueError: unknown mapper.
@@ -102,7 +102,7 @@ def map_step(step: Callable[..., Any], mesh: Mesh, mapper: str = "shard_map") ->
         )
         return jax.jit(mapped, donate_argnums=0)
     if mapper != "pmap":
-        raise ValueError(f"parallel.mapper is one of {', '.join(MAPPERS)}, not {mapper!r}")
+        raise ValueError(f"parallel.mapper must be one of {', '.join(MAPPERS)}, got {mapper!r}")
     size = mesh.devices.size
     pmapped = jax.pmap(
         step,

@@ -1,8 +1,8 @@
-"""Processes of one run that watch one another: who is lost is named, and the others end at once.
+"""Processes of one run watch each other: a lost process is named and the others end quickly.
 
-Without it a collective whose other side is gone waits for ever, or ends in a message that names
-nobody. Each process writes a beat a second into the key-value store of JAX's coordination service,
-and looks at its neighbour's and at whether anybody has told the end of the run.
+Without the watch, a collective waits forever for a lost process, or fails without naming it. Each
+process writes a heartbeat per second to the key-value store of JAX's coordination service, and
+reads the heartbeat of its neighbour and the key that announces the end of the run.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from jax._src import distributed  # no public way to the store; Orbax takes this
 from hmgr_jax.errors import UserError
 
 EXIT_CODE = 69
-"""EX_UNAVAILABLE of sysexits.h: a peer was lost."""
+"""EX_UNAVAILABLE of sysexits.h: a process of the run was lost."""
 MISTAKE, INTERRUPTED = 2, 130
-"""Exit codes that all processes share."""
+"""Exit codes that every process of the run uses for these ends."""
 BEAT_SECONDS = 1.0
 LOST_BEATS = 10
-"""A peer that is silent for so many of our own beats is lost. They are counted by turns, not by the
-clock, so that a run that was suspended as a whole goes on."""
+"""A process without a heartbeat during this many of our own is lost. Heartbeats are counted, not
+timed, so that a run that was suspended as a whole continues."""
 LEFT = "left"
 
 
 class Peers:
-    """This process among the others of its run, which all make one."""
+    """The watch of one process; every process of the run creates one."""
 
     def __init__(self, index: int, count: int) -> None:
         store: Any = distributed.global_state.client
@@ -44,22 +44,22 @@ class Peers:
         self._thread.start()
 
     def leave(self) -> None:
-        """The run has ended for this process as it should."""
+        """End the watch after a normal end of the run."""
         self._ending.set()
-        self._thread.join()  # its last beat is not to come after the farewell
+        self._thread.join()  # its last heartbeat must precede LEFT
         self._store.key_value_set(f"hmgr/beat/{self._index}", LEFT, allow_overwrite=True)
 
     def fail(self, error: BaseException) -> NoReturn:
-        """End this process by ``error``, and with it the others, who are told why.
+        """End this process with ``error`` and announce the reason to the others, which end too.
 
-        Where a collective failed because another process is gone, that one is named instead.
+        If a collective failed because another process is lost, the message names that process.
         """
         if isinstance(error, KeyboardInterrupt):
             sentence, code = "it was stopped by Ctrl-C.", INTERRUPTED
         elif isinstance(error, UserError | OSError):
             sentence, code = str(error).replace("\n", " "), MISTAKE
         else:
-            time.sleep(2 * LOST_BEATS * BEAT_SECONDS)  # the watch may know better, and end this
+            time.sleep(2 * LOST_BEATS * BEAT_SECONDS)  # the watch may name a lost process first
             sentence, code = f"{type(error).__name__}: {error}", 1
             traceback.print_exception(error)
         self._ending.set()
@@ -82,28 +82,28 @@ class Peers:
             if now != heard or now == LEFT:
                 heard, silent = now, 0
             elif silent > LOST_BEATS:
-                sentence = f"{name} has not been heard of for {LOST_BEATS} s."
+                sentence = f"{name} has sent no heartbeat for {LOST_BEATS} s."
                 self._report(sentence, EXIT_CODE, tell=True)
 
     def _report(self, sentence: str, code: int, *, tell: bool = False) -> None:
-        """End with what befell a peer, unless this process is ending by itself."""
+        """End with the reason of another process, unless this process is ending already."""
         if self._ending.is_set():
             return
         self._end(
-            f"error: {sentence} This process ends too: start all of them again, and the run goes "
-            "on from its last checkpoint.",
+            f"error: {sentence} This process ends too: start all processes again to resume "
+            "from the last checkpoint.",
             code if code in (MISTAKE, INTERRUPTED) else EXIT_CODE,
             sentence if tell else "",
         )
 
     def _end(self, line: str, code: int, told: str) -> NoReturn:
-        """Say it, tell the others where they do not know yet, and end without JAX's own farewell.
+        """Print the reason, announce it to the others and exit without JAX's own shutdown.
 
-        That waits for all processes, and aborts where one is gone. Process 0 leaves last: the
-        store ends with it, and with the store whoever has not looked yet.
+        JAX's shutdown waits for all processes and aborts if one is lost. Process 0 exits last,
+        since the key-value store ends with it.
         """
         if not self._leaving.acquire(blocking=False):
-            threading.Event().wait()  # another thread is at it
+            threading.Event().wait()  # another thread is ending the process
         print(line, file=sys.stderr, flush=True)
         if told:
             with contextlib.suppress(Exception):

@@ -1,4 +1,4 @@
-"""A wish to stop (SIGTERM of a scheduler, Ctrl-C of a person) as a flag that the loop reads."""
+"""SIGTERM and Ctrl-C as a flag that the training loop reads."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ _asked, _interrupts = itertools.count(1), itertools.count(1)
 class StopSignal:
     """The first SIGTERM or SIGINT asks the loop to save and stop; a third one acts as usual.
 
-    ``with StopSignal() as stop:`` takes both signals over; ``stop.requested`` turns True at the
-    first one and stays so, and ``stop.name`` tells which one it was. A second one does not disturb
-    the saving (schedulers signal a process and its group, impatient people twice), but then the
-    former handlers are back, so a third Ctrl-C raises KeyboardInterrupt and a third SIGTERM ends
-    the process. The handler does nothing but set the flag: it may run inside any call.
+    ``with StopSignal() as stop:`` handles both signals; ``stop.requested`` becomes True at the
+    first one and ``stop.name`` names it. A second signal does not disturb the saving (schedulers
+    signal a process and its group) but restores the former handlers, so a third Ctrl-C raises
+    KeyboardInterrupt and a third SIGTERM ends the process. The handler only sets the flag, since
+    it may run inside any call.
 
-    Who owns SIGTERM: here, this class; it is for one process. ``jax.distributed.initialize``
-    installs a notifier of its own, and the two exclude each other: a Python handler installed
-    before it never runs, one installed after it keeps JAX's agreement on a common last step from
-    ever being reached. Runs of several processes leave SIGTERM to JAX, and hand it their SIGINT.
-    Outside the main thread, where Python allows no handlers, nothing is taken over and
-    ``requested`` stays False.
+    In a run of one process this class handles SIGTERM. ``jax.distributed.initialize`` installs a
+    notifier of its own, and the two exclude each other: a Python handler installed before it never
+    runs, and one installed after it prevents JAX's agreement on a common last step. Runs of
+    several processes leave SIGTERM to JAX and forward their SIGINT to it. Outside the main thread,
+    where Python allows no handlers, no signal is handled and ``requested`` stays False.
     """
 
     def __init__(self) -> None:
@@ -48,13 +47,13 @@ class StopSignal:
         return self
 
     def now(self) -> bool:
-        """Whether to stop after this step: the same answer in every process, who all ask each step.
+        """Whether to stop after this step: the same answer in every process.
 
-        A signal to one of several processes stops all of them, after the first step that none
-        has passed yet.
+        All processes must call it at every step. A signal to one of several processes stops all
+        of them after the first step that no process has passed.
         """
-        # Not by the step: JAX agrees on a number that is still to come, and the steps of the next
-        # of several runs begin anew.
+        # A counter instead of the step: JAX agrees on a future number, and a second run in this
+        # process starts its steps at 0.
         if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(next(_asked)):
             self.requested, self.name = True, "SIGTERM"
         return self.requested
@@ -71,18 +70,18 @@ class StopSignal:
         if not self.requested:
             self.requested, self.name = True, signal.Signals(number).name
             return
-        self._give_back()  # before it is said, so that it is true
+        self._give_back()  # before the message, which says so
         os.write(2, b"warning: Saving, then stopping; one more signal ends this at once.\n")
 
     def _give_back(self) -> None:
         while self._former:
             number, handler = self._former.popitem()
-            # None: a handler that was not set from Python and that Python cannot set again.
+            # None: a handler that was not set from Python, which Python cannot restore.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)  # type: ignore[arg-type]
 
 
 def _pass_on(number: int, frame: FrameType | None) -> None:
-    """Ctrl-C at one process of several: JAX's notifier knows SIGTERM only. The third one acts."""
+    """Forward Ctrl-C as SIGTERM, the only signal that JAX's notifier knows; the third one acts."""
     if next(_interrupts) == 2:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGTERM)

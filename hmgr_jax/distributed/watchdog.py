@@ -1,7 +1,7 @@
-"""A watch over a run: where nothing moves for long, it shows where it hangs and ends the process.
+"""End a process that makes no progress, after writing where it hangs.
 
-A scheduler starts a process again that has ended, but not one that hangs: in a barrier whose other
-side is gone, in a read from a disk that does not answer, in a lock.
+A scheduler restarts a process that ended, but not one that hangs in a barrier with a lost process,
+in a read from a disk that does not answer, or in a lock.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ from typing import Self
 import jax
 
 EXIT_CODE = 75
-"""EX_TEMPFAIL of sysexits.h: the same command may well succeed."""
+"""EX_TEMPFAIL of sysexits.h: the same command may succeed."""
 COMPILING = 4
-"""How many times as long silence may last while something is compiled."""
+"""Factor on the time limit while a program compiles."""
 TICKS = 20
 OTHERS_TICKS = 2
 LAST_WORDS_SECONDS = 10.0
-"""How long the stacks may take to be written: the disk may be what hangs."""
+"""Time limit for writing the stacks: the disk itself may hang."""
 
 _watching: list[Watchdog] = []
 
 
 def alive(*, compiling: bool = False) -> None:
-    """Give a sign of life: a step, a batch or a tile is done; a no-op where nobody watches.
+    """Report progress (a step, a batch or a tile is done); a no-op without a watchdog.
 
-    ``compiling`` announces that the next one may be preceded by a compilation.
+    ``compiling`` announces that a compilation may precede the next report.
     """
     for watchdog in _watching:
         watchdog.alive(compiling=compiling)
 
 
 class Watchdog:
-    """``with Watchdog(seconds, workdir):`` ends the process after so long without `alive`.
+    """``with Watchdog(seconds, workdir):`` ends the process after ``seconds`` without progress.
 
-    It then writes the stacks of all threads to standard error and to ``WORKDIR/hang.txt``
-    (``hang-1.txt`` for process 1 of several) and leaves with `EXIT_CODE`; nothing is saved, since
-    what hangs may be the saving, and the next start goes on from the last checkpoint. With 0
-    seconds it does nothing. Silence is counted in ticks of a thread, not by the clock, so a
-    process that was suspended (SIGSTOP, a laptop's lid) is not taken for one that hangs. A call
-    that hangs without letting other Python threads run is not noticed.
+    It writes the stacks of all threads to standard error and to ``WORKDIR/hang.txt``
+    (``hang-1.txt`` for process 1 of several) and exits with `EXIT_CODE`. Nothing is saved, since
+    the saving may be what hangs; the next start resumes from the last checkpoint. With 0 seconds
+    it does nothing. Time is counted in ticks of a thread, not by the clock, so a suspended process
+    (SIGSTOP, a closed laptop) does not count as hanging. A call that blocks all Python threads is
+    not detected.
     """
 
     def __init__(self, seconds: float, workdir: Path) -> None:
@@ -73,7 +73,7 @@ class Watchdog:
             _watching.remove(self)
 
     def alive(self, *, compiling: bool = False) -> None:
-        """See the function `alive`."""
+        """See the function of this name."""
         self._patience = COMPILING if compiling else 1
         self._silent = 0
 
@@ -84,7 +84,7 @@ class Watchdog:
                 self._bark()
 
     def _bark(self) -> None:
-        """Show all stacks and end the process, whatever else it is doing."""
+        """Write all stacks and end the process."""
         wait = LAST_WORDS_SECONDS + OTHERS_TICKS * self._seconds / TICKS
         leave = threading.Timer(wait, os._exit, [EXIT_CODE])
         leave.daemon = True
@@ -93,16 +93,16 @@ class Watchdog:
         faulthandler.dump_traceback(file=2)
         try:
             with self.file.open("w", encoding="utf-8") as file:
-                file.write(f"Nothing moved for {seconds:g} s; the stacks of all threads:\n\n")
+                file.write(f"No progress for {seconds:g} s; the stacks of all threads:\n\n")
                 file.flush()
                 faulthandler.dump_traceback(file=file)
         finally:
             message = (
-                f"error: Nothing has moved for {seconds:g} s: see {self.file} for where the run "
-                "hangs; the same command goes on from the last checkpoint (train.hang_seconds "
-                "says how long to wait, 0 for ever).\n"
+                f"error: No progress for {seconds:g} s: {self.file} shows where the run hangs; run "
+                "the same command to resume from the last checkpoint (train.hang_seconds is the "
+                "time limit, 0 for none).\n"
             )
             os.write(2, message.encode(errors="replace"))
-            if jax.process_count() > 1:  # the others, whom this ends, shall show theirs first
+            if jax.process_count() > 1:  # the other processes write their stacks first
                 time.sleep(OTHERS_TICKS * self._seconds / TICKS)
             os._exit(EXIT_CODE)

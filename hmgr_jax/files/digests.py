@@ -1,4 +1,4 @@
-"""sha256 of a checkpoint's files: a flipped bit in an array otherwise loads without any error."""
+"""sha256 of a checkpoint's files, since an array with a flipped bit loads without an error."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def write(folder: Path, digest_file: Path) -> None:
 
 
 def exist(digest_file: Path) -> bool:
-    """Whether there are legible digests to check against; a folder without is only unverified."""
+    """Whether ``digest_file`` can be read; a folder without digests is unverified, not damaged."""
     return _read(digest_file) is not None
 
 
 def first_damage(folder: Path, digest_file: Path) -> str | None:
-    """Name the first file of ``folder`` that is missing or altered and say how; None if none is.
+    """Describe the first file of ``folder`` that is missing or altered; None if there is none.
 
-    Sizes go first: they cost nothing and tell a truncated file from a flipped bit.
+    Sizes are checked first: they cost nothing and tell a truncated file from a flipped bit.
     """
     files = _read(digest_file)
     if files is None:

@@ -1,4 +1,4 @@
-"""The folder of a run: one run at a time in it, and small files that are whole or not there."""
+"""The folder of a run: a lock, and small files written atomically."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ RESULTS = "results.json"
 
 @contextlib.contextmanager
 def lock(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
-    """Hold ``workdir`` (made if absent) for this process; ``flag`` is where a person named it.
+    """Lock ``workdir`` (made if absent) for this process; ``flag`` is the option that names it.
 
-    The kernel drops the lock when its holder ends, however it ends, so none is ever stale; the pid
-    and host in ``.lock`` are only for the message. Raises UserError while another run holds it.
+    The kernel releases the lock when its holder ends, so it is never stale; the pid and host in
+    ``.lock`` are only for the message. Raises UserError while another run holds the lock.
     """
     workdir.mkdir(parents=True, exist_ok=True)
-    # The file is never deleted: a third run could otherwise lock a new file of the same name.
+    # The file is never deleted, or a third run could lock a new file of the same name.
     descriptor = os.open(workdir / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"expected {workdir} to be free, found it in use by {_holder(descriptor)}: "
-                f"wait for that run, stop it, or give another {flag}"
+                f"{workdir} is in use by {_holder(descriptor)}: wait for that run, stop it, or "
+                f"give another {flag}."
             ) from None
         _sign(descriptor)
         yield
@@ -42,7 +42,7 @@ def lock(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
 
 
 def write_json_atomic(path: Path, obj: Any) -> None:
-    """Write ``obj`` as JSON so that a reader, or a crash, finds the old file or the new one whole.
+    """Write ``obj`` as JSON; a reader or a crash finds either the old or the new file, complete.
 
     Raises ValueError for NaN and infinity, which JSON does not have; the old file then stays.
     """
@@ -50,7 +50,7 @@ def write_json_atomic(path: Path, obj: Any) -> None:
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    """Replace the file at ``path`` by ``text`` (UTF-8) in one move that survives a power cut."""
+    """Replace the file at ``path`` by ``text`` (UTF-8) atomically and durably."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8", newline="") as file:
@@ -64,7 +64,7 @@ def write_text_atomic(path: Path, text: str) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename inside ``folder`` durable: its entry lives in the folder, not in the file."""
+    """Make a rename inside ``folder`` durable: the entry belongs to the folder."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -80,7 +80,7 @@ def _sign(descriptor: int) -> None:
 
 
 def _holder(descriptor: int) -> str:
-    """Who holds the lock; the holder may be between taking and signing it."""
+    """The holder of the lock, which may not have signed it yet."""
     try:
         holder = json.loads(os.pread(descriptor, 4096, 0))
         return f"process {holder['pid']} on {holder['host']}"
@@ -89,5 +89,5 @@ def _holder(descriptor: int) -> str:
 
 
 def partial_folder(out: Path) -> Path:
-    """Where ``out`` is made."""
+    """The folder in which ``out`` is written before it is renamed."""
     return out.with_name(f"{out.name}.partial")

@@ -14,7 +14,6 @@ from hmgr_jax.data.pictures.shown import read_picture
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation.plan import BOXES, FEATURES, identity
 
-
 CELL = 16
 """Pixels a side of a patch."""
 COARSE = 8

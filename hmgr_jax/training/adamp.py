@@ -1,8 +1,8 @@
-"""AdamP (Heo et al., ICLR 2021): Adam without the part of a step that only makes a weight longer.
+"""AdamP (Heo et al., ICLR 2021): Adam without the radial part of a step.
 
-A weight that a norm follows means the same at any length, and momentum makes it longer and longer,
-so that its direction moves less and less. Where a weight's gradient is all but orthogonal to it,
-the step's part along the weight is left out.
+A weight followed by a normalisation layer is scale invariant; momentum lets its norm grow, which
+shrinks its effective step. If the gradient of a weight is nearly orthogonal to it, the component of
+the step along the weight is removed.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import optax
 from hmgr_jax.shapes import Array, Float, Tree
 
 _ROWS = ("vectors",)
-"""Parameters whose outputs are their rows (tables of vectors); of others it is the last axis."""
+"""Parameters whose output channels are rows (embedding tables); the last axis for all others."""
 
 
 def scale_by_adamp(delta: float = 0.1, eps: float = 1e-8) -> optax.GradientTransformation:
     """``optax.scale_by_adam`` and the projection; ``update`` needs the parameters.
 
-    Of a parameter of two axes or more two views are tried: every output channel on its own, then
-    the whole. If the largest |cos| of gradient and weight in a view is below ``delta`` / √size of
-    its vectors, each loses its part along the weight. A chain has to clip before, not after.
+    A parameter of two or more axes has two views: per output channel, and as a whole. If the
+    largest |cos| of gradient and weight in a view is below ``delta`` / √size of its vectors, the
+    component of the step along the weight is removed. A chain must clip before it, not after.
     """
     adam = optax.scale_by_adam(eps=eps)
 
     def update(gradient: Tree, state: Tree, params: Tree | None = None) -> tuple[Tree, Tree]:
         if params is None:
-            raise ValueError("AdamP projects by the parameters: give them to update")
+            raise ValueError("AdamP needs the parameters: pass them to update")
         updates, state = adam.update(gradient, state)
 
         def of_one(path: tuple[Any, ...], step: Array, weight: Array, g: Array) -> Array:
@@ -56,7 +56,7 @@ def _projected(
     by_channel = tuple(i for i in range(weight.ndim) if i != axis)
     whole = tuple(range(weight.ndim))
     chosen = step
-    for axes in (whole, by_channel):  # the later one counts where both would do
+    for axes in (whole, by_channel):  # the per-channel view takes precedence
         fires, without = _view(step, weight, gradient, axes, delta, eps)
         chosen = jnp.where(fires, without, chosen)
     return chosen
@@ -70,7 +70,7 @@ def _view(
     delta: float,
     eps: float,
 ) -> tuple[Array, Array]:
-    """Whether a view of vectors along ``axes`` is to be projected, and the step if so."""
+    """Whether the view of vectors along ``axes`` is projected, and its projected step."""
 
     def along(a: Array, b: Array) -> Array:
         return jnp.sum(a * b, axis=axes, keepdims=True)

@@ -1,4 +1,4 @@
-"""Which items were in the batches that gave no finite loss: the first place to look."""
+"""List the items of batches whose loss was not finite."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ FILE = "bad_batches.json"
 def write(workdir: Path, experiment: Experiment, steps: Iterable[int]) -> Path:
     """Write the ids of the items of these steps (counted from 1) to ``bad_batches.json``.
 
-    The order of the data is a function of the step, so nothing had to be kept for this. Each entry
-    is ``{"step": 6, "image": [ids], "text": [ids]}``, row by row of the global batch. In a run of
-    several processes only process 0 writes.
+    The order of the data is a function of the step, so the ids are computed now. Each entry is
+    ``{"step": 6, "image": [ids], "text": [ids]}`` in the order of the global batch. Only process 0
+    writes.
 
     Returns:
         the path of the file.

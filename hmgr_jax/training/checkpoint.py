@@ -1,4 +1,4 @@
-"""Checkpoints of a run: saved in the background, checked when read, the best one never lost."""
+"""Checkpoints of a run: saved in the background and verified when read; the best one is kept."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ class Checkpoints:
     """The checkpoints of one run in ``directory``, a folder each, named by their step.
 
     A checkpoint is a state (any pytree of arrays) with a JSON object ``meta`` and, if the model was
-    evaluated at that step, a metric of which more is better. The newest ``keep`` and the one with
-    the best metric stay, whatever their order. Digests of the files lie beside, in
-    ``directory/../digests/STEP.json``, written when a step is complete; without them a step is
+    evaluated at that step, a metric (higher is better). The newest ``keep`` checkpoints and the one
+    with the best metric are kept. Digests of the files are written to
+    ``directory/../digests/STEP.json`` when a step is complete; a step without digests is
     unverified, not damaged. A damaged step is never deleted: it is renamed ``STEP.damaged``.
 
-    Use it in a ``with`` block: a process that ends without ``close`` loses the save under way.
-    ``read_only`` is for readers of a folder in which a run may still be training: nothing is made,
-    cleaned or renamed, and ``save`` is refused. In a run of several processes every process makes
-    the same calls; the folder must be shared by all.
+    Use it in a ``with`` block: a process that ends without ``close`` loses the save in progress.
+    ``read_only`` is for readers of a folder in which a run may still be training: no file is
+    created, cleaned or renamed, and ``save`` raises. In a run of several processes every process
+    makes the same calls; the folder must be shared by all.
     """
 
     def __init__(self, directory: Path, *, keep: int = 2, read_only: bool = False) -> None:
         if keep < 1:
-            raise UserError(f"expected to keep at least 1 checkpoint, found keep={keep}: raise it")
+            raise UserError(f"keep must be at least 1, got {keep}: raise it.")
         self.directory = directory.absolute()
         self._digests = self.directory.parent / "digests"
         self._read_only = read_only
@@ -51,7 +51,7 @@ class Checkpoints:
         self._damaged: set[int] = set()
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="digests")
         self._sealing: Future | None = None
-        self._bytes = 0  # of the state that was saved last
+        self._bytes = 0  # of the state saved last
         self._manager = self._open()
 
     def __enter__(self) -> Self:
@@ -66,14 +66,14 @@ class Checkpoints:
         self.close()
 
     def save(self, step: int, state: Any, meta: dict, metric: float | None) -> None:
-        """Start to save ``state`` (its buffers may be donated at once) as the newest step.
+        """Start to save ``state`` as the newest step; its buffers may be donated immediately.
 
-        ``metric`` is None where nothing was evaluated; NaN is taken as None. Waits for the save
-        before it. Raises UserError where the disk refuses, RuntimeError for a step that is not
-        newer than the newest, which Orbax would pass over in silence.
+        ``metric`` is None without an evaluation; NaN counts as None. Waits for the previous save.
+        Raises UserError if the disk refuses, and RuntimeError for a step that is not newer than
+        the newest, which Orbax would skip silently.
         """
         if self._read_only:
-            raise RuntimeError(f"{self.directory} was opened to be read only")
+            raise RuntimeError(f"{self.directory} was opened read-only")
         self.wait()
         newest = max(self.steps(), default=-1)
         if step <= newest:
@@ -81,7 +81,7 @@ class Checkpoints:
         value = None if metric is None or not math.isfinite(metric) else float(metric)
         self._policy.metrics[step] = value
         self._bytes = sum(getattr(leaf, "nbytes", 0) for leaf in jax.tree.leaves(state))
-        # This step may have been written and lost before; its old digests would condemn the new.
+        # Digests of an earlier, lost save of this step would mark the new one as damaged.
         self._digest_file(step).unlink(missing_ok=True)
         try:
             saved = store.save(self._manager, step, state, meta, value)
@@ -96,23 +96,22 @@ class Checkpoints:
     def restore(
         self, template_state: Any, step: int | None = None, *, partial: bool = False
     ) -> tuple[Any, dict, int]:
-        """Read a checkpoint: (state, meta, step); by default the newest that is not damaged.
+        """Read a checkpoint: (state, meta, step); by default the newest undamaged one.
 
-        ``template_state`` is a pytree of arrays or ShapeDtypeStructs and decides containers and
-        shardings (none: the first device); or a function of (step, meta) that makes one. With
-        ``partial`` it may be a part of what was saved, such as ``{"params": ...}`` to serve.
-        Names, shapes and dtypes must be those of the checkpoint.
+        ``template_state`` is a pytree of arrays or ShapeDtypeStructs that sets containers and
+        shardings (none: the first device), or a function of (step, meta) that returns one. With
+        ``partial`` it may be a part of the saved state, such as ``{"params": ...}`` to serve.
+        Names, shapes and dtypes must equal those of the checkpoint.
 
-        A damaged newest step is set aside with a warning and the one before it is read. Raises
-        UserError if none is left, if the step that was asked for is damaged or not there, or if it
-        was saved by another model.
+        A damaged newest step is set aside with a warning and the step before it is read. Raises
+        UserError if no step is left, if the requested step is damaged or absent, or if another
+        model saved it.
         """
         while True:
             chosen = self.newest() if step is None else self._demand(step)
             if chosen is None:
                 raise UserError(
-                    f"expected a checkpoint in {self.directory}, found none that is whole: "
-                    "train a model there first"
+                    f"{self.directory} holds no complete checkpoint: train a model there first."
                 )
             try:
                 return *self._load(chosen, template_state, partial), chosen
@@ -120,12 +119,12 @@ class Checkpoints:
                 raise
             except Exception as error:
                 verified = digests.exist(self._digest_file(chosen))
-                if verified or store.legible(self._manager, chosen):
-                    raise  # the files are in order, so the mistake is elsewhere
+                if verified or store.is_readable(self._manager, chosen):
+                    raise  # the files are intact, so the error is elsewhere
                 self._set_aside(chosen, f"it cannot be read: {_line(error)}")
 
     def newest(self) -> int | None:
-        """Newest step that is not damaged, or None; damaged newer ones are set aside."""
+        """Newest undamaged step, or None; damaged newer steps are set aside."""
         self.wait()
         while steps := self.steps():
             damage = self._damage(steps[-1])
@@ -135,15 +134,15 @@ class Checkpoints:
         return None
 
     def steps(self) -> list[int]:
-        """All steps, oldest first; the last one may still be on its way to the disk."""
+        """All steps, oldest first; the last one may still be written."""
         return [step for step in sorted(self._manager.all_steps()) if step not in self._damaged]
 
     def best_step(self) -> int | None:
-        """Step with the best metric, the earliest of equals; None where none was evaluated."""
+        """Step with the best metric, the earliest of equals; None without an evaluation."""
         return self._policy.best(self.steps())
 
     def meta(self, step: int) -> dict:
-        """Read the ``meta`` of a step. Raises UserError if there is none that can be read."""
+        """Read the ``meta`` of a step. Raises UserError if it is absent or unreadable."""
         self.wait()
         try:
             return store.read_meta(self._manager, step)
@@ -151,7 +150,7 @@ class Checkpoints:
             raise self._not_whole(step, _line(error)) from error
 
     def wait(self) -> None:
-        """Block until the save under way is on disk with its digests; its errors appear here."""
+        """Block until the save in progress and its digests are on disk; raises its errors."""
         sealing, self._sealing = self._sealing, None
         try:
             self._manager.wait_until_finished()
@@ -161,7 +160,7 @@ class Checkpoints:
             raise self._not_written(error) from error
 
     def close(self) -> None:
-        """Wait, then give threads and memory back; nothing else may be called after it."""
+        """Wait, then release threads and memory; the object cannot be used afterwards."""
         try:
             self.wait()
         finally:
@@ -180,14 +179,14 @@ class Checkpoints:
         if unlike:
             more = f"; and {len(unlike) - 3} more" if len(unlike) > 3 else ""
             raise UserError(
-                f"expected a checkpoint of this model in {self.directory / str(step)}, found one "
-                f"of another ({'; '.join(unlike[:3])}{more}): use the config it was trained "
-                "with, or another --workdir"
+                f"{self.directory / str(step)} is a checkpoint of another model "
+                f"({'; '.join(unlike[:3])}{more}): use the configuration it was trained with, or "
+                "another --workdir."
             )
         return store.read_state(self._manager, step, target), meta
 
     def _demand(self, step: int) -> int:
-        """Return a step that was asked for by number, if it is there and not damaged."""
+        """Return the requested step if it exists and is not damaged."""
         self.wait()
         if step not in self.steps():
             raise self._not_whole(step, "it damaged" if step in self._damaged else "none")
@@ -198,7 +197,7 @@ class Checkpoints:
         return step
 
     def _damage(self, step: int) -> str | None:
-        """What process 0 finds wrong with the files of a step; the same verdict everywhere."""
+        """The damage that process 0 finds in the files of a step; equal in every process."""
         damage = None
         if jax.process_index() == 0:
             damage = digests.first_damage(self.directory / str(step), self._digest_file(step))
@@ -206,18 +205,18 @@ class Checkpoints:
         return damage or ("process 0 names the file" if found else None)
 
     def _set_aside(self, step: int, damage: str) -> None:
-        """Take a damaged step out of use and say so; what is left of it is kept."""
+        """Stop using a damaged step and warn; its files are kept."""
         self._damaged.add(step)
         name = "" if self._read_only else f" as {self._rename_damaged(step)}"
         warnings.warn(
-            f"the checkpoint of step {step} in {self.directory} is damaged ({damage}): it is left "
+            f"the checkpoint of step {step} in {self.directory} is damaged ({damage}): it is set "
             f"aside{name}",
             RuntimeWarning,
             stacklevel=4,
         )
 
     def _rename_damaged(self, step: int) -> str:
-        """Rename a step to a name that Orbax passes over, and look at the folder afresh."""
+        """Rename a step to a name that Orbax ignores, and reopen the folder."""
         self._manager.close()
         count = 1
         if jax.process_index() == 0:
@@ -227,7 +226,7 @@ class Checkpoints:
             os.rename(self.directory / str(step), self.directory / name)
             if self._digest_file(step).exists():
                 os.rename(self._digest_file(step), self._digests / f"{name}.json")
-        count = _of_process_0(count)  # also waits for the renaming
+        count = _of_process_0(count)  # also waits for the rename
         self._manager = self._open()
         return _damaged(step, count)
 
@@ -239,7 +238,7 @@ class Checkpoints:
         try:
             self._manager.wait_until_finished()
         except Exception:
-            return  # the same error reaches the caller of wait(), save() or close()
+            return  # wait(), save() or close() raises the same error
         digests.write(self.directory / str(step), self._digest_file(step))
         for file in self._digests.glob("*.json"):
             if file.stem.isdigit() and not (self.directory / file.stem).exists():
@@ -248,15 +247,15 @@ class Checkpoints:
     def _not_written(self, error: Exception) -> UserError:
         free = shutil.disk_usage(self.directory).free
         return UserError(
-            f"expected to write a checkpoint of {_megabytes(self._bytes)} to {self.directory}, "
-            f"where {_megabytes(free)} are free, found {_line(error)}: make room or mend the disk "
-            f"and start again; the steps {self.steps()} are whole"
+            f"A checkpoint of {_megabytes(self._bytes)} could not be written to {self.directory}, "
+            f"which has {_megabytes(free)} free ({_line(error)}): make room or repair the disk "
+            f"and run the same command to resume; the steps {self.steps()} are complete."
         )
 
     def _not_whole(self, step: int, found: str) -> UserError:
         return UserError(
-            f"expected a whole checkpoint of step {step} in {self.directory}, found {found}: "
-            f"choose one of the steps {self.steps()}"
+            f"{self.directory} has no complete checkpoint of step {step} (found {found}): choose "
+            f"one of the steps {self.steps()}."
         )
 
 
@@ -265,7 +264,7 @@ def _damaged(step: int, count: int) -> str:
 
 
 def _of_process_0(value: int) -> int:
-    """The value that process 0 gave, in every process of the run."""
+    """The value of process 0, in every process of the run."""
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
@@ -280,7 +279,7 @@ def _line(error: BaseException) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that numbers may depend on."""
+    """Versions of Python and of the packages that affect numbers."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

@@ -1,7 +1,7 @@
-"""TensorBoard events, written at once and by the caller: no thread, no queue that could fill up.
+"""TensorBoard events, written synchronously by the caller.
 
-The writer of tensorboardX hands events to a thread; where that one dies of a full disk, the queue
-fills up and the next event waits for ever.
+tensorboardX's own writer passes events to a thread; if the thread dies of a full disk, its queue
+fills up and the next event blocks forever.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from tensorboardX.summary import scalar
 class Events:
     """A new event file in ``folder`` (made if absent).
 
-    With ``purge_step`` TensorBoard forgets what earlier files hold of that step and later ones.
-    Everything raises OSError where the disk refuses.
+    With ``purge_step`` TensorBoard drops events of that step and later ones in earlier files. All
+    methods raise OSError if the disk refuses.
     """
 
     def __init__(self, folder: Path, purge_step: int | None = None) -> None:

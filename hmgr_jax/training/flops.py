@@ -12,9 +12,9 @@ import jax
 def matmul_flops(function: Callable[..., Any], *arguments: Any) -> int:
     """Multiplications and additions of all matrix products in one call, on one device.
 
-    Unlike XLA's own count this one takes a loop of n turns n times. A ``while`` of unknown length
-    counts once, a ``cond`` as its dearest branch; convolutions and everything elementwise are left
-    out, and a product whose result nobody uses is counted although XLA drops it. Nothing is
+    Unlike XLA's own count, a loop of n iterations counts n times. A ``while`` of unknown length
+    counts once and a ``cond`` as its most expensive branch. Convolutions and elementwise operations
+    are not counted; a product with an unused result is counted although XLA removes it. Nothing is
     computed: the arguments may be ShapeDtypeStructs.
     """
     return _count(jax.make_jaxpr(function)(*arguments).jaxpr)

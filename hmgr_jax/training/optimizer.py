@@ -1,4 +1,4 @@
-"""Optimisers, learning-rate schedules, and stages that freeze parts or train them apart."""
+"""Optimisers, learning-rate schedules, and stages that freeze parts or set their rates."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Schedule:
     warmup: int = 0
     decay: str = "step"
     decay_at: float = 0.5
-    """Share of the steps after which the rate is a tenth (``step``), and after which again, and
-    again (``steps``)."""
+    """Share of the steps after which the rate falls to a tenth: once (``step``), or repeatedly
+    (``steps``)."""
     first: int = 0
-    """The step that it begins at."""
+    """The first step."""
 
     def __call__(self, step: Int[Array, ""]) -> Float[Array, ""]:
         """The rate of ``step`` (0-based)."""
@@ -45,31 +45,31 @@ class Schedule:
             return rate * 0.5 * (1.0 + jnp.cos(jnp.pi * past))
         if self.decay == "none":
             return rate
-        raise ValueError(f"train.decay is step, steps, cosine or none, not {self.decay!r}")
+        raise ValueError(f"train.decay must be step, steps, cosine or none, got {self.decay!r}")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What differs in a stretch of training: parts that rest and parts with a rate of their own."""
+    """A stage of training: frozen parts, and factors on the learning rates of parts."""
 
     steps: int
     frozen: tuple[str, ...] = ()
     lr_factors: Mapping[str, float] = field(default_factory=dict)
     fresh_optimizer: bool = False
     own_schedule: bool = False
-    """The schedule begins anew and ends with this stage, instead of spanning the whole run."""
+    """The schedule spans this stage only, instead of the whole run."""
     lr_factor: float = 1.0
     """On the rate of all parts."""
     first: int = 0
-    """The step that it begins at, which follows from the stages before it."""
+    """The first step, computed from the stages before."""
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """Clipping by the global norm, an optax transformation, and a rate read from the step itself.
+    """Clipping by the global norm, an optax transformation, and a learning rate of the step.
 
-    The rate follows ``state.step``, not a count inside the optimiser, so a skipped step does not
-    shift the schedule. Gradients of frozen parts are dropped before the norm is taken.
+    The rate is a function of ``state.step``, not of a count inside the optimiser, so a skipped
+    step does not shift the schedule. Gradients of frozen parts do not count in the norm.
     """
 
     schedule: Schedule
@@ -81,7 +81,7 @@ class Optimizer:
     unclipped: tuple[str, ...] = ()
     """Parts whose gradients neither count in the clipping norm nor are clipped."""
     plain: tuple[str, ...] = ()
-    """Parts that take plain gradient steps: no moments, no momentum, no decay."""
+    """Parts updated by plain gradient descent: no moments, no momentum, no decay."""
 
     def _transform(self) -> optax.GradientTransformation:
         if self.kind == "sgd":
@@ -95,19 +95,19 @@ class Optimizer:
             return scale_by_adamp()
         if self.kind == "adam":
             return optax.scale_by_adam()
-        raise ValueError(f"train.optimizer is one of {', '.join(KINDS)}, not {self.kind!r}")
+        raise ValueError(f"train.optimizer must be one of {', '.join(KINDS)}, got {self.kind!r}")
 
     def init(self, params: Tree) -> Tree:
         """Fresh optimiser state."""
         return self._transform().init(params)
 
     def factors(self, params: Tree) -> Tree:
-        """For every parameter the factor on its learning rate, 0 where frozen."""
+        """The factor on the learning rate of every parameter, 0 for frozen ones."""
         chosen = {**dict(self.stage.lr_factors), **dict.fromkeys(self.stage.frozen, 0.0)}
         return self._of_parts(params, chosen)
 
     def _of_parts(self, params: Tree, chosen: Mapping[str, float]) -> Tree:
-        """The number of the smallest part that each parameter lies in, 1 in none of them."""
+        """The value in ``chosen`` of the smallest part that holds each parameter, else 1."""
         for part in chosen:
             if part not in self.parts:
                 raise ValueError(f"There is no part {part!r}; known: {', '.join(self.parts)}")

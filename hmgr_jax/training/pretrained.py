@@ -1,4 +1,4 @@
-"""Parts that start from published weights: a CNN from a file, BERT from a folder.
+"""Initialise parts from published weights: a CNN from a file, BERT from a folder.
 
 ``config.init = {"cnn": "resnet50.pth", "bert": "bert-base-uncased"}``.
 """
@@ -22,14 +22,14 @@ from hmgr_jax.shapes import Tree
 CNN, BERT = "cnn", "bert"
 PARTS = (CNN, BERT)
 ENDINGS = (".pth", ".pt", ".tar", ".safetensors", ".npz")
-"""How names of files of weights end; runs are folders and have no such names."""
+"""Endings of weight files, by which a missing file is told from a run's folder."""
 
 
 def fit_to_bert(config: ConfigDict, given: Collection[str] = ()) -> None:
-    """Where ``init.bert`` is a folder of weights: its sizes and its WordPieces.
+    """Set the sizes and WordPieces of the folder that ``init.bert`` names.
 
-    Sets ``model.bert_*``, ``model.vocabulary_size``, ``model.text`` and ``data.pieces``, but for
-    the keys that are ``given``. Where it is a run, or there is nothing, all stays as it is.
+    Sets ``model.bert_*``, ``model.vocabulary_size``, ``model.text`` and ``data.pieces``, except for
+    the keys in ``given``. Nothing changes if ``init.bert`` is empty or names a run.
 
     Raises:
         UserError: the folder is not that of a BERT.
@@ -49,18 +49,18 @@ def fit_to_bert(config: ConfigDict, given: Collection[str] = ()) -> None:
 
 
 def runs_and_files(init: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """``config.init`` in two: parts that start from runs, and those that start from weights.
+    """Split ``config.init`` into parts initialised from runs and parts from weight files.
 
     Raises:
-        UserError: there is no such file where it is plain that one was meant. What else is not
-            there is left to whoever looks for the run.
+        UserError: a path that can only be a weight file does not exist. A missing run is reported
+            where the run is read.
     """
     files = {part: place for part, place in init.items() if _holds_weights(part, place)}
     runs = {part: place for part, place in init.items() if part not in files}
     for part, place in runs.items():
         if place and (part == CNN or place.endswith(ENDINGS)) and not Path(place).is_dir():
             raise UserError(
-                f"init.{part} is {place}, but there is no such file of weights: correct the path."
+                f"init.{part} names {place}, but there is no such weight file: correct the path."
             )
     return runs, files
 
@@ -72,11 +72,11 @@ def _holds_weights(part: str, place: str) -> bool:
 def pretrained(
     model: Model, params: Tree, stats: Tree, files: Mapping[str, str]
 ) -> tuple[Tree, Tree]:
-    """``params`` and ``stats`` with published weights in place of random ones.
+    """Replace random ``params`` and ``stats`` by published weights.
 
     Args:
-        model: its part ``cnn`` is where a ResNet is, its field ``cnn`` which one it is; ``bert``
-            where BERT is.
+        model: its part ``cnn`` holds a ResNet of the kind in its field ``cnn``; its part ``bert``
+            holds BERT.
         params: freshly drawn parameters.
         stats: fresh running statistics.
         files: {part: file of torchvision's or timm's weights, or folder of Hugging Face's}.
@@ -88,8 +88,8 @@ def pretrained(
     for part, file in files.items():
         if part not in PARTS:
             raise UserError(
-                f"init.{part} is {file}, a file, but only the cnn starts from one: give the "
-                "--workdir of a trained run."
+                f"init.{part} names the file {file}, but only cnn and bert start from files: give "
+                "the --workdir of a trained run."
             )
         (path,) = model.parts()[part]
         own = leaf_at(params, path)
@@ -104,7 +104,7 @@ def pretrained(
 
 
 def untrained(model: Model, init: Mapping[str, str]) -> str:
-    """A sentence about each network that starts from nothing; empty where none does."""
+    """A sentence for each network that starts from random weights; empty if there is none."""
     found = []
     if CNN in model.parts() and not init.get(CNN):
         found.append(

@@ -1,4 +1,4 @@
-"""The numbers of a run: ``metrics.jsonl`` that two equal runs write equally, and TensorBoard."""
+"""The metrics of a run: ``metrics.jsonl``, which is equal for equal runs, and TensorBoard."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Row = dict[str, float]
 class MetricLog:
     """Appends rows to the files of ``workdir``; with ``kept`` False rows are only checked.
 
-    ``metrics.jsonl`` has a row ``{"step": 10, "loss": 0.5, ...}`` a logging step and one a dev
-    evaluation (names ``dev/...``), with the values of that very step and nothing that depends on
+    ``metrics.jsonl`` has one row ``{"step": 10, "loss": 0.5, ...}`` per logging step and one per
+    dev evaluation (names ``dev/...``), with the values of that step and nothing that depends on
     the clock, so that equal runs have equal files. ``timing.jsonl`` has the throughput. TensorBoard
     events of both lie in ``tensorboard/``.
     """
@@ -41,9 +41,9 @@ class MetricLog:
         self._append("timing.jsonl", step, values)
 
     def cut_after(self, step: int) -> None:
-        """Drop what an interrupted run wrote after ``step`` (-1: everything), and half lines.
+        """Drop rows after ``step`` (-1: all rows) and incomplete lines of an interrupted run.
 
-        To be called on every start, before the first row: without it rows would come twice.
+        Call it at every start, before the first row, so that no row is written twice.
         """
         self.close()
         for name in ("metrics.jsonl", "timing.jsonl"):
@@ -69,25 +69,25 @@ class MetricLog:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Rows of a ``.jsonl`` file in their order; half lines are passed over, no file is no rows."""
+    """Rows of a ``.jsonl`` file in order, without incomplete lines; none if there is no file."""
     return [row for row, _ in _whole_lines(path)]
 
 
 def _row(step: int, values: Mapping[str, Any]) -> Row:
     if "step" in values:
-        raise ValueError("a row has its step already: 'step' cannot be the name of a value")
+        raise ValueError("'step' is the name of the row's step and cannot name a value")
     row: Row = {"step": int(step)} | {name: float(value) for name, value in values.items()}
     for name, value in row.items():
         if not math.isfinite(value):
             raise FoundNonFinite(
-                f"expected finite numbers to record, found {name} = {value} at step {step}: "
-                "lower the learning rate or look at the data of that step"
+                f"{name} at step {step} must be finite, got {value}: lower train.lr or check the "
+                "data of that step."
             )
     return row
 
 
 def _whole_lines(path: Path) -> list[tuple[Row, str]]:
-    """Rows that are whole, each with its line as it stands in the file (without the end)."""
+    """Complete rows, each with its line in the file (without the line end)."""
     found = []
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []
     for line in lines:

@@ -1,4 +1,4 @@
-"""The state of training: everything that a step takes and returns, and that a checkpoint holds."""
+"""The training state: input and output of a step, and content of a checkpoint."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class State:
     memory: Tree
     optimizer: Tree
     bad_in_a_row: Int[Array, ""]
-    """Steps in a row whose loss or gradient was not finite; they changed nothing else."""
+    """Consecutive steps whose update was discarded because it was not finite."""
     bad_total: Int[Array, ""]
 
     def variables(self, tables: Tree) -> Variables:
-        """What a model computes with."""
+        """The variables of the model, with ``tables``."""
         return Variables(self.params, self.stats, self.memory, tables)

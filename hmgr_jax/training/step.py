@@ -1,4 +1,4 @@
-"""One training step, as a program for one device of many."""
+"""One training step as a per-device program."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def device_step(
 ) -> Callable[[State, Tree, Mapping[str, Any]], tuple[State, Report]]:
     """The step ``(state, tables, local batch) -> (state, report)`` of one device.
 
-    The loss is the same number on every device, so the mean over devices of the gradients is the
-    gradient. A loss, gradient, statistic or memory that is not finite leaves everything but step
-    and counters as it was.
+    The loss is the same number on every device, so the gradient is the mean of the gradients over
+    devices. If the loss, a gradient, a statistic or the memory is not finite, only the step and
+    the counters change.
     """
 
     def step(state: State, tables: Tree, batch: Mapping[str, Any]) -> tuple[State, Report]:

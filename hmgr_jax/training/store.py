@@ -1,4 +1,4 @@
-"""The dealings with Orbax: what is kept, how a step is written and how its parts are read."""
+"""Access to Orbax: which steps are kept, and how a step is written and read."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from hmgr_jax.leaves import arrange_like, by_name
 class NewestAndBest:
     """Orbax preservation policy: the newest ``keep`` steps and the one with the best metric.
 
-    ``metrics`` maps a step to its metric, None where it was not evaluated; more is better, and of
-    equals the earliest is best, so that a later equal does not move the choice.
+    ``metrics`` maps a step to its metric (higher is better), None without an evaluation; the
+    earliest of equal steps is the best.
     """
 
     def __init__(self, keep: int) -> None:
@@ -28,12 +28,12 @@ class NewestAndBest:
         self.metrics: dict[int, float | None] = {}
 
     def best(self, steps: Sequence[int]) -> int | None:
-        """The best of ``steps``; None where none was evaluated."""
+        """The best of ``steps``; None without an evaluation."""
         known = [(value, -step) for step in steps if (value := self.metrics.get(step)) is not None]
         return -max(known)[1] if known else None
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """Which of ``checkpoints`` (oldest first) stay."""
+        """Which of ``checkpoints`` (oldest first) are kept."""
         steps = [checkpoint.step for checkpoint in checkpoints]
         kept = {*steps[-self.keep :], self.best(steps)}
         return [step in kept for step in steps]
@@ -99,7 +99,7 @@ def read_state(manager: ocp.CheckpointManager, step: int, target: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(target), [found[name] for name in wanted])
 
 
-def legible(manager: ocp.CheckpointManager, step: int) -> bool:
+def is_readable(manager: ocp.CheckpointManager, step: int) -> bool:
     """Whether all of a step can be read at all, on the host and without anybody's template."""
     try:
         read_meta(manager, step)

@@ -1,7 +1,7 @@
-"""The constants that a model computes with: made of the training data, never trained.
+"""The constants of a model: computed from the training data, never trained.
 
-They are kept beside the checkpoints, so that a run computes with the same ones to its end, and is
-searched without its training data.
+They are saved beside the checkpoints, so that a resumed run uses the same constants and a search
+does not need the training data.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class RunTables(NamedTuple):
 
 
 def make_tables(model: Model, config: Any, data: Callable[[], DataSet]) -> Tree:
-    """The constants of ``model`` on the host; None where it has none.
+    """Compute the constants of ``model`` on the host; None if it has none.
 
     Args:
         model: fitted to its data.
         config: the ``data`` part of the configuration.
-        data: opens the data set with its train split, where the model asks for it.
+        data: opens the data set with its train split, if the model needs it.
     """
     given = model.tables_of(corpus_of(config, data())) if model.needs_tables else None
     key = jax.random.key(0)
@@ -50,21 +50,20 @@ def make_tables(model: Model, config: Any, data: Callable[[], DataSet]) -> Tree:
 
 
 def keep_tables(workdir: Path, tables: Tree) -> None:
-    """Write the constants of a run (arrays in nested dicts) as `FILE`, whole or not at all.
+    """Write the constants of a run (arrays in nested dicts) to `FILE` atomically.
 
-    Where the file is there the run goes on, and must do so with the same constants.
+    If the file exists, the run is resumed and must use the same constants.
 
     Raises:
-        UserError: they are others.
+        UserError: the constants differ.
     """
     path = workdir / FILE
     if path.is_file():
         kept, now = _flat(read_tables(workdir)), _flat(tables)
         if kept.keys() != now.keys() or not all(np.array_equal(kept[k], now[k]) for k in now):
             raise UserError(
-                f"what the model computes with (its graph of words) differs from {path}, with "
-                "which the run began: put data.word_graph, data.triples or data.vectors back as "
-                "they were, or give another --workdir."
+                f"The word graph of the model differs from {path}, with which the run began: "
+                "restore data.word_graph, data.triples or data.vectors, or give another --workdir."
             )
         return
     temporary = path.with_name(f".{FILE}.{os.getpid()}.tmp")
@@ -79,7 +78,7 @@ def keep_tables(workdir: Path, tables: Tree) -> None:
 
 
 def read_tables(workdir: Path) -> Tree:
-    """The constants that `keep_tables` wrote.
+    """Read the constants that `keep_tables` wrote.
 
     Raises:
         UserError: the file is damaged.
@@ -95,7 +94,7 @@ def read_tables(workdir: Path) -> Tree:
                 inner[last] = arrays[name]
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(
-            f"{workdir / FILE} cannot be read ({error}): delete it, and it is made again of the "
+            f"{workdir / FILE} cannot be read ({error}): delete it to compute it again from the "
             "training data."
         ) from None
     return found

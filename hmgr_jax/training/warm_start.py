@@ -1,4 +1,4 @@
-"""Parts of a model that start from another run: ``config.init = {"image": "runs/other"}``."""
+"""Initialise parts of a model from another run: ``config.init = {"image": "runs/other"}``."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def warm_start(
     vocabulary: Vocabulary,
     of: str = "params",
 ) -> Tree:
-    """``params`` with the parts named in ``init`` taken from the best step of other runs.
+    """Replace the parts named in ``init`` by those of the best step of other runs.
 
     Args:
         params: freshly drawn parameters.
         parts: ``model.parts()``.
-        init: {part: workdir of a run}; an empty workdir leaves the part as it was drawn.
-        vocabulary: a part that holds word vectors comes only from a run with the same words.
-        of: which tree of a state these are; ``stats`` are there for some of the parts.
+        init: {part: workdir of a run}; a part with an empty workdir keeps its random values.
+        vocabulary: a part with word vectors needs a run with the same words.
+        of: the tree of the state: ``params``, or ``stats``, which only some parts have.
 
     Raises:
-        UserError: no checkpoint there, other names or shapes, or other words.
+        UserError: no checkpoint, different names or shapes, or a different vocabulary.
     """
     for part, workdir in init.items():
         if workdir:
@@ -41,7 +41,7 @@ def warm_start(
             if not own and of != "params":
                 continue
             if not own:
-                raise UserError(f"init.{part} is given, but no parameter belongs to it: drop it.")
+                raise UserError(f"init.{part} is set, but the part has no parameters: remove it.")
             words = vocabulary if _holds_words(part, parts) else None
             params = arrange_like(
                 params, by_name(params) | _read(part, workdir, own, words, of), None
@@ -56,7 +56,7 @@ def _read(
     folder = Path(workdir) / "checkpoints"
     if not folder.is_dir():
         raise UserError(
-            f"init.{part} is {workdir}, which holds no checkpoints: give the --workdir of a "
+            f"init.{part} names {workdir}, which holds no checkpoints: give the --workdir of a "
             "trained run."
         )
     wanted: dict = {}
@@ -75,8 +75,8 @@ def _read(
             raise UserError(f"init.{part} cannot start from {workdir}: {error}") from None
     if words is not None and restored(meta["vocabulary"]) != words:
         raise UserError(
-            f"init.{part} holds word vectors, but {workdir} was trained with other words: give "
-            "data.vocabulary the same file in both runs, or leave the part out."
+            f"init.{part} holds word vectors, but {workdir} was trained with another vocabulary: "
+            "set data.vocabulary to the same file in both runs, or remove the part."
         )
     return by_name(state[of])
 
@@ -86,7 +86,7 @@ def _within(name: str, paths: tuple[str, ...]) -> bool:
 
 
 def _holds_words(part: str, parts: Parts) -> bool:
-    """Whether one of the two parts lies within the other."""
+    """Whether the part holds word vectors, or lies within them."""
     words = parts.get("words", ())
     return any(_within(path, parts[part]) for path in words) or any(
         _within(path, words) for path in parts[part]

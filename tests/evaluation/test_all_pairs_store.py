@@ -173,7 +173,7 @@ def test_scores_that_were_returned_outlive_a_new_beginning(tmp_path, whole):
 
 
 def test_one_scoring_at_a_time(tmp_path):
-    with lock(tmp_path / "s"), pytest.raises(UserError, match="found it in use by process"):
+    with lock(tmp_path / "s"), pytest.raises(UserError, match="is in use by process"):
         score(store=tmp_path / "s")
 
 

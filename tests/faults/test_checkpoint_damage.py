@@ -50,7 +50,7 @@ def test_when_every_step_is_damaged_it_says_so_and_keeps_them(opened, folder):
     checkpoints = opened()
     with (
         pytest.warns(RuntimeWarning, match="damaged"),
-        pytest.raises(UserError, match="found none that is whole"),
+        pytest.raises(UserError, match="holds no complete checkpoint"),
     ):
         checkpoints.restore(make_state(0))
     assert sorted(x.name for x in folder.iterdir()) == ["1.damaged", "2.damaged"]
@@ -68,9 +68,9 @@ def test_a_damaged_step_that_was_asked_for_is_an_error(opened, folder):
     ):
         checkpoints.restore(make_state(0), checkpoints.best_step())
     assert checkpoints.best_step() == 2
-    with pytest.raises(UserError, match=r"step 1 .* found it damaged"):
+    with pytest.raises(UserError, match=r"step 1 .*found it damaged"):
         checkpoints.restore(make_state(0), 1)
-    with pytest.raises(UserError, match=r"step 5 .* found none: choose one of the steps \[2\]"):
+    with pytest.raises(UserError, match=r"step 5 .*found none\): choose one of the steps \[2\]"):
         checkpoints.restore(make_state(0), 5)
 
 
@@ -80,11 +80,11 @@ def test_a_reader_changes_nothing(opened, folder):
     (folder / "3.orbax-checkpoint-tmp").mkdir()  # a run is saving
     before = sorted(folder.parent.rglob("*"))
     reader = opened(read_only=True)
-    with pytest.warns(RuntimeWarning, match="left aside$"):
+    with pytest.warns(RuntimeWarning, match="set aside$"):
         state, _, _ = reader.restore(make_state(0))
     assert_same(state, make_state(1))
     assert (reader.steps(), reader.meta(1)["at"]) == ([1], 1)
-    with pytest.raises(RuntimeError, match="read only"):
+    with pytest.raises(RuntimeError, match="read-only"):
         reader.save(9, make_state(9), META, None)
     assert sorted(folder.parent.rglob("*")) == before
 
@@ -92,7 +92,7 @@ def test_a_reader_changes_nothing(opened, folder):
 def test_a_reader_of_nothing_makes_nothing(opened, folder):
     reader = opened(read_only=True)
     assert (reader.steps(), reader.best_step(), reader.newest()) == ([], None, None)
-    with pytest.raises(UserError, match="found none that is whole"):
+    with pytest.raises(UserError, match="holds no complete checkpoint"):
         reader.restore(make_state(0))
     assert not folder.exists()
 
@@ -124,7 +124,7 @@ def test_digests_that_cannot_be_written_are_an_error_not_lost(opened, folder, mo
     with monkeypatch.context() as patch:
         patch.setattr(digests, "write", fail)
         checkpoints.save(2, make_state(2), META, 1.0)
-        with pytest.raises(UserError, match=r"found OSError: no space left.* steps \[1, 2\]"):
+        with pytest.raises(UserError, match=r"\(OSError: no space left.* steps \[1, 2\]"):
             checkpoints.wait()
     assert checkpoints.restore(make_state(0))[2] == 2
 
@@ -154,5 +154,5 @@ def test_meta_of_a_step(opened, folder):
     assert [checkpoints.meta(step)["at"] for step in checkpoints.steps()] == [1, 2]
     truncate(folder / "1" / "meta" / "metadata")
     for step in (1, 8):
-        with pytest.raises(UserError, match=f"whole checkpoint of step {step}"):
+        with pytest.raises(UserError, match=f"complete checkpoint of step {step}"):
             checkpoints.meta(step)

@@ -107,8 +107,8 @@ def test_a_full_disk_is_told_in_a_sentence_and_old_steps_stay(opened, folder):
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    assert "expected to write a checkpoint of 4.2 MB to" in done.stdout
-    assert "make room or mend the disk and start again; the steps [1] are whole" in done.stdout
+    assert "A checkpoint of 4.2 MB could not be written to" in done.stdout
+    assert "run the same command to resume; the steps [1] are complete" in done.stdout
     assert done.stdout.endswith("[1] 1\n")
     assert opened().steps() == [1, 3]
 

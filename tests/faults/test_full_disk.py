@@ -24,10 +24,10 @@ def test_a_run_on_a_full_disk(tmp_path):
     code, _, errors = end(start(FULL, workdir))
     assert code == 2
     error = errors[-1]
-    assert error.startswith("error: expected to write a checkpoint of 0.1 MB to "), errors
+    assert error.startswith("error: A checkpoint of 0.1 MB could not be written to "), errors
     assert not any("Traceback" in line for line in errors), errors
-    assert "MB are free" in error
-    assert error.endswith("make room or mend the disk and start again; the steps [4] are whole")
+    assert " MB free" in error
+    assert error.endswith("run the same command to resume; the steps [4] are complete.")
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         assert checkpoints.newest() == 4
     assert json.loads((workdir / "digests" / "4.json").read_text())["files"]

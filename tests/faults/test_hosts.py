@@ -101,8 +101,8 @@ def test_the_death_of_a_process_is_told_by_its_name(alone, tmp_path):
         codes = group.codes()
         victim = group.processes[1].pid
     assert codes == [69, -signal.SIGKILL], group.errors
-    assert f"pid {victim}) has not been heard of" in group.said(0)
-    assert "goes on from its last checkpoint" in group.said(0)
+    assert f"pid {victim}) has sent no heartbeat" in group.said(0)
+    assert "to resume from the last checkpoint" in group.said(0)
     two.run(tmp_path, model="hmgr", **STEPS, train__save_steps=3)
     two.assert_same_numbers(two.rows(tmp_path), two.rows(alone("hmgr")))
 
@@ -113,7 +113,7 @@ def test_a_mistake_at_one_process_ends_all(tmp_path):
         codes = group.codes()
     assert codes == [2, 2], group.errors
     for index in range(2):
-        assert "Process 1 has another configuration than process 0" in group.said(index)
+        assert "Process 1 has a different configuration from process 0" in group.said(index)
 
 
 def test_evaluation_is_shared_and_compared(alone, tmp_path):
@@ -127,7 +127,7 @@ def test_evaluation_is_shared_and_compared(alone, tmp_path):
     path.unlink()
     with OtherData(tmp_path / "run", "--mode=evaluate", **mode) as group:
         assert group.codes() == [2, 2], group.errors
-    assert "Process 1 has another configuration than process 0" in group.said(0)
+    assert "Process 1 has a different configuration from process 0" in group.said(0)
     assert not path.exists()
 
 
@@ -153,7 +153,7 @@ def test_a_folder_in_use_is_refused_by_all(tmp_path):
     with lock(tmp_path / "run"), two.Group(tmp_path / "run", model="vse") as group:
         assert group.codes() == [2, 2], group.errors
     for index in range(2):
-        assert "found it in use by process" in group.said(index)
+        assert "is in use by process" in group.said(index)
     assert "Traceback" not in group.said(0) + group.said(1)
 
 

@@ -201,5 +201,5 @@ def test_an_absent_sub_tree_is_a_difference(opened):
 
 
 def test_keep_must_be_positive(folder):
-    with pytest.raises(UserError, match="keep=0"):
+    with pytest.raises(UserError, match="keep must be at least 1, got 0"):
         Checkpoints(folder, keep=0)

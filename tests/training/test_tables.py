@@ -105,7 +105,7 @@ def test_kept_tables_are_the_same_or_refused(tmp_path):
             keep_tables(tmp_path, other)
     path = tmp_path / FILE
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(UserError, match="delete it, and it is made again"):
+    with pytest.raises(UserError, match="delete it to compute it again"):
         read_tables(tmp_path)
 
 

@@ -54,7 +54,7 @@ def test_all_parts_and_another_model(trained):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"init__image": "/none"}, "init.image is /none, which holds no checkpoints: give"),
+        ({"init__image": "/none"}, "init.image names /none, which holds no checkpoints: give"),
         ({"init__image": finished, "model__dim": 24}, r"init.image cannot start from .*float32\["),
     ],
 )
@@ -76,7 +76,7 @@ def test_word_vectors_of_other_words(monkeypatch):
     words[5], words[6] = words[6], words[5]
     other = type(experiment.data.vocabulary)(tuple(words))
     object.__setattr__(experiment.data, "vocabulary", other)
-    with pytest.raises(UserError, match="was trained with other words"):
+    with pytest.raises(UserError, match="was trained with another vocabulary"):
         experiment.first_state()
     experiment.config.init.text = ""
     experiment.config.init.image = str(finished())
