@@ -16,7 +16,7 @@ from hmgr_jax.interop.parity_encoder import answers
 from hmgr_jax.layers.batch_norm import Rows
 from hmgr_jax.layers.linear import Linear
 from hmgr_jax.layers.resnet import ResNet
-from hmgr_jax.layers.views import Views
+from hmgr_jax.models.center3d import Views
 from hmgr_jax.shapes import Array, Float
 
 VIEWS = ("image", "image_v")

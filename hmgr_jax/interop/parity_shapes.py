@@ -10,8 +10,8 @@ from hmgr_jax.interop import center3d
 from hmgr_jax.interop.comparison import Answer
 from hmgr_jax.interop.known_answers import Case, Checker
 from hmgr_jax.interop.parity_encoder import answers
-from hmgr_jax.layers.dgcnn import DGCNN
 from hmgr_jax.layers.meshnet import Faces, MeshNet
+from hmgr_jax.layers.point_clouds import DGCNN
 
 POINTS = ("points",)
 FACES = ("centers", "corners", "normals", "neighbor_index")

@@ -1,22 +1,65 @@
-"""Maximum over an item's neighbours of ReLU(BN([x_j ; x_i] W)), without the pairs' vectors.
+"""Layers of encoders of points and faces: normed linear maps, and a maximum over neighbours.
 
-A linear map of a pair is a sum, ``other_j + own_i``, of maps of its nodes, so that matrix products
-run over nodes and not over edges. Batch norm and ReLU are monotone in every channel, rising or
-falling, so that the maximum is at the largest or at the smallest sum: these two are normalised, by
-the moments of all edges. Neighbours are visited one after the other, forward and backward, so
-that memory does not grow with their number.
+`NeighbourMax` is max_j ReLU(BN([x_j ; x_i] W)) without the vectors of pairs. A linear map of a pair
+is a sum, ``other_j + own_i``, of maps of its nodes, so that matrix products run over nodes and not
+over edges. Batch norm and ReLU are monotone in every channel, rising or falling, so that the
+maximum is at the largest or at the smallest sum: only these two are normalised, by the moments of
+all edges. Neighbours are visited one at a time, forward and backward, so that memory does not grow
+with their number.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from hmgr_jax.layers.batch_norm import BatchNorm, Moments, Rows, spread, summed
-from hmgr_jax.layers.linear import einsum
-from hmgr_jax.layers.normed import rectified
+from hmgr_jax.layers.linear import Initializer, Linear, einsum
 from hmgr_jax.shapes import Array, Float, Int
+
+as_torch: Initializer = nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
+"""U(±1/√inputs), as PyTorch draws the weights of linear maps and convolutions."""
+
+
+def rectified(x: Float[Array, "..."], slope: float) -> Float[Array, "..."]:
+    """ReLU, or leaky ReLU of that ``slope``."""
+    return jax.nn.leaky_relu(x, slope) if slope else jax.nn.relu(x)
+
+
+class NormedLinear(nn.Module):
+    """``ReLU(BN(x W))`` on the last axis; a bias before the norm has no effect but in parity."""
+
+    features: int
+    use_bias: bool = False
+    slope: float = 0.0
+    """Of leaky ReLU."""
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *grid C"], rows: Rows | None) -> Float[Array, "..."]:
+        """Apply; ``rows`` are those of `BatchNorm`."""
+        linear = Linear(
+            self.features, self.use_bias, self.dtype, kernel_init=as_torch, name="linear"
+        )
+        return rectified(BatchNorm(name="norm")(linear(x), rows), self.slope)
+
+
+class NormedLinears(nn.Module):
+    """Several in a row, ``layer0`` and on."""
+
+    features: tuple[int, ...]
+    use_bias: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *grid C"], rows: Rows | None) -> Float[Array, "..."]:
+        """Apply one after the other."""
+        for number, size in enumerate(self.features):
+            x = NormedLinear(size, self.use_bias, dtype=self.dtype, name=f"layer{number}")(x, rows)
+        return x
 
 
 def nearest(x: Float[Array, "b N C"], count: int) -> Int[Array, "b N K"]:

@@ -17,10 +17,15 @@ import jax
 import jax.numpy as jnp
 
 from hmgr_jax.layers.batch_norm import BatchNorm, Rows
-from hmgr_jax.layers.edges import NeighbourMax, gathered
+from hmgr_jax.layers.edges import (
+    NeighbourMax,
+    NormedLinear,
+    NormedLinears,
+    as_torch,
+    gathered,
+)
 from hmgr_jax.layers.linear import einsum
 from hmgr_jax.layers.masking import largest
-from hmgr_jax.layers.normed import NormedLinear, NormedLinears, as_torch
 from hmgr_jax.shapes import Array, Float, Int
 
 DIRECTIONS = 4

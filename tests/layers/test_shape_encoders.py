@@ -7,12 +7,11 @@ import pytest
 from layer_cases import normal
 
 from hmgr_jax.layers.batch_norm import STATS, BatchNorm, Rows
-from hmgr_jax.layers.dgcnn import DGCNN, SLOPE, EdgeConv
 from hmgr_jax.layers.edges import ends, gathered, nearest
 from hmgr_jax.layers.linear import einsum
 from hmgr_jax.layers.masking import largest
 from hmgr_jax.layers.meshnet import SIGMA, FaceKernelCorrelation, Faces, MeshNet
-from hmgr_jax.layers.pointnet import PointNet
+from hmgr_jax.layers.point_clouds import DGCNN, SLOPE, EdgeConv, PointNet
 from hmgr_jax.models.base import LocalAxis
 
 B, N, C, D, K = 3, 24, 5, 6, 4

@@ -1,8 +1,8 @@
-"""DGCNN (Wang et al., ACM TOG 2019): a point cloud as one vector.
+"""Encoders of point clouds: DGCNN (Wang et al., ACM TOG 2019) and PointNet (Qi et al., CVPR 2017).
 
-points [B, N, 3] -> four EdgeConvs, each over the neighbours in its own input's space
+DGCNN: points [B, N, 3] -> four EdgeConvs, each over the nearest neighbours in its own input's space
 [B, N, 64 | 64 | 128 | 256] -> joined [B, N, 512] -> [B, N, 1024] -> maximum and mean [B, 2048]
--> [B, D]
+-> [B, D]. PointNet, without transforms: each point on its own, then the maximum.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from hmgr_jax.layers.batch_norm import Rows
-from hmgr_jax.layers.edges import NeighbourMax, nearest
+from hmgr_jax.layers.edges import NeighbourMax, NormedLinear, NormedLinears, as_torch, nearest
 from hmgr_jax.layers.linear import einsum
 from hmgr_jax.layers.masking import largest
-from hmgr_jax.layers.normed import NormedLinear, as_torch
 from hmgr_jax.shapes import Array, Float, Int
 
 SLOPE = 0.2
-"""Of the leaky ReLUs."""
-WIDTHS = (1, 1, 2, 4)
-"""Of the EdgeConvs, in units of the first."""
+"""Slope of DGCNN's leaky ReLUs."""
+EDGE_WIDTHS = (1, 1, 2, 4)
+"""Channels of the EdgeConvs, in units of ``width``."""
+POINT_WIDTHS = (1, 1, 1, 2, 16)
+"""Channels of PointNet's layers, in units of ``width``: 64, 64, 64, 128, 1024."""
 
 
 class EdgeConv(nn.Module):
@@ -66,7 +67,7 @@ class DGCNN(nn.Module):
         if points.shape[1] < self.neighbours:
             raise ValueError(f"{points.shape[1]} points have no {self.neighbours} neighbours")
         x, found = points, []
-        for number, times in enumerate(WIDTHS, start=1):
+        for number, times in enumerate(EDGE_WIDTHS, start=1):
             size = times * self.width
             # In float32: rounding to 8 bits would pick other neighbours in the next layer.
             x = EdgeConv(size, self.neighbours, name=f"conv{number}")(x, rows)
@@ -76,3 +77,18 @@ class DGCNN(nn.Module):
         x = conv(x, rows)
         whole = jnp.concatenate([largest(x), jnp.mean(x, axis=1)], axis=-1)
         return NormedLinear(self.features, dtype=self.dtype, name="out")(whole, rows)
+
+
+class PointNet(nn.Module):
+    """The encoder that stands beside DGCNN in ablations."""
+
+    features: int = 512
+    width: int = 64
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, points: Float[Array, "b N 3"], rows: Rows | None) -> Float[Array, "b D"]:
+        """Encode; with ``rows`` (training) normalised by the batch."""
+        sizes = tuple(times * self.width for times in POINT_WIDTHS)
+        x = NormedLinears(sizes, dtype=self.dtype, name="points")(points, rows)
+        return NormedLinear(self.features, dtype=self.dtype, name="out")(largest(x), rows)
