@@ -1,7 +1,7 @@
 """The contract's cases: small systems on generated data, each compiled once.
 
-A new system needs a line here only if the defaults do not fit it: options in `CASES`, data in `DATA`,
-a learning rate in `LEARNING_RATES`.
+A new system needs a line here only if the defaults do not fit it: options in `CASES`, data in
+`DATA`, a learning rate in `LEARNING_RATES`.
 """
 
 import dataclasses
@@ -34,8 +34,8 @@ from hmgr_jax.training.parallel import MappedAxis, make_mesh, map_step, replicat
 from hmgr_jax.training.state import State
 from hmgr_jax.training.step import device_step, init_state
 
-# Options of every small system that has them; all dropouts are on too. Sizes of codes differ from all
-# block sizes, so that an array cut along the wrong axis changes a result.
+# Options of every small system that has them; all dropouts are on too. Sizes of codes differ from
+# all block sizes, so that an array cut along the wrong axis changes a result.
 SMALL = {
     "dim": 20,
     "word_dim": 8,
@@ -108,6 +108,8 @@ COUNTS = ("n_regions", "n_frames", "lengths")
 TOKENS = ("tokens", "heads", "relations")
 """Inputs that ``lengths`` counts; the other counts are of visual inputs."""
 STEPS, EPOCH = 20, 5
+FIT_STEPS = 240
+"""Most steps on one batch until a system must have learned it."""
 LEARNING_RATE = 0.005
 """Low: rounding errors between one and eight devices grow with the step size."""
 LEARNING_RATES = {"resg": 0.0025, "pcme-pixels": 0.002, "gin": 0.1, "sckr": 0.1, "gin-labels": 0.1}
@@ -198,7 +200,8 @@ class System:
         """The tables that the model makes, or retrieved captions; else None."""
         if self.model.banks is not None:
             return retrieved_tables()
-        if not jax.tree.leaves(jax.eval_shape(self.model.init, jax.random.key(0)).tables):
+        self.start()
+        if not self.model.made[0]:
             return None
         return jax.jit(self.model.init)(jax.random.key(0)).tables
 
@@ -254,16 +257,29 @@ class System:
         return jax.jit(loss)
 
     def loss(self, state: State, *, constant: bool = False) -> float:
-        """The loss of the first batch with the random numbers and schedule of step ``STEPS``.
+        """The loss of the first batch with the random numbers and the schedule of step 0.
 
         With ``constant`` all items have the codes of the first one: the loss of a collapsed model.
         """
-        state = jax.device_get(state).replace(step=np.int32(STEPS))
+        state = jax.device_get(state).replace(step=np.int32(0))
         return float(self._loss(state, self.tables, self.batch(0), jnp.bool_(constant)))
 
-    def mean_scores(self) -> dict[tuple[str, str], tuple[float, float]]:
-        """{pair of modalities: mean score of (positives, negatives)} of trained rows."""
-        batch = self.batch(0)
+    @cached_property
+    def fitted(self) -> State:
+        """After steps on the first batch alone, each with the random numbers of step 0.
+
+        Stops at a loss well below that of constant codes, at the latest after ``FIT_STEPS``.
+        """
+        batch, state = self.batch(0), self.start()
+        for step in range(FIT_STEPS):
+            state = jax.device_get(self.one.once(state, batch)[0]).replace(step=np.int32(0))
+            if step % 20 == 19 and self.loss(state) < 0.8 * self.loss(state, constant=True):
+                break
+        return state
+
+    def mean_scores(self, state: State) -> dict[tuple[str, str], tuple[float, float]]:
+        """{pair of modalities: mean score of (positives, negatives)} in the first batch."""
+        batch, variables = self.batch(0), state.variables(self.tables)
         row, found = {name: x[:BATCH] for name, x in batch["row"].items()}, {}
         positive = row["group"][:, None] == row["group"][None, :]
         if "labels" in row:
@@ -272,9 +288,9 @@ class System:
         if "answer" in items:  # of each question the answer of most annotators
             answers = row["labels"].argmax(axis=1).astype(np.int32)
             items["answer"], positive = {"number": answers}, row["labels"][:, answers] > 0
-        codes = {m: self.encode(m, row["index"], items[m]) for m in items}
+        codes = {m: self._encode(variables, m, items[m], row["index"]) for m in items}
         for a, b in self.pairs:
-            scores = self.score(a, codes[a], b, codes[b])
+            scores = np.asarray(self._score(variables, a, b, codes[a], codes[b]))
             found[a, b] = (float(scores[positive].mean()), float(scores[~positive].mean()))
         return found
 
@@ -354,10 +370,20 @@ class Run:
 
 
 def watched(model: Model) -> Model:
-    """``model``; ``seen`` lists for each trace of its loss the rows of ``row`` and of its codes."""
+    """``model`` that records its traces.
+
+    ``seen`` lists for each trace of ``loss`` the rows of ``row`` and of the codes, ``made`` for
+    each trace of ``init`` whether it makes tables.
+    """
 
     class Watched(type(model)):  # type: ignore[misc]
         seen: list[tuple[int, set[int]]] = []  # noqa: RUF012
+        made: list[bool] = []  # noqa: RUF012
+
+        def init(self, key, tables=None):
+            found = super().init(key, tables)
+            self.made.append(bool(jax.tree.leaves(found.tables)))
+            return found
 
         def loss(self, variables, codes, row, **others):
             rows = {x.shape[0] for x in jax.tree.leaves(codes)}
@@ -437,19 +463,19 @@ def assert_devices_agree(one: Run, many: Run) -> None:
 
 
 def assert_learns(system: System) -> None:
-    """Training leaves the plateau of constant scores, and scores positives above negatives.
+    """A system fits one batch: the loss leaves the plateau of constant scores, positives lead.
 
-    A falling loss is not enough: with hard negatives it falls to 2 · margin · B, the loss of a model
-    that gives all items the same code.
+    A falling loss is not enough: with hard negatives it also falls to 2 · margin · B, the loss of
+    a model that gives all items the same code.
     """
     hint = f"set LEARNING_RATES[{system.case!r}] in tests/contract_cases.py (now "
     hint += f"{system.optimizer.schedule.lr}), or repair the loss"
-    state = system.one.end.state
+    state = system.fitted
     start, end = system.loss(system.start()), system.loss(state)
     plateau = system.loss(state, constant=True)
     assert end < 0.9 * start, f"the loss did not fall, {start:.4g} to {end:.4g}: {hint}"
-    assert end < 0.99 * plateau, f"loss {end:.4g}, {plateau:.4g} with constant codes: {hint}"
-    for (a, b), (positive, negative) in system.mean_scores().items():
+    assert end < 0.9 * plateau, f"loss {end:.4g}, {plateau:.4g} with constant codes: {hint}"
+    for (a, b), (positive, negative) in system.mean_scores(state).items():
         assert positive > negative, (
             f"{a} to {b}: positives score {positive:.4g}, negatives {negative:.4g}: {hint}"
         )

@@ -21,26 +21,29 @@ from hmgr_jax.layers.linear import Initializer, Linear, einsum
 from hmgr_jax.shapes import Array, Float, Int
 
 as_torch: Initializer = nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
-"""U(±1/√inputs), as PyTorch draws the weights of linear maps and convolutions."""
+"""U(±1/√inputs), PyTorch's initialisation of linear maps and convolutions."""
 
 
 def rectified(x: Float[Array, "..."], slope: float) -> Float[Array, "..."]:
-    """ReLU, or leaky ReLU of that ``slope``."""
+    """ReLU, or leaky ReLU with a ``slope`` above 0."""
     return jax.nn.leaky_relu(x, slope) if slope else jax.nn.relu(x)
 
 
 class NormedLinear(nn.Module):
-    """``ReLU(BN(x W))`` on the last axis; a bias before the norm has no effect but in parity."""
+    """``ReLU(BN(x W))`` on the last axis.
+
+    A bias before the norm has no effect; it exists to hold released weights.
+    """
 
     features: int
     use_bias: bool = False
     slope: float = 0.0
-    """Of leaky ReLU."""
+    """Slope of the leaky ReLU; 0: ReLU."""
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *grid C"], rows: Rows | None) -> Float[Array, "..."]:
-        """Apply; ``rows`` are those of `BatchNorm`."""
+        """Apply the layer; for ``rows`` see `BatchNorm`."""
         linear = Linear(
             self.features, self.use_bias, self.dtype, kernel_init=as_torch, name="linear"
         )
@@ -48,7 +51,7 @@ class NormedLinear(nn.Module):
 
 
 class NormedLinears(nn.Module):
-    """Several in a row, ``layer0`` and on."""
+    """A sequence of `NormedLinear`, named ``layer0``, ``layer1``, ..."""
 
     features: tuple[int, ...]
     use_bias: bool = False
@@ -63,21 +66,23 @@ class NormedLinears(nn.Module):
 
 
 def nearest(x: Float[Array, "b N C"], count: int) -> Int[Array, "b N K"]:
-    """The ``count`` nodes nearest to each, itself mostly the first; no gradient flows."""
+    """The ``count`` nodes nearest to each node, usually itself first; no gradient flows."""
     x = jax.lax.stop_gradient(x.astype(jnp.float32))
     square = jnp.sum(x * x, axis=-1)
     near = 2.0 * einsum("bnc,bmc->bnm", x, x) - square[:, None, :]
-    rows = near.reshape(-1, near.shape[-1])  # of matrices alone XLA sorts no more than it must
+    rows = near.reshape(
+        -1, near.shape[-1]
+    )  # XLA sorts only the top k of a matrix, not of three axes
     return jax.lax.top_k(rows, count)[1].reshape(*near.shape[:2], count)
 
 
 def gathered(x: Float[Array, "b N C"], at: Int[Array, "b *n"]) -> Float[Array, "b *n C"]:
-    """Vectors of the nodes with these numbers, from 0 to N - 1."""
+    """Vectors of the nodes with the numbers ``at``, in [0, N - 1]."""
     return jax.vmap(lambda own, index: own.at[index].get(mode="clip"))(x, at)
 
 
 def _scattered(x: Float[Array, "b N C"], at: Int[Array, "b n"], more: Array) -> Array:
-    """The transpose: ``x`` with ``more`` added to these nodes."""
+    """The transpose of `gathered`: ``x`` with ``more`` added at the nodes ``at``."""
     return jax.vmap(lambda own, index, y: own.at[index].add(y, mode="clip"))(x, at, more)
 
 
@@ -94,7 +99,7 @@ class NeighbourMax(nn.Module):
         index: Int[Array, "b N K"],
         rows: Rows | None,
     ) -> Float[Array, "b N C"]:
-        """Reduce; with ``rows`` (training) the norm is that of all edges of the batch."""
+        """Reduce; with ``rows`` (training) the norm uses the moments of all edges of the batch."""
         top, low, total = ends(other, index)
         found = jnp.stack([top, low], axis=2) + own[:, :, None, :]
         moments = None if rows is None else _moments(other, own, total, index, rows)
@@ -116,7 +121,7 @@ def _moments(other: Array, own: Array, total: Array, index: Array, rows: Rows) -
 def ends(
     other: Float[Array, "b N C"], index: Int[Array, "b N K"]
 ) -> tuple[Float[Array, "b N C"], Float[Array, "b N C"], Float[Array, "b N C"]]:
-    """The largest, the smallest and the sum of a node's neighbours, in every channel."""
+    """Maximum, minimum and sum over the neighbours of each node, per channel."""
     return _ends(other, index)[0]
 
 

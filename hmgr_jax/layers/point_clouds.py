@@ -42,7 +42,7 @@ class EdgeConv(nn.Module):
         rows: Rows | None,
         index: Int[Array, "b N K"] | None = None,
     ) -> Float[Array, "b N D"]:
-        """Convolve over the graph of the points' nearest neighbours, or over the one given."""
+        """Convolve over the graph of nearest neighbours, or over the graph ``index``."""
         size = x.shape[-1]
         kernel = self.param("kernel", as_torch, (2 * size, self.features), jnp.float32)
         both = jnp.concatenate([kernel[:size], kernel[size:] - kernel[:size]], axis=1)
@@ -53,23 +53,25 @@ class EdgeConv(nn.Module):
 
 
 class DGCNN(nn.Module):
-    """The encoder, up to a vector of ``features`` numbers."""
+    """The encoder, to vectors of length ``features``."""
 
     features: int = 512
     width: int = 64
-    """Channels of the first EdgeConv; the others follow."""
+    """Channels of the first EdgeConv."""
     neighbours: int = 20
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, points: Float[Array, "b N 3"], rows: Rows | None) -> Float[Array, "b D"]:
-        """Encode; with ``rows`` (training) normalised by the batch, else each cloud on its own."""
+        """Encode; with ``rows`` (training) batch norm uses batch statistics."""
         if points.shape[1] < self.neighbours:
-            raise ValueError(f"{points.shape[1]} points have no {self.neighbours} neighbours")
+            raise ValueError(
+                f"a cloud of {points.shape[1]} points has no {self.neighbours} neighbours per point"
+            )
         x, found = points, []
         for number, times in enumerate(EDGE_WIDTHS, start=1):
             size = times * self.width
-            # In float32: rounding to 8 bits would pick other neighbours in the next layer.
+            # Always float32: bfloat16 rounding would change the neighbours of the next layer.
             x = EdgeConv(size, self.neighbours, name=f"conv{number}")(x, rows)
             found.append(x)
         x = jnp.concatenate(found, axis=-1)
@@ -80,7 +82,7 @@ class DGCNN(nn.Module):
 
 
 class PointNet(nn.Module):
-    """The encoder that stands beside DGCNN in ablations."""
+    """The encoder that replaces DGCNN in ablations."""
 
     features: int = 512
     width: int = 64
@@ -88,7 +90,7 @@ class PointNet(nn.Module):
 
     @nn.compact
     def __call__(self, points: Float[Array, "b N 3"], rows: Rows | None) -> Float[Array, "b D"]:
-        """Encode; with ``rows`` (training) normalised by the batch."""
+        """Encode; with ``rows`` (training) batch norm uses batch statistics."""
         sizes = tuple(times * self.width for times in POINT_WIDTHS)
         x = NormedLinears(sizes, dtype=self.dtype, name="points")(points, rows)
         return NormedLinear(self.features, dtype=self.dtype, name="out")(largest(x), rows)
