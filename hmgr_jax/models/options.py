@@ -45,12 +45,12 @@ def check_options(model: Any) -> None:
     """
     for field in dataclasses.fields(model):
         value = getattr(model, field.name)
-        complaint = _complaint(field, value)
-        if complaint:
-            raise UserError(f"model.{field.name} must be {complaint}, got {value!r}: change it.")
+        violated = _violated_range(field, value)
+        if violated:
+            raise UserError(f"model.{field.name} must be {violated}, got {value!r}: change it.")
 
 
-def _complaint(field: dataclasses.Field[Any], value: Any) -> str | None:
+def _violated_range(field: dataclasses.Field[Any], value: Any) -> str | None:
     """The range that the value violates, or None."""
     limits = field.metadata
     if "choices" in limits:
