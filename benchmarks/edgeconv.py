@@ -14,9 +14,9 @@ import numpy as np
 from hmgr_jax.benchmarks.program import warm_times, xla_counts
 from hmgr_jax.errors import UserError
 from hmgr_jax.layers.batch_norm import STATS, BatchNorm, Rows
-from hmgr_jax.layers.dgcnn import SLOPE, EdgeConv
 from hmgr_jax.layers.edges import gathered, nearest
 from hmgr_jax.layers.linear import einsum
+from hmgr_jax.layers.point_clouds import SLOPE, EdgeConv
 from hmgr_jax.models.base import LocalAxis
 from hmgr_jax.shapes import Array, Float, Tree
 

@@ -29,8 +29,16 @@ shape_checks.install()
 SHARED_DATA = Path(os.environ.get("HMGR_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark pmap as slow for all systems but hmgr: a mapper is the same for every system."""
+    for item in items:
+        if "pmapped" in item.fixturenames and item.callspec.params["system"] != "hmgr":
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="module", autouse=True)
-def _programs_are_let_go():
+def _drop_compiled_programs():
     """Compiled programs of thousands of tests would fill the memory; the disk keeps them."""
     yield
     jax.clear_caches()

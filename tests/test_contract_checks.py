@@ -1,5 +1,7 @@
-"""The checks of the contract catch what they are for: a sound toy passes, broken ones do not."""
+"""The contract tests accept a sound toy system and reject broken ones."""
 
+import importlib
+import pkgutil
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -7,8 +9,18 @@ import jax
 import jax.numpy as jnp
 import pytest
 import test_contract
-from contract_cases import System, assert_devices_agree
+from contract_cases import (
+    LEARNING_RATE,
+    LENGTH,
+    SMALL,
+    System,
+    assert_devices_agree,
+    assert_learns,
+    data_of,
+)
+from test_contract import ITEMS
 
+from hmgr_jax import layers
 from hmgr_jax.layers.dropout import dropout
 from hmgr_jax.layers.masking import l2n
 from hmgr_jax.losses.triplet import negatives, triplet
@@ -19,7 +31,7 @@ DIM = 4
 
 @dataclass(frozen=True)
 class Toy(Model):
-    """Bags of regions and words, and the mean image seen so far as a memory."""
+    """Sums of regions and of words; the memory is the running mean of image codes."""
 
     modalities: ClassVar[tuple[str, ...]] = ("image", "text")
 
@@ -61,7 +73,7 @@ def of_local_rows(codes, row):
 
 
 class WithTerm(Toy):
-    """A term of local rows, as it should be."""
+    """A term of local rows, summed over devices."""
 
     def loss(self, variables, codes, row, *, axis, **others):
         total, *rest = super().loss(variables, codes, row, axis=axis, **others)
@@ -69,7 +81,7 @@ class WithTerm(Toy):
 
 
 class WithPairRows(Toy):
-    """Every device computes its own rows of the score matrix."""
+    """Each device computes its own rows of the score matrix."""
 
     def loss(self, variables, codes, row, *, axis, **others):
         _, *rest = super().loss(variables, codes, row, axis=axis, **others)
@@ -92,7 +104,7 @@ class WithTable(Toy):
 
 
 class WithLocalSum(Toy):
-    """``axis.sum`` forgotten: wrong by the number of devices, and silent."""
+    """``axis.sum`` is missing: wrong by the number of devices, without an error."""
 
     def loss(self, variables, codes, row, **others):
         total, *rest = super().loss(variables, codes, row, **others)
@@ -100,7 +112,7 @@ class WithLocalSum(Toy):
 
 
 class WithLocalMean(Toy):
-    """``axis.mean`` forgotten: the gradient is right, but the loss is not the same everywhere."""
+    """``axis.mean`` is missing: the gradient is right, but devices report different losses."""
 
     def loss(self, variables, codes, row, **others):
         total, *rest = super().loss(variables, codes, row, **others)
@@ -108,7 +120,7 @@ class WithLocalMean(Toy):
 
 
 class WithLocalMemory(Toy):
-    """Every device writes its own rows only."""
+    """Each device writes only its own rows."""
 
     def loss(self, variables, codes, row, **others):
         *rest, _ = super().loss(variables, codes, row, **others)
@@ -116,7 +128,7 @@ class WithLocalMemory(Toy):
 
 
 class WithDeviceRandomness(Toy):
-    """Random numbers of the place on the device instead of the global row."""
+    """Random numbers depend on the row on the device instead of the global row."""
 
     def encode(self, variables, modality, items, *, train, keys):
         if keys is not None:
@@ -125,17 +137,65 @@ class WithDeviceRandomness(Toy):
 
 
 class WithPaddingCounted(Toy):
-    """Rows that fill up the batch are taken for rows."""
+    """Rows that only fill up the batch count."""
 
     def loss(self, variables, codes, row, **others):
         row = row | {"valid": jnp.ones_like(row["valid"])}
         return super().loss(variables, codes, row, **others)
 
 
+class Collapsing(Toy):
+    """All items get the same code, and the loss falls by a penalty on the parameters."""
+
+    def encode(self, variables, modality, items, *, train, keys):
+        x = items["regions"] if modality == "image" else items["tokens"]
+        code = l2n(jnp.sum(variables.params[modality], axis=0, keepdims=True))
+        return jnp.broadcast_to(code, (x.shape[0], DIM)), variables.stats
+
+    def loss(self, variables, codes, row, **others):
+        total, *rest = super().loss(variables, codes, row, **others)
+        return total + sum(jnp.sum(x**2) for x in variables.params.values()), *rest
+
+
+class Reversed(Toy):
+    """The score has the wrong sign: positives are ranked last."""
+
+    def score(self, variables, a, b):
+        return -super().score(variables, a, b)
+
+
 @pytest.mark.parametrize("sound", [Toy, WithTerm, WithPairRows])
 def test_a_sound_system_passes(sound):
     system = System(sound())
     assert_devices_agree(system.one, system.eight)
+
+
+def test_a_system_that_learns_passes():
+    assert_learns(System(Toy(), LEARNING_RATE))
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [(Collapsing, "with constant codes"), (Reversed, "image to text: positives score")],
+)
+def test_a_falling_loss_without_learning_is_caught(broken, message):
+    system = System(broken(), LEARNING_RATE)
+    assert system.loss(system.fitted) < 0.9 * system.loss(system.start())
+    with pytest.raises(AssertionError, match=rf"{message}.*set LEARNING_RATES\['toy'\]"):
+        assert_learns(system)
+
+
+def test_sizes_of_codes_differ_from_all_block_sizes():
+    """An array cut along the wrong axis goes unnoticed if the axis is as long as the block."""
+    shape = data_of(("image", "text")).splits["train"].sources["image"].gather(ITEMS)["regions"]
+    sizes = {SMALL["dim"], SMALL["width"], SMALL["bert_width"], LENGTH, shape.shape[1]}
+    blocks = set()
+    for found in pkgutil.iter_modules(layers.__path__, f"{layers.__name__}."):
+        for name, value in vars(importlib.import_module(found.name)).items():
+            leaves = jax.tree.leaves(value) if name.isupper() else ()
+            blocks |= {x for x in leaves if type(x) is int}
+    assert {16, 24} <= blocks, "no block sizes found"
+    assert not sizes & blocks
 
 
 def test_tables_reach_the_loss_and_are_swapped_without_compiling():

@@ -27,13 +27,13 @@ def _out() -> Names:
 
 
 def views(kind: str) -> Names:
-    """`hmgr_jax.layers.views.Views` with a CNN of that kind."""
+    """`hmgr_jax.models.center3d.Views` with a CNN of that kind."""
     trunk = resnet.names(kind, "cnn/", ("img_net.0", "img_net.1"), "img_net.{}", first=4)
     return (*trunk, *_out())
 
 
 def dgcnn() -> Names:
-    """`hmgr_jax.layers.dgcnn.DGCNN`."""
+    """`hmgr_jax.layers.point_clouds.DGCNN`."""
     found: list = []
     for number in range(1, 5):
         found.append(pointwise(f"conv{number}.0", f"{PARAMS}/conv{number}", axes=2))

@@ -15,10 +15,10 @@ import numpy as np
 
 from hmgr_jax.errors import UserError
 from hmgr_jax.interop.known_answers import Answer, Case, Checker
-from hmgr_jax.losses.cross_modal_center import center_loss
 from hmgr_jax.metrics.directions import direction
 from hmgr_jax.metrics.protocols import evaluate_all
 from hmgr_jax.models.base import LocalAxis
+from hmgr_jax.models.center3d import center_loss
 
 LOSS = ("features", "labels", "centers")
 FEATURES = ("image", "mesh", "point")

@@ -23,12 +23,12 @@ from hmgr_jax.interop.known_answers import ATOL, RTOL_NORMS, Answer, Case, Check
 from hmgr_jax.interop.layouts import linear
 from hmgr_jax.interop.names import Names, from_params
 from hmgr_jax.layers.batch_norm import STATS, Rows
-from hmgr_jax.layers.dgcnn import DGCNN
 from hmgr_jax.layers.linear import Linear
 from hmgr_jax.layers.meshnet import Faces, MeshNet
+from hmgr_jax.layers.point_clouds import DGCNN
 from hmgr_jax.layers.resnet import ResNet
-from hmgr_jax.layers.views import Views
 from hmgr_jax.models.base import LocalAxis
+from hmgr_jax.models.center3d import Views
 from hmgr_jax.shapes import Array, Float, Tree
 
 VIEWS = ("image", "image_v")

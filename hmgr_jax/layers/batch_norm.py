@@ -1,4 +1,4 @@
-"""Batch normalisation over all devices of a step, which rows that only fill a batch never reach."""
+"""Batch normalisation over all devices of a step; rows that are not valid do not count."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from hmgr_jax.layers.linear import einsum, repeated
 from hmgr_jax.shapes import Array, Bool, Float
 
 STATS = "stats"
-"""The collection of running means and variances."""
+"""Name of the collection of running means and variances."""
 
 
 Moments = tuple[Array, Array, Array]
-"""Mean [C] and biased variance [C] of every channel, and of how many numbers each."""
+"""Mean [C] and biased variance [C] of each channel, and the number of values in each."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """This device's rows of a training batch, as far as other rows' numbers depend on them."""
+    """The valid rows of a training batch on this device, and the devices."""
 
     valid: Bool[Array, " b"]
     axis: Any
@@ -30,7 +30,7 @@ class Rows:
 
 
 def spread(x: Float[Array, " C"], shape: tuple[int, ...]) -> Float[Array, "..."]:
-    """``x`` at every place of ``shape`` [..., C]; its gradient is summed one axis at a time."""
+    """``x`` broadcast to ``shape`` [..., C]; its gradient is summed one axis at a time."""
     for count in reversed(shape[:-1]):
         x = repeated(x, count)
     return x
@@ -39,8 +39,8 @@ def spread(x: Float[Array, " C"], shape: tuple[int, ...]) -> Float[Array, "..."]
 def summed(x: Float[Array, "b *grid C"], rows: Rows) -> Float[Array, " C"]:
     """Sum over valid rows of all devices and over the grid.
 
-    One axis at a time: a sum of a hundred thousand numbers in a row would lose two digits more,
-    which layer after layer of normalising makes much of.
+    One axis at a time: one sum of a hundred thousand numbers would lose two more digits, an error
+    that grows from one norm to the next.
     """
     weights = rows.valid.astype(jnp.float32)
     while x.ndim > 1:
@@ -51,10 +51,10 @@ def summed(x: Float[Array, "b *grid C"], rows: Rows) -> Float[Array, " C"]:
 
 
 def mean_and_variance(x: Float[Array, "b *grid C"], rows: Rows) -> Moments:
-    """Mean and biased variance of every channel over the valid rows of all devices; their count.
+    """Mean and biased variance of each channel over the valid rows of all devices, and the count.
 
-    Two passes: the squares are those of what is left after the mean, so that nothing cancels, and
-    the sums are over devices, so that the numbers are those of one device up to rounding.
+    Two passes: the mean is subtracted before squaring, so that no digits cancel. Sums go over
+    devices, so that results are those of one device up to rounding.
     """
     cells = math.prod(x.shape[1:-1])
     count = rows.axis.sum(jnp.sum(rows.valid.astype(jnp.float32))) * cells
@@ -65,7 +65,7 @@ def mean_and_variance(x: Float[Array, "b *grid C"], rows: Rows) -> Moments:
 
 
 class BatchNorm(nn.Module):
-    """PyTorch's: ε 1e-5, and running statistics that a tenth of a batch's, unbiased, flows into."""
+    """PyTorch's batch norm: ε 1e-5, running statistics with momentum 0.9 and unbiased variance."""
 
     momentum: float = 0.9
     epsilon: float = 1e-5
@@ -74,10 +74,10 @@ class BatchNorm(nn.Module):
     def __call__(
         self, x: Float[Array, "b *grid C"], rows: Rows | None, moments: Moments | None = None
     ) -> Float[Array, "..."]:
-        """Normalise by the batch that ``rows`` belong to, or (None) by the running statistics.
+        """Normalise by the batch, or with ``rows`` None by the running statistics.
 
-        ``x`` must be finite in rows that are not valid, too. With ``moments`` these are the
-        batch's, of which ``x`` then may be a part.
+        ``x`` must be finite, also in rows that are not valid. ``moments`` replace the moments of
+        ``x``, which may then be a part of the batch.
         """
         size = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones_init(), (size,), jnp.float32)

@@ -1,8 +1,7 @@
-"""BERT (Devlin et al., NAACL 2019) as Hugging Face's ``BertModel`` has it, without its pooler.
+"""BERT (Devlin et al., NAACL 2019), as Hugging Face's ``BertModel`` without the pooler.
 
-`Embeddings` make vectors of ids, `Encoder` reads vectors, wherever they are from, and `Bert` is one
-after the other. Names are near the released ones, which have a place each
-(`hmgr_jax.interop.bert`).
+`Embeddings` maps ids to vectors, `Encoder` maps any vectors to states, `Bert` is both. Parameter
+names follow the released ones; `hmgr_jax.interop.bert` maps them.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from hmgr_jax.layers.masking import masked_softmax
 from hmgr_jax.shapes import Array, Bool, Float, Int
 
 START = nn.initializers.truncated_normal(0.02)
-"""How BERT's tables and weights begin; biases begin at 0."""
+"""Initial values of BERT's tables and weights; biases start at 0."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of a BERT; but for the vocabulary, the defaults are those of BERT-base."""
+    """Sizes of a BERT; the defaults are those of BERT-base."""
 
     vocabulary: int
     width: int = 768
@@ -35,7 +34,7 @@ class Sizes:
     positions: int = 512
     segments: int = 2
     dropout: float = 0.1
-    """Of embeddings, attention weights and updates, in training."""
+    """Dropout of embeddings, attention weights and updates, in training."""
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -43,7 +42,7 @@ class Sizes:
 
 
 def layer_norm(name: str) -> nn.LayerNorm:
-    """BERT's norm: ε 1e-12."""
+    """BERT's layer norm, with ε 1e-12."""
     return nn.LayerNorm(epsilon=1e-12, use_fast_variance=False, dtype=jnp.float32, name=name)
 
 
@@ -60,15 +59,17 @@ class Embeddings(nn.Module):
         segments: Int[Array, "B L"] | None = None,
         keys: Keys | None = None,
     ) -> Float[Array, "B L H"]:
-        """Vectors of ids; positions count from 0 and segments are 0 where they are not given.
+        """Vectors of ids; by default positions count from 0 and segments are 0.
 
         Raises:
-            ValueError: more places than positions, where these are not given.
+            ValueError: ``positions`` is None and the text is longer than the position table.
         """
         s, (batch, length) = self.sizes, ids.shape
         if positions is None:
             if length > s.positions:
-                raise ValueError(f"{length} places, but BERT knows {s.positions} positions")
+                raise ValueError(
+                    f"the text has {length} tokens, but BERT has {s.positions} positions"
+                )
             positions = jnp.broadcast_to(jnp.arange(length)[None, :], (batch, length))
         segments = jnp.zeros_like(ids) if segments is None else segments
         x = (
@@ -83,7 +84,7 @@ class Embeddings(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Layers of self-attention and a map with one hidden layer, a norm after each."""
+    """Layers of self-attention and an MLP, a norm after each."""
 
     sizes: Sizes
     dtype: Any = jnp.float32
@@ -92,11 +93,11 @@ class Encoder(nn.Module):
     def __call__(
         self, x: Float[Array, "B L H"], mask: Bool[Array, "B L"], keys: Keys | None = None
     ) -> Float[Array, "B L H"]:
-        """States of the last layer, 0 at padding, which no state depends on.
+        """States of the last layer, 0 at padding; no state depends on padding.
 
         Args:
             x: embeddings, finite everywhere.
-            mask: which places are no padding.
+            mask: False at padding.
             keys: of dropout; None at evaluation.
         """
         for number in range(self.sizes.layers):
@@ -107,7 +108,7 @@ class Encoder(nn.Module):
 
 
 class Layer(nn.Module):
-    """``x = norm(x + attention(x))``, then ``norm(x + out(gelu(hidden(x))))``, of exact GELU."""
+    """``x = norm(x + attention(x))``, then ``norm(x + out(gelu(hidden(x))))``; exact GELU."""
 
     sizes: Sizes
     dtype: Any = jnp.float32
@@ -142,7 +143,7 @@ class Layer(nn.Module):
 
 
 class Bert(nn.Module):
-    """Ids to states."""
+    """A BERT from ids to states."""
 
     sizes: Sizes
     dtype: Any = jnp.float32
@@ -151,6 +152,6 @@ class Bert(nn.Module):
     def __call__(
         self, ids: Int[Array, "B L"], mask: Bool[Array, "B L"], keys: Keys | None = None
     ) -> Float[Array, "B L H"]:
-        """States of all words, 0 at padding; one segment, positions from 0."""
+        """States of all words, 0 at padding; with one segment and positions from 0."""
         x = Embeddings(self.sizes, name="embeddings")(ids, keys=keys)
         return Encoder(self.sizes, self.dtype, name="encoder")(x, mask, keys)

@@ -1,4 +1,4 @@
-"""Randomness keyed by (seed, step, purpose, global row), so that it is equal on 1 and 8 devices."""
+"""Random numbers keyed by (seed, step, purpose, global row): equal on 1 and 8 devices."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class Keys:
 
 
 def uniform_numbers(keys: Keys, count: int) -> Float[Array, "b K"]:
-    """``count`` numbers from 0 to 1 for every row."""
+    """``count`` uniform numbers in [0, 1) for each row."""
     return jax.vmap(lambda key: jax.random.uniform(key, (count,)))(keys.per_row())
 
 
 def keep_mask(keys: Keys, shape: tuple[int, ...], rate: float) -> Bool[Array, "b *rest"]:
     """True with probability ``1 - rate``, independently for every entry of [b, *shape].
 
-    16 random bits an entry: the rate is exact to 1/65536, at half the cost of 32.
+    Uses 16 random bits per entry: the rate is exact to 1/65536, at half the cost of 32 bits.
     """
     size = 1
     for extent in shape:
@@ -72,7 +72,10 @@ def dropout(
 def drop_nodes(
     mask: Bool[Array, "b N"], rate: float, keys: Keys | None, purpose: str
 ) -> Bool[Array, "b N"]:
-    """Take whole nodes out of ``mask`` with probability ``rate``; the first valid one stays."""
+    """Remove nodes from ``mask`` with probability ``rate``.
+
+    If no node is left, the first valid one stays.
+    """
     if keys is None or rate == 0.0:
         return mask
     kept = mask & keep_mask(keys.named(purpose), mask.shape[1:], rate)

@@ -1,40 +1,88 @@
-"""Maximum over an item's neighbours of ReLU(BN([x_j ; x_i] W)), without the pairs' vectors.
+"""Layers of encoders of points and faces: normed linear maps, and a maximum over neighbours.
 
-A linear map of a pair is a sum, ``other_j + own_i``, of maps of its nodes, so that matrix products
-run over nodes and not over edges. Batch norm and ReLU are monotone in every channel, rising or
-falling, so that the maximum is at the largest or at the smallest sum: these two are normalised, by
-the moments of all edges. Neighbours are visited one after the other, forward and backward, so
-that memory does not grow with their number.
+`NeighbourMax` is max_j ReLU(BN([x_j ; x_i] W)) without the vectors of pairs. A linear map of a pair
+is a sum, ``other_j + own_i``, of maps of its nodes, so that matrix products run over nodes and not
+over edges. Batch norm and ReLU are monotone in every channel, rising or falling, so that the
+maximum is at the largest or at the smallest sum: only these two are normalised, by the moments of
+all edges. Neighbours are visited one at a time, forward and backward, so that memory does not grow
+with their number.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from hmgr_jax.layers.batch_norm import BatchNorm, Moments, Rows, spread, summed
-from hmgr_jax.layers.linear import einsum
-from hmgr_jax.layers.normed import rectified
+from hmgr_jax.layers.linear import Initializer, Linear, einsum
 from hmgr_jax.shapes import Array, Float, Int
+
+as_torch: Initializer = nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
+"""U(±1/√inputs), PyTorch's initialisation of linear maps and convolutions."""
+
+
+def rectified(x: Float[Array, "..."], slope: float) -> Float[Array, "..."]:
+    """ReLU, or leaky ReLU with a ``slope`` above 0."""
+    return jax.nn.leaky_relu(x, slope) if slope else jax.nn.relu(x)
+
+
+class NormedLinear(nn.Module):
+    """``ReLU(BN(x W))`` on the last axis.
+
+    A bias before the norm has no effect; it exists to hold released weights.
+    """
+
+    features: int
+    use_bias: bool = False
+    slope: float = 0.0
+    """Slope of the leaky ReLU; 0: ReLU."""
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *grid C"], rows: Rows | None) -> Float[Array, "..."]:
+        """Apply the layer; for ``rows`` see `BatchNorm`."""
+        linear = Linear(
+            self.features, self.use_bias, self.dtype, kernel_init=as_torch, name="linear"
+        )
+        return rectified(BatchNorm(name="norm")(linear(x), rows), self.slope)
+
+
+class NormedLinears(nn.Module):
+    """A sequence of `NormedLinear`, named ``layer0``, ``layer1``, ..."""
+
+    features: tuple[int, ...]
+    use_bias: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *grid C"], rows: Rows | None) -> Float[Array, "..."]:
+        """Apply one after the other."""
+        for number, size in enumerate(self.features):
+            x = NormedLinear(size, self.use_bias, dtype=self.dtype, name=f"layer{number}")(x, rows)
+        return x
 
 
 def nearest(x: Float[Array, "b N C"], count: int) -> Int[Array, "b N K"]:
-    """The ``count`` nodes nearest to each, itself mostly the first; no gradient flows."""
+    """The ``count`` nodes nearest to each node, usually itself first; no gradient flows."""
     x = jax.lax.stop_gradient(x.astype(jnp.float32))
     square = jnp.sum(x * x, axis=-1)
     near = 2.0 * einsum("bnc,bmc->bnm", x, x) - square[:, None, :]
-    rows = near.reshape(-1, near.shape[-1])  # of matrices alone XLA sorts no more than it must
+    rows = near.reshape(
+        -1, near.shape[-1]
+    )  # XLA sorts only the top k of a matrix, not of three axes
     return jax.lax.top_k(rows, count)[1].reshape(*near.shape[:2], count)
 
 
 def gathered(x: Float[Array, "b N C"], at: Int[Array, "b *n"]) -> Float[Array, "b *n C"]:
-    """Vectors of the nodes with these numbers, from 0 to N - 1."""
+    """Vectors of the nodes with the numbers ``at``, in [0, N - 1]."""
     return jax.vmap(lambda own, index: own.at[index].get(mode="clip"))(x, at)
 
 
 def _scattered(x: Float[Array, "b N C"], at: Int[Array, "b n"], more: Array) -> Array:
-    """The transpose: ``x`` with ``more`` added to these nodes."""
+    """The transpose of `gathered`: ``x`` with ``more`` added at the nodes ``at``."""
     return jax.vmap(lambda own, index, y: own.at[index].add(y, mode="clip"))(x, at, more)
 
 
@@ -51,7 +99,7 @@ class NeighbourMax(nn.Module):
         index: Int[Array, "b N K"],
         rows: Rows | None,
     ) -> Float[Array, "b N C"]:
-        """Reduce; with ``rows`` (training) the norm is that of all edges of the batch."""
+        """Reduce; with ``rows`` (training) the norm uses the moments of all edges of the batch."""
         top, low, total = ends(other, index)
         found = jnp.stack([top, low], axis=2) + own[:, :, None, :]
         moments = None if rows is None else _moments(other, own, total, index, rows)
@@ -73,7 +121,7 @@ def _moments(other: Array, own: Array, total: Array, index: Array, rows: Rows) -
 def ends(
     other: Float[Array, "b N C"], index: Int[Array, "b N K"]
 ) -> tuple[Float[Array, "b N C"], Float[Array, "b N C"], Float[Array, "b N C"]]:
-    """The largest, the smallest and the sum of a node's neighbours, in every channel."""
+    """Maximum, minimum and sum over the neighbours of each node, per channel."""
     return _ends(other, index)[0]
 
 

@@ -1,4 +1,4 @@
-"""Matrix products with float32 accumulation, whatever the compute type, and what goes with them."""
+"""Matrix products with float32 accumulation in any compute type, and linear layers."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Initializer = Any
 def einsum(formula: str, a: Array, b: Array, *, dtype: Any = jnp.float32) -> Float[Array, "..."]:
     """``jnp.einsum`` of two operands cast to ``dtype``, accumulated and returned in float32.
 
-    Every index of an operand must stand in the other one or in the result. float32 means float32:
-    left to themselves, TPUs and recent GPUs would round its operands to fewer bits.
+    Every index of an operand must be in the other operand or in the result. float32 operands keep
+    all bits: by default TPUs and recent GPUs would round them.
     """
     if dtype == jnp.float32:
         precision = jax.lax.Precision.HIGHEST
@@ -30,8 +30,8 @@ def einsum(formula: str, a: Array, b: Array, *, dtype: Any = jnp.float32) -> Flo
 def _narrow(formula: str, dtype: Any, a: Array, b: Array) -> Array:
     """A product in a narrow type whose gradients are products in that type too.
 
-    Left to itself, differentiation multiplies a float32 cotangent with a narrow operand, which
-    hardware does at float32's pace.
+    By default the gradient multiplies a float32 cotangent with a narrow operand, at the speed of
+    float32.
     """
     return jnp.einsum(formula, a.astype(dtype), b.astype(dtype), preferred_element_type=jnp.float32)
 
@@ -62,8 +62,8 @@ _narrow.defvjp(_narrow_forward, _narrow_backward)
 def repeated(x: Array, count: int) -> Array:
     """``x`` [...] as [count, ...].
 
-    The gradient is a sum over the new axis, taken as a product with ones: XLA's own sum over a
-    leading axis is twenty times slower on CPU.
+    Its gradient, a sum over the new axis, is a product with ones: on CPU XLA's sum over a leading
+    axis is twenty times slower.
     """
     return jnp.broadcast_to(x[None], (count, *x.shape))
 
@@ -111,6 +111,6 @@ class Linear(nn.Module):
 
 
 def update_norm(gain: float) -> nn.LayerNorm:
-    """Layer norm for an update that is added to its input; gain 0 starts as the identity."""
+    """Layer norm of a residual update; with gain 0 the update starts at 0."""
     scale = nn.initializers.constant(gain)
     return nn.LayerNorm(epsilon=1e-6, scale_init=scale, dtype=jnp.float32, name="norm")

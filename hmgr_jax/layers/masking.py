@@ -1,4 +1,4 @@
-"""Norms, softmax and means in float32 that padding never reaches."""
+"""Norms, softmax, means and maxima in float32 that do not depend on padding."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hmgr_jax.shapes import Array, Bool, Float, Int
 
 
 def l2n(x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
-    """Unit vectors on the last axis: ``x / (|x| + 1e-8)``, as the SCAN family writes it.
+    """Unit vectors on the last axis: ``x / (|x| + 1e-8)``, as in SCAN's code.
 
     The 1e-12 under the root keeps the gradient of an all-zero (padding) row finite.
     """
@@ -31,23 +31,23 @@ def masked_softmax(
 
 
 def masked_mean(x: Float[Array, "B N D"], mask: Bool[Array, "B N"]) -> Float[Array, "B D"]:
-    """Mean over the valid nodes; 0 where a row has none."""
+    """Mean over the valid nodes; 0 in rows without any."""
     total = jnp.sum(jnp.where(mask[:, :, None], x, 0.0), axis=1)
     count = jnp.sum(mask, axis=1).astype(jnp.float32)
     return total / jnp.maximum(count, 1.0)[:, None]
 
 
 def largest(x: Float[Array, "B N D"]) -> Float[Array, "B D"]:
-    """The maximum over nodes, whose gradient goes to the first of them that has it.
+    """The maximum over nodes; its gradient goes to the first node that has it.
 
-    The gradient of ``jnp.max`` compares all values with the maximum, and is lost wherever the
-    compiler computes either anew and rounds otherwise.
+    The gradient of ``jnp.max`` compares all values with the maximum. It is lost if the compiler
+    computes one of them again with another rounding.
     """
     at = jnp.argmax(jax.lax.stop_gradient(x), axis=1)
     return jnp.take_along_axis(x, at[:, None, :], axis=1)[:, 0]
 
 
 def masked_max(x: Float[Array, "B N D"], mask: Bool[Array, "B N"]) -> Float[Array, "B D"]:
-    """Maximum over the valid nodes; 0 where a row has none."""
+    """Maximum over the valid nodes; 0 in rows without any."""
     top = largest(jnp.where(mask[:, :, None], x, -jnp.inf))
     return jnp.where(jnp.any(mask, axis=1)[:, None], top, 0.0)

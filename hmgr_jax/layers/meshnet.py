@@ -1,4 +1,4 @@
-"""MeshNet (Feng et al., AAAI 2019): the faces of a mesh as one vector.
+"""MeshNet (Feng et al., AAAI 2019): an encoder of the faces of a mesh.
 
 centres [B, F, 3] -> spatial [B, F, 64]
 corners relative to the centre [B, F, 9], normals [B, F, 3], neighbours [B, F, 3]
@@ -17,37 +17,43 @@ import jax
 import jax.numpy as jnp
 
 from hmgr_jax.layers.batch_norm import BatchNorm, Rows
-from hmgr_jax.layers.edges import NeighbourMax, gathered
+from hmgr_jax.layers.edges import (
+    NeighbourMax,
+    NormedLinear,
+    NormedLinears,
+    as_torch,
+    gathered,
+)
 from hmgr_jax.layers.linear import einsum
 from hmgr_jax.layers.masking import largest
-from hmgr_jax.layers.normed import NormedLinear, NormedLinears, as_torch
 from hmgr_jax.shapes import Array, Float, Int
 
 DIRECTIONS = 4
-"""Unit vectors of a kernel, and faces that it looks at: one and its three neighbours."""
+"""Unit vectors per kernel, and faces compared with it: a face and its three neighbours."""
 SIGMA = 0.2
+"""σ of the kernel correlation."""
 
 
 class Faces(NamedTuple):
-    """What is known of the faces of a batch of meshes."""
+    """The faces of a batch of meshes."""
 
     centers: Float[Array, "b F 3"]
     corners: Float[Array, "b F 9"]
-    """Of the three corners, relative to the centre."""
+    """The three corners, relative to the centre."""
     normals: Float[Array, "b F 3"]
     neighbours: Int[Array, "b F 3"]
-    """Faces that share an edge; its own number where there are fewer than three."""
+    """Numbers of faces that share an edge; a face's own number fills up to three."""
 
 
 class FaceRotateConv(nn.Module):
-    """The mean over its three pairs of corners, in turn, of what one perceptron makes of a pair."""
+    """One MLP on each of the three pairs of corners, mean over pairs, then a second MLP."""
 
     width: int
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, corners: Float[Array, "b F 9"], rows: Rows | None) -> Float[Array, "b F D"]:
-        """Convolve; a norm of training is of one pair of every face at a time."""
+        """Convolve; in training the norms see one pair of every face at a time."""
         half = self.width // 2
         pair = NormedLinears((half, half), use_bias=True, dtype=self.dtype, name="pair")
         turned = jnp.concatenate([corners, corners[..., :3]], axis=-1)
@@ -58,7 +64,7 @@ class FaceRotateConv(nn.Module):
 
 
 class FaceKernelCorrelation(nn.Module):
-    """How near the normals of a face and its neighbours are to the directions of learnt kernels."""
+    """Similarity of the normals of a face and its neighbours to learned kernel directions."""
 
     kernels: int
 
@@ -79,19 +85,20 @@ class FaceKernelCorrelation(nn.Module):
         near = jnp.exp(-jnp.maximum(far, 0.0) / (2.0 * SIGMA**2))
         of_face = jnp.sum(near.reshape(-1, *shape), axis=2)
         of_face = of_face.reshape(*faces.normals.shape[:2], self.kernels)
-        # Every normal was compared once, and is looked up by its neighbours.
+        # Each normal is compared once; its neighbours look up the result.
         total = of_face + jnp.sum(gathered(of_face, faces.neighbours), axis=2)
         return jax.nn.relu(BatchNorm(name="norm")(total / DIRECTIONS**2, rows))
 
 
 class MeshConv(nn.Module):
-    """Spatial and structural vectors combined, and structural ones gathered from neighbours."""
+    """Combines spatial and structural vectors; gathers structural ones from neighbours."""
 
     spatial: int
-    """Sizes that come out."""
+    """Size of the spatial output."""
     structural: int
+    """Size of the structural output."""
     gathering: int
-    """Size of what is gathered."""
+    """Size of the vectors gathered from neighbours."""
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -102,7 +109,7 @@ class MeshConv(nn.Module):
         neighbours: Int[Array, "b F 3"],
         rows: Rows | None,
     ) -> tuple[Float[Array, "b F V"], Float[Array, "b F W"]]:
-        """Both after the convolution."""
+        """The spatial and the structural vectors after the convolution."""
         both = jnp.concatenate([spatial, structural], axis=-1)
         combine = NormedLinear(self.spatial, use_bias=True, dtype=self.dtype, name="combine")
         size = structural.shape[-1]
@@ -118,16 +125,16 @@ class MeshConv(nn.Module):
 
 
 class MeshNet(nn.Module):
-    """The encoder, up to a vector of ``features`` numbers."""
+    """The encoder, to vectors of length ``features``."""
 
     features: int = 512
     width: int = 64
-    """Of the descriptors; the others follow."""
+    """Channels of the descriptors; those of later layers are multiples."""
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, faces: Faces, rows: Rows | None) -> Float[Array, "b D"]:
-        """Encode; the order of the faces does not matter."""
+        """Encode; the result does not depend on the order of faces."""
         w, dtype = self.width, self.dtype
         spatial = NormedLinears((w, w), True, dtype, name="spatial")(faces.centers, rows)
         rotated = FaceRotateConv(w, dtype, name="rotate")(faces.corners, rows)

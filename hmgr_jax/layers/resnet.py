@@ -1,8 +1,8 @@
-"""ResNets (He et al., CVPR 2016) as torchvision has them, up to the last feature map.
+"""ResNets (He et al., CVPR 2016) in torchvision's form, up to the last feature map.
 
-Pictures are [B, H, W, 3]. Names are near torchvision's (``layer1/block0/conv1`` is layer1.0.conv1),
-so that its weights, and timm's, have a place each (`hmgr_jax.interop.resnet`). Bottleneck blocks
-stride in their 3x3 convolution.
+Images are [B, H, W, 3]. Parameter names follow torchvision (``layer1/block0/conv1`` is
+layer1.0.conv1); `hmgr_jax.interop.resnet` maps its weights and timm's. Bottleneck blocks stride in
+their 3x3 convolution.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KINDS: dict[str, tuple[bool, tuple[int, ...]]] = {
     "resnet101": (True, (3, 4, 23, 3)),
     "resnet152": (True, (3, 8, 36, 3)),
 }
-"""{name: (whether blocks have a bottleneck, blocks of every stage)}; resnet10 is ours."""
+"""{name: (whether blocks have a bottleneck, blocks per stage)}; resnet10 is not in torchvision."""
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 
 
@@ -42,7 +42,7 @@ def channels(kind: str, width: int = 64) -> int:
 class Conv(nn.Module):
     """A square convolution without bias, padded by half its size as in PyTorch.
 
-    In bfloat16 its result is rounded to bfloat16 after float32 accumulation.
+    With bfloat16 the result is rounded to bfloat16 after float32 accumulation.
     """
 
     features: int
@@ -68,7 +68,7 @@ class Conv(nn.Module):
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions, or a 3x3 between two 1x1 ones, beside a short cut."""
+    """A residual block: two 3x3 convolutions, or a 3x3 between two 1x1 convolutions."""
 
     features: int
     stride: int
@@ -95,7 +95,7 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks of one size; the first one strides."""
+    """Blocks of one width; the first one strides."""
 
     blocks: int
     features: int
@@ -120,18 +120,18 @@ class ResNet(nn.Module):
     width: int = 64
     """Channels of the stem."""
     small_stem: bool = False
-    """A 3x3 convolution in place of the 7x7 one and the pool: for pictures below 100."""
+    """A 3x3 convolution instead of the 7x7 one and the pool: for images below 100 pixels."""
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W 3"], rows: Rows | None) -> Float[Array, "B h w C"]:
-        """The last feature map, H/32 of the picture's height (H/16 with a small stem).
+        """The last feature map, 1/32 of the image's height (1/16 with a small stem).
 
-        With ``rows`` (training) pictures are normalised by the batch and the running statistics
-        move; without, every picture is on its own.
+        With ``rows`` (training) batch norm uses and updates batch statistics; without, it uses the
+        running statistics.
         """
         bottleneck, blocks = KINDS[self.kind]
-        if rows is not None:  # what fills a batch up may be anything; it has to be finite
+        if rows is not None:  # rows that are not valid must be finite
             x = jnp.where(rows.valid[:, None, None, None], x, 0.0)
         size = 3 if self.small_stem else 7
         x = Conv(self.width, size, 2, self.dtype, name="conv1")(x)

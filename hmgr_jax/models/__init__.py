@@ -19,7 +19,7 @@ _SCKR = {
     "pair_dropout": 0.4,
     "l2": 0.0,
 }
-# name -> (module, class, hyper-parameters that make it this system)
+# name -> (module, class, option values of this system)
 _REGISTRY: dict[str, tuple[str, str, Mapping[str, Any]]] = {
     "hmgr": ("hmgr", "HMGR", {}),
     "vse": ("hmgr", "HMGR", {"visual_graph": False, "text_graph": False, "memory": "none"}),
@@ -76,7 +76,7 @@ def _look_up(name: str) -> tuple[type[Model], Mapping[str, Any]]:
 
 
 def unknown_name(what: str, name: str, known: list[str]) -> str:
-    """The sentence for a name that does not exist, with the closest one that does."""
+    """Error message for an unknown name, with the closest known one."""
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}."
     return f"There is no {what} {name!r}; {hint}"

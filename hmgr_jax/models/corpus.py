@@ -1,4 +1,4 @@
-"""What constant tables of a model may be made of: the words of the training data."""
+"""The training texts as `Hooks.tables_of` sees them: the source of a model's constant tables."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from hmgr_jax.shapes import Float, Int
 
 @runtime_checkable
 class Corpus(Protocol):
-    """The texts of the training split, as far as a model asks for them."""
+    """Statistics of the texts of the training split; V is the size of the vocabulary."""
 
     def usable(self) -> np.ndarray:
-        """Which of the V nodes are words: bool [V], not the marks of a vocabulary."""
+        """Bool [V], True for words, False for special tokens."""
         ...
 
     def vectors(self, dim: int) -> Float[np.ndarray, "V dim"]:
-        """Word vectors: those of ``data.vectors``, learnt from captions where it names none."""
+        """Word vectors: those of ``data.vectors``, or else learned from the captions."""
         ...
 
     def together(self, least: int, information: float) -> Int[np.ndarray, "E 2"]:
-        """Words in at least so many common texts, with so much mutual information."""
+        """Pairs of words that share ``least`` texts and have mutual information ``information``."""
         ...
 
     def triples(self) -> Int[np.ndarray, "E 2"]:
-        """Words that ``data.triples`` joins."""
+        """Pairs of words joined by a relation of ``data.triples``."""
         ...
 
     def given_graph(self) -> Int[np.ndarray, "E 2"] | None:
-        """The edges of ``data.word_graph``; None where it names no file."""
+        """The edges of ``data.word_graph``; None if it names no file."""
         ...
 
     def inverse_frequencies(self) -> Float[np.ndarray, " V"]:
-        """How rare words are, see `hmgr_jax.data.text.word_relations.inverse_frequencies`."""
+        """Rarity of words, see `hmgr_jax.data.text.word_relations.inverse_frequencies`."""
         ...

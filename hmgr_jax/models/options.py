@@ -1,7 +1,7 @@
-"""Hyper-parameters with their ranges, declared beside the field that they belong to.
+"""Options of a model: dataclass fields that carry their valid range.
 
-A field ``steps: int = option(3, at_least=1)`` carries its range in its metadata, and
-``Model.__post_init__`` refuses a value outside of it with one sentence.
+A field ``steps: int = option(3, at_least=1)`` has its range in its metadata;
+``Model.__post_init__`` checks it.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from hmgr_jax.errors import UserError
 def option(
     default: Any,
     *,
-    choices: Sequence[str] | None = None,
+    choices: Sequence[Any] | None = None,
     at_least: float | None = None,
     above: float | None = None,
     share: bool = False,
 ) -> Any:
-    """A dataclass field with a default and the values that it may have.
+    """A dataclass field with a default and a range.
 
     Args:
-        default: its value where a recipe sets none.
-        choices: the names that it may have; a tuple of names is checked name by name.
-        at_least: the smallest number.
-        above: every number must be greater.
-        share: a number in [0, 1].
+        default: the value unless a recipe sets another.
+        choices: the valid values; each entry of a tuple is checked.
+        at_least: the smallest valid number.
+        above: the number that the value must exceed.
+        share: whether the value must be in [0, 1].
     """
     limits = {"choices": choices, "at_least": at_least, "above": above, "share": share}
     given = {
@@ -41,22 +41,22 @@ def check_options(model: Any) -> None:
     """Check every field against its range; fields named ``*dropout`` must be in [0, 1).
 
     Raises:
-        UserError: names the first field out of range, its value and what is allowed.
+        UserError: names the first field out of range, its value and the valid range.
     """
     for field in dataclasses.fields(model):
         value = getattr(model, field.name)
-        complaint = _complaint(field, value)
-        if complaint:
-            raise UserError(f"model.{field.name} must be {complaint}, got {value!r}: change it.")
+        violated = _violated_range(field, value)
+        if violated:
+            raise UserError(f"model.{field.name} must be {violated}, got {value!r}: change it.")
 
 
-def _complaint(field: dataclasses.Field[Any], value: Any) -> str | None:
-    """What the value must be, where it is not."""
+def _violated_range(field: dataclasses.Field[Any], value: Any) -> str | None:
+    """The range that the value violates, or None."""
     limits = field.metadata
     if "choices" in limits:
         names = value if isinstance(value, tuple) else (value,)
         if not all(name in limits["choices"] for name in names):
-            return "one of " + ", ".join(limits["choices"])
+            return "one of " + ", ".join(map(str, limits["choices"]))
     if "at_least" in limits and not value >= limits["at_least"]:
         return f"at least {limits['at_least']}"
     if "above" in limits and not value > limits["above"]:

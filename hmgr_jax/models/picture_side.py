@@ -1,4 +1,4 @@
-"""The fragments of a picture: cells of a CNN's last feature map, or regions as they are."""
+"""The fragments of an image: cells of a CNN's last feature map, or precomputed regions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hmgr_jax.shapes import Array, Bool, Float
 
 
 def picture_inputs(model: Any) -> dict[str, dict[str, Feature]]:
-    """Pixels where ``model.picture_size`` says so, else regions; and tokens."""
+    """Inputs: pixels if ``model.picture_size`` is set, else regions; and tokens."""
     found = regions_and_tokens(model.regions, model.region_dim)
     if model.picture_size:
         side = model.picture_size
@@ -24,7 +24,7 @@ def picture_inputs(model: Any) -> dict[str, dict[str, Feature]]:
 
 
 def picture_sizes(model: Any, shapes: Any) -> dict[str, Any]:
-    """``picture_size``, or ``regions`` and ``region_dim``, by the data where they are 0."""
+    """``picture_size``, or ``regions`` and ``region_dim``; a 0 is replaced by the data's size."""
     if "pixels" in shapes:
         return {"picture_size": model.picture_size or shapes["pixels"][0]}
     regions, size = shapes["regions"]
@@ -32,7 +32,7 @@ def picture_sizes(model: Any, shapes: Any) -> dict[str, Any]:
 
 
 def picture_parts(model: Any) -> dict[str, tuple[str, ...]]:
-    """The CNN and its stages, where there is one."""
+    """Parts: the CNN and its stages; none for regions."""
     if not model.picture_size:
         return {}
     return {"cnn": ("image/cnn",), **resnet.parts_within("image/cnn")}
@@ -41,9 +41,10 @@ def picture_parts(model: Any) -> dict[str, tuple[str, ...]]:
 def read_cells(
     model: Any, items: Items, keys: Keys | None, rows: Rows | None
 ) -> tuple[Float[Array, "B N C"], Bool[Array, "B N"]]:
-    """Fragments and their mask; within a compact module.
+    """Fragments and their mask; call in a compact module.
 
-    With ``rows`` the CNN normalises by the batch, unless ``model.cnn_batch_stats`` is off.
+    With ``rows`` the CNN's batch norm uses batch statistics, unless ``model.cnn_batch_stats`` is
+    off.
     """
     drops = model.region_dropout, model.feature_dropout
     if not model.picture_size:

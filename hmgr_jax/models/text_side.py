@@ -1,7 +1,6 @@
-"""The words of a caption as states: by a GRU over word vectors, or by BERT.
+"""Captions read word by word: by a GRU over word vectors, or by BERT.
 
-What systems share that read captions word by word: their hyper-parameters of BERT, the names of its
-parts, and the encoder itself.
+Shared by systems with such a text side: the options of BERT, the names of its parts, the encoder.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from hmgr_jax.layers.linear import Linear
 from hmgr_jax.layers.masking import length_mask
 from hmgr_jax.layers.words import WordEncoder
 from hmgr_jax.models.base import Items, Model
+from hmgr_jax.models.options import option
 from hmgr_jax.shapes import Array, Bool, Float
 
 TEXTS = ("gru", "bert")
@@ -26,22 +26,34 @@ TEXTS = ("gru", "bert")
 
 @dataclass(frozen=True)
 class ReadsWords(Model):
-    """A system with a text side of words; by default BERT's sizes are those of BERT-base.
+    """Base of systems that read words; the default sizes of BERT are those of BERT-base.
 
-    ``config.init.bert=FOLDER`` sets them to those of a folder of Hugging Face's.
+    ``config.init.bert=FOLDER`` sets them to the sizes of a folder in Hugging Face's layout.
     """
 
-    bert_layers: int = 12
-    bert_width: int = 768
-    bert_heads: int = 12
-    bert_intermediate: int = 3072
-    bert_positions: int = 512
-    bert_segments: int = 2
+    bert_layers: int = option(12, at_least=1)
+    bert_width: int = option(768, at_least=1)
+    bert_heads: int = option(12, at_least=1)
+    bert_intermediate: int = option(3072, at_least=1)
+    bert_positions: int = option(512, at_least=1)
+    bert_segments: int = option(2, at_least=1)
     bert_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.bert_width % self.bert_heads:
+            raise UserError(
+                f"model.bert_heads must divide model.bert_width, {self.bert_width}, got "
+                f"{self.bert_heads}: change one of them."
+            )
+
+    def check_bert(self) -> None:
+        """Check the sizes of BERT, in systems whose own checks do not call ``super()``."""
+        ReadsWords.__post_init__(self)
 
     @property
     def bert(self) -> Sizes | None:
-        """The sizes of the BERT that reads captions; None where a GRU does."""
+        """Sizes of the BERT that reads captions; None with a GRU."""
         if getattr(self, "text", "bert") == "gru":
             return None
         return Sizes(
@@ -57,34 +69,16 @@ class ReadsWords(Model):
 
     @property
     def reads_pieces(self) -> bool:
-        """With BERT."""
+        """Whether captions are read by BERT."""
         return self.bert is not None
 
     @property
     def positions(self) -> int:
-        """Those of BERT."""
+        """The longest text that BERT can read; 0 (no limit) with a GRU."""
         return self.bert.positions if self.bert else 0
 
-    def check_bert(self) -> None:
-        """Refuse sizes that no BERT has.
-
-        Raises:
-            UserError: one sentence for the first of them.
-        """
-        names = ("layers", "width", "heads", "intermediate", "positions", "segments")
-        for field in (f"bert_{name}" for name in names):
-            if getattr(self, field) < 1:
-                raise UserError(
-                    f"model.{field} must be at least 1, not {getattr(self, field)}: raise it."
-                )
-        if self.bert_width % self.bert_heads:
-            raise UserError(
-                f"model.bert_width is {self.bert_width}, which model.bert_heads, "
-                f"{self.bert_heads}, does not divide: change one of them."
-            )
-
     def text_parts(self) -> dict[str, tuple[str, ...]]:
-        """The text side, its word vectors, and BERT where it is."""
+        """Parts of the text side: all of it, the word vectors, and BERT."""
         if self.bert is None:
             return {"text": ("text",), "words": ("text/words/vectors",)}
         words = "text/bert/embeddings/words"
@@ -94,10 +88,10 @@ class ReadsWords(Model):
 def bert_states(
     sizes: Sizes, features: int, drop: float, dtype: Any, items: Items, keys: Keys | None
 ) -> tuple[Float[Array, "B L D"], Bool[Array, "B L"]]:
-    """BERT's states, each mapped to ``features``, and their mask; within a compact module.
+    """BERT's states, each mapped to ``features``, and their mask; call in a compact module.
 
-    In training a share ``drop`` of the words is hidden from BERT and from all that follows: the
-    others keep their positions, and the mark of the beginning stays.
+    In training a share ``drop`` of the words is masked out, in BERT and after it. The other words
+    keep their positions, and the start token stays.
     """
     tokens = items["tokens"]
     mask = length_mask(items["lengths"], tokens.shape[1])
@@ -110,7 +104,7 @@ def bert_states(
 def word_states(
     model: Any, items: Items, keys: Keys | None
 ) -> tuple[Float[Array, "B L D"], Bool[Array, "B L"]]:
-    """States of the words of captions by what ``model.text`` says; within a compact module."""
+    """States of words by ``model.text`` (GRU or BERT), and their mask; call in a compact module."""
     dtype = jnp.dtype(model.dtype)
     if model.bert is not None:
         return bert_states(model.bert, model.dim, model.word_dropout, dtype, items, keys)

@@ -1,4 +1,4 @@
-"""Batch norm over devices and valid rows, and blocks of ResNets, beside plain numpy."""
+"""Batch norm over devices and valid rows, and ResNet blocks, against plain numpy."""
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +39,7 @@ def expected(variables, x):
 
 
 @pytest.mark.parametrize("devices", [1, 4])
-def test_training(variables, devices):
+def test_training_normalises_by_the_valid_rows_of_all_devices(variables, devices):
     """Rows that only fill the batch reach neither outputs nor statistics, on any device."""
     x = (3.0 + normal(*SHAPE, seed=4)).at[6:].set(1e4)
     valid = jnp.asarray(VALID)
@@ -101,7 +101,7 @@ def test_a_convolution_is_padded_as_in_pytorch():
         )
 
 
-def test_sizes_of_feature_maps():
+def test_feature_maps_have_the_stated_sizes():
     for kind, small, side in (("resnet50", False, 2), ("resnet18", True, 4)):
         net = ResNet(kind, 8, small)
         x = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)

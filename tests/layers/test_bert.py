@@ -1,4 +1,4 @@
-"""BERT: against numpy, and what its states may depend on."""
+"""BERT against numpy; its states do not depend on padding or other items."""
 
 from math import erf
 
@@ -61,7 +61,7 @@ def test_states_are_those_of_the_paper(params):
         assert not found[row, length:].any()
 
 
-def test_neither_padding_nor_other_items_matter(params):
+def test_states_do_not_depend_on_padding_or_other_items(params):
     found = np.asarray(states(params, IDS, MASK))
     garbage = jnp.where(MASK, IDS, 17)
     np.testing.assert_array_equal(states(params, garbage, MASK), found)
@@ -71,7 +71,7 @@ def test_neither_padding_nor_other_items_matter(params):
     np.testing.assert_allclose(alone[0], found[1], rtol=0, atol=1e-5)
 
 
-def test_words_know_their_place(params):
+def test_states_depend_on_the_order_of_words(params):
     swapped = IDS[:, jnp.asarray([0, 2, 1, 3, 4, 5])]
 
     def moved(params):
@@ -93,7 +93,7 @@ def test_positions_and_segments_may_be_given(params):
         assert (np.abs(np.asarray(other) - plain).max(axis=2) > 1e-3).all()
 
 
-def test_the_encoder_takes_vectors_from_elsewhere(params):
+def test_the_encoder_reads_any_vectors(params):
     encode = jax.jit(Encoder(SIZES).apply)
     own, x = {"params": params["encoder"]}, normal(3, 6, 8)
     mask = mask_of([3, 1, 0], 6) | (jnp.arange(6)[None] == 4)  # padding in the middle
@@ -107,7 +107,7 @@ def test_the_encoder_takes_vectors_from_elsewhere(params):
     assert not found[2, :4].any()
 
 
-def test_dropout_is_by_row_and_for_training_only(params):
+def test_dropout_depends_on_the_row_and_is_off_at_evaluation(params):
     dropped = np.asarray(states(params, IDS, MASK, KEYS))
     assert np.abs(dropped - states(params, IDS, MASK)).max() > 0.1
     order = jnp.asarray([2, 0, 1])
@@ -115,8 +115,8 @@ def test_dropout_is_by_row_and_for_training_only(params):
     np.testing.assert_array_equal(moved, dropped[order])
 
 
-def test_more_places_than_positions_are_refused(params):
-    with pytest.raises(ValueError, match="10 places, but BERT knows 9 positions"):
+def test_more_tokens_than_positions_raise(params):
+    with pytest.raises(ValueError, match="10 tokens, but BERT has 9 positions"):
         states(params, jnp.zeros((1, 10), jnp.int32), jnp.ones((1, 10), bool))
 
 

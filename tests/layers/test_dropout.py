@@ -1,4 +1,4 @@
-"""Random numbers belong to (seed, step, purpose, global row), whatever device draws them."""
+"""Random numbers depend on (seed, step, purpose, global row), not on the device."""
 
 import jax
 import jax.numpy as jnp
@@ -22,14 +22,14 @@ def dropped(rows=ROWS, purpose="words", **at):
     return np.asarray(dropout(ONES[: len(rows)], 0.5, keys(rows, **at), purpose))
 
 
-def test_a_row_draws_the_same_numbers_in_any_company():
+def test_numbers_of_a_row_do_not_depend_on_other_rows():
     everything = dropped()
     np.testing.assert_array_equal(dropped(ROWS[6:9]), everything[6:9])
     np.testing.assert_array_equal(dropped(ROWS[::-1]), everything[::-1])
 
 
 @pytest.mark.parametrize("devices", [1, 8])
-def test_every_layout_of_devices_draws_the_same(devices):
+def test_numbers_do_not_depend_on_the_number_of_devices(devices):
     def on_device(x, rows):
         return dropout(x, 0.5, keys(rows), "words")
 
@@ -52,7 +52,7 @@ def test_seed_step_purpose_and_row_each_change_the_numbers():
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.4, 0.75])
-def test_rate(rate):
+def test_dropout_drops_the_given_share(rate):
     kept = np.asarray(keep_mask(keys(jnp.arange(100)), (1001,), rate))
     assert kept.shape == (100, 1001)
     # Five standard deviations of the mean of 100 100 draws; each column by itself, more loosely.
@@ -60,12 +60,12 @@ def test_rate(rate):
     assert np.abs(kept.mean(0) - (1 - rate)).max() < 0.3
 
 
-def test_what_is_kept_is_scaled_up():
+def test_kept_entries_are_scaled_up():
     found = dropout(ONES, 0.75, keys(), "words")
     np.testing.assert_array_equal(np.unique(found), [0.0, 4.0])
 
 
-def test_off_at_evaluation_and_at_rate_0():
+def test_dropout_is_off_at_evaluation_and_at_rate_0():
     mask = mask_of(range(16), 16)
     for found in (dropout(ONES, 0.5, None, "words"), dropout(ONES, 0.0, keys(), "words")):
         assert found is ONES
@@ -73,7 +73,7 @@ def test_off_at_evaluation_and_at_rate_0():
         assert found is mask
 
 
-def test_an_item_keeps_a_node():
+def test_drop_nodes_leaves_one_node_per_item():
     lengths = np.arange(400) % 5
     mask = np.arange(4)[None] < lengths[:, None]
     left = np.asarray(drop_nodes(jnp.asarray(mask), 0.9, keys(jnp.arange(400)), "regions"))

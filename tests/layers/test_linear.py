@@ -1,4 +1,4 @@
-"""Products in bfloat16 still add up in float32."""
+"""bfloat16 products accumulate in float32."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ def test_einsum_accumulates_in_float32():
     assert float(einsum("ik,jk->ij", ones, ones, dtype=jnp.bfloat16)[0, 0]) == MANY + 1
 
 
-def test_gradients_are_narrow_products_added_up_in_float32():
+def test_gradients_of_narrow_products_accumulate_in_float32():
     x, y = normal(3, 4), normal(5, 4, seed=1)
 
     def value(x, y, dtype):
@@ -45,7 +45,7 @@ def test_operands_are_rounded_to_the_compute_type():
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("shape", [(3, 4), (2, 3, 4)])
-def test_linear(dtype, shape):
+def test_linear_is_a_matrix_product_and_a_bias(dtype, shape):
     module, x = Linear(5, dtype=dtype), normal(*shape)
     params = random_params(module, x)
     found = module.apply({"params": params}, x)
@@ -62,7 +62,7 @@ def test_parameters_and_gradients_stay_float32():
         assert leaf.dtype == jnp.float32
 
 
-def test_without_bias():
+def test_linear_without_bias_has_no_bias():
     module = Linear(5, use_bias=False)
     assert list(random_params(module, normal(3, 4))) == ["kernel"]
 

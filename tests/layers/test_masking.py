@@ -1,4 +1,4 @@
-"""Masked norms, softmax, means and maxima: values by hand, gradients at the awkward places."""
+"""Masked norms, softmax, means and maxima: values, and finite gradients at padding."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ MASK = mask_of((3, 1, 0), 3)
 X = normal(3, 3, 2)
 
 
-def test_unit_vectors():
+def test_l2n_gives_unit_vectors():
     found = np.asarray(l2n(jnp.asarray([[3.0, 4.0], [0.0, 0.0]])))
     np.testing.assert_allclose(found, [[0.6, 0.8], [0.0, 0.0]], atol=1e-7)
 
@@ -22,20 +22,20 @@ def test_gradient_of_a_zero_vector_is_finite():
     assert np.isfinite(gradient).all()
 
 
-def test_length_mask():
+def test_length_mask_is_true_up_to_the_length():
     np.testing.assert_array_equal(
         length_mask(jnp.asarray([0, 2, 3]), 3), [[0, 0, 0], [1, 1, 0], [1, 1, 1]]
     )
 
 
-def test_masked_softmax():
+def test_masked_softmax_is_0_outside_the_mask():
     logits = jnp.asarray([[1.0, 2.0, 3.0], [5.0, 900.0, 900.0], [1.0, 2.0, 3.0]])
     found = np.asarray(masked_softmax(logits, MASK))
     np.testing.assert_allclose(found[0], softmax(np.array([1.0, 2.0, 3.0])), rtol=1e-6)
     np.testing.assert_array_equal(found[1:], [[1, 0, 0], [0, 0, 0]])
 
 
-def test_masked_mean_and_max():
+def test_masked_mean_and_max_ignore_padding():
     x, garbage = np.asarray(X), jnp.where(MASK[:, :, None], X, 1e6)
     np.testing.assert_allclose(
         masked_mean(garbage, MASK), [x[0].mean(0), x[1, 0], [0, 0]], rtol=0, atol=1e-6
@@ -63,7 +63,7 @@ def test_gradient_of_a_masked_softmax_is_finite():
     assert not np.asarray(gradient)[1:].any()
 
 
-def test_the_gradient_of_a_maximum_goes_to_the_first_that_has_it():
+def test_the_gradient_of_a_maximum_goes_to_the_first_node_that_has_it():
     x = jnp.asarray([[[1.0, 5.0], [3.0, 5.0], [3.0, 9.0]]])
     mask = jnp.asarray([[True, True, False]])
     slope = jax.grad(lambda x: jnp.sum(masked_max(x, mask) * jnp.asarray([[1.0, 2.0]])))(x)

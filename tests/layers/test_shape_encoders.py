@@ -1,4 +1,4 @@
-"""EdgeConv and MeshNet beside their plain forms, and what padding and order must not change."""
+"""EdgeConv and MeshNet against their plain forms; padding and order change nothing."""
 
 import jax
 import jax.numpy as jnp
@@ -7,12 +7,11 @@ import pytest
 from layer_cases import normal
 
 from hmgr_jax.layers.batch_norm import STATS, BatchNorm, Rows
-from hmgr_jax.layers.dgcnn import DGCNN, SLOPE, EdgeConv
 from hmgr_jax.layers.edges import ends, gathered, nearest
 from hmgr_jax.layers.linear import einsum
 from hmgr_jax.layers.masking import largest
 from hmgr_jax.layers.meshnet import SIGMA, FaceKernelCorrelation, Faces, MeshNet
-from hmgr_jax.layers.pointnet import PointNet
+from hmgr_jax.layers.point_clouds import DGCNN, SLOPE, EdgeConv, PointNet
 from hmgr_jax.models.base import LocalAxis
 
 B, N, C, D, K = 3, 24, 5, 6, 4
@@ -69,7 +68,7 @@ def test_the_split_edge_convolution_is_the_concatenated_one(training):
     )
 
     def merged(of_all):
-        """Which of two equal points has the gradient of a maximum is all the same."""
+        """Adds the gradients of two equal points: either may have that of the maximum."""
         value, (of_params, of_points) = of_all
         both = of_points[:, 3:4] + of_points[:, 4:5]
         return value, of_params, both, of_points[:, :3], of_points[:, 5:]
@@ -88,7 +87,7 @@ def test_neighbours_are_the_nearest():
     np.testing.assert_array_equal(np.sort(found), np.sort(np.argsort(far)[..., :K]))
 
 
-def test_a_gradient_goes_to_one_of_equal_values():
+def test_the_gradient_of_equal_maxima_goes_to_one_of_them():
     x = jnp.zeros((1, 4, 2)).at[0, 2:, 0].set(1.0)
     gradient = jax.grad(lambda x: largest(x).sum())(x)
     np.testing.assert_array_equal(gradient[0], [[0, 1], [0, 0], [1, 0], [0, 0]])
@@ -108,7 +107,7 @@ def meshes(seed=0, faces=N):
     return Faces(centers, corners, normals, neighbours)
 
 
-def test_kernel_correlation_by_its_definition():
+def test_kernel_correlation_follows_its_definition():
     faces, module = meshes(), FaceKernelCorrelation(D)
     variables = module.init(jax.random.key(0), faces, None)
     found = module.apply(variables, faces, None) * np.sqrt(1 + 1e-5)
@@ -141,7 +140,7 @@ def test_the_order_of_faces_does_not_matter(training):
 
 
 @pytest.mark.parametrize("kind", ["dgcnn", "pointnet", "meshnet"])
-def test_rows_that_fill_a_batch_reach_nothing(kind):
+def test_rows_that_are_not_valid_change_nothing(kind):
     faces = meshes()
     given = {"meshnet": faces}.get(kind, faces.centers)
     modules = {"dgcnn": DGCNN(D, 4, K), "pointnet": PointNet(D, 4), "meshnet": MeshNet(D, 8)}

@@ -8,10 +8,10 @@ import pytest
 
 from hmgr_jax.data.vqa.questions import Counts
 from hmgr_jax.errors import FoundNonFinite, UserError
-from hmgr_jax.losses.soft_answers import soft_targets
 from hmgr_jax.metrics.answer_normalisation import normalised
 from hmgr_jax.metrics.protocols import evaluate_all, get_protocol
 from hmgr_jax.metrics.vqa import accuracies, accuracy_of, chosen
+from hmgr_jax.models.xtra import soft_targets
 
 COUNTS = np.arange(11)
 

@@ -1,4 +1,4 @@
-"""Cross-modal center loss: views, centres and their gradient, rows without a class, mistakes."""
+"""center3d: views, centres and their gradients, rows without a class, invalid options."""
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +9,9 @@ from shape_data import CLASSES, FACES, POINTS, SIDE, open_shapes
 from hmgr_jax.data.pipeline import Batches
 from hmgr_jax.errors import UserError
 from hmgr_jax.layers.dropout import Keys
-from hmgr_jax.losses.cross_modal_center import only_class
 from hmgr_jax.models import get_model
 from hmgr_jax.models.base import LocalAxis, Plan, Variables
-from hmgr_jax.models.center3d_towers import given
+from hmgr_jax.models.center3d import encoder_inputs, single_label
 from hmgr_jax.training.experiment import classes_of, item_shapes
 
 B, D = 6, 5
@@ -72,9 +71,8 @@ def test_each_loss_can_be_left_out(off):
     assert np.isfinite(total)
 
 
-@pytest.mark.parametrize("rescaled", [True, False])
-def test_centres_follow_the_center_loss_alone(rescaled):
-    system = model(center_grad_rescale=rescaled)
+def test_centres_follow_the_unweighted_center_loss():
+    system = model()
     given = variables(system)
     gradient = jax.grad(lambda p: loss(system, given, p)[0])(given.params)["centers"]
     gaps = sum(
@@ -82,11 +80,11 @@ def test_centres_follow_the_center_loss_alone(rescaled):
     )  # of every row
     expected = np.zeros((CLASSES, D))
     np.add.at(expected, np.asarray(KINDS), np.asarray(gaps))
-    expected *= 2 / (3 * B) * (1.0 if rescaled else 10.0)
+    expected *= 2 / (3 * B)
     np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_class_begins_with_its_first_mean():
+def test_batch_mean_starts_a_centre_at_its_first_mean():
     system = model(center_init="batch_mean")
     zero, none = jnp.zeros((CLASSES, D), jnp.float32), jnp.zeros(CLASSES, jnp.float32)
     given = variables(system, centers={"value": zero, "seen": none})
@@ -103,7 +101,7 @@ def test_a_class_begins_with_its_first_mean():
     assert again["centers"]["seen"][3] == 1
 
 
-def test_centres_that_move_are_no_parameters():
+def test_moving_centres_are_statistics():
     system = model(center_update="wen_ema")
     assert "centers" not in system.init(jax.random.key(0)).params
     value = jnp.ones((CLASSES, D), jnp.float32)
@@ -117,7 +115,7 @@ def test_centres_that_move_are_no_parameters():
     np.testing.assert_array_equal(stats["value"][3], value[3])
 
 
-def test_rows_without_a_class_count_in_the_pairwise_loss_alone():
+def test_rows_without_a_class_count_in_the_mse_alone():
     system = model()
     given = variables(system)
     kinds, valid = KINDS.at[4:].set(-1), [True] * 4 + [False] * 2
@@ -128,7 +126,7 @@ def test_rows_without_a_class_count_in_the_pairwise_loss_alone():
     assert unknown["mse"] == pytest.approx(float(loss(system, given)[1]["mse"]), rel=1e-6)
 
 
-def test_of_four_views_the_vector_is_the_mean_of_two_times_two():
+def test_four_views_give_the_mean_of_two_pairs():
     system = model(modalities=("image", "point"))
     made = jax.jit(system.init)(jax.random.key(0))
     views = jnp.asarray(RNG.standard_normal((2, 4, SIDE, SIDE, 3)), jnp.float32)
@@ -145,21 +143,21 @@ def test_of_four_views_the_vector_is_the_mean_of_two_times_two():
         vectors(4, views[:, :2])
 
 
-def test_corners_are_relative_and_no_neighbour_is_oneself():
+def test_corners_are_relative_and_missing_neighbours_are_the_face_itself():
     faces = jnp.asarray(RNG.standard_normal((1, 3, 15)), jnp.float32)
     neighbours = jnp.asarray([[[1, 2, -1], [0, -1, -1], [0, 1, 2]]], jnp.int32)
-    found = given("mesh", {"faces": faces, "neighbours": neighbours})
+    found = encoder_inputs("mesh", {"faces": faces, "neighbours": neighbours})
     np.testing.assert_array_equal(found.neighbours[0], [[1, 2, 0], [0, 1, 1], [0, 1, 2]])
     np.testing.assert_allclose(found.corners[0, :, 3:6], faces[0, :, 6:9] - faces[0, :, :3])
     np.testing.assert_array_equal(found.normals, faces[..., 12:])
 
 
-def test_the_class_of_a_row():
+def test_only_rows_with_one_label_have_a_class():
     labels = np.array([[0, 1, 0], [1, 0, 0], [1, 1, 0], [0, 0, 0]], np.uint8)
-    np.testing.assert_array_equal(only_class(jnp.asarray(labels)), [1, 0, -1, -1])
+    np.testing.assert_array_equal(single_label(jnp.asarray(labels)), [1, 0, -1, -1])
     train = open_shapes().splits["train"]
     row = Batches(train, batch_size=6, seed=0, pad_to=4)[0]["row"]
-    np.testing.assert_array_equal(only_class(jnp.asarray(row["labels"])), row["item"] % CLASSES)
+    np.testing.assert_array_equal(single_label(jnp.asarray(row["labels"])), row["item"] % CLASSES)
     assert classes_of(train) == CLASSES
     assert item_shapes(train)["mesh"]["neighbours"] == (FACES, 3)
 
@@ -167,23 +165,26 @@ def test_the_class_of_a_row():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"modalities": ("point", "image")}, "two or three of image, point, mesh in this order"),
-        ({"modalities": ("mesh",)}, "two or three of image, point, mesh in this order"),
-        ({"views_test": 3}, "views_test is 1, 2 or 4, not 3"),
+        (
+            {"modalities": ("point", "image")},
+            "must be two or three of image, point, mesh in this",
+        ),
+        ({"modalities": ("mesh",)}, "must be two or three of image, point, mesh in this"),
+        ({"views_test": 3}, "views_test must be one of 1, 2, 4, got 3"),
         ({"w_ce": 0.0, "w_center": 0.0, "w_mse": 0.0}, "are all 0"),
         ({"w_mse": -1.0}, "model.w_mse must be at least 0"),
         ({"neighbours": 33}, "model.neighbours is 33, but clouds have 32 points"),
         ({"neighbours": 0}, "model.neighbours must be at least 1"),
-        ({"center_update": "ema"}, "model.center_update is one of sgd, wen_ema"),
+        ({"center_update": "ema"}, "model.center_update must be one of sgd, wen_ema, got 'ema'"),
     ],
 )
-def test_mistakes(options, sentence):
+def test_invalid_options_raise(options, sentence):
     with pytest.raises(UserError, match=sentence):
         model(**options)
 
 
-def test_data_of_other_classes():
-    with pytest.raises(UserError, match="the data has 0: give data with a class an object"):
+def test_data_without_the_expected_classes_raise():
+    with pytest.raises(UserError, match=r"the data has 0\. Give data with one class per object"):
         model(found=0)
-    with pytest.raises(UserError, match=r"model.classes says 3 and the data has 4"):
+    with pytest.raises(UserError, match=r"model.classes is 3, the data has 4"):
         model(classes=3)

@@ -193,7 +193,7 @@ def test_sizes_come_from_the_data():
         ({"pool": "median"}, "model.pool is one of"),
         ({"objective": "triplet"}, "model.objective is one of triplet_hard"),
         ({"temperature": 0.0}, "model.temperature must be above 0"),
-        ({"bert_heads": 5}, "model.bert_width is 4, which model.bert_heads, 5, does not"),
+        ({"bert_heads": 5}, "model.bert_heads must divide model.bert_width, 4, got 5"),
         ({"bert_layers": 0}, "model.bert_layers must be at least 1"),
         ({"bert_dropout": 1.0}, "model.bert_dropout is from 0 to below 1"),
     ],

@@ -1,4 +1,4 @@
-"""XTRA: what is retrieved may be permuted, cut and swapped; the question is what is pooled."""
+"""XTRA: captions may be permuted, cut and swapped; the last word of the question is pooled."""
 
 import dataclasses
 from functools import cache
@@ -90,7 +90,7 @@ def test_the_order_matters_where_positions_run_on():
 
 
 @pytest.mark.parametrize("positions", ["restart", "run_on"])
-def test_k_at_test_is_another_than_in_training(positions):
+def test_k_at_test_may_differ_from_k_in_training(positions):
     four = model_of(caption_positions=positions)
     two = model_of(caption_positions=positions, k_test=2)
     missing = tables()
@@ -161,7 +161,7 @@ def test_retrieval_dropout_leaves_out_whole_captions():
     assert np.abs(dropped - kept).max() > 0.01
 
 
-def test_images_may_be_retrieved_beside_captions_or_alone():
+def test_images_are_read_beside_captions_or_alone():
     for retrieve in ("images", "both"):
         model = model_of(retrieve=retrieve, picture_dim=5)
         params = jax.jit(model.init)(jax.random.key(0)).params
@@ -181,25 +181,25 @@ def test_images_may_be_retrieved_beside_captions_or_alone():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"heads": 3}, "model.heads, 3, do not divide model.width, 16"),
+        ({"heads": 3}, "model.heads must divide model.width, 16, got 3"),
         ({"retrieve": "images"}, "model.picture_dim must be the length"),
-        ({"reader": "lstm"}, "model.reader is one of visualbert, mcan"),
+        ({"reader": "lstm"}, "model.reader must be one of visualbert, mcan, got 'lstm'"),
         ({"k_test": -1}, "model.k_test must be at least 0"),
     ],
 )
-def test_what_cannot_be_is_refused(options, sentence):
+def test_invalid_options_raise(options, sentence):
     with pytest.raises(UserError, match=sentence):
         get_model("xtra", **{**SMALL, **options})
 
 
-def test_too_few_retrieved_or_too_few_positions_are_refused():
-    with pytest.raises(UserError, match="5 captions are to be read, but 4 were retrieved"):
+def test_too_few_captions_or_positions_raise():
+    with pytest.raises(UserError, match="reads 5 captions, but 4 were retrieved"):
         read(model_of(k_test=5), tables())
-    with pytest.raises(UserError, match=r"to 96, but model\.positions is 64: raise"):
+    with pytest.raises(UserError, match=r"need 96 positions, but model\.positions is 64: raise"):
         read(dataclasses.replace(model_of(caption_positions="run_on"), positions=64), tables())
 
 
-def test_the_reader_holds_a_bert_that_weights_of_one_fit():
+def test_weights_of_a_bert_fit_into_the_reader():
     model, ids = model_of(), jnp.ones((1, 4), jnp.int32)
     own = jax.eval_shape(model.init, jax.random.key(0)).params["reader"]["bert"]
     plain = jax.eval_shape(Bert(model.sizes).init, jax.random.key(0), ids, ids > 0)["params"]

@@ -1,4 +1,4 @@
-"""A reader that has learned to look up who drew a picture answers as the bank before it says."""
+"""A reader that learned to look up who drew a picture answers from the bank it is given."""
 
 import jax
 import jax.numpy as jnp

@@ -1,0 +1,143 @@
+"""Optional hooks of a model: what one or two systems need beside the contract in base.py.
+
+`Model` inherits every hook with a default that does nothing. A new system can ignore this file.
+``variables`` is always a `hmgr_jax.models.base.Variables`, ``codes`` the result of `Model.encode`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hmgr_jax.models.corpus import Corpus
+from hmgr_jax.shapes import Array, Float, Tree
+
+
+class Banks(NamedTuple):
+    """Banks of captions to search before training, and how (XTRA)."""
+
+    train: str
+    """Name of the bank in training."""
+    test: str
+    """Name of the bank at evaluation."""
+    most: int
+    """Results per query, best first."""
+    query: str
+    """``image``: search with the picture of a question; ``question``: with its words."""
+    what: str
+    """``captions``, ``images`` (vectors of their pictures) or ``both``."""
+    words: int
+    """Words of a caption that are read."""
+    exclude_owner: bool
+    """Whether captions of the question's own picture are left out."""
+
+
+class Attended(NamedTuple):
+    """Attention from the fragments of one item (queries) to those of another (contexts)."""
+
+    weights: Float[Array, "K Q Y"]
+    """At each of K steps, query by context; 0 at contexts that are padding."""
+    cosines: Float[Array, "K Q"]
+    """Between a query and its attended context."""
+
+
+class Explanation(NamedTuple):
+    """The score of one image and one caption, step by step."""
+
+    scores: Float[Array, " K"]
+    attention: Mapping[str, Attended]
+    """{direction: Attended}, queries first: in ``t2i`` words attend to regions."""
+
+
+class Hooks:
+    """The hooks and their defaults; `Model` inherits them."""
+
+    # --- the data -----------------------------------------------------------------------------
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether ``row`` in ``loss`` must have ``labels``."""
+        return False
+
+    @property
+    def reads_pieces(self) -> bool:
+        """Whether texts may be word pieces (`hmgr_jax.data.text.pieces`)."""
+        return False
+
+    @property
+    def positions(self) -> int:
+        """The longest text that the model can read, in tokens; 0: no limit."""
+        return 0
+
+    # --- before the first step ----------------------------------------------------------------
+
+    @property
+    def needs_tables(self) -> bool:
+        """Whether the model overrides ``tables_of``."""
+        return type(self).tables_of is not Hooks.tables_of
+
+    def tables_of(self, words: Corpus) -> Tree:
+        """Build the constant tables for ``init`` from the training texts; default None."""
+        return None
+
+    @property
+    def banks(self) -> Banks | None:
+        """The banks whose search results become ``tables``; default None."""
+        return None
+
+    def observe(self, stats: Tree, train: Mapping[str, Any]) -> Tree:
+        """Measure the statistics of step 0 from ``train``, {modality: training source}.
+
+        Default: those of ``init``. A system that standardises its features measures them here.
+        """
+        return stats
+
+    # --- after the first epoch, before evaluation ---------------------------------------------
+
+    def remark(self, report: Mapping[str, float]) -> str | None:
+        """Optional message after the first epoch, from its last loss terms."""
+        return None
+
+    @property
+    def needs_train(self) -> bool:
+        """Whether the model overrides ``finalize``, for which the training items are encoded."""
+        return type(self).finalize is not Hooks.finalize
+
+    def before_finalize(self, variables: Tree) -> Any:
+        """Variables with which the training items are encoded for ``finalize``."""
+        return variables
+
+    def finalize(
+        self, variables: Tree, train_codes: Mapping[str, Tree], rows: Mapping[str, np.ndarray]
+    ) -> Any:
+        """Prepare variables for evaluation, such as a memory or a table of neighbours.
+
+        Args:
+            variables: after training.
+            train_codes: {modality: codes of the training items, in order}.
+            rows: {modality: int [N]}, the item of each of the N training rows.
+        """
+        return variables
+
+    # --- reports on items and pairs -----------------------------------------------------------
+
+    def uncertainty(self, codes: Tree) -> Float[Array, " n"] | None:
+        """Uncertainty of each item, larger is less certain; None for point embeddings."""
+        return None
+
+    def relations(
+        self, variables: Tree, modality: str, items: Mapping[str, Array]
+    ) -> Float[Array, "B K N N"] | None:
+        """Edge weights within each item in K graph layers, [..., to, from]; None without graph."""
+        return None
+
+    @classmethod
+    def explainable(cls) -> bool:
+        """Whether the model overrides ``explain``."""
+        return cls.explain is not Hooks.explain
+
+    def explain(self, variables: Tree, image: Tree, text: Tree) -> Explanation:
+        """Attention behind the score of one image and one caption (codes of one item each)."""
+        raise NotImplementedError
