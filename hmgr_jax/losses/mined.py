@@ -1,7 +1,7 @@
-"""The hardest negatives of a batch where a pair's score is dear, and triplet ranking on them.
+"""The hardest negatives of a batch, for systems whose pair scoring is expensive.
 
-Only 3 B of a batch's B² pairs have a gradient then: the positives, and the hardest negative of
-every row and column. All pairs are scored without one to find them, and these are scored again.
+Only 3 B of a batch's B² pairs have a gradient: the positives, and the hardest negative of every row
+and column. All pairs are scored without a gradient to find them, and the 3 B are scored again.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ Score = Callable[[Tree, Tree, Tree], Array]
 
 
 class Hardest(NamedTuple):
-    """The scores of a global batch that a loss on the hardest negatives is made of."""
+    """Scores of the positives and of the hardest negatives of a global batch."""
 
     positive: Float[Array, " B"]
     negatives: tuple[Float[Array, " B"], Float[Array, " B"]]
-    """The highest among the negatives of every row, and of every column."""
+    """The highest negative of every row, and of every column."""
     some: tuple[Bool[Array, " B"], Bool[Array, " B"]]
-    """Whether a row, or a column, has any; the scores of others mean nothing."""
+    """Whether a row, or a column, has a negative; elsewhere its score is undefined."""
 
     def triplet(self, margin: float) -> Float[Array, ""]:
-        """The hinge of every hardest negative against the positive, summed."""
+        """Sum of the hinges of every hardest negative against the positive."""
         hinges = [
             jnp.where(some, jnp.maximum(margin + n - self.positive, 0.0), 0.0)
             for n, some in zip(self.negatives, self.some, strict=True)
@@ -35,13 +35,13 @@ class Hardest(NamedTuple):
         return jnp.sum(hinges[0]) + jnp.sum(hinges[1])
 
     def scaled(self, factor: float) -> Hardest:
-        """All scores by ``factor``, which is positive."""
+        """All scores times ``factor`` > 0."""
         rows, columns = self.negatives
         return Hardest(self.positive * factor, (rows * factor, columns * factor), self.some)
 
 
 def hardest_of(scores: Float[Array, "B B"], is_negative: Bool[Array, "B B"]) -> Hardest:
-    """The hardest negatives in a whole matrix, whose positives are on the diagonal."""
+    """The hardest negatives of a score matrix, whose positives are on the diagonal."""
     found = jnp.where(is_negative, scores, -jnp.inf)
     some = jnp.any(is_negative, axis=1), jnp.any(is_negative, axis=0)
     highest = [jnp.where(any_, jnp.max(found, axis=1 - i), 0.0) for i, any_ in enumerate(some)]
@@ -57,14 +57,14 @@ def mined_scores(
     is_negative: Bool[Array, "B B"],
     axis: Any,
 ) -> Hardest:
-    """``hardest_of(score(params, a, b), is_negative)``, its value and its gradient.
+    """``hardest_of(score(params, a, b), is_negative)``, with the same value and gradient.
 
     Where several negatives of a row are equally hard, the first of them gets the whole gradient.
 
     Args:
         score: (params, codes [n], codes [m]) to the matrix [n, m].
         score_pairs: (params, codes [P], codes [P]) to the scores [P] of aligned pairs.
-        params: what both have a gradient for, besides the codes.
+        params: parameters that both scores are differentiated by, besides the codes.
         a: this device's codes of the first modality.
         b: this device's codes of the second modality.
         is_negative: of the global batch, see ``losses.triplet.negatives``.
@@ -86,21 +86,3 @@ def mined_scores(
     positive, *negative = axis.gather(tuple(again.reshape(3, size)))
     some = jnp.any(is_negative, axis=1), jnp.any(is_negative, axis=0)
     return Hardest(positive, (negative[0], negative[1]), some)
-
-
-def mined_triplet(
-    score: Score,
-    score_pairs: Score,
-    params: Tree,
-    a: Tree,
-    b: Tree,
-    is_negative: Bool[Array, "B B"],
-    axis: Any,
-    margin: float,
-) -> Float[Array, ""]:
-    """``triplet(score(params, a, b), hard=True)``, its value and its gradient.
-
-    Arguments are those of `mined_scores`; ``margin`` is by how much a positive should exceed a
-    negative.
-    """
-    return mined_scores(score, score_pairs, params, a, b, is_negative, axis).triplet(margin)

@@ -1,4 +1,4 @@
-"""Triplet ranking of systems that score pairs: all negatives at first, then the hardest."""
+"""Triplet loss of systems that score pairs: over all negatives at first, then the hardest."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hmgr_jax.losses.triplet import triplet
 from hmgr_jax.shapes import Array, Bool, Float, Int, Tree
 
 TO_THE_END = 10**9
-"""So many warm-up steps compile nothing but the sum over all negatives."""
+"""A warm-up of this many steps compiles the sum over all negatives alone."""
 
 
 def warmed_ranking(
@@ -25,10 +25,11 @@ def warmed_ranking(
     step: Int[Array, ""],
     warmup: int,
 ) -> tuple[Float[Array, ""], Hardest]:
-    """The sum over all negatives until step ``warmup``, and the hardest ones from then on.
+    """The triplet loss, and the scores of the hardest negatives.
 
-    With it the scores of the hardest negatives, which both of its halves know: their triplet loss
-    shows the plateau of 2 margin B whatever is trained on.
+    The loss is the sum over all negatives before step ``warmup``, and over the hardest negatives
+    from then on. The scores of the hardest negatives are returned in both phases, so that their
+    triplet loss shows the plateau 2 · margin · B during the warm-up too.
 
     Args:
         score: (params, codes [n], codes [m]) to the matrix [n, m].
@@ -36,9 +37,9 @@ def warmed_ranking(
         batch: params, and this device's codes of both modalities.
         is_negative: of the global batch, see ``losses.triplet.negatives``.
         axis: the model's ``Axis``.
-        margin: by how much a positive should exceed a negative.
+        margin: required difference of a positive and a negative score.
         step: of the training.
-        warmup: steps; 0 and ``TO_THE_END`` compile one of both losses only.
+        warmup: number of steps; 0 and ``TO_THE_END`` compile one of the two losses only.
     """
 
     def hardest() -> tuple[Array, Hardest]:
