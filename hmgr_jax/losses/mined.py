@@ -1,7 +1,8 @@
-"""The hardest negatives of a batch, for systems whose pair scoring is expensive.
+"""Triplet loss of systems whose pair scoring is expensive: all negatives, then the hardest.
 
-Only 3 B of a batch's B² pairs have a gradient: the positives, and the hardest negative of every row
-and column. All pairs are scored without a gradient to find them, and the 3 B are scored again.
+A loss on the hardest negatives has a gradient in only 3 B of a batch's B² pairs: the positives, and
+the hardest negative of every row and column. All pairs are scored without a gradient to find them,
+and the 3 B are scored again with one.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hmgr_jax.shapes import Array, Bool, Float, Tree
+from hmgr_jax.losses.triplet import triplet
+from hmgr_jax.shapes import Array, Bool, Float, Int, Tree
 
 Score = Callable[[Tree, Tree, Tree], Array]
+TO_THE_END = 10**9
+"""A warm-up of this many steps compiles the sum over all negatives alone."""
 
 
 class Hardest(NamedTuple):
@@ -86,3 +90,46 @@ def mined_scores(
     positive, *negative = axis.gather(tuple(again.reshape(3, size)))
     some = jnp.any(is_negative, axis=1), jnp.any(is_negative, axis=0)
     return Hardest(positive, (negative[0], negative[1]), some)
+
+
+def warmed_ranking(
+    score: Score,
+    score_pairs: Score,
+    batch: tuple[Tree, Tree, Tree],
+    is_negative: Bool[Array, "B B"],
+    axis: Any,
+    *,
+    margin: float,
+    step: Int[Array, ""],
+    warmup: int,
+) -> tuple[Float[Array, ""], Hardest]:
+    """The triplet loss, and the scores of the hardest negatives.
+
+    The loss is the sum over all negatives before step ``warmup``, and over the hardest negatives
+    from then on. The scores of the hardest negatives are returned in both phases, so that their
+    triplet loss shows the plateau 2 · margin · B during the warm-up too.
+
+    Args:
+        score: (params, codes [n], codes [m]) to the matrix [n, m].
+        score_pairs: (params, codes [P], codes [P]) to the scores [P] of aligned pairs.
+        batch: params, and this device's codes of both modalities.
+        is_negative: of the global batch, see ``losses.triplet.negatives``.
+        axis: the model's ``Axis``.
+        margin: required difference of a positive and a negative score.
+        step: of the training.
+        warmup: number of steps; 0 and ``TO_THE_END`` compile one of the two losses only.
+    """
+
+    def hardest() -> tuple[Array, Hardest]:
+        found = mined_scores(score, score_pairs, *batch, is_negative, axis)
+        return found.triplet(margin), found
+
+    def all_negatives() -> tuple[Array, Hardest]:
+        params, images, texts = batch
+        scores = axis.pair_rows(lambda a, b: score(params, a, b), images, texts)
+        total = triplet(scores, is_negative, margin=margin, hard=False)
+        return total, hardest_of(scores, is_negative)
+
+    if 0 < warmup < TO_THE_END:
+        return jax.lax.cond(step >= warmup, hardest, all_negatives)
+    return all_negatives() if warmup else hardest()

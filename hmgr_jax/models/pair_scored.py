@@ -32,9 +32,8 @@ from hmgr_jax.layers.matching import Matching, attend_in_pairs
 from hmgr_jax.layers.pair_blocks import score_all_pairs, score_given_pairs
 from hmgr_jax.layers.regions import SCALES, RegionEmbedding, read_regions
 from hmgr_jax.layers.words import WordEncoder
-from hmgr_jax.losses.mined import Hardest
+from hmgr_jax.losses.mined import Hardest, warmed_ranking
 from hmgr_jax.losses.triplet import negatives
-from hmgr_jax.losses.warmed import warmed_ranking
 from hmgr_jax.models.base import (
     Attended,
     Axis,
@@ -76,7 +75,7 @@ class PairScored(Model):
     vector_dropout: float = 0.0
     margin: float = option(0.2, at_least=0.0)
     sum_warmup_steps: int = option(-1, at_least=-1)
-    """Steps on the sum over all negatives; `warmed.TO_THE_END` trains on it throughout."""
+    """Steps on the sum over all negatives; `mined.TO_THE_END` trains on it throughout."""
     mask_same_image: bool = True
     """Other captions of the same image are not negatives."""
 

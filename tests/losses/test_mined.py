@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from hmgr_jax.losses.mined import hardest_of, mined_scores
+from hmgr_jax.losses.mined import hardest_of, mined_scores, warmed_ranking
 from hmgr_jax.losses.triplet import negatives, triplet
-from hmgr_jax.losses.warmed import warmed_ranking
 from hmgr_jax.models.base import LocalAxis
 from hmgr_jax.training.parallel import DATA, MappedAxis, make_mesh
 
