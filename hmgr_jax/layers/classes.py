@@ -1,4 +1,4 @@
-"""What a detector calls a region, as a vector that is added to the region's own (RACG spec 4.2)."""
+"""Embeddings of the object and attribute classes that a detector gave the regions of an image."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from hmgr_jax.shapes import Array, Float
 
 
 class ClassVectors(nn.Module):
-    """A vector for each class and, in row 0, one for regions that have none (id -1)."""
+    """A table with a vector per class; row 0 is for regions without a class (id -1)."""
 
     classes: int
     features: int
 
     @nn.compact
     def __call__(self, ids: Array) -> Float[Array, "B R E"]:
-        """Look up ids [B, R] from -1 to ``classes`` - 1; others would be NaN."""
+        """Look up ids [B, R] from -1 to ``classes`` - 1; other ids give NaN."""
         shape = (self.classes + 1, self.features)
         table = self.param("vectors", uniform(0.1), shape, jnp.float32)
         return table.at[ids.astype(jnp.int32) + 1].get(mode="fill", fill_value=jnp.nan)
 
 
 class ClassEmbedding(nn.Module):
-    """[E_object[object]; E_attribute[attribute]] W, of as many kinds as ``classes`` has."""
+    """[E_object[object]; E_attribute[attribute]] W, with one table per entry of ``classes``."""
 
     classes: Mapping[str, int]
-    """{input: classes}; an item without one of them counts as having no class there."""
+    """{input: number of classes}; without that input no region has a class."""
     class_features: int
     features: int
     dtype: Any = jnp.float32

@@ -1,4 +1,4 @@
-"""Positives above one threshold, hardest negatives below another (ReSG spec 5.6)."""
+"""Positives above one threshold, hardest negatives below another (ReSG)."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def threshold_hinge(
 
     Args:
         found: similarities of the global batch.
-        valid: rows that count.
-        above: m_p, what a positive should reach.
-        below: m_n, what no negative should exceed.
+        valid: rows that are not padding.
+        above: m_p, the similarity that positives should reach.
+        below: m_n, the similarity that negatives should not exceed.
     """
     total = jnp.sum(jnp.where(valid, jnp.maximum(above - found.positive, 0.0), 0.0))
     for negative, some in zip(found.negatives, found.some, strict=True):
@@ -30,7 +30,7 @@ def threshold_hinge(
 
 
 def quantiles(x: Float[Array, " n"], mask: Bool[Array, " n"]) -> Float[Array, " 3"]:
-    """`QUANTILES` of the entries of ``mask``, linear in between; 0 where there is none."""
+    """`QUANTILES` of the entries of ``mask``, with linear interpolation; 0 without entries."""
     count = jnp.sum(mask)
     ordered = jnp.sort(jnp.where(mask, x, jnp.inf))
     place = jnp.asarray(QUANTILES) * jnp.maximum(count - 1, 0).astype(jnp.float32)
@@ -42,7 +42,7 @@ def quantiles(x: Float[Array, " n"], mask: Bool[Array, " n"]) -> Float[Array, " 
 
 
 def spread(found: Hardest, valid: Bool[Array, " B"]) -> dict[str, Array]:
-    """`QUANTILES` of a batch's positives and hardest negatives, by the names they are logged by."""
+    """`QUANTILES` of a batch's positives and hardest negatives, by their names in the log."""
     sides = {
         "positive": (found.positive, valid),
         "hardest": (jnp.concatenate(found.negatives), jnp.concatenate(found.some)),
@@ -55,19 +55,20 @@ def spread(found: Hardest, valid: Bool[Array, " B"]) -> dict[str, Array]:
 
 
 def calibration(report: Mapping[str, float], above: float, below: float) -> str:
-    """A sentence on `spread`, beside the thresholds in use.
+    """A sentence on `spread` and the thresholds in use.
 
-    A good ``above`` is the 75th percentile of positives, a good ``below`` the median of hardest
-    negatives, where these are in that order (spec 5.6).
+    It suggests the 75th percentile of positives for ``above`` and the median of hardest negatives
+    for ``below``, if they are in that order.
     """
     positive, hardest = ([report[n] for n in _names(side)] for side in ("positive", "hardest"))
     shown = [", ".join(f"{x:.3f}" for x in values) for values in (positive, hardest)]
-    fit = f"thresholds of {positive[2]:.2f} and {hardest[1]:.2f} would suit them"
+    advice = f"thresholds of {positive[2]:.2f} and {hardest[1]:.2f} would fit"
     if hardest[1] >= positive[2]:
-        fit = "they do not part yet, so no thresholds would suit them"
+        advice = "they overlap, so no thresholds fit yet"
     return (
         f"the quartiles of similarity are {shown[0]} for positives and {shown[1]} for hardest "
-        f"negatives: {fit} (model.positive_threshold is {above}, model.negative_threshold {below})."
+        f"negatives: {advice} (model.positive_threshold is {above}, model.negative_threshold "
+        f"{below})."
     )
 
 

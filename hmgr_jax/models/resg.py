@@ -1,18 +1,28 @@
-"""ReSG: relationship-enhanced semantic graphs (IEEE T. Cybernetics 54(2), 2024).
+"""ReSG: relationship-enhanced semantic graphs (IEEE Transactions on Cybernetics 54(2), 2024).
 
-Regions and words reason over graphs whose edges are features of their own: how two regions look
-and lie to one another, which relation two words stand in. A recurrent read-out puts the nodes of
-an item in a contextual order. Nodes of one item then attend to those of the other, and three losses
-train what comes of it: a triplet loss on the hardest negatives, a hinge around the centres of
-images, and thresholds for positives and negatives. Only the paper's abstract could be read; what
-it leaves open follows the specification's section 5.
+Only the paper's abstract could be read; the equations below are ours and satisfy it. Regions
+x_i = f_i W + b + s_i (s_i embeds the classes that a detector gave the region) and words (states of
+a GRU) reason over graphs whose edges are features of their own. One graph layer:
+
+    e_ij = ReLU(x_i W_s + x_j W_t + g_ij + b)     relation; g_ij from boxes, distances or a parser
+    β_ij = softmax_j(e_ij·w + (x_i W_q)·(x_j W_k) / √E)
+    x_i ← x_i + LN((Σ_j β_ij x_j W_m + Σ_j β_ij e_ij W_r) W_o)
+
+The nodes of an item are V = l2n(x), and the last state of a GRU over its nodes is its vector z:
+
+    s_t2i, s_i2t = mean cosine of words (regions) with their attended regions (words), as in SCAN
+    S = s_t2i + s_i2t + μ <z_image, z_text>,   S̄ = S / (2 + μ)
+    L = L_triplet(S) + λ_c L_center(z) + λ_pn L_threshold(S̄)
+
+VReG and TReG of the abstract are the graphs of regions and of words. docs/models/resg.md has
+deviations, options and numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -20,292 +30,350 @@ import jax.numpy as jnp
 
 from hmgr_jax.errors import UserError
 from hmgr_jax.layers.dropout import Keys
-from hmgr_jax.layers.linear import einsum
-from hmgr_jax.layers.masking import l2n, masked_mean
-from hmgr_jax.layers.matching import Attention, Matcher, Matching
-from hmgr_jax.layers.matching_blocks import in_blocks, regions_to_words, words_to_regions
-from hmgr_jax.layers.matching_groups import GroupMatcher
-from hmgr_jax.layers.matching_pairs import attend_in_pairs, score_in_pairs
-from hmgr_jax.layers.matching_units import Unit
-from hmgr_jax.layers.reading_order import ORDERS
-from hmgr_jax.layers.reconstruction import init_head
-from hmgr_jax.layers.regions import EMBEDDINGS, SCALES
-from hmgr_jax.losses.centers import VARIANTS, center_hinge
-from hmgr_jax.losses.mined import Hardest
+from hmgr_jax.layers.graph import box_geometry, full_support, window_support
+from hmgr_jax.layers.grouped_cosines import apply_head, group_cosines, group_lengths, init_head
+from hmgr_jax.layers.linear import Linear, einsum, repeated, update_norm
+from hmgr_jax.layers.masking import l2n, masked_softmax
+from hmgr_jax.layers.matching import (
+    Attention,
+    Contexts,
+    CosineMatcher,
+    Matching,
+    Queries,
+    match_all_pairs,
+    match_given_pairs,
+    products,
+)
+from hmgr_jax.layers.pooling import GlobalPool
+from hmgr_jax.losses.centers import center_hinge
 from hmgr_jax.losses.thresholds import calibration, spread, threshold_hinge
-from hmgr_jax.losses.triplet import negatives
-from hmgr_jax.losses.warmed import warmed_ranking
 from hmgr_jax.models.base import (
-    Attended,
     Axis,
     Codes,
     Explanation,
     Feature,
     Items,
-    Model,
     Parts,
     Plan,
     Terms,
     Variables,
-    example,
-    regions_and_tokens,
 )
-from hmgr_jax.models.ranges import check_ranges
-from hmgr_jax.models.resg_towers import Encoded, RegionTower, WordTower
-from hmgr_jax.shapes import Array, Float, Int, Tree
+from hmgr_jax.models.options import option
+from hmgr_jax.models.pair_scored import (
+    ReadsDetections,
+    embed_regions,
+    encode_words,
+    explain_directions,
+)
+from hmgr_jax.shapes import Array, Bool, Float, Int, Tree
 
 DIRECTIONS = ("t2i", "i2t")
-HIDDEN = 32
-"""Width of the network over the cosines of groups."""
-CHOICES = {
-    "region_scale": SCALES,
-    "region_embedding": EMBEDDINGS,
-    "text_support": ("auto", "dependency", "window", "full"),
-    "text_edges": ("auto", "dependency", "distance"),
-    "readout": ("gru", "attention", "none"),
-    "region_order": ORDERS,
-    "match": ("cosine", "groups"),
-    "center_variant": VARIANTS,
-}
-NOT_NEGATIVE = (
-    "object_classes attribute_classes region_hidden edge_dim graph_layers neighbours text_window "
-    "sharpness slope global_weight margin triplet_weight center_weight center_margin "
-    "threshold_weight"
-)
-AT_LEAST = {"dim": 1, "word_dim": 1, "groups": 1, **dict.fromkeys(NOT_NEGATIVE.split(), 0)}
+WINDOW = 3
+"""Words at most this far apart are neighbours where captions have no word graphs."""
+FARTHEST = 8
+"""Greater signed distances between words are one kind of edge."""
+KINDS = 64
+"""Rows of the table of edge kinds."""
+SELF, APART, FIRST_ARC = 0, 1, 2
+"""Kinds of a word with itself and of words without an arc; two kinds per relation follow."""
+RELATIONS = (KINDS - FIRST_ARC) // 2
+"""Number of dependency relations that the table has room for."""
+
+
+class Encoded(NamedTuple):
+    """The output of a tower."""
+
+    x: Float[Array, "B N D"]
+    """Nodes before their norm."""
+    mask: Bool[Array, "B N"]
+    vector: Float[Array, "B D"] | None
+    """Unit vector of an item; None without a read-out."""
+    weights: tuple[Float[Array, "B N N"], ...]
+    """Edge weights β of every graph layer."""
+
+
+class RegionTower(nn.Module):
+    """VReG: edges of regions read the features of both, and how their boxes lie to one another."""
+
+    model: ReSG
+
+    @nn.compact
+    def __call__(self, items: Items, keys: Keys | None) -> Encoded:
+        """Embed regions, reason over their graph, and read them out in their order."""
+        m = self.model
+        x, mask = embed_regions(m, items, keys)
+        weights: list[Array] = []
+        if m.visual_graph:
+            geometry = jnp.zeros((*mask.shape, mask.shape[1], 6), jnp.float32)
+            if m.boxes and "boxes" in items:
+                geometry = box_geometry(items["boxes"])
+            for layer in range(m.graph_layers):
+                graph = _graph(m, layer, m.neighbours)
+                x, weight = graph(x, full_support(mask), numbers=geometry)
+                weights.append(weight)
+        return Encoded(x, mask, _read_out(m, x, mask, keys), tuple(weights))
+
+
+class WordTower(nn.Module):
+    """TReG: edges of words know the dependency relation of the words, or their distance."""
+
+    model: ReSG
+
+    @nn.compact
+    def __call__(self, items: Items, keys: Keys | None) -> Encoded:
+        """Encode words, reason over their graph, and read them out in their order."""
+        m = self.model
+        x, mask = encode_words(m, items, keys)
+        weights: list[Array] = []
+        if m.text_graph and m.graph_layers:
+            support, kinds = _word_graph(m, items, mask)
+            for layer in range(m.graph_layers):
+                x, weight = _graph(m, layer)(x, support, kinds=kinds)
+                weights.append(weight)
+        return Encoded(x, mask, _read_out(m, x, mask, keys), tuple(weights))
+
+
+def _graph(m: ReSG, layer: int, neighbours: int = 0) -> SemanticGraph:
+    width = m.edge_dim or max(1, m.dim // 4)
+    return SemanticGraph(m.dim, width, neighbours, jnp.dtype(m.dtype), name=f"graph{layer}")
+
+
+def _word_graph(
+    m: ReSG, items: Items, mask: Bool[Array, "B L"]
+) -> tuple[Bool[Array, "B L L"], Int[Array, "B L L"]]:
+    """Edges between words, and their kinds."""
+    if m.text_support == "dependency":
+        support = dependency_support(items["heads"], mask)
+    elif m.text_support == "window":
+        support = window_support(mask, WINDOW)
+    else:
+        support = full_support(mask)
+    if m.text_edges == "dependency":
+        return support, dependency_kinds(items["heads"], items["relations"])
+    return support, jnp.broadcast_to(distance_kinds(mask.shape[1])[None], support.shape)
+
+
+def _read_out(m: ReSG, x: Array, mask: Array, keys: Keys | None) -> Float[Array, "B D"] | None:
+    if m.readout == "none":
+        return None
+    pool = GlobalPool(m.readout, dtype=jnp.dtype(m.dtype), name="readout")
+    return pool(*move_valid_first(x, mask), keys)
+
+
+def move_valid_first(
+    x: Float[Array, "B N D"], mask: Bool[Array, "B N"]
+) -> tuple[Float[Array, "B N D"], Bool[Array, "B N"]]:
+    """Nodes and mask with the valid nodes first, in their order."""
+    order = jnp.argsort(jnp.where(mask, 0.0, jnp.inf), axis=1, stable=True)
+    return (
+        jnp.take_along_axis(x, order[:, :, None], axis=1),
+        jnp.take_along_axis(mask, order, axis=1),
+    )
+
+
+class SemanticGraph(nn.Module):
+    """One graph layer; relations are ``edge_features`` (E) wide. A new layer is the identity."""
+
+    features: int
+    edge_features: int
+    neighbours: int = 0
+    """Each node attends to this many of its strongest neighbours; 0 is all."""
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B N D"],
+        support: Bool[Array, "B N N"],
+        numbers: Float[Array, "B N N G"] | None = None,
+        kinds: Int[Array, "B N N"] | None = None,
+    ) -> tuple[Float[Array, "B N D"], Float[Array, "B N N"]]:
+        """New nodes, and the weights of the edges; a node without any edge gains a constant.
+
+        Args:
+            x: nodes.
+            support: existing edges, from j to i at [i, j].
+            numbers: description of each edge, of which g_ij is a linear map; or
+            kinds: kind of each edge below `KINDS`, of which g_ij is a row of a table.
+        """
+
+        def project(name: str, features: int, bias: bool = False) -> Array:
+            return Linear(features, bias, self.dtype, name=name)(x)
+
+        size = self.edge_features
+        logits = einsum("bih,bjh->bij", project("query", size), project("key", size)) / size**0.5
+        edges = project("source", size)[:, :, None, :] + project("target", size)[:, None, :, :]
+        edges = jax.nn.relu(edges + self._describe(numbers, kinds))
+        weight = self.param("weight", nn.initializers.xavier_uniform(), (size, 1), jnp.float32)
+        logits = logits + einsum("bijh,ho->bijo", edges, weight)[..., 0]
+        if 0 < self.neighbours < x.shape[1]:
+            least = jax.lax.top_k(jnp.where(support, logits, -jnp.inf), self.neighbours)[0]
+            support = support & (logits >= least[..., -1:])
+        weights = masked_softmax(logits, support)
+        message = einsum(
+            "bij,bjd->bid", weights, project("message", self.features, True), dtype=self.dtype
+        )
+        gathered = einsum("bij,bijh->bih", weights, edges)
+        message = message + Linear(self.features, False, self.dtype, name="relation")(gathered)
+        update = Linear(self.features, dtype=self.dtype, name="out")(message)
+        return x + update_norm(0.0)(update), weights
+
+    def _describe(
+        self, numbers: Float[Array, "B N N G"] | None, kinds: Int[Array, "B N N"] | None
+    ) -> Float[Array, "B N N E"]:
+        if numbers is not None:
+            return Linear(self.edge_features, dtype=self.dtype, name="geometry")(numbers)
+        if kinds is None:
+            raise ValueError("SemanticGraph needs numbers or kinds of its edges")
+        shape = (KINDS, self.edge_features)
+        table = self.param("kinds", nn.initializers.normal(0.02), shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros_init(), shape[1:], jnp.float32)
+        # A product: the gradient of a look-up would be a sum row by row.
+        rows = jax.nn.one_hot(kinds.reshape(-1), KINDS, dtype=jnp.float32)
+        described = einsum("nk,kh->nh", rows, table + bias[None, :], dtype=self.dtype)
+        return described.reshape(*kinds.shape, shape[1])
+
+
+def distance_kinds(size: int) -> Int[Array, "L L"]:
+    """The signed distance j - i, clipped to ±`FARTHEST`, as 0 to 16."""
+    position = jnp.arange(size)
+    return jnp.clip(position[None, :] - position[:, None], -FARTHEST, FARTHEST) + FARTHEST
+
+
+def _arcs(heads: Int[Array, "B L"]) -> Bool[Array, "B L L"]:
+    """True where j is the head of i and not i itself."""
+    position = jnp.arange(heads.shape[1])
+    arcs = heads[:, :, None] == position[None, None, :]
+    return arcs & (position[:, None] != position[None, :])[None]
+
+
+def dependency_support(heads: Int[Array, "B L"], mask: Bool[Array, "B L"]) -> Bool[Array, "B L L"]:
+    """Edges between each word and its head, both ways, and self loops.
+
+    Args:
+        heads: position of each word's head; its own position if it has none.
+        mask: valid words.
+    """
+    arcs = _arcs(heads)
+    loops = jnp.eye(heads.shape[1], dtype=bool)[None]
+    return (arcs | jnp.swapaxes(arcs, 1, 2) | loops) & mask[:, :, None] & mask[:, None, :]
+
+
+def dependency_kinds(heads: Int[Array, "B L"], relations: Int[Array, "B L"]) -> Int[Array, "B L L"]:
+    """Kinds of all pairs: a word itself, no arc, and each relation to the head and from it.
+
+    Args:
+        heads: as for `dependency_support`.
+        relations: of each word to its head, below `RELATIONS`.
+    """
+    up = _arcs(heads)
+    down = jnp.swapaxes(up, 1, 2)
+    kind = FIRST_ARC + 2 * jnp.clip(relations, 0, RELATIONS - 1)
+    kinds = jnp.where(up, kind[:, :, None], jnp.where(down, kind[:, None, :] + 1, APART))
+    return jnp.where(jnp.eye(heads.shape[1], dtype=bool)[None], SELF, kinds)
+
+
+class GroupMatcher(NamedTuple):
+    """A `Matching` of one step by grouped cosines of query and attended context (GSMN)."""
+
+    attention: Attention
+    head: Tree
+    groups: int
+    steps: int = 1
+
+    def __call__(
+        self, contexts: Contexts, queries: Queries
+    ) -> tuple[Float[Array, "1 B Q"], Float[Array, "1 B Y Q"]]:
+        """Similarity of every query, and attention weights."""
+        dtype, x = self.attention.dtype, queries.nodes
+        if x.ndim == 2:
+            x = repeated(x, contexts.nodes.shape[0])
+        weight = self.attention.weights(products(contexts, x, dtype), contexts, queries)
+        attended = einsum("byq,byd->bqd", weight, contexts.nodes, dtype=dtype)
+        cosines = group_cosines(x, group_lengths(x, self.groups), attended[:, None])[:, 0]
+        return apply_head(self.head, cosines)[None], weight[None]
 
 
 @dataclass(frozen=True)
-class ReSG(Model):
-    """Hyper-parameters of ReSG; sizes of 0 come from the data, a warm-up of -1 is an epoch."""
+class ReSG(ReadsDetections):
+    """ReSG with its hyper-parameters; sizes of 0 come from the data."""
 
-    modalities: ClassVar[tuple[str, ...]] = ("image", "text")
-
-    dim: int = 1024
-    word_dim: int = 300
-    vocabulary_size: int = 0
-    regions: int = 0
-    region_dim: int = 0
-    dtype: str = "float32"
-    # fragments
-    region_scale: str = "none"
-    region_embedding: str = "linear"
-    region_hidden: int = 0
-    feature_dropout: float = 0.0
-    region_dropout: float = 0.0
-    word_dropout: float = 0.0
-    vector_dropout: float = 0.0
-    semantic_embed: bool = True
-    """What a detector says of regions is added to them, where the data has it."""
-    object_classes: int = 1600
-    attribute_classes: int = 400
-    # graphs
     visual_graph: bool = True
     text_graph: bool = True
-    graph_layers: int = 2
-    relation_edges: bool = True
-    edge_dim: int = 0
-    """Width of relations; 0 is a quarter of ``dim``."""
-    neighbours: int = 0
-    """Of a region: its so many strongest; 0 is all."""
-    boxes: bool = True
-    """Relations of regions know where the boxes lie, if the data has boxes."""
-    text_support: str = "auto"
+    graph_layers: int = option(2, at_least=0)
+    edge_dim: int = option(0, at_least=0)
+    """Width of relations E; 0 is a quarter of ``dim``."""
+    neighbours: int = option(0, at_least=0)
+    """Number of strongest neighbours of each region; 0 is all."""
+    text_support: str = option("auto", choices=("auto", "dependency", "window", "full"))
     """``auto`` is dependency where the data has word graphs, else a window."""
-    text_window: int = 3
-    text_edges: str = "auto"
+    text_edges: str = option("auto", choices=("auto", "dependency", "distance"))
     """``auto`` is dependency where the data has word graphs, else the signed distance."""
-    residual_gain: float = 0.0
-    # contextual order
-    readout: str = "gru"
-    region_order: str = "file"
-    pool_dropout: float = 0.4
-    # matching
-    sharpness: float = 9.0
-    slope: float = 0.1
-    match: str = "cosine"
-    groups: int = 16
-    global_weight: float = 1.0
-    # losses
-    margin: float = 0.2
-    triplet_weight: float = 1.0
-    center_weight: float = 0.1
-    center_margin: float = 0.2
-    center_variant: str = "triplet"
-    center_stop_gradient: bool = False
-    threshold_weight: float = 0.5
+    readout: str = option("gru", choices=("gru", "none"))
+    sharpness: float = option(9.0, at_least=0.0)
+    match: str = option("cosine", choices=("cosine", "groups"))
+    groups: int = option(16, at_least=1)
+    global_weight: float = option(1.0, at_least=0.0)
+    """μ, of the product of both vectors."""
+    triplet_weight: float = option(1.0, at_least=0.0)
+    center_weight: float = option(0.1, at_least=0.0)
+    threshold_weight: float = option(0.5, at_least=0.0)
     positive_threshold: float = 0.7
     negative_threshold: float = 0.5
-    sum_warmup_steps: int = -1
-    mask_same_image: bool = True
 
-    def __post_init__(self) -> None:
-        check_ranges(self, choices=CHOICES, at_least=AT_LEAST)
-        if self.match == "groups" and self.dim % self.groups:
-            raise UserError(
-                f"model.groups is {self.groups}, which does not divide model.dim {self.dim}: "
-                "choose a divisor."
-            )
-        if self.readout == "none" and self.center_weight:
-            raise UserError(
-                "model.readout is none, so there are no vectors to centre: set model.center_weight "
-                f"to 0 (it is {self.center_weight})."
-            )
-        if self.threshold_weight and self.negative_threshold > self.positive_threshold:
-            raise UserError(
-                f"model.negative_threshold is {self.negative_threshold}, above the "
-                f"{self.positive_threshold} of model.positive_threshold: lower it."
-            )
+    # --- encode -------------------------------------------------------------------------------
 
-    def fit_to(self, plan: Plan) -> ReSG:
-        """Sizes from the data, and word graphs where it has them."""
-        found = plan.features["image"]
-        regions, region_dim = found["regions"]
-        parsed = "heads" in plan.features["text"]
-        support, edges = self.text_support, self.text_edges
-        warmup = plan.steps_per_epoch if self.sum_warmup_steps < 0 else self.sum_warmup_steps
-        return replace(
-            self,
-            vocabulary_size=self.vocabulary_size or plan.vocabulary_size,
-            regions=self.regions or regions,
-            region_dim=self.region_dim or region_dim,
-            object_classes=self.object_classes if "labels" in found else 0,
-            attribute_classes=self.attribute_classes if "attributes" in found else 0,
-            text_support=("dependency" if parsed else "window") if support == "auto" else support,
-            text_edges=("dependency" if parsed else "distance") if edges == "auto" else edges,
-            sum_warmup_steps=warmup,
-        )
-
-    def inputs(self) -> Mapping[str, Mapping[str, Feature]]:
-        """Regions, boxes where there are any, tokens, and arcs between words where wanted."""
-        found = regions_and_tokens(self.regions, self.region_dim)
-        for name, count in self.classes().items():
-            found["image"][name] = Feature((self.regions,), "int16", optional=True, below=count)
-        ordered = self.readout == "gru" and self.region_order != "file"
-        if ordered or (self.boxes and self._relations_of("image")):
-            found["image"]["boxes"] = Feature((self.regions, 4), "float32", optional=not ordered)
-        if self.text_graph and self.graph_layers:
-            edges = self.text_edges if self.relation_edges else "none"
-            sure = "dependency" in (self.text_support, edges)
-            if sure or "auto" in (self.text_support, edges):  # until the data decides
-                found["text"]["heads"] = Feature((None,), "int32", optional=not sure)
-            if edges in ("auto", "dependency"):
-                found["text"]["relations"] = Feature((None,), "int32", optional=edges == "auto")
-        return found
-
-    def classes(self) -> dict[str, int]:
-        """{input: classes} of what is embedded besides features."""
-        found = {"labels": self.object_classes, "attributes": self.attribute_classes}
-        return {name: n for name, n in found.items() if n} if self.semantic_embed else {}
-
-    def _relations_of(self, modality: str) -> bool:
-        graph = self.visual_graph if modality == "image" else self.text_graph
-        return bool(graph and self.graph_layers and self.relation_edges)
-
-    def parts(self) -> Parts:
-        """Encoders, the word vectors, graphs and read-outs within them, and what compares nodes."""
-        parts: dict[str, tuple[str, ...]] = {
-            "image": ("image",),
-            "text": ("text",),
-            "words": ("text/words/vectors",),
-        }
-        parts |= {name: (f"image/classes/{name}/vectors",) for name in self.classes()}
-        graphs = [t for t, on in (("image", self.visual_graph), ("text", self.text_graph)) if on]
-        if graphs and self.graph_layers:
-            layers = range(self.graph_layers)
-            parts["graphs"] = tuple(f"{t}/graph{layer}" for t in graphs for layer in layers)
-        if self.readout != "none":
-            parts["readout"] = ("image/readout", "text/readout")
-        return parts | ({"heads": ("heads",)} if self.match == "groups" else {})
-
-    # --- one item -----------------------------------------------------------------------------
-
-    def _tower(self, modality: str) -> nn.Module:
+    def tower(self, modality: str) -> nn.Module:
+        """The encoder of a modality."""
         return RegionTower(self) if modality == "image" else WordTower(self)
 
-    def init(self, key: Array, tables: Tree = None) -> Variables:
-        """Fresh parameters; nothing outlives a batch."""
-        k_image, k_text, *k_heads = jax.random.split(key, 4)
-        items = {m: example(features) for m, features in self.inputs().items()}
-        params = {
-            "image": self._tower("image").init(k_image, items["image"], None)["params"],
-            "text": self._tower("text").init(k_text, items["text"], None)["params"],
-        }
-        if self.match == "groups":
-            heads = zip(DIRECTIONS, k_heads, strict=True)
-            params["heads"] = {name: init_head(k, self.groups, HIDDEN) for name, k in heads}
-        return Variables(params, None, None, tables)
-
-    def encode(
-        self, variables: Variables, modality: str, items: Items, *, train: bool, keys: Keys | None
-    ) -> tuple[Codes, Tree]:
-        """``nodes`` [B, N, D] of unit length, their ``mask`` and ``gram`` matrix, ``vector``."""
-        keys = keys.named(modality) if train and keys is not None else None
-        x, mask, vector, _ = self._encoded(variables, modality, items, keys)
-        nodes = l2n(x)
+    def to_codes(self, variables: Variables, modality: str, encoded: Any) -> Codes:
+        """``nodes`` [B, N, D] of unit length, ``mask``, ``gram`` [B, N, N], ``vector`` [B, D]."""
+        nodes = l2n(encoded.x)
         gram = einsum("bnd,bmd->bnm", nodes, nodes, dtype=jnp.dtype(self.dtype))
-        codes = {"nodes": nodes, "mask": mask, "gram": gram}
-        return codes | ({} if vector is None else {"vector": vector}), variables.stats
+        codes = {"nodes": nodes, "mask": encoded.mask, "gram": gram}
+        return codes | ({} if encoded.vector is None else {"vector": encoded.vector})
 
-    def _encoded(
-        self, variables: Variables, modality: str, items: Items, keys: Keys | None
-    ) -> Encoded:
-        found: Any = self._tower(modality).apply(
-            {"params": variables.params[modality]}, items, keys
-        )
-        return found
+    # --- score --------------------------------------------------------------------------------
+
+    def score_matrix(
+        self, variables: Variables, images: Codes, texts: Codes
+    ) -> Float[Array, "I C"]:
+        """S of all pairs."""
+        scores = match_all_pairs(self._matchers(variables), images, texts)[0]
+        if self.readout == "none":
+            return scores
+        return scores + self.global_weight * einsum("id,cd->ic", images["vector"], texts["vector"])
+
+    def score_pairs(self, variables: Variables, images: Codes, texts: Codes) -> Float[Array, " P"]:
+        """S of each image with the caption of the same row."""
+        scores = match_given_pairs(self._matchers(variables), images, texts)[0]
+        if self.readout == "none":
+            return scores
+        return scores + self.global_weight * jnp.sum(images["vector"] * texts["vector"], axis=1)
+
+    def _matchers(self, variables: Variables) -> dict[str, Matching]:
+        attention = Attention(self.sharpness, dtype=jnp.dtype(self.dtype))
+        if self.match == "cosine":
+            return dict.fromkeys(DIRECTIONS, CosineMatcher(attention))
+        heads = variables.params["heads"]
+        return {name: GroupMatcher(attention, heads[name], self.groups) for name in DIRECTIONS}
+
+    def explain(self, variables: Variables, image: Codes, text: Codes) -> Explanation:
+        """Attention of the words and of the regions of one pair."""
+        attention = explain_directions(self._matchers(variables), image, text)
+        return Explanation(self.score_pairs(variables, image, text), attention)
 
     def relations(
         self, variables: Variables, modality: str, items: Items
     ) -> Float[Array, "B K N N"] | None:
-        """How much each node looks at each other one, in every graph layer."""
-        weights = self._encoded(variables, modality, items, None).weights
+        """Edge weights β within each item, in every graph layer."""
+        weights = self.apply_tower(variables, modality, items, None).weights
         return jnp.stack(weights, axis=1) if weights else None
 
-    # --- a pair -------------------------------------------------------------------------------
-
-    def score(
-        self, variables: Variables, a: tuple[str, Codes], b: tuple[str, Codes]
-    ) -> Float[Array, "A B"]:
-        """S = s_t2i + s_i2t + μ s_glob (spec 5.5)."""
-        if a[0] == "text":
-            return self.score(variables, b, a).T
-        images, texts = a[1], b[1]
-        t2i, i2t = (self._matcher(variables, direction) for direction in DIRECTIONS)
-
-        def of_pictures(some: Codes) -> Array:
-            return words_to_regions(t2i, some, texts) + regions_to_words(i2t, some, texts)
-
-        found = in_blocks(of_pictures, images)[0]
-        if self.readout == "none":
-            return found
-        return found + self.global_weight * einsum("id,cd->ic", images["vector"], texts["vector"])
-
-    def score_pairs(self, variables: Variables, images: Codes, texts: Codes) -> Float[Array, " P"]:
-        """``score`` of each picture with the caption beside it."""
-        t2i, i2t = (self._matcher(variables, direction) for direction in DIRECTIONS)
-        found = score_in_pairs(t2i, texts, images)[0] + score_in_pairs(i2t, images, texts)[0]
-        if self.readout == "none":
-            return found
-        return found + self.global_weight * jnp.sum(images["vector"] * texts["vector"], axis=1)
-
-    def _matcher(self, variables: Variables, direction: str) -> Matching:
-        attention = Attention(self.sharpness, slope=self.slope, dtype=jnp.dtype(self.dtype))
-        if self.match == "groups":
-            return GroupMatcher(attention, variables.params["heads"][direction], self.groups)
-        return Matcher(attention, Unit(self.dim, "add"), {}, steps=1)
-
-    def explain(self, variables: Variables, image: Codes, text: Codes) -> Explanation:
-        """Which regions the words of one pair correspond to, and the reverse."""
-        attention = {}
-        for direction, sides in (("t2i", (text, image)), ("i2t", (image, text))):
-            worth, weights = attend_in_pairs(self._matcher(variables, direction), *sides)
-            attention[direction] = Attended(jnp.swapaxes(weights[:, 0], 1, 2), worth[:, 0])
-        return Explanation(self.score_pairs(variables, image, text), attention)
-
     def coarse(self, variables: Variables, modality: str, codes: Codes) -> Float[Array, "n E"]:
-        """The mean node and the vector of the read-out, for a shortlist."""
-        mean = l2n(masked_mean(jnp.asarray(codes["nodes"]), jnp.asarray(codes["mask"])))
+        """The mean node, and the vector if there is one, for a shortlist."""
+        mean = super().coarse(variables, modality, codes)
         if self.readout == "none":
             return mean
         shares = (2.0**0.5 * mean, self.global_weight**0.5 * jnp.asarray(codes["vector"]))
@@ -323,11 +391,11 @@ class ReSG(Model):
         keys: Keys,
         axis: Axis,
     ) -> tuple[Float[Array, ""], Terms, Tree, Tree]:
-        """Triplet, center hinge and thresholds (spec 5.6), each device scoring its own images."""
+        """Triplet loss, thresholds on S̄ and center hinge; terms are logged without weights."""
         valid, group = axis.gather((row["valid"], row["group"]))
-        ranking, found = self._ranking(variables, codes, valid, group, step, axis)
-        similarity = found.scaled(1.0 / self._highest())
-        terms = {"triplet": ranking, "hardest": found.triplet(self.margin)}
+        ranking, hardest = self.rank(variables, codes, valid, group, step, axis)
+        similarity = hardest.scaled(1.0 / self._highest_score())
+        terms = {"triplet": ranking, "hardest": hardest.triplet(self.margin)}
         total = self.triplet_weight * ranking
         if self.threshold_weight:
             terms["thresholds"] = threshold_hinge(
@@ -335,55 +403,81 @@ class ReSG(Model):
             )
             total = total + self.threshold_weight * terms["thresholds"]
         if self.center_weight:
-            terms["centers"] = center_hinge(
-                codes["image"]["vector"],
-                codes["text"]["vector"],
-                row["valid"],
-                row["group"],
-                axis,
-                margin=self.center_margin,
-                variant=self.center_variant,
-                stop_gradient=self.center_stop_gradient,
-            )
+            vectors = codes["image"]["vector"], codes["text"]["vector"]
+            terms["centers"] = center_hinge(*vectors, row["valid"], row["group"], axis)
             total = total + self.center_weight * terms["centers"]
         return total, terms | spread(similarity, valid), variables.stats, None
 
-    def _highest(self) -> float:
-        """The score of a perfect pair: S̄ is S divided by it."""
+    def _highest_score(self) -> float:
+        """S of a perfect pair: S̄ is S divided by it."""
         return 2.0 + (self.global_weight if self.readout != "none" else 0.0)
 
-    def _ranking(
-        self,
-        variables: Variables,
-        codes: Mapping[str, Codes],
-        valid: Array,
-        group: Array,
-        step: Array,
-        axis: Axis,
-    ) -> tuple[Float[Array, ""], Hardest]:
-        """The triplet loss, over all negatives first, and the scores of the hardest ones."""
-        is_negative = negatives(valid, group if self.mask_same_image else None)
-
-        def score(params: Tree, images: Codes, texts: Codes) -> Array:
-            return self.score(replace(variables, params=params), ("image", images), ("text", texts))
-
-        def pairs(params: Tree, images: Codes, texts: Codes) -> Array:
-            return self.score_pairs(replace(variables, params=params), images, texts)
-
-        batch = variables.params, codes["image"], codes["text"]
-        return warmed_ranking(
-            score,
-            pairs,
-            batch,
-            is_negative,
-            axis,
-            margin=self.margin,
-            step=step,
-            warmup=self.sum_warmup_steps,
-        )
-
     def remark(self, report: Mapping[str, float]) -> str | None:
-        """Where the similarities lie after the first epoch, to set the thresholds by."""
+        """Message after the first epoch: the quartiles of S̄ and the thresholds they suggest."""
         if not self.threshold_weight:
             return None
         return calibration(report, self.positive_threshold, self.negative_threshold)
+
+    # --- sizes, inputs, parameters and checks -------------------------------------------------
+
+    def decide(self, plan: Plan) -> dict[str, Any]:
+        """Sizes, and word graphs where the data has them."""
+        parsed = "heads" in plan.features["text"]
+        auto = {
+            "text_support": "dependency" if parsed else "window",
+            "text_edges": "dependency" if parsed else "distance",
+        }
+        chosen = {name: value for name, value in auto.items() if getattr(self, name) == "auto"}
+        return super().decide(plan) | chosen
+
+    def inputs(self) -> dict[str, dict[str, Feature]]:
+        """Regions, boxes and class ids where there are any, tokens, and arcs between words."""
+        features = super().inputs()
+        if self.boxes and self.visual_graph and self.graph_layers:
+            features["image"]["boxes"] = Feature((self.regions, 4), "float32", optional=True)
+        if self.text_graph and self.graph_layers:
+            sources = (self.text_support, self.text_edges)
+            needed = "dependency" in sources
+            if needed or "auto" in sources:  # until the data decides
+                features["text"]["heads"] = Feature((None,), "int32", optional=not needed)
+            if self.text_edges != "distance":
+                optional = self.text_edges == "auto"
+                features["text"]["relations"] = Feature((None,), "int32", optional=optional)
+        return features
+
+    def init_pair(self, keys: list[Array]) -> Tree:
+        """Parameters of the heads over grouped cosines, if there are any."""
+        if self.match == "cosine":
+            return {}
+        named = zip(DIRECTIONS, keys, strict=True)
+        return {"heads": {name: init_head(k, self.groups) for name, k in named}}
+
+    def parts(self) -> Parts:
+        """Encoders, word and class vectors, graphs and read-outs within them, and the heads."""
+        parts = dict(super().parts())
+        towers = (("image", self.visual_graph), ("text", self.text_graph))
+        layers = range(self.graph_layers)
+        graphs = tuple(f"{m}/graph{layer}" for m, on in towers if on for layer in layers)
+        if graphs:
+            parts["graphs"] = graphs
+        if self.readout != "none":
+            parts["readout"] = ("image/readout", "text/readout")
+        return parts | ({"heads": ("heads",)} if self.match == "groups" else {})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.match == "groups" and self.dim % self.groups:
+            raise UserError(
+                f"model.groups is {self.groups}, which does not divide model.dim, {self.dim}: "
+                "choose a divisor."
+            )
+        if self.readout == "none" and self.center_weight:
+            raise UserError(
+                "model.readout is none, so the center loss has no vectors, but "
+                f"model.center_weight is {self.center_weight}: set it to 0."
+            )
+        if self.threshold_weight and self.negative_threshold > self.positive_threshold:
+            raise UserError(
+                f"model.negative_threshold is {self.negative_threshold}, above "
+                f"model.positive_threshold, {self.positive_threshold}: lower it."
+            )

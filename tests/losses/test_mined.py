@@ -1,4 +1,4 @@
-"""The loss over mined pairs is the loss over all pairs, in value and gradient."""
+"""The loss over mined pairs equals the loss over all pairs, in value and gradient."""
 
 import jax
 import jax.numpy as jnp
@@ -7,9 +7,8 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from hmgr_jax.distributed.parallel import DATA, MappedAxis, make_mesh
-from hmgr_jax.losses.mined import hardest_of, mined_scores, mined_triplet
+from hmgr_jax.losses.mined import hardest_of, mined_scores, warmed_ranking
 from hmgr_jax.losses.triplet import negatives, triplet
-from hmgr_jax.losses.warmed import warmed_ranking
 from hmgr_jax.models.base import LocalAxis
 
 SIZE, FEATURES = 8, 3
@@ -40,11 +39,11 @@ def of_all(w, a, b, is_negative):
 
 
 def mined(w, a, b, is_negative, axis):
-    return mined_triplet(score, score_pairs, w, a, b, is_negative, axis, 0.2)
+    return mined_scores(score, score_pairs, w, a, b, is_negative, axis).triplet(0.2)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_value_and_gradient(case):
+def test_mined_loss_has_the_value_and_gradient_of_the_whole_matrix(case):
     is_negative = negatives(*CASES[case])
     expected, gradient = jax.value_and_grad(of_all, (0, 1, 2))(*batch(), is_negative)
     found, own = jax.value_and_grad(mined, (0, 1, 2))(*batch(), is_negative, LocalAxis())
@@ -54,8 +53,8 @@ def test_value_and_gradient(case):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
 
 
-def test_on_devices():
-    """The hardest picture of a caption may lie on another device."""
+def test_mined_loss_on_devices_equals_that_on_one():
+    """The hardest image of a caption may be on another device."""
     is_negative = negatives(VALID)
     expected, gradient = jax.value_and_grad(of_all, (0, 1, 2))(*batch(), is_negative)
 
@@ -77,14 +76,14 @@ def test_on_devices():
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
 
 
-def test_a_score_that_is_not_a_number_is_not_passed_over():
+def test_nan_scores_reach_the_loss():
     w, a, b = batch()
     a = a.at[2].set(jnp.nan)
     assert not jnp.isfinite(mined(w, a, b, negatives(VALID), LocalAxis()))
 
 
-def test_the_hardest_of_a_matrix_are_those_mined():
-    """Rows that no negative belongs to are marked, and count for nothing."""
+def test_mined_scores_are_the_hardest_of_the_matrix():
+    """Rows without negatives are marked and excluded from the loss."""
     w, a, b = batch()
     is_negative = negatives(*CASES["groups"])
     found = mined_scores(score, score_pairs, w, a, b, is_negative, LocalAxis())
@@ -99,8 +98,8 @@ def test_the_hardest_of_a_matrix_are_those_mined():
 
 
 @pytest.mark.parametrize("hard", [False, True])
-def test_a_warm_up_on_all_negatives(hard):
-    """Known when compiling or not, the loss is the same, and so are the hardest."""
+def test_warm_up_on_all_negatives_returns_the_hardest_too(hard):
+    """With a traced or a static step."""
     w, a, b = batch()
     is_negative = negatives(VALID)
     expected = triplet(score(w, a, b), is_negative, hard=hard)

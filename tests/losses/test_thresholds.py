@@ -1,4 +1,4 @@
-"""Thresholds of positives and hardest negatives, and the quartiles that they are set by."""
+"""Thresholds of positives and hardest negatives, and the quartiles for setting them."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +11,7 @@ from hmgr_jax.losses.triplet import negatives
 SCORES = jnp.asarray([[0.9, 0.6, 0.1], [0.2, 0.5, 0.4], [0.3, 0.7, 0.8]])
 
 
-def test_by_hand():
+def test_threshold_hinge_equals_a_hand_calculation():
     valid = jnp.ones(3, bool)
     found = hardest_of(SCORES, negatives(valid))
     # positives 0.5 is 0.2 below; rows 0.6, 0.4, 0.7 and columns 0.3, 0.7, 0.4 against 0.5
@@ -20,7 +20,7 @@ def test_by_hand():
     assert float(threshold_hinge(found, valid, above=0.4, below=0.8)) == 0
 
 
-def test_rows_that_do_not_count():
+def test_invalid_rows_are_ignored():
     valid = jnp.asarray([True, True, False])
     found = hardest_of(SCORES, negatives(valid))
     assert float(threshold_hinge(found, valid)) == pytest.approx(0.2 + 0.1 + 0.1, rel=1e-5)
@@ -29,7 +29,7 @@ def test_rows_that_do_not_count():
     assert float(names["similarity/hardest_p50"]) == pytest.approx(0.4)
 
 
-def test_scaling():
+def test_scaled_scores_equal_scores_of_the_scaled_matrix():
     valid = jnp.ones(3, bool)
     half = hardest_of(SCORES, negatives(valid)).scaled(0.5)
     again = hardest_of(SCORES * 0.5, negatives(valid))
@@ -38,12 +38,12 @@ def test_scaling():
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 8])
-def test_quantiles_are_those_of_numpy(count):
+def test_quantiles_equal_those_of_numpy(count):
     x = np.random.default_rng(count).standard_normal(8).astype(np.float32)
     mask = np.arange(8) < count
     expected = np.quantile(x[:count], [0.25, 0.5, 0.75])
     np.testing.assert_allclose(quantiles(jnp.asarray(x), jnp.asarray(mask)), expected, rtol=1e-5)
 
 
-def test_quantiles_of_nothing():
+def test_quantiles_without_entries_are_zero():
     assert not np.any(quantiles(jnp.ones(4), jnp.zeros(4, bool)))

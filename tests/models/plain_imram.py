@@ -1,4 +1,4 @@
-"""IMRAM as it is written down: one caption after the other, nothing split or shared."""
+"""IMRAM as its equations say: one caption at a time, nothing split or shared."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ NORMS = {
 
 
 def attend(model, x, y):
-    """What every query [q, d] attends to in a context [c, d]."""
+    """The attended context of every query [q, d] in a context [c, d]."""
     z = y @ x.T  # [c, q]
     name = model.raw_norm
     if name.startswith("clipped"):

@@ -1,4 +1,4 @@
-"""RACG as it is written down: one pair after the other, one graph of all its nodes."""
+"""RACG as its equations say: one pair at a time, with one graph of all its nodes."""
 
 import jax
 import jax.numpy as jnp
@@ -9,17 +9,17 @@ def linear(own, x):
 
 
 def concepts(model, cross, regions, words):
-    """C [N, d] of a pair: (A Z W + Z) F + b, with the four blocks of A that are on."""
+    """C [N, d] of a pair: (A Z W + Z) F + b, with or without the blocks of A between the items."""
     z = jnp.concatenate([regions, words])
     a = linear(cross["query"], z) @ linear(cross["key"], z).T / len(z)
     side = jnp.arange(len(z)) >= len(regions)
     same = side[:, None] == side[None, :]
-    on = jnp.where(same, float(model.intra_blocks), float(model.inter_blocks))
+    on = jnp.where(same, 1.0, float(model.inter_blocks))
     return linear(cross["concept"], a * on @ linear(cross["value"], z) + z)
 
 
 def attended(x, y):
-    """SCAN's: what every node of x attends to in y."""
+    """The attended context in y of every node of x (SCAN)."""
     raw = jax.nn.leaky_relu(x @ y.T, 0.1)
     raw = raw / (jnp.sqrt(jnp.sum(raw**2, axis=0, keepdims=True) + 1e-16) + 1e-8)
     return jax.nn.softmax(9.0 * raw, axis=1) @ y
@@ -46,13 +46,11 @@ def similarity(model, head, x, r):
     x, r = (v.reshape(len(v), model.heads, -1) for v in (x, r))
     size = jnp.linalg.norm(x, axis=2) * jnp.linalg.norm(r, axis=2)
     cosines = jnp.sum(x * r, axis=2) / size
-    if model.sim_head == "mean":
-        return jnp.mean(cosines)
     return jnp.mean(linear(head["out"], jnp.tanh(linear(head["hidden"], cosines))))
 
 
 def pair(model, params, regions, words):
-    heads = params.get("heads", {"image": None, "text": None})
+    heads = params["heads"]
     of_regions, of_words = both_rebuilt(model, params, regions, words)
     score = similarity(model, heads["image"], regions, of_regions)
     return score + similarity(model, heads["text"], words, of_words)

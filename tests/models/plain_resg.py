@@ -1,6 +1,6 @@
-"""ReSG as it is written down: one item and one pair after the other, cut to their true nodes.
+"""ReSG as its equations say: one item and one pair at a time, cut to their true nodes.
 
-Of numpy arrays it computes in numpy, of JAX's so that it can be differentiated.
+Computes with NumPy on NumPy arrays, and with JAX on JAX arrays, for gradients.
 """
 
 import jax
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hmgr_jax.layers.words import WordEncoder
+from hmgr_jax.models.resg import WINDOW
 
 
 def of(x):
@@ -33,7 +34,7 @@ def sigmoid(x):
 
 
 def geometry(boxes):
-    """Spec 5.2, edge by edge."""
+    """Relative place and size of boxes, edge by edge."""
     rows = []
     for a in np.asarray(boxes):
         row = []
@@ -49,23 +50,21 @@ def geometry(boxes):
     return np.array(rows)
 
 
-def layer(own, x, allowed, described, relation_edges, neighbours):
+def layer(own, x, allowed, described, neighbours):
     """One graph layer over the nodes [N, D] of one item."""
     xp, size = of(x), own["query"]["kernel"].shape[1]
     logits = linear(own["query"], x) @ linear(own["key"], x).T / size**0.5
-    if relation_edges:
-        source, target = linear(own["source"], x), linear(own["target"], x)
-        edges = xp.maximum(source[:, None] + target[None, :] + described, 0)
-        logits = logits + (edges @ own["weight"])[..., 0]
+    source, target = linear(own["source"], x), linear(own["target"], x)
+    edges = xp.maximum(source[:, None] + target[None, :] + described, 0)
+    logits = logits + (edges @ own["weight"])[..., 0]
     logits = xp.where(np.array(allowed), logits, -1e30)
     if 0 < neighbours < len(x):
         least = xp.sort(logits, axis=1)[:, -neighbours][:, None]
         logits = xp.where(logits >= least, logits, -1e30)
     weights = softmax(logits)
     message = weights @ linear(own["message"], x)
-    if relation_edges:
-        gathered = (weights[:, :, None] * edges).sum(axis=1)
-        message = message + linear(own["relation"], gathered)
+    gathered = (weights[:, :, None] * edges).sum(axis=1)
+    message = message + linear(own["relation"], gathered)
     update = linear(own["out"], message)
     centred = update - update.mean(axis=1, keepdims=True)
     norm = centred / xp.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-6)
@@ -94,18 +93,10 @@ def image(model, params, items, k):
     boxes = np.asarray(items["boxes"][k, :count], np.float64)
     for number in range(model.graph_layers if model.visual_graph else 0):
         graph = own[f"graph{number}"]
-        described = None
-        if model.relation_edges:
-            numbers = geometry(boxes) if model.boxes else np.zeros((count, count, 6))
-            described = linear(graph["geometry"], numbers)
-        everything = np.ones((count, count), bool)
-        x = layer(graph, x, everything, described, model.relation_edges, model.neighbours)
-    order = list(range(count))
-    if model.region_order == "left_to_right":
-        order.sort(key=lambda i: boxes[i, 0] + boxes[i, 2])
-    if model.region_order == "area":
-        order.sort(key=lambda i: -np.prod(boxes[i, 2:] - boxes[i, :2]))
-    return x, read_out(model, own, x, x[np.array(order)])
+        numbers = geometry(boxes) if model.boxes else np.zeros((count, count, 6))
+        described = linear(graph["geometry"], numbers)
+        x = layer(graph, x, np.ones((count, count), bool), described, model.neighbours)
+    return x, read_out(model, own, x)
 
 
 def states(model, params, items):
@@ -123,7 +114,7 @@ def text(model, params, items, x, k):
 
     def allowed(i, j):
         if model.text_support == "window":
-            return abs(i - j) <= model.text_window
+            return abs(i - j) <= WINDOW
         return model.text_support == "full" or i == j or heads[i] == j or heads[j] == i
 
     def kind(i, j):
@@ -136,30 +127,22 @@ def text(model, params, items, x, k):
         return 3 + 2 * int(items["relations"][k, j]) if heads[j] == i else 1
 
     for number in range(model.graph_layers if model.text_graph else 0):
-        graph, described = own[f"graph{number}"], None
-        if model.relation_edges:
-            rows = np.array([[kind(i, j) for j in range(count)] for i in range(count)])
-            described = graph["kinds"][rows] + graph["bias"]
+        graph = own[f"graph{number}"]
+        rows = np.array([[kind(i, j) for j in range(count)] for i in range(count)])
+        described = graph["kinds"][rows] + graph["bias"]
         edges = [[allowed(i, j) for j in range(count)] for i in range(count)]
-        x = layer(graph, x, edges, described, model.relation_edges, 0)
-    return x, read_out(model, own, x, x)
+        x = layer(graph, x, edges, described, 0)
+    return x, read_out(model, own, x)
 
 
-def read_out(model, own, x, ordered):
-    if model.readout == "none":
-        return None
-    pool = own["readout"]
-    if model.readout == "gru":
-        return unit(gru(pool["gru"], ordered))
-    guide = of(x).tanh(linear(pool["guide"], x.mean(axis=0)))
-    logits = linear(pool["weight"], of(x).tanh(linear(pool["local"], x)) * guide)[:, 0]
-    return unit(softmax(logits) @ x)
+def read_out(model, own, x):
+    return None if model.readout == "none" else unit(gru(own["readout"]["gru"], x))
 
 
 def worth(model, heads, x, y):
-    """Mean over the queries x [q, D] of what they are worth with the context y [c, D]."""
+    """Mean similarity of the queries x [q, D] with their attended contexts in y [c, D]."""
     xp, z = of(x), y @ x.T
-    z = xp.where(z > 0, z, model.slope * z)
+    z = xp.where(z > 0, z, 0.1 * z)
     z = z / (xp.sqrt((z * z).sum(axis=1, keepdims=True) + 1e-16) + 1e-8)
     c = softmax(model.sharpness * z, axis=0).T @ y
     if model.match == "cosine":

@@ -1,4 +1,4 @@
-"""IMRAM: the fast form is the plain one, in value and gradient, whatever the switches."""
+"""IMRAM: the fast form equals the plain form, in value and gradient, for every option."""
 
 import dataclasses
 
@@ -9,14 +9,12 @@ import plain_imram
 import pytest
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.layers import matching_blocks, matching_pairs
+from hmgr_jax.layers import matching
 from hmgr_jax.layers.dropout import Keys
-from hmgr_jax.layers.matching import RAW_NORMS, Attention, Contexts, Queries
-from hmgr_jax.layers.matching_units import UNITS
-from hmgr_jax.layers.packing import pack
+from hmgr_jax.layers.matching import RAW_NORMS, Attention, Contexts, Queries, pack
 from hmgr_jax.models import get_model
 from hmgr_jax.models.base import LocalAxis, Plan, Variables
-from hmgr_jax.models.imram import IMRAM
+from hmgr_jax.models.imram import IMRAM, UNITS
 
 IMAGES, REGIONS, CAPTIONS, LONGEST, FEATURES, DIM = 3, 4, 3, 5, 6, 8
 LENGTHS = np.array([5, 2, 4])
@@ -100,17 +98,17 @@ def assert_same(model, tolerance=1e-5):
 @pytest.mark.parametrize(
     ("variant", "steps"), [("full", 1), ("full", 3), ("text", 3), ("image", 3)]
 )
-def test_variants_and_steps(variant, steps):
+def test_every_variant_and_step_equals_the_plain_form(variant, steps):
     assert_same(model_of(variant=variant, steps=steps))
 
 
 @pytest.mark.parametrize("raw_norm", RAW_NORMS[1:])
-def test_raw_norms(raw_norm):
+def test_every_raw_norm_equals_the_plain_form(raw_norm):
     assert_same(model_of(raw_norm=raw_norm, steps=1))
 
 
-def test_softmax_over_an_items_queries_whatever_stands_beside_it():
-    """Two captions of two words in a row, the second one's products far below the first's."""
+def test_softmax_norm_of_a_caption_ignores_other_captions_of_the_row():
+    """Two captions of two words share a row; the second has far smaller products."""
     raw = jnp.asarray([[[900.0, 902.0, 1.0, 3.0], [901.0, 900.0, 2.0, -90.0]]])
     caption = jnp.asarray([70, 70, 71, 71])
     contexts = Contexts(jnp.zeros((1, 2, 1)), jnp.ones((1, 2), bool), jnp.zeros((1, 2, 2)), ())
@@ -118,10 +116,10 @@ def test_softmax_over_an_items_queries_whatever_stands_beside_it():
         jnp.zeros((4, 1)),
         jnp.ones(4, bool),
         (),
-        total=lambda x: jnp.einsum(
+        sum_within=lambda x: jnp.einsum(
             "byq,qp->byp", x, jnp.float32(caption[:, None] == caption[None])
         ),
-        highest=lambda x: matching_blocks.of_captions(x, caption),
+        max_within=lambda x: matching.max_within_captions(x, caption),
     )
     found = Attention(raw_norm="softmax").weights(raw, contexts, queries)
     each = [jax.nn.softmax(raw[:, :, i : i + 2], axis=2) for i in (0, 2)]
@@ -130,20 +128,20 @@ def test_softmax_over_an_items_queries_whatever_stands_beside_it():
 
 
 @pytest.mark.parametrize("unit", UNITS[1:])
-def test_units(unit):
+def test_every_unit_equals_the_plain_form(unit):
     # Of mlp the plain form itself is 3e-5 from its value in float64.
     assert_same(model_of(unit=unit, steps=2), tolerance=4e-5 if unit == "mlp" else 1e-5)
 
 
-def test_memory_norm():
+def test_memory_norm_equals_the_plain_form():
     assert_same(model_of(memory_norm=True, variant="text", steps=2))
 
 
-def test_the_papers_relu():
+def test_relu_equals_the_plain_form():
     assert_same(model_of(slope=0.0, sharpness=4.0, steps=1))
 
 
-def test_regions_that_are_not_there_change_nothing():
+def test_masked_regions_do_not_change_the_score():
     model = model_of()
     params = model.init(jax.random.key(1)).params
     whole = encoded(model, params)
@@ -158,18 +156,18 @@ def test_regions_that_are_not_there_change_nothing():
         np.testing.assert_allclose(scores[:, image], alone[:, 0], rtol=1e-5, atol=1e-6)
 
 
-def test_blocks_change_nothing(monkeypatch):
-    """Several rows of words, blocks of captions and of pictures, some of them filled up."""
-    monkeypatch.setattr(matching_blocks, "ROW", 7)
-    monkeypatch.setattr(matching_blocks, "CAPTIONS", {"cpu": 2})
-    monkeypatch.setattr(matching_blocks, "PICTURES", {"cpu": 2})
+def test_block_sizes_do_not_change_the_score(monkeypatch):
+    """Several rows of words, and blocks of captions and images, some of them filled up."""
+    monkeypatch.setattr(matching, "ROW", 7)
+    monkeypatch.setattr(matching, "CAPTIONS", {"cpu": 2})
+    monkeypatch.setattr(matching, "IMAGES", {"cpu": 2})
     assert_same(model_of(steps=2))
 
 
 @pytest.mark.parametrize("options", [{}, {"variant": "text", "score_step": 2}])
-def test_pairs_score_as_in_the_matrix(monkeypatch, options):
-    """As many pairs as there are, not all of a block, and a picture more than once."""
-    monkeypatch.setattr(matching_pairs, "AT_ONCE", 3)
+def test_given_pairs_score_as_in_the_matrix(monkeypatch, options):
+    """Pairs that do not fill their block, with repeated images."""
+    monkeypatch.setattr(matching, "PAIRS", 3)
     model = model_of(**options)
     params = model.init(jax.random.key(1)).params
     variables = Variables(params, None, None, None)
@@ -184,7 +182,7 @@ def test_pairs_score_as_in_the_matrix(monkeypatch, options):
     np.testing.assert_allclose(found, matrix[images, texts], rtol=1e-5)
 
 
-def test_words_are_packed_whole_and_in_order():
+def test_captions_are_packed_whole_and_in_order():
     packing = jax.jit(pack, static_argnums=(1, 2))(jnp.asarray([3, 4, 2, 5, 1]), 5, 8)
     assert packing.valid.shape == (5, 8)
     np.testing.assert_array_equal(packing.valid.sum(axis=1), [7, 8, 0, 0, 0])
@@ -196,15 +194,15 @@ def test_words_are_packed_whole_and_in_order():
     assert full.valid.all()
 
 
-def test_one_step_has_no_units_and_add_no_parameters():
+def test_one_step_and_add_have_no_unit_parameters():
     assert "units" not in model_of(steps=1).init(jax.random.key(0)).params
     assert "units" not in model_of(unit="add").init(jax.random.key(0)).params
     assert set(model_of(variant="text").init(jax.random.key(0)).params["units"]) == {"t2i"}
     assert get_model("scan").steps == 1
 
 
-def test_parameters_of_the_paper():
-    """Spec 2.5: f30k, full, in our layout of the GRU."""
+def test_number_of_parameters_is_that_of_the_paper():
+    """With the vocabulary of Flickr30K, in our layout of the GRU."""
     plan = Plan(10, 5, 8481, {"image": {"regions": (36, 2048)}, "text": {}})
     for variant, expected in (("full", 21_178_028), ("text", 16_981_676), ("image", 16_981_676)):
         model = IMRAM(variant=variant).fit_to(plan)
@@ -212,7 +210,7 @@ def test_parameters_of_the_paper():
         assert sum(x.size for x in jax.tree.leaves(shapes)) == expected
 
 
-def test_the_score_of_one_step_alone():
+def test_score_step_scores_by_one_step():
     model = model_of()
     params = model.init(jax.random.key(1)).params
     variables = Variables(params, None, None, None)
@@ -225,7 +223,7 @@ def test_the_score_of_one_step_alone():
     np.testing.assert_array_equal(second.score(variables, b, a), steps[1].T)
 
 
-def test_weight_norm_is_one_length_for_the_whole_matrix():
+def test_weight_norm_has_one_length_for_the_whole_matrix():
     model = model_of(region_embedding="weight_norm", variant="text", steps=1)
     params = model.init(jax.random.key(1)).params
     own = params["image"]["regions"]["linear"]
@@ -236,8 +234,7 @@ def test_weight_norm_is_one_length_for_the_whole_matrix():
     np.testing.assert_allclose(encoded(model, again)["image"]["nodes"], nodes, atol=1e-6)
 
 
-def test_gradients_are_finite_where_nothing_attends():
-    """A picture whose regions are all zero."""
+def test_gradients_are_finite_for_regions_of_zeros():
     for raw_norm in ("clipped_l2norm", "softmax", "l1norm"):
         model = model_of(raw_norm=raw_norm, steps=2)
         params = model.init(jax.random.key(1)).params
@@ -258,12 +255,12 @@ def test_gradients_are_finite_where_nothing_attends():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"variant": "both"}, "model.variant is one of full, text, image, not 'both'"),
+        ({"variant": "both"}, "model.variant must be one of full, text, image, got 'both'"),
         ({"steps": 0}, "model.steps must be at least 1"),
-        ({"score_step": 4}, "model.score_step is 4, but there are 3 matching steps"),
-        ({"unit": "gru"}, "model.unit is one of gate_full"),
+        ({"score_step": 4}, "model.score_step is 4, but model.steps is 3"),
+        ({"unit": "gru"}, "model.unit must be one of gate_full"),
     ],
 )
-def test_refused(options, sentence):
+def test_invalid_options_raise(options, sentence):
     with pytest.raises(UserError, match=sentence):
         IMRAM(**options)

@@ -1,4 +1,4 @@
-"""ReSG: what it computes is what is written down, whatever the switches, and what it refuses."""
+"""ReSG equals the plain form for every option."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import plain_resg
 import pytest
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.layers import matching_blocks
+from hmgr_jax.layers import matching
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.models.base import LocalAxis, Plan, Variables
 from hmgr_jax.models.resg import ReSG
@@ -30,7 +30,7 @@ def model_of(shapes=SHAPES, **options):
 
 
 def all_items():
-    """Everything that data may hold, with garbage where an item is padding."""
+    """All inputs that data may have, with random numbers at padding."""
     rng = np.random.default_rng(0)
     corner = rng.uniform(0, 0.5, (COUNT, REGIONS, 2))
     boxes = np.concatenate([corner, corner + rng.uniform(0.1, 0.5, corner.shape)], axis=2)
@@ -52,13 +52,13 @@ def all_items():
 
 
 def items(model):
-    """What the model takes of them."""
+    """The inputs of the model."""
     found = all_items()
     return {m: {k: found[m][k] for k in own} for m, own in model.inputs().items()}
 
 
 def parameters(model):
-    """None of which is zero."""
+    """Parameters of which none is zero."""
     shapes = jax.eval_shape(model.init, jax.random.key(0)).params
     rng = np.random.default_rng(1)
     return jax.tree.map(
@@ -84,18 +84,14 @@ OF_ITEMS = {
     "two layers": {"graph_layers": 2},
     "no visual graph": {"visual_graph": False},
     "no text graph": {"text_graph": False},
-    "plain attention": {"relation_edges": False},
     "neighbours": {"neighbours": 2},
     "no boxes": {"boxes": False},
     "labels": {"shapes": SHAPES | {"image": SHAPES["image"] | {"labels": (REGIONS,)}}},
-    "window": {"text_window": 1},
+    "window": {"text_support": "window"},
     "full": {"text_support": "full"},
     "dependencies": {"shapes": PARSED},
     "dependencies by distance": {"shapes": PARSED, "text_edges": "distance"},
     "kinds in a window": {"shapes": PARSED, "text_support": "window"},
-    "left to right": {"region_order": "left_to_right"},
-    "by area": {"region_order": "area", "boxes": False},
-    "attention": {"readout": "attention"},
 }
 OF_PAIRS = {
     "as it is": {},
@@ -111,7 +107,7 @@ def with_boxes(model):
 
 
 def both(ours, form, options):
-    """What ``ours`` makes of a model, and what ``form`` of `plain_resg` does in float64."""
+    """The results of ``ours`` and of the form of `plain_resg`, which computes in float64."""
     model = model_of(**options)
     params = parameters(model)
     found, words = jax.jit(
@@ -122,7 +118,7 @@ def both(ours, form, options):
 
 
 @pytest.mark.parametrize("switch", OF_ITEMS)
-def test_nodes_and_vectors_of_the_plain_form(switch):
+def test_nodes_and_vectors_equal_the_plain_form(switch):
     codes, expected = both(encoded, plain_resg.encoded, OF_ITEMS[switch])
     for modality, plain in zip(("image", "text"), expected, strict=True):
         found = codes[modality]
@@ -133,12 +129,12 @@ def test_nodes_and_vectors_of_the_plain_form(switch):
 
 
 @pytest.mark.parametrize("switch", OF_PAIRS)
-def test_scores_of_the_plain_form(switch):
+def test_scores_equal_the_plain_form(switch):
     found, expected = both(matrix, plain_resg.scores, OF_PAIRS[switch])
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_gradient_of_the_plain_form():
+def test_gradient_equals_that_of_the_plain_form():
     model = model_of(PARSED)
     params, captions = parameters(model), items(model)["text"]
     given = jax.tree.map(np.asarray, with_boxes(model))
@@ -157,8 +153,8 @@ def test_the_gradient_of_the_plain_form():
 
 
 @pytest.mark.parametrize("match", ["cosine", "groups"])
-def test_pairs_score_as_in_the_matrix(match, monkeypatch):
-    monkeypatch.setattr(matching_blocks, "PICTURES", {"cpu": 2})
+def test_given_pairs_score_as_in_the_matrix(match, monkeypatch):
+    monkeypatch.setattr(matching, "IMAGES", {"cpu": 2})
     model = model_of(match=match, groups=4)
     params = parameters(model)
     variables, codes = Variables(params, None, None, None), encoded(model, params)
@@ -171,16 +167,16 @@ def test_pairs_score_as_in_the_matrix(match, monkeypatch):
     np.testing.assert_array_equal(turned, scores.T)
 
 
-def test_parameters_of_the_specification():
-    """Spec 5.7, the vocabularies of Flickr30K and COCO."""
+def test_number_of_parameters_at_the_papers_sizes():
+    """With the vocabularies of Flickr30K and COCO."""
     for words, expected in ((8481, 39_062_188), (11353, 39_923_788)):
         plan = Plan(10, 5, words, {"image": {"regions": (36, 2048)}, "text": {}})
         shapes = jax.eval_shape(ReSG().fit_to(plan).init, jax.random.key(0)).params
         assert sum(x.size for x in jax.tree.leaves(shapes)) == expected
 
 
-def test_a_pair_costs_what_the_specification_says():
-    """Spec 5.7: 4 MFLOP at d=1024, 36 regions, 14 words. No attended context is built: about 2."""
+def test_cost_of_a_pair_is_bounded():
+    """2 to 4 million operations at D = 1024, 36 regions and 14 words: no context is built."""
     model, images, captions, words = ReSG(), 16, 72, 14
 
     def codes(count, nodes):
@@ -213,7 +209,7 @@ def loss_of(model, codes, group=None, axis=None):
 
 
 def toy(model, apart):
-    """Items of orthogonal nodes where ``apart``, else all alike."""
+    """Items with orthogonal nodes if ``apart``, else equal items."""
     rows = jnp.eye(COUNT, DIM) if apart else jnp.ones((COUNT, DIM)) / DIM**0.5
     nodes = jnp.repeat(rows[:, None], 2, axis=1)
     gram = jnp.einsum("bnd,bmd->bnm", nodes, nodes)
@@ -221,9 +217,8 @@ def toy(model, apart):
     return {"image": one, "text": one}
 
 
-@pytest.mark.parametrize("variant", ["triplet", "pull"])
-def test_every_loss_is_zero_where_items_are_apart(variant):
-    model = model_of(center_variant=variant)
+def test_every_loss_is_zero_for_orthogonal_items():
+    model = model_of()
     total, terms = loss_of(model, toy(model, apart=True))
     assert total == 0
     assert {n: v for n, v in terms.items() if not n.startswith("similarity")} == {
@@ -236,8 +231,8 @@ def test_every_loss_is_zero_where_items_are_apart(variant):
     assert terms["similarity/hardest_p75"] == pytest.approx(0, abs=1e-6)
 
 
-def test_the_losses_of_a_collapse():
-    """2 · margin · B, and similarities of 1 everywhere."""
+def test_losses_of_a_collapse_are_at_their_plateau():
+    """The triplet loss is 2 · margin · B where all similarities are 1."""
     model = model_of()
     total, terms = loss_of(model, toy(model, apart=False))
     assert terms["triplet"] == terms["hardest"] == pytest.approx(2 * 0.2 * COUNT, rel=1e-5)
@@ -247,7 +242,7 @@ def test_the_losses_of_a_collapse():
     assert total == pytest.approx(expected, rel=1e-6)
 
 
-def test_losses_that_are_off():
+def test_losses_of_weight_zero_are_off():
     options = {"triplet_weight": 0.0, "center_weight": 0.0, "threshold_weight": 0.0}
     model = model_of(**options)
     total, terms = loss_of(model, toy(model, apart=False))
@@ -260,7 +255,7 @@ def test_losses_that_are_off():
 
 
 @pytest.mark.parametrize("warmup", [0, 5])
-def test_no_term_is_negative(warmup):
+def test_no_loss_term_is_negative(warmup):
     model = model_of(sum_warmup_steps=warmup)
     for seed in range(3):
         rng = np.random.default_rng(seed)
@@ -280,17 +275,17 @@ def test_no_term_is_negative(warmup):
             assert all(terms[n] >= 0 for n in ("triplet", "hardest", "thresholds", "centers"))
 
 
-def test_what_is_said_of_similarities():
+def test_message_suggests_thresholds():
     report = {f"similarity/positive_p{q}": v for q, v in ((25, 0.5), (50, 0.6), (75, 0.71))}
     report |= {f"similarity/hardest_p{q}": v for q, v in ((25, 0.3), (50, 0.42), (75, 0.5))}
     said = model_of().remark(report)
     assert "0.500, 0.600, 0.710 for positives and 0.300, 0.420, 0.500 for hardest" in said
-    assert "thresholds of 0.71 and 0.42 would suit them" in said
+    assert "thresholds of 0.71 and 0.42 would fit" in said
     report["similarity/hardest_p50"] = 0.8
-    assert "they do not part yet" in model_of().remark(report)
+    assert "they overlap, so no thresholds fit yet" in model_of().remark(report)
 
 
-def test_what_it_takes_and_what_it_goes_without():
+def test_inputs_follow_options_and_data():
     inputs = model_of().inputs()
     assert inputs["image"]["boxes"].optional
     assert inputs["text"].keys() == {"tokens", "lengths"}
@@ -298,7 +293,6 @@ def test_what_it_takes_and_what_it_goes_without():
     distance = model_of(PARSED, text_edges="distance").inputs()["text"]
     assert distance.keys() == {"tokens", "lengths", "heads"}
     assert "heads" not in model_of(PARSED, text_graph=False).inputs()["text"]
-    assert not model_of(region_order="area").inputs()["image"]["boxes"].optional
     assert "boxes" not in model_of(boxes=False).inputs()["image"]
     model = model_of()
     params = parameters(model)
@@ -310,7 +304,7 @@ def test_what_it_takes_and_what_it_goes_without():
     assert not np.allclose(codes["nodes"], encoded(model, params)["image"]["nodes"])
 
 
-def test_relations_are_the_weights_of_edges():
+def test_relations_are_edge_weights():
     model = model_of(PARSED, graph_layers=2)
     variables = Variables(parameters(model), None, None, None)
     for m, (nodes, counts) in {"image": (REGIONS, [4, 2, 3]), "text": (LONGEST, [5, 2, 4])}.items():
@@ -326,14 +320,17 @@ def test_relations_are_the_weights_of_edges():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"readout": "last"}, "model.readout is one of gru, attention, none, not 'last'"),
-        ({"text_support": "near"}, "model.text_support is one of auto, dependency"),
+        ({"readout": "last"}, "model.readout must be one of gru, none, got 'last'"),
+        ({"text_support": "near"}, "model.text_support must be one of auto, dependency"),
         ({"neighbours": -1}, "model.neighbours must be at least 0"),
-        ({"match": "groups", "groups": 5}, "model.groups is 5, which does not divide model.dim 8"),
-        ({"readout": "none"}, "so there are no vectors to centre: set model.center_weight to 0"),
-        ({"negative_threshold": 0.8}, "model.negative_threshold is 0.8, above the 0.7"),
+        ({"match": "groups", "groups": 5}, "model.groups is 5, which does not divide model.dim, 8"),
+        ({"readout": "none"}, "model.readout is none, so the center loss has no vectors"),
+        (
+            {"negative_threshold": 0.8},
+            "model.negative_threshold is 0.8, above model.positive_threshold, 0.7",
+        ),
     ],
 )
-def test_refused(options, sentence):
+def test_invalid_options_raise(options, sentence):
     with pytest.raises(UserError, match=sentence):
         ReSG(**(SMALL | options))

@@ -1,19 +1,21 @@
-"""Graph layers with relation edges: neighbours, padding, and which kinds of edges words have."""
+"""Semantic graph layers of ReSG: neighbours, padding and the kinds of edges between words."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from layer_cases import random_params
 
 from hmgr_jax.data.text.text_graph import RELATIONS as NAMES
 from hmgr_jax.layers.graph import full_support
-from hmgr_jax.layers.reading_order import in_order, reading_rank
-from hmgr_jax.layers.semantic_graph import KINDS, SemanticGraph
-from hmgr_jax.layers.word_edges import (
+from hmgr_jax.models.resg import (
+    KINDS,
     RELATIONS,
+    SemanticGraph,
     dependency_kinds,
     dependency_support,
     distance_kinds,
+    move_valid_first,
 )
 
 B, N, D = 2, 6, 8
@@ -25,25 +27,23 @@ def drawn(shape, seed=0):
 
 
 def run(x=None, mask=MASK, kinds=None, **options):
-    layer = SemanticGraph(D, 4, gain=1.0, **options)
+    layer = SemanticGraph(D, 4, **options)
     numbers = drawn((B, N, N, 6), 1) if kinds is None else None
     given = {"numbers": numbers, "kinds": kinds}
-    if not options.get("relation_edges", True):
-        given = {}
     x = drawn((B, N, D)) if x is None else x
-    params = layer.init(jax.random.key(0), x, full_support(mask), **given)
-    return layer.apply(params, x, full_support(mask), **given)
+    params = random_params(layer, x, full_support(mask), **given)
+    return layer.apply({"params": params}, x, full_support(mask), **given)
 
 
-def test_all_neighbours_are_the_dense_graph():
+def test_all_neighbours_equal_the_dense_graph():
     dense, few = run(), run(neighbours=N)
     for a, b in zip(dense, few, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("neighbours", [4, 5])
-def test_as_many_neighbours_as_there_are_nodes_are_the_dense_graph(neighbours):
-    """The second item has four; the choice is made, and with five padding would be chosen too."""
+def test_neighbours_up_to_the_number_of_nodes_equal_the_dense_graph(neighbours):
+    """The second item has four nodes; with five neighbours padding would be chosen too."""
     dense, few = run(), run(neighbours=neighbours)
     for a, b in zip(dense, few, strict=True):
         np.testing.assert_array_equal(a[1, :4], b[1, :4])
@@ -59,7 +59,7 @@ def test_neighbours_are_the_strongest():
         assert set(np.flatnonzero(kept[0, i])) == set(np.argsort(-dense[0, i])[:2].tolist())
 
 
-@pytest.mark.parametrize("options", [{}, {"neighbours": 2}, {"relation_edges": False}])
+@pytest.mark.parametrize("options", [{}, {"neighbours": 2}])
 def test_padding_reaches_no_node(options):
     clean, weights = run(**options)
     dirty, others = run(jnp.where(MASK[:, :, None], drawn((B, N, D)), 70.0), **options)
@@ -76,12 +76,12 @@ def test_a_new_layer_is_the_identity():
     np.testing.assert_array_equal(layer.apply(params, x, full_support(MASK), **given)[0], x)
 
 
-def test_relations_have_to_be_described():
+def test_graph_without_numbers_or_kinds_raises():
     with pytest.raises(ValueError, match="needs numbers or kinds"):
         SemanticGraph(D, 4).init(jax.random.key(0), drawn((B, N, D)), full_support(MASK))
 
 
-def test_kinds_tell_edges_apart():
+def test_kinds_distinguish_edges():
     same, _ = run(kinds=jnp.zeros((B, N, N), jnp.int32))
     other, _ = run(kinds=jnp.zeros((B, N, N), jnp.int32).at[0, 0, 1].set(5))
     assert not np.allclose(same[0, 0], other[0, 0])
@@ -94,14 +94,14 @@ HEADS = jnp.asarray([[0, 2, 0, 2, 4, 5]])  # 1 <- 2 -> 3, 2 -> 0; 4 and 5 alone
 WORDS = jnp.asarray([[True] * 5 + [False]])
 
 
-def test_arcs_go_both_ways():
+def test_dependency_edges_go_both_ways():
     support = np.asarray(dependency_support(HEADS, WORDS))[0]
     pairs = {(int(i), int(j)) for i, j in np.argwhere(support)}
     loops = {(i, i) for i in range(5)}
     assert pairs == loops | {(1, 2), (2, 1), (3, 2), (2, 3), (2, 0), (0, 2)}
 
 
-def test_kinds_of_arcs():
+def test_kinds_follow_relation_and_direction():
     relations = jnp.asarray([[0, 5, 1, 24, 0, 99]])
     kinds = np.asarray(dependency_kinds(HEADS, relations))[0]
     assert kinds[1, 2] == 2 + 2 * 5
@@ -113,7 +113,7 @@ def test_kinds_of_arcs():
     assert kinds.max() < KINDS
 
 
-def test_distances():
+def test_distance_kinds_are_clipped():
     kinds = np.asarray(distance_kinds(12))
     assert kinds[3, 5] == 10
     assert kinds[5, 3] == 6
@@ -121,25 +121,16 @@ def test_distances():
     assert kinds[0, 11] == 16
 
 
-def test_there_is_a_kind_for_every_relation():
+def test_every_relation_has_a_kind():
     assert len(NAMES) <= RELATIONS
     assert len(set(NAMES)) == len(NAMES)
 
 
-# --- reading order ------------------------------------------------------------------------------
+# --- read-out order ------------------------------------------------------------------------------
 
 
-def test_orders():
-    boxes = jnp.asarray([[[0.5, 0, 0.9, 0.2], [0.1, 0, 0.2, 1.0], [0, 0, 1.0, 1.0]]])
-    mask = jnp.asarray([[True, True, True]])
-    x = jnp.arange(3.0).reshape(1, 3, 1)
-    for order, expected in (("left_to_right", [1, 2, 0]), ("area", [2, 1, 0])):
-        found, _ = in_order(x, mask, reading_rank(boxes, order))
-        np.testing.assert_array_equal(found[0, :, 0], expected)
-
-
-def test_nodes_that_are_left_out_stand_last():
+def test_masked_nodes_are_moved_last():
     x = jnp.arange(4.0).reshape(1, 4, 1)
-    found, mask = in_order(x, jnp.asarray([[False, True, False, True]]))
+    found, mask = move_valid_first(x, jnp.asarray([[False, True, False, True]]))
     np.testing.assert_array_equal(found[0, :2, 0], [1, 3])
     np.testing.assert_array_equal(mask[0], [True, True, False, False])
