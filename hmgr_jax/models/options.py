@@ -7,7 +7,7 @@ A field ``steps: int = option(3, at_least=1)`` carries its range in its metadata
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Any
 
 from hmgr_jax.errors import UserError
@@ -16,7 +16,7 @@ from hmgr_jax.errors import UserError
 def option(
     default: Any,
     *,
-    choices: Sequence[str] | None = None,
+    choices: Collection[str] | None = None,
     at_least: float | None = None,
     above: float | None = None,
     share: bool = False,

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from hmgr_jax.layers.grouped_memory import GroupedMemory
-from hmgr_jax.layers.memory import MemoryAccess, write
+from hmgr_jax.layers.memory import GroupedMemory, MemoryAccess, write
 from hmgr_jax.training.flops import matmul_flops
 from hmgr_jax.training.parallel import DATA, MappedAxis, make_mesh
 

@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hmgr_cases import hmgr
 from layer_cases import normal
 
 from hmgr_jax.layers.dropout import Keys
-from hmgr_jax.layers.frames import (
+from hmgr_jax.models.hmgr import (
     WAVES,
     even_frames,
     random_frames,
@@ -92,8 +93,6 @@ def test_all_frames_where_no_number_is_given():
     np.testing.assert_array_equal(mask.sum(axis=1), [12, 1])
     np.testing.assert_allclose(time[0], np.arange(12) / 11, atol=1e-6)
     assert np.isfinite(time).all()
-    with pytest.raises(ValueError, match="frame_sampling is one of uniform, random, not 'best'"):
-        sample_frames(numbered(2), jnp.asarray([12, 1]), 5, "best", None)
 
 
 def test_random_frames_are_those_of_their_row_on_any_number_of_devices():
@@ -121,13 +120,17 @@ def test_waves_by_hand():
 
 def test_reading_scales_features_and_adds_times():
     items = {"frames": normal(2, T, 3).astype(jnp.float16), "n_frames": jnp.asarray([12, 4])}
-    x, mask, time = read_frames(items, "l2", 5, "uniform", True, 0.0, 0.0, None)
+
+    def read(drawn=None, **options):
+        return read_frames(hmgr(visual="video", **options), items, drawn)
+
+    x, mask, time = read(region_scale="l2", frames=5, frame_positions=True)
     assert x.shape == (2, 5, 3 + 2 * WAVES)
     np.testing.assert_allclose(np.linalg.norm(x[:, :, :3], axis=-1)[np.asarray(mask)], 1, atol=1e-3)
     np.testing.assert_allclose(x[1, :4, 3:], time_waves(jnp.arange(4.0)[None] / 3)[0], atol=1e-5)
     np.testing.assert_allclose(time[1, :4], np.arange(4) / 3, atol=1e-6)
-    plain, _, _ = read_frames(items, "l2", 5, "uniform", False, 0.0, 0.0, None)
+    plain, _, _ = read(region_scale="l2", frames=5)
     np.testing.assert_array_equal(plain, x[:, :, :3])
-    _, dropped, _ = read_frames(items, "none", 0, "uniform", False, 0.9, 0.0, keys([0, 1]))
+    _, dropped, _ = read(keys([0, 1]), region_dropout=0.9)
     assert dropped.sum() < 16
     assert np.asarray(dropped).any(axis=1).all()
