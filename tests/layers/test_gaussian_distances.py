@@ -33,7 +33,7 @@ def written_out(squares, s1, s2, l1, l2):
 
 @pytest.mark.parametrize("name", [*OF_MEANS, *OF_SIGMAS])
 def test_scores(name, monkeypatch):
-    monkeypatch.setattr(gaussian_distances, "AT_ONCE", 3 * B * D)  # blocks that do not divide
+    monkeypatch.setattr(gaussian_distances, "BLOCK_NUMBERS", 3 * B * D)  # blocks that do not divide
     a, b = (Gaussians(normal(n, D, seed=n), 0.4 * normal(n, D, seed=9 + n)) for n in (A, B))
     mean_a, log_a, mean_b, log_b = (np.asarray(x, np.float64) for x in (*a, *b))
     squares = (mean_a[:, None] - mean_b[None]) ** 2

@@ -174,9 +174,7 @@ def test_parameters_at_the_papers_sizes():
     model = DXR(picture_size=224, vocabulary_size=30522)
     params = jax.eval_shape(model.init, jax.random.key(0)).params
     count = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(params))
-    assert (
-        count == 170_511_680 - 768 * 769
-    )  # BERT's pooler is left out
+    assert count == 170_511_680 - 768 * 769  # BERT's pooler is left out
 
 
 def test_sizes_come_from_the_data():
