@@ -11,7 +11,7 @@ from hmgr_jax.errors import UserError
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.models import get_model
 from hmgr_jax.models.base import LocalAxis, Plan
-from hmgr_jax.models.gin_towers import normed_bag, on_vocabulary, words_in
+from hmgr_jax.models.gin import on_vocabulary, words_in
 
 WORDS, REGIONS, SIZE, BATCH = 20, 3, 6, 6
 FEATURES = {
@@ -68,14 +68,6 @@ def test_a_bag_counts_words_and_no_marks_or_padding():
     assert bag.shape == (8, 2, 1)
     np.testing.assert_array_equal(bag[:, 0, 0], [0, 0, 0, 0, 0, 2, 0, 0])
     np.testing.assert_array_equal(bag[:, 1, 0], [0, 0, 0, 0, 0, 0, 1, 0])
-
-
-def test_norms_of_bags():
-    bag = jnp.asarray([[3.0, 0.0], [4.0, 0.0]])[:, :, None]
-    np.testing.assert_allclose(normed_bag(bag, "l2")[:, 0, 0], [0.6, 0.8], rtol=1e-6)
-    np.testing.assert_allclose(normed_bag(bag, "max")[:, 0, 0], [0.75, 1.0], rtol=1e-6)
-    np.testing.assert_array_equal(normed_bag(bag, "none"), bag)
-    assert not np.any(normed_bag(bag, "l2")[:, 1])
 
 
 def test_one_product_scores_as_the_scorer_of_pairs_does():
@@ -139,7 +131,7 @@ def test_drawn_pairs_do_not_depend_on_what_fills_a_batch_up():
 @pytest.mark.parametrize(
     "options",
     [
-        {"node_feature": "tfidf", "bag_norm": "max"},
+        {"node_feature": "tfidf"},
         {"node_feature": "bilstm50"},
         {"text_model": "mlp_bow"},
         {"text_model": "textcnn"},
@@ -279,10 +271,10 @@ def test_a_graph_that_is_given_takes_the_place_of_relations():
         ({"word_relations": ""}, "S (similar)"),
         ({"filters": ()}, "at least one of filters"),
         ({"cheb_k": 0}, "model.cheb_k must be at least 1"),
-        ({"metric": "dot"}, "model.metric is one of"),
+        ({"metric": "dot"}, "model.metric must be one of"),
     ],
 )
-def test_bad_hyper_parameters(options, part):
+def test_invalid_options_raise(options, part):
     with pytest.raises(UserError) as refused:
         get_model("gin", **options)
     assert part in str(refused.value)
