@@ -54,7 +54,7 @@ def _complaint(field: dataclasses.Field[Any], value: Any) -> str | None:
     """What the value must be, where it is not."""
     limits = field.metadata
     if "choices" in limits:
-        names = value if isinstance(value, tuple) else (value,)
+        names = value if isinstance(value, tuple | list) else (value,)
         if not all(name in limits["choices"] for name in names):
             return "one of " + ", ".join(limits["choices"])
     if "at_least" in limits and not value >= limits["at_least"]:
