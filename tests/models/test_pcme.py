@@ -181,7 +181,7 @@ def test_probabilities_in_blocks_are_those_at_once(made, monkeypatch):
         codes["image"]["samples"],
         codes["text"]["samples"],
     )
-    monkeypatch.setattr(soft_contrastive, "AT_ONCE", 4 * 3 * 9 * 3)  # four pictures of nine
+    monkeypatch.setattr(soft_contrastive, "BLOCK_PAIRS", 4 * 3 * 9 * 3)  # four pictures of nine
     found = model.score(variables, ("image", codes["image"]), ("text", codes["text"]))
     np.testing.assert_allclose(found, direct / (2 * 3 * 8**0.5), rtol=1e-5, atol=1e-6)
     turned = model.score(variables, ("text", codes["text"]), ("image", codes["image"]))
