@@ -1,4 +1,4 @@
-"""Contrastive losses by hand, and what does not reach them."""
+"""Contrastive losses by hand, and their independence of padded rows."""
 
 import jax
 import jax.numpy as jnp

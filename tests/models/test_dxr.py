@@ -1,4 +1,4 @@
-"""DXR: vectors and losses in numpy, cells and words that training leaves out, pictures, parts."""
+"""DXR: vectors and losses in numpy, dropped cells and words, pictures, parts."""
 
 import dataclasses
 import re
@@ -52,7 +52,7 @@ def batch_of(rows, pixels=False):
 
 
 def encode(model, variables, items, keys=None):
-    """Codes of both sides, those of training where there are keys."""
+    """Codes of both sides; with keys, training codes."""
 
     def both(variables, items, keys):
         return {
@@ -63,7 +63,7 @@ def encode(model, variables, items, keys=None):
     return jax.jit(both)(variables, items, keys)
 
 
-def test_every_fragment_is_projected_and_then_pooled():
+def test_fragments_are_projected_before_the_pool():
     model = small()
     variables, items = jax.jit(model.init)(jax.random.key(0)), batch_of(ROWS)
     codes, p = encode(model, variables, items), as64(variables.params)
@@ -109,7 +109,7 @@ def test_the_loss_is_a_mean_over_valid_rows(objective, step):
 
 
 @pytest.mark.parametrize("side", ["region", "word"])
-def test_training_leaves_fragments_out_by_row(side):
+def test_dropped_fragments_are_keyed_by_row(side):
     rates = {f"{other}_dropout": 0.0 for other in ("region", "word", "bert")}
     model = small(**rates | {f"{side}_dropout": 0.5})
     variables, items = jax.jit(model.init)(jax.random.key(0)), batch_of(ROWS)
@@ -133,8 +133,8 @@ def with_cnn(monkeypatch):
     return small(cnn="tiny", cnn_width=4, cnn_small_stem=True, picture_size=SIDE)
 
 
-def test_pictures_on_many_devices(with_cnn):
-    """6 rows on one device, or 8 of which 2 fill up on four; the stem and BERT at rest."""
+def test_four_devices_give_the_update_of_one(with_cnn):
+    """6 rows on one device, or with 2 rows of padding on four; stem and BERT are frozen."""
     stage = Stage(9, frozen=("stem",), lr_factors={"bert": 0.0})
     schedule, parts = Schedule(0.01, 9, decay="none"), with_cnn.parts()
     optimizer = Optimizer(schedule, parts, kind="sgd", stage=stage)
@@ -159,7 +159,7 @@ def test_pictures_on_many_devices(with_cnn):
     assert all(jax.tree.leaves((cnn["layer1"], moved["image"]["project"])))
 
 
-def test_parts(with_cnn):
+def test_parts_name_bert_and_the_stages_of_the_cnn(with_cnn):
     assert set(dataclasses.replace(with_cnn, picture_size=0).parts()) == {
         "image",
         "text",
@@ -203,7 +203,7 @@ def test_invalid_options_raise(options, sentence):
         small(**options)
 
 
-def test_bert_reads_captions_of_other_systems():
+def test_other_systems_can_use_bert():
     sizes = {k: v for k, v in SMALL.items() if k != "dim"} | {"dim": 8, "word_dim": 4}
     for name in ("vse", "imram"):
         plain, model = (get_model(name, text=text, **sizes) for text in ("gru", "bert"))

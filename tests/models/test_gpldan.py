@@ -1,4 +1,4 @@
-"""GPLDAN: sizes of the paper, its switches, standardisation, and the kNN marginal similarity."""
+"""GPLDAN: sizes, options, standardisation, and the kNN marginal similarity."""
 
 import dataclasses
 
@@ -59,7 +59,7 @@ def terms_of(model, variables):
 
 
 def encode(model, variables, modality, given, train=False):
-    """Codes of one side."""
+    """Codes of one modality."""
 
     @jax.jit
     def codes(variables, given):
@@ -69,14 +69,14 @@ def encode(model, variables, modality, given, train=False):
 
 
 @pytest.mark.parametrize(("text", "count"), [(3000, 16_720_898), (300, 13_956_098)])
-def test_sizes_of_the_paper(text, count):
+def test_parameters_at_the_published_feature_sizes(text, count):
     features = {"image": {"features": (4096,)}, "text": {"features": (text,)}}
     model = get_model("gpldan").fit_to(Plan(10, 5, 4, features))
     params = jax.eval_shape(model.init, jax.random.key(0)).params
     assert sum(x.size for x in jax.tree.leaves(params)) == count
 
 
-def test_the_total_is_made_of_its_terms(monkeypatch):
+def test_the_total_is_the_weighted_sum_of_its_terms(monkeypatch):
     monkeypatch.setattr(graph_pattern, "SELF_MARGIN", 0.01)
     options = {"edges": ("pair", "het", "homo", "self"), "lambda_self": 0.4}
     total, terms = terms_of(*made(**options, lambda_rec=0.5))
@@ -104,7 +104,7 @@ SWITCHES = {
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
-def test_every_switch_changes_the_loss(switch):
+def test_every_option_changes_the_loss(switch):
     model, variables = made(**SWITCHES[switch])
     total, _ = terms_of(model, variables)
     plain, _ = terms_of(*made())
@@ -114,7 +114,7 @@ def test_every_switch_changes_the_loss(switch):
     assert covered == set(variables.params)
 
 
-def test_gradient_reversal_turns_the_gradient_of_the_views_alone():
+def test_gradient_reversal_reverses_the_gradient_of_the_views_only():
     def gradient(kind):
         model, variables = made(modality_cls=kind, edges=("pair",), lambda_div=0.0)
 
@@ -135,7 +135,7 @@ def test_gradient_reversal_turns_the_gradient_of_the_views_alone():
     assert float(reversed_gradient(jnp.float32(3.0))) == 3.0
 
 
-def test_the_other_side_is_seen_in_training_alone():
+def test_batch_cross_uses_the_paired_item_in_training_only():
     model, variables = made(interaction="batch_cross")
     ours, theirs = items(0), {**items(0), "text": items(1)["text"]}
 
@@ -149,7 +149,7 @@ def test_the_other_side_is_seen_in_training_alone():
     np.testing.assert_allclose(np.linalg.norm(code, axis=1), 1.0, rtol=1e-5)
 
 
-def test_an_input_mask_takes_the_same_columns_of_all_rows():
+def test_the_input_mask_is_the_same_for_all_rows():
     model, variables = made(input_mask=True)
     codes = encode(model, variables, "image", items()["image"], train=True)
     np.testing.assert_array_equal(codes["inputs"], items()["image"]["features"])  # targets see all
@@ -159,7 +159,7 @@ def test_an_input_mask_takes_the_same_columns_of_all_rows():
     assert x[0].sum() == 3
 
 
-def test_alike_gates_cost():
+def test_diversity_is_the_mean_squared_cosine_of_gates():
     gates = jnp.float32(np.random.default_rng(0).random((2, 3, 7)))
     off = np.asarray(gates) - np.asarray(gates).mean(axis=1, keepdims=True)
     off /= np.linalg.norm(off, axis=-1, keepdims=True)
@@ -188,7 +188,7 @@ def test_images_are_standardised_by_the_training_items():
     np.testing.assert_allclose(codes["inputs"], x[:ROWS], atol=1e-6)
 
 
-def test_moments_are_those_of_all_items(monkeypatch):
+def test_moments_equal_those_of_numpy(monkeypatch):
     monkeypatch.setattr("hmgr_jax.models.gpldan.MEASURED_ROWS", 7)
     x = np.float32(1000 + np.random.default_rng(0).random((30, 4)))
     found = measure_moments(FeatureRows(x))
@@ -232,7 +232,7 @@ def test_marginal_similarity_is_an_inner_product(count):
     np.testing.assert_allclose(np.asarray(a) @ np.asarray(b).T, wanted, rtol=1e-5)
 
 
-def test_training_items_become_a_table():
+def test_finalize_stores_the_training_vectors():
     model, variables = made(similarity="knn", neighbours=3)
     assert model.needs_train
     assert not made()[0].needs_train

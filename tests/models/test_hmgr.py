@@ -43,7 +43,7 @@ PLAN = Plan(
 )
 
 
-def test_the_plan_fills_in_what_was_left_open():
+def test_the_plan_sets_sizes_and_warm_ups_that_are_open():
     model = get_model("hmgr").fit_to(PLAN)
     assert (model.vocabulary_size, model.regions, model.region_dim) == (77, 5, 9)
     assert model.sum_warmup_steps == 30
@@ -55,7 +55,7 @@ def test_the_plan_fills_in_what_was_left_open():
     assert {key: getattr(model, key) for key in given} == given
 
 
-def test_inputs_have_boxes_only_where_they_are_used():
+def test_inputs_have_boxes_only_with_the_option():
     assert hmgr().inputs()["image"].keys() == {"regions", "n_regions"}
     assert hmgr(boxes=True).inputs()["image"]["boxes"].shape == (R, 4)
 
@@ -93,7 +93,7 @@ def test_invalid_options_raise_one_sentence(wrong, sentence):
     assert "\n" not in str(error.value)
 
 
-def test_an_unknown_system_is_refused_with_a_hint():
+def test_an_unknown_system_raises_with_a_hint():
     assert "hmgr" in list_models()
     with pytest.raises(UserError, match="There is no model 'hgmr'; did you mean 'hmgr'"):
         get_model("hgmr")
@@ -140,7 +140,7 @@ def base():
     ],
     ids=lambda value: "-".join(map(str, value)) if isinstance(value, dict) else value,
 )
-def test_a_switch_changes_its_tower_and_trains(base, modality, switch):
+def test_an_option_changes_its_tower_and_trains(base, modality, switch):
     variables, found = base
     model = hmgr(**switch)
     own = variables_of(model, base=variables)
@@ -154,7 +154,7 @@ def test_a_switch_changes_its_tower_and_trains(base, modality, switch):
         assert np.any(leaf) or name.endswith("['weight']['bias']"), name
 
 
-def test_each_dropout_acts_in_training_alone(base):
+def test_each_dropout_acts_in_training_only(base):
     variables, found = base
     for modality, switch in (
         ("image", "feature_dropout"),
@@ -192,7 +192,7 @@ def pick(items, rows):
     return jax.tree.map(lambda x: x[jnp.asarray(rows)], items)
 
 
-def test_an_image_alone_is_embedded_as_in_any_batch(base, encode):
+def test_the_code_of_an_image_does_not_depend_on_its_batch(base, encode):
     variables, _ = base
     together = encode(variables, "image", ITEMS["image"])
     alone = encode(variables, "image", pick(ITEMS["image"], [3]))
@@ -201,7 +201,7 @@ def test_an_image_alone_is_embedded_as_in_any_batch(base, encode):
     np.testing.assert_array_equal(among_copies[5], together[3])
 
 
-def test_permuted_captions_permute_scores_and_leave_images_alone(base, encode):
+def test_permuted_captions_permute_scores_and_not_image_codes(base, encode):
     variables, _ = base
     order = np.random.default_rng(0).permutation(B)
     image, text = (encode(variables, m, ITEMS[m]) for m in ("image", "text"))
@@ -213,7 +213,7 @@ def test_permuted_captions_permute_scores_and_leave_images_alone(base, encode):
     np.testing.assert_array_equal(permuted, scores[:, order])
 
 
-def test_the_memory_is_read_at_inference_only_once_it_is_active(base, encode):
+def test_inference_reads_the_memory_only_if_it_is_active(base, encode):
     variables, found = base
     asleep = variables.replace(memory=variables.memory.replace(active=jnp.asarray(False)))
     for m in ("image", "text"):
