@@ -38,19 +38,19 @@ def targets(images: Side, texts: Side, all_images: Side, all_texts: Side) -> Flo
 
     C is the cosine distance.
     """
-    apart = [
+    distances = [
         1.0 - einsum("ad,bd->ab", l2n(own.inputs), l2n(every.inputs))
         for own, every in ((images, all_images), (texts, all_texts))
     ]
-    return jax.lax.stop_gradient(jnp.sqrt(jnp.maximum(apart[0] * apart[1], 0.0) + 1e-5))
+    return jax.lax.stop_gradient(jnp.sqrt(jnp.maximum(distances[0] * distances[1], 0.0) + 1e-5))
 
 
 def all_others(
     own: Array, every: Array, valid: Bool[Array, " b"], all_valid: Bool[Array, " B"]
 ) -> Float[Array, "b B"]:
     """Weight 1 for each ordered pair of different valid rows; ``own`` and ``every`` are indices."""
-    apart = own[:, None] != every[None, :]
-    return (apart & valid[:, None] & all_valid[None, :]).astype(jnp.float32)
+    different = own[:, None] != every[None, :]
+    return (different & valid[:, None] & all_valid[None, :]).astype(jnp.float32)
 
 
 def one_partner(
@@ -97,8 +97,8 @@ def graph_pattern(
     goal = targets(images, texts, all_images, all_texts)
     found: dict[str, Array] = {}
     if "pair" in edges:
-        apart = 1.0 - einsum("akd,ald->akl", images.nodes, texts.nodes)
-        found["pair"] = axis.sum(_sum(apart, rows)) / (count * size**2)
+        distance = 1.0 - einsum("akd,ald->akl", images.nodes, texts.nodes)
+        found["pair"] = axis.sum(_sum(distance, rows)) / (count * size**2)
     if "het" in edges:
         off = _off_target(images.nodes, all_texts.nodes, goal, weights)
         found["het"] = axis.sum(off) / total
@@ -115,13 +115,13 @@ def graph_pattern(
 def _self_distances(nodes: Float[Array, "b N D"], rows: Float[Array, " b"]) -> Float[Array, ""]:
     """Sum over pairs of nodes of an item of their distance beyond ``SELF_MARGIN``."""
     upper = jnp.triu(jnp.ones((nodes.shape[1],) * 2, jnp.float32), 1)[None]
-    apart = 1.0 - einsum("akd,ald->akl", nodes, nodes)
-    return _sum(jnp.maximum(apart - SELF_MARGIN, 0.0) * upper, rows)
+    distance = 1.0 - einsum("akd,ald->akl", nodes, nodes)
+    return _sum(jnp.maximum(distance - SELF_MARGIN, 0.0) * upper, rows)
 
 
-def _sum(apart: Float[Array, "b N M"], rows: Float[Array, " b"]) -> Float[Array, ""]:
+def _sum(x: Float[Array, "b N M"], rows: Float[Array, " b"]) -> Float[Array, ""]:
     """Sum over the rows that count; other rows may hold any number."""
-    return jnp.sum(jnp.where(rows[:, None, None] > 0, apart, 0.0))
+    return jnp.sum(jnp.where(rows[:, None, None] > 0, x, 0.0))
 
 
 def _off_target(
@@ -131,6 +131,6 @@ def _off_target(
     weights: Float[Array, "b B"],
 ) -> Float[Array, ""]:
     """Weighted sum over edges of |distance - target|."""
-    apart = 1.0 - einsum("akd,bld->abkl", own, every)
-    off = jnp.sum(jnp.abs(apart - goal[:, :, None, None]), axis=(2, 3))
+    distance = 1.0 - einsum("akd,bld->abkl", own, every)
+    off = jnp.sum(jnp.abs(distance - goal[:, :, None, None]), axis=(2, 3))
     return jnp.sum(jnp.where(weights > 0, weights * off, 0.0))

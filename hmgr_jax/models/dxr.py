@@ -6,7 +6,7 @@ A picture is the grid of a CNN (or regions) x [G, C], a caption the last states 
 
 Each fragment is projected before the pool, so that the default, the maximum, picks the strongest
 fragment of every dimension. The loss is batch-hard: the ranking loss on the hardest negative,
-divided by the number of rows. No code was released: docs/models/dxr.md says what is our design.
+divided by the number of rows. No code was released: docs/models/dxr.md lists our design choices.
 """
 
 from __future__ import annotations

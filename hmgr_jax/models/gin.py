@@ -272,7 +272,7 @@ class GIN(VectorScored):
     def score(
         self, variables: Variables, a: tuple[str, Codes], b: tuple[str, Codes]
     ) -> Float[Array, "A B"]:
-        """W · (text ⊙ picture) + b of all pairs, with w multiplied into one side."""
+        """Score all pairs by w · (text ⊙ picture) + b, with w multiplied into one side."""
         if self.metric == "cosine":
             return super().score(variables, a, b)
         own = variables.params["metric"]

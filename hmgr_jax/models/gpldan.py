@@ -13,8 +13,8 @@ and a diversity term keeps the gates of an item apart:
     Loss = L_gp + λ_m L_mod + λ_d L_div (+ λ_r L_rec)
 
 The score is the cosine of z, or the kNN marginal similarity (`Neighbourhood`). Only the paper's
-abstract was available: docs/models/gpldan.md says what follows CDPAE (Xu et al., ACM MM 2018) and
-what is our design.
+abstract was available: docs/models/gpldan.md lists the parts that follow CDPAE (Xu et al., ACM MM
+2018) and our design choices.
 """
 
 from __future__ import annotations

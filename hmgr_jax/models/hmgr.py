@@ -9,7 +9,7 @@ becomes a unit vector: its fragments x [N, D] reason over ``graph_layers`` layer
 Then the vector reads a memory of the pairs that training wrote, v̂ = l2n(hop(hop(v))), and
 s(v, t) = v̂·t̂ is the score (`hmgr_jax.layers.memory` has hops and writes). The loss is the ranking
 loss after the memory plus λ_pre times the same before it. ``vse`` is the preset without graphs and
-memory. Only the paper's abstract was available: docs/models/hmgr.md says what is our design.
+memory. Only the paper's abstract was available: docs/models/hmgr.md lists our design choices.
 """
 
 from __future__ import annotations

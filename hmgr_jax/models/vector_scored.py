@@ -1,4 +1,4 @@
-"""Base classes of two-tower systems: one code an item, and pairs meet only in the score.
+"""Base classes of two-tower systems: one code an item, and a score of two codes.
 
 `VectorScored` initialises and applies the two towers. `RankedVectors` adds the hinge ranking loss
 of VSE++ (Faghri et al., BMVC 2018) over the batch,
@@ -59,14 +59,14 @@ class VectorScored(Model):
         """The score is the inner product of the codes."""
         return True
 
-    # --- what a subclass gives ----------------------------------------------------------------
+    # --- for subclasses -----------------------------------------------------------------------
 
     def tower(self, modality: str) -> Any:
         """The Flax module of a modality, called with ``(items, keys, *tower_arguments)``."""
         raise NotImplementedError
 
     def tower_arguments(self, modality: str, tables: Tree, rows: Rows | None) -> tuple[Any, ...]:
-        """What a tower reads besides items and keys; nothing by default.
+        """Further arguments of a tower; none by default.
 
         Args:
             modality: of the tower.
