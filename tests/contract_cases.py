@@ -64,7 +64,7 @@ CAPTIONED = tuple(name for name in list_models() if "text" in get_model(name).mo
 DROPOUT = 0.2
 # {case: (registered system, its options)}: every system, and variants with other code paths.
 CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in list_models()}
-VIDEO = {"visual": "video", "frames": 5, "frame_sampling": "random", "frame_window": 2}
+VIDEO = {"visual": "video", "frames": 5, "frame_sampling": "random"}
 CASES["hmgr-bert"] = ("hmgr", {"text": "bert"})
 CASES["hmgr-video"] = ("hmgr", VIDEO | {"frame_positions": True, "frame_times": True})
 # Uniformity of some of the samples, drawn in both ways; a CNN with batch norm over all devices.

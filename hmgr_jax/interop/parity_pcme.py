@@ -65,7 +65,7 @@ def _found(
     variables, codes = Variables(params, None, None, None), {}
     found: dict[str, Any] = {}
     for modality, name in SIDES.items():
-        side, _ = model.gaussian(variables, modality, items[modality])
+        side, _ = model.apply_tower(variables, modality, items[modality])
         found[f"{name}_mu"], found[f"{name}_logsigma"] = side.means[:, 0], side.log_sigma
         found[f"{name}_attention"] = side.attention
         codes[modality] = {"mu": side.means[:, 0], "log_sigma": side.log_sigma}

@@ -1,7 +1,8 @@
-"""Scores of pairs of Gaussians in closed form, higher is closer (PCME's test-time similarities).
+"""Scores of pairs of Gaussians, or of samples of them: PCME's test-time similarities.
 
-A Gaussian is a mean and the logarithm of a sigma, [n, D] each. What is a sum of products of the two
-sides is one product of matrices; the rest goes element by element, a row at a time.
+Codes are dicts: ``mu`` [n, D], ``log_sigma`` [n, D] where the side has a sigma, ``samples``
+[n, J, D] where the score is in `OF_SAMPLES`. Higher is closer. Scores that are sums of products of
+the two sides are one matrix product; the others are computed element by element, in blocks of rows.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ import jax.numpy as jnp
 from hmgr_jax.layers.linear import einsum
 from hmgr_jax.shapes import Array, Float
 
-AT_ONCE = 2**22
-"""Numbers [rows, B, D] that are worked on at once."""
+BLOCK_NUMBERS = 2**22
+"""Size of a block [rows, B, D] of elementwise scores."""
 
 
 class Gaussians(NamedTuple):
-    """Of n items."""
+    """Means and log sigmas of n items."""
 
     mean: Float[Array, "*n D"]
     log_sigma: Float[Array, "*n D"]
@@ -71,12 +72,12 @@ def _log_ratio(a: Gaussians, b: Gaussians) -> Float[Array, "A B"]:
 
 
 def kl(a: Gaussians, b: Gaussians) -> Float[Array, "A B"]:
-    """The released code's form; the sign of its logarithm is the opposite of KL's."""
+    """The form of the released code; its log term has the opposite sign of KL's."""
     return -(_over_variance(a, b) + _log_ratio(a, b))
 
 
 def reverse_kl(a: Gaussians, b: Gaussians) -> Float[Array, "A B"]:
-    """`kl` with its sides exchanged."""
+    """`kl` with the sides exchanged."""
     return kl(b, a).T
 
 
@@ -86,19 +87,19 @@ def kl_exact(a: Gaussians, b: Gaussians) -> Float[Array, "A B"]:
 
 
 def js(a: Gaussians, b: Gaussians) -> Float[Array, "A B"]:
-    """Jeffreys' divergence up to constants, which the released code calls js."""
+    """Jeffreys' divergence up to constants; the released code calls it js."""
     return -(_over_variance(a, b) + _over_variance(b, a).T)
 
 
 def _elementwise(of_dimensions: Callable[..., Array]) -> Score:
-    """A score from ``of_dimensions(difference², variances of a, of b)`` [..., D] to [...]."""
+    """A score from ``of_dimensions(difference², variance of a, variance of b)`` [..., D]."""
 
     def score(a: Gaussians, b: Gaussians) -> Array:
         def of_row(row: Gaussians) -> Array:
             squares = (row.mean[None, :] - b.mean) ** 2
             return of_dimensions(squares, row.variance[None, :], b.variance)
 
-        rows = max(1, AT_ONCE // max(1, b.mean.size))
+        rows = max(1, BLOCK_NUMBERS // max(1, b.mean.size))
         return jax.lax.map(of_row, a, batch_size=min(rows, len(a.mean)))
 
     return score
@@ -121,7 +122,7 @@ minimum = _elementwise(lambda squares, *_: -jnp.min(squares, axis=-1))
 maximum = _elementwise(lambda squares, *_: -jnp.max(squares, axis=-1))
 
 OF_MEANS: Mapping[str, Score] = {"l2": l2, "min": minimum, "max": maximum}
-"""Scores that need no sigma (``log_sigma`` may hold anything finite)."""
+"""Scores that do not depend on sigma."""
 OF_SIGMAS: Mapping[str, Score] = {
     "elk": elk,
     "wasserstein": wasserstein,
@@ -134,13 +135,56 @@ OF_SIGMAS: Mapping[str, Score] = {
 }
 
 
+OF_SAMPLES = ("matching_prob", "matmul", "proposals")
+NAMES = (*OF_SAMPLES, "mean", *OF_MEANS, *OF_SIGMAS)
+EXACT = ("mean", "matmul", "l2", "wasserstein", "csd")
+"""Scores that are the inner product of `vectors`."""
+
+
+def similarity(name: str, a: Mapping[str, Array], b: Mapping[str, Array]) -> Float[Array, "A B"]:
+    """Scores by any of `NAMES` but ``matching_prob``, which needs a scale and a shift."""
+    if name == "proposals":
+        return best_proposals(a["samples"], b["samples"])
+    if name in ("mean", "matmul"):
+        return einsum("ad,bd->ab", vectors(name, a, first=True), vectors(name, b, first=False))
+    sides = [Gaussians(x["mu"], x.get("log_sigma", x["mu"])) for x in (a, b)]
+    return {**OF_MEANS, **OF_SIGMAS}[name](sides[0], sides[1])
+
+
+def best_proposals(a: Float[Array, "A K D"], b: Float[Array, "B L D"]) -> Float[Array, "A B"]:
+    """The highest cosine among the pairs of two items' proposals (PVSE, CVPR 2019)."""
+    return jnp.max(einsum("akd,bld->akbl", a, b), axis=(1, 3))
+
+
+def vectors(name: str, codes: Mapping[str, Array], *, first: bool) -> Float[Array, "n E"]:
+    """Vectors for search: their inner product is the score (`EXACT`) or minus a distance.
+
+    Args:
+        name: of the score.
+        codes: of one side.
+        first: whether this is the first side.
+    """
+    codes = jax.tree.map(jnp.asarray, codes)
+    mu = codes["mu"]
+    if name in ("mean", "proposals"):
+        return mu
+    if name == "matmul":  # the sum over pairs of samples is the product of their sums
+        return jnp.sum(codes["samples"], axis=1)
+    spread = jnp.zeros(len(mu), jnp.float32)
+    if name == "wasserstein":
+        mu = jnp.concatenate([mu, jnp.exp(codes["log_sigma"])], axis=1)
+    elif name not in OF_MEANS and "log_sigma" in codes:
+        spread = jnp.sum(jnp.exp(2.0 * codes["log_sigma"]), axis=1)
+    return inner_product_form(mu, spread, first=first)
+
+
 def inner_product_form(x: Float[Array, "n D"], extra: Array, first: bool) -> Float[Array, "n E"]:
     """Vectors whose inner product is -|x - y|² - extra_x - extra_y, for search.
 
     Args:
-        x: of one side.
-        extra: [n], what is taken off for each item.
-        first: which side.
+        x: vectors of one side.
+        extra: [n], a constant of each item that is subtracted.
+        first: whether this is side x.
     """
     own = -(jnp.sum(x * x, axis=1) + extra)[:, None]
     ends = (own, jnp.ones_like(own)) if first else (jnp.ones_like(own), own)

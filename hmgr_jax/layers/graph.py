@@ -1,4 +1,4 @@
-"""Graph reasoning over the fragments of one item (HMGR spec 3.2, after VSRN's region reasoning)."""
+"""Graph reasoning over the fragments of one item, after VSRN's region reasoning (ICCV 2019)."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ AFFINITIES = ("dot", "softmax")
 
 
 def window_support(mask: Bool[Array, "B N"], window: int) -> Bool[Array, "B N N"]:
-    """Edges between valid nodes at most ``window`` apart, self loops included."""
+    """Edges between valid nodes at most ``window`` positions apart, with self loops."""
     place = jnp.arange(mask.shape[1])
     near = jnp.abs(place[:, None] - place[None, :]) <= window
     return near[None] & mask[:, :, None] & mask[:, None, :]
 
 
 def full_support(mask: Bool[Array, "B N"]) -> Bool[Array, "B N N"]:
-    """Edges between all valid nodes, self loops included."""
+    """Edges between all valid nodes, with self loops."""
     return mask[:, :, None] & mask[:, None, :]
 
 
 def box_geometry(boxes: Float[Array, "B N 4"]) -> Float[Array, "B N N 6"]:
-    """Relative place and size of every pair of boxes (spec 5.2).
+    """Relative position and size of every pair of boxes.
 
     Args:
         boxes: x1, y1, x2, y2 in 0..1.
 
     Returns:
-        distance of centres over the picture's diagonal, cos and sin of its direction, logarithms
-        of the ratios of widths and heights (clamped to [-4, 4]), intersection over union.
+        distance of the centres over the diagonal of the picture, cos and sin of its direction, log
+        ratios of widths and heights (clamped to [-4, 4]), intersection over union.
     """
     low, high = boxes[..., :2], boxes[..., 2:]
     size = jnp.maximum(high - low, 1e-4)
@@ -54,7 +54,7 @@ def box_geometry(boxes: Float[Array, "B N 4"]) -> Float[Array, "B N N 6"]:
 
 
 class BoxAffinity(nn.Module):
-    """A learned affinity of two boxes, starting at 0 (switch ``boxes`` of HMGR)."""
+    """A learned affinity of two boxes, 0 at the start."""
 
     hidden: int = 32
 
@@ -67,10 +67,10 @@ class BoxAffinity(nn.Module):
 
 
 class TimeAffinity(nn.Module):
-    """A learned affinity of two frames by the signed time from one to the other (our addition).
+    """A learned affinity of two frames by the signed time between them (our addition).
 
-    At first it grows with that time, so that a message already says what comes later; from equal
-    weights the order of frames would have to be found while no caption is understood yet.
+    It starts as ``slope`` times the time, so that messages depend on the order of frames from the
+    first step. Training does not find the order from equal weights (docs/models/hmgr.md).
     """
 
     hidden: int = 32
@@ -87,10 +87,10 @@ class TimeAffinity(nn.Module):
 
 
 class DistanceAffinity(nn.Module):
-    """A learned affinity of two words by how far apart they stand, with its sign; starts at 0."""
+    """A learned affinity of two words by their signed distance; 0 at the start."""
 
     furthest: int
-    """Words further apart count as so far."""
+    """Larger distances are clipped to this one."""
 
     @nn.compact
     def __call__(self, count: int) -> Float[Array, "1 N N"]:
@@ -103,14 +103,13 @@ class DistanceAffinity(nn.Module):
 
 
 class GraphReasoning(nn.Module):
-    """One layer: messages over pairwise affinities, added to the nodes.
+    """One layer: x_i <- x_i + LN((Σ_j w_ij x_j W_g) W_o), with weights w of pairwise affinities.
 
-    ``affinity="dot"`` divides the sum of messages by the number of valid neighbours (VSRN);
-    ``"softmax"`` normalises the affinities instead. The layer norm starts with ``gain``, so at 0 a
-    new layer is the identity. Affinities are float32: they grow with the square of the features.
-    ``gated`` multiplies the message to a node by tanh of a map of the node itself, so that the sum
-    over nodes still tells which neighbour goes with which node; without it that sum is the same for
-    other pairings of the same nodes and neighbours (our addition).
+    ``affinity="dot"``: w is (x_i W_θ)·(x_j W_φ) over the number of valid neighbours (VSRN);
+    ``"softmax"``: w is the softmax of the scaled affinities. The layer norm starts with ``gain``:
+    at 0 a new layer is the identity. Affinities are float32, since they grow with the square of the
+    features. ``gated`` multiplies the message to a node by tanh of a map of that node (our
+    addition): without it the sum over nodes is the same for any pairing of nodes and neighbours.
     """
 
     features: int
@@ -120,7 +119,7 @@ class GraphReasoning(nn.Module):
     gain: float = 0.0
     dtype: Any = jnp.float32
     furthest: int = 0
-    """Words so far apart have their own affinity by distance; 0: no such term."""
+    """Largest distance of words with its own affinity; 0: no affinity by distance."""
 
     @nn.compact
     def __call__(
@@ -130,10 +129,10 @@ class GraphReasoning(nn.Module):
         boxes: Float[Array, "B N 4"] | None = None,
         time: Float[Array, "B N"] | None = None,
     ) -> Float[Array, "B N D"]:
-        """Reason over ``x`` along the edges of ``support`` (padding has none).
+        """Reason over ``x`` along the edges of ``support``; padding has no edges.
 
-        Where ``time`` is given, edges have an affinity of times besides, and what they carry is
-        how the neighbour differs from the node: what stands still says nothing (our addition).
+        With ``time``, edges have a further affinity of times, and a message is the difference
+        between neighbour and node: two equal frames send nothing (our addition).
         """
 
         def project(name: str) -> Array:
@@ -155,7 +154,7 @@ class GraphReasoning(nn.Module):
         else:
             degree = jnp.maximum(jnp.sum(support, axis=-1, keepdims=True), 1).astype(jnp.float32)
             weights = jnp.where(support, affinity, 0.0) / degree
-        self.sow("intermediates", "weights", weights)  # kept only where a caller asks for them
+        self.sow("intermediates", "weights", weights)  # dropped unless a caller collects them
         sent = project("message")
         message = einsum("bij,bjd->bid", weights, sent, dtype=self.dtype)
         if time is not None:

@@ -1,4 +1,4 @@
-"""From the nodes of an item to one unit vector (HMGR spec 3.3)."""
+"""Pool the nodes of an item to one unit vector."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ POOLS = ("attention", "mean", "max", "gru", "gpo")
 
 
 class GlobalPool(nn.Module):
-    """Attention guided by the mean node (default), mean, maximum, a GRU's last state, or `GPO`.
+    """Attention guided by the mean node, mean, maximum, the last state of a GRU, or `GPO`.
 
     ``attention``: e_i = w·(tanh(x_i W_1) ⊙ tanh(mean(x) W_2)), a softmax over valid nodes, dropout
     on both tanh branches (CVSE, SGRAF). ``gru`` is VSRN's.
@@ -59,10 +59,10 @@ class GlobalPool(nn.Module):
 
 
 class GPO(nn.Module):
-    """VSE∞'s pool (Chen et al., CVPR 2021): in every feature a weighted mean of its ranked values.
+    """Generalized pooling operator of VSE∞ (Chen et al., CVPR 2021).
 
-    The weights are those of ranks, and depend on nothing else but how many nodes there are: from
-    the maximum alone to the mean, whatever training prefers.
+    Every feature is a weighted mean of its sorted values. The learned weights depend on the rank
+    and the number of nodes, and range from the maximum to the mean.
     """
 
     features: int = 32
@@ -85,7 +85,7 @@ class GPO(nn.Module):
 
 
 def _waves(count: int, features: int) -> np.ndarray:
-    """Sines and cosines of ranks 0 to ``count`` - 1, as transformers tell places: [count, F]."""
+    """Sinusoidal position encodings of ranks 0 to ``count`` - 1: [count, F]."""
     rates = 10000.0 ** (-np.arange(0, features, 2) / features)
     angles = np.arange(count)[:, None] * rates[None, :]
     return np.stack([np.sin(angles), np.cos(angles)], axis=2).reshape(count, features).astype("f4")

@@ -1,4 +1,4 @@
-"""An item as a Gaussian: heads for its mean and the logarithm of its sigma, and samples (PCME)."""
+"""Heads for the mean and the log sigma of a Gaussian, and its samples (PCME, CVPR 2021)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def unit(x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
 
 
 def plain_linear(features: int, inputs: int, dtype: Any, name: str) -> Linear:
-    """A linear map as PyTorch draws it: kernel and bias U(±1/√inputs)."""
+    """A linear map with PyTorch's initialisation: kernel and bias U(±1/√inputs)."""
     init = uniform(inputs**-0.5)
     return Linear(features, dtype=dtype, kernel_init=init, bias_init=init, name=name)
 
@@ -57,11 +57,11 @@ class MeanHead(nn.Module):
     def __call__(
         self, x: Float[Array, "B N C"], mask: Bool[Array, "B N"], whole: Float[Array, "B D"]
     ) -> tuple[Float[Array, "B K D"], Float[Array, "B N K"] | None]:
-        """K means of every item, of as many attention heads, and the weights of fragments.
+        """K means of every item, one for each attention head, and the weights of fragments.
 
         Args:
             x: fragments (cells of a feature map, regions, word vectors).
-            mask: fragments that there are.
+            mask: of valid fragments.
             whole: a vector of the whole item.
         """
         if not self.attention:
@@ -74,9 +74,9 @@ class MeanHead(nn.Module):
 
 
 class SigmaHead(nn.Module):
-    """log σ = attended W_a + b_a + whole: neither squashed nor normalised (PCME, section 3.2).
+    """log σ = attended W_a + b_a + whole, without sigmoid or norm.
 
-    ``normalised`` treats it like a mean, which the paper advises against.
+    ``normalised`` has both, as the mean does; the paper advises against it.
     """
 
     features: int
@@ -88,7 +88,7 @@ class SigmaHead(nn.Module):
     def __call__(
         self, x: Float[Array, "B N C"], mask: Bool[Array, "B N"], whole: Float[Array, "B D"]
     ) -> Float[Array, "B D"]:
-        """Of every item; arguments are those of `MeanHead`."""
+        """Compute log σ of every item; arguments are those of `MeanHead`."""
         if self.attention:
             attended, _ = FragmentAttention(1, self.dtype, name="attention")(x, mask)
             local = Linear(self.features, dtype=self.dtype, name="fc")(attended[:, 0])
@@ -101,7 +101,7 @@ class SigmaHead(nn.Module):
 def draw(
     mean: Float[Array, "B D"], log_sigma: Float[Array, "B D"], count: int, keys: Keys
 ) -> Float[Array, "B J D"]:
-    """``count`` samples mean + σ ε of every item, by its own key: whatever else is in a batch."""
+    """``count`` samples mean + σ ε of every item, drawn by the item's own key."""
     shape = (count, mean.shape[-1])
     noise = jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(keys.per_row())
     return mean[:, None, :] + jnp.exp(log_sigma)[:, None, :] * noise

@@ -1,4 +1,4 @@
-"""Recurrent encoders in PyTorch's form of the GRU, with the semantics of packed sequences."""
+"""GRUs in PyTorch's form, with the semantics of packed sequences."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SENTENCE_POOLS = ("last_index", "final_states", "mean")
 
 
 def flip(x: Float[Array, "B L D"], lengths: Int[Array, " B"]) -> Float[Array, "B L D"]:
-    """Reverse the valid part of every sequence; padding stays where it is."""
+    """Reverse the valid part of every sequence; padding stays in place."""
     place = jnp.arange(x.shape[1])[None, :]
     source = jnp.where(place < lengths[:, None], lengths[:, None] - 1 - place, place)
     return jnp.take_along_axis(x, source[:, :, None], axis=1)
@@ -25,8 +25,8 @@ def flip(x: Float[Array, "B L D"], lengths: Int[Array, " B"]) -> Float[Array, "B
 class GRU(nn.Module):
     """One direction: the reset gate acts after the hidden product, as in PyTorch.
 
-    The redundant hidden biases of the reset and update gates are left out (a PyTorch checkpoint's
-    are added to the input biases). All parameters start as U(±1/sqrt(features)).
+    It has no hidden biases of the reset and update gates, which are redundant (those of a PyTorch
+    checkpoint are added to the input biases). All parameters start as U(±1/sqrt(features)).
     """
 
     features: int
@@ -74,11 +74,11 @@ class BiGRU(nn.Module):
 
 
 class SentenceGRU(nn.Module):
-    """One vector of a caption from both directions, half of its features each (PCME).
+    """One vector of a caption from both directions, half of the features each (PCME).
 
-    ``last_index`` takes both where the last word is, as the released code does: the backward half
-    has seen that word alone. ``final_states`` takes the backward half at the first word;
-    ``mean`` is that over words.
+    ``last_index`` takes both halves at the last word, as in the released code: the backward half
+    has read that word alone. ``final_states`` takes the backward half at the first word; ``mean``
+    averages both over words.
     """
 
     features: int
@@ -87,9 +87,9 @@ class SentenceGRU(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"], lengths: Int[Array, " B"]) -> Float[Array, "B H"]:
-        """The sentence vectors; padding reaches none."""
+        """The sentence vectors, which do not depend on padding."""
         if self.pool not in SENTENCE_POOLS:
-            raise ValueError(f"pool is one of {', '.join(SENTENCE_POOLS)}, not {self.pool!r}")
+            raise ValueError(f"pool must be one of {', '.join(SENTENCE_POOLS)}, got {self.pool!r}")
         forward = GRU(self.features // 2, dtype=self.dtype, name="forward")
         backward = GRU(self.features // 2, dtype=self.dtype, name="backward")
         end = jnp.maximum(lengths - 1, 0)[:, None, None]

@@ -1,4 +1,4 @@
-"""From region features to nodes (spec 1.2), with the care that few training images need."""
+"""Region features to nodes: scaling, dropout and embedding."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ EMBEDDINGS = ("linear", "mlp", "weight_norm")
 
 
 def scale_features(x: Array, kind: str) -> Float[Array, "*items F"]:
-    """Raw features as they are, their signed square root, unit length, or both."""
+    """Raw features, their signed square root, unit vectors, or unit vectors of the root."""
     if kind not in SCALES:
         raise ValueError(f"region_scale is one of {', '.join(SCALES)}, not {kind!r}")
     x = x.astype(jnp.float32)
     if kind.startswith("sqrt"):
-        # The root of 1e-12 keeps the gradient of a zero feature finite.
+        # 1e-12 keeps the gradient at 0 finite.
         x = jnp.sign(x) * jnp.sqrt(jnp.abs(x) + 1e-12)
     return l2n(x) if kind.endswith("l2") else x
 
@@ -36,7 +36,7 @@ def read_regions(
     feature_dropout: float,
     keys: Keys | None,
 ) -> tuple[Float[Array, "B R F"], Bool[Array, "B R"]]:
-    """Scaled features and the mask of regions; in training with both dropouts."""
+    """Scaled features and the mask of regions; with ``keys``, after both dropouts."""
     x = scale_features(items["regions"], scale)
     mask = length_mask(items["n_regions"], x.shape[1])
     mask = drop_nodes(mask, region_dropout, keys, "regions")
@@ -44,23 +44,23 @@ def read_regions(
 
 
 class RegionEmbedding(nn.Module):
-    """A linear map, one with weight norm, or one with a residual per-region MLP.
+    """Map every region on its own: linear, with weight norm, or with a residual MLP.
 
-    No region sees another. Weight norm is g V / |V|, one length g for the whole matrix (the
-    ``weight_norm`` encoder of SCAN and IMRAM).
+    Weight norm is g V / |V| with one length g for the whole matrix (the ``weight_norm`` encoder of
+    SCAN and IMRAM).
     """
 
     features: int
     kind: str = "linear"
     hidden: int = 0
-    """Width of the MLP, 0 for ``features``. 4 · features has the size of two graph layers."""
+    """Width of the MLP; 0: ``features``. 4 · features has the size of two graph layers."""
     gain: float = 0.0
-    """Of the norm on the MLP's output, at the start."""
+    """Initial gain of the norm on the output of the MLP."""
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "B R F"]) -> Float[Array, "B R D"]:
-        """Embed every region on its own."""
+        """Embed every region."""
         if self.kind not in EMBEDDINGS:
             raise ValueError(f"region_embedding is one of {EMBEDDINGS}, not {self.kind!r}")
         if self.kind == "weight_norm":

@@ -1,9 +1,8 @@
 """The graph of a vocabulary and Chebyshev convolution over it (Defferrard et al., NIPS 2016).
 
-One graph for all texts: nodes are the words of a vocabulary, edges relate words, and only the
-features of the nodes differ from text to text (GIN, PCM 2018; SCKR, KSEM 2019). The largest
-eigenvalue of the Laplacian L = I - D^-1/2 A D^-1/2 is taken to be 2, as both papers do, so that
-what the polynomials are of is L - I = -D^-1/2 A D^-1/2.
+All texts share one graph of the words of a vocabulary; texts differ in the features of the nodes
+(GIN, PCM 2018; SCKR, KSEM 2019). As in both papers the largest eigenvalue of the Laplacian
+L = I - D^-1/2 A D^-1/2 is set to 2, so the polynomials are of L - I = -D^-1/2 A D^-1/2.
 """
 
 from __future__ import annotations
@@ -25,17 +24,17 @@ Graph = Mapping[str, Any]
 """``{"dense": [V, V]}``, or ``{"senders", "receivers", "weight"}`` [E] in order of receivers."""
 ROWS_AT_ONCE = 1024
 DENSE_BELOW = 4000
-"""Nodes up to which a dense matrix is taken whatever the number of edges."""
+"""Number of nodes up to which ``graph`` auto is dense."""
 
 
 @partial(jax.jit, static_argnums=(2, 3))
 def nearest(
     vectors: Float[Array, "V D"], usable: Bool[Array, " V"], k: int, rows: int = ROWS_AT_ONCE
 ) -> Int[Array, "V k"]:
-    """The ``k`` most similar vectors by cosine of every one, itself left out; -1 where none is.
+    """The ``k`` nearest other vectors by cosine; -1 where there are fewer.
 
-    ``rows`` are compared with all at once, so that memory does not grow with V². Vectors that are
-    zero or not ``usable`` have no neighbours and are none.
+    ``rows`` vectors are compared with all at a time, so that memory does not grow with V². Vectors
+    that are zero or not ``usable`` have no neighbours and are no neighbours.
     """
     usable = usable & jnp.any(vectors != 0, axis=1)
     unit, count = l2n(vectors), len(vectors)
@@ -53,10 +52,10 @@ def nearest(
 
 
 def make_graph(edges: np.ndarray, count: int, dense: bool) -> dict[str, np.ndarray]:
-    """The graph of undirected ``edges`` [E, 2] between ``count`` nodes, as -D^-1/2 A D^-1/2.
+    """The matrix -D^-1/2 A D^-1/2 of undirected ``edges`` [E, 2] between ``count`` nodes.
 
-    An edge in both directions, or given twice, counts once; loops are dropped, and a node without
-    edges has a row of zeros.
+    Repeated and reversed edges count once, loops are dropped, and the row of a node without edges
+    is 0.
     """
     edges = np.asarray(edges, np.int64).reshape(-1, 2)
     edges = edges[edges[:, 0] != edges[:, 1]]
@@ -86,8 +85,8 @@ def propagate(graph: Graph, x: Float[Array, "V M"], dtype: Any = jnp.float32) ->
 def chebyshev(graph: Graph, x: Float[Array, "V M"], terms: int, dtype: Any = jnp.float32) -> Array:
     """T_0 x to T_{terms-1} x of the graph's matrix, [terms, V, M].
 
-    T_k = 2 L T_{k-1} - T_{k-2}. (SCKR's code forgets to move T_{k-2} on, which shows from the
-    fourth term.)
+    T_k = 2 L T_{k-1} - T_{k-2}. (SCKR's code keeps T_{k-2} fixed, which differs from the fourth
+    term on.)
     """
     found = [x]
     for k in range(1, terms):
@@ -97,7 +96,7 @@ def chebyshev(graph: Graph, x: Float[Array, "V M"], terms: int, dtype: Any = jnp
 
 
 class ChebyshevLayer(nn.Module):
-    """relu([T_0 x, .., T_{K-1} x] W + b) with an own bias of every node and filter."""
+    """relu([T_0 x, .., T_{K-1} x] W + b), with a bias for every node and filter."""
 
     features: int
     terms: int
@@ -116,6 +115,6 @@ class ChebyshevLayer(nn.Module):
         found = found.reshape(self.terms, nodes, batch, inputs)
         y = jnp.zeros((nodes, batch, self.features), jnp.float32)
         for term, mix in zip(found, kernel, strict=True):
-            # Of one feature a product of numbers, which no matrix unit makes faster.
+            # With one input feature the product is elementwise.
             y += term * mix[None] if inputs == 1 else einsum("vbf,fg->vbg", term, mix)
         return jax.nn.relu(y + bias[:, None, :])

@@ -1,4 +1,4 @@
-"""Contrastive losses over a batch's score matrix, beside the triplet loss."""
+"""Contrastive losses over the score matrix of a batch, with the positives on its diagonal."""
 
 from __future__ import annotations
 
@@ -16,16 +16,13 @@ def contrastive_hard(
     *,
     margin: float,
 ) -> Float[Array, ""]:
-    """Positives up to 1, and the hardest negative of every row and column down to ``margin``.
+    """Σ_i 1 - s_ii + [max_j s_ij - margin]_+ + [max_j s_ji - margin]_+ over negatives j.
 
     Args:
-        scores: cosines, of positives on the diagonal.
+        scores: cosines.
         is_negative: the pairs that count, see ``losses.triplet.negatives``.
         valid: the rows whose positives count.
         margin: the score below which a negative costs nothing.
-
-    Returns:
-        The sum over the batch of ``1 - S+`` and both ``max(S- - margin, 0)``.
     """
     found = hardest_of(scores, is_negative)
     hinges = [
@@ -40,23 +37,23 @@ def infonce(
     is_negative: Bool[Array, "B B"],
     valid: Bool[Array, " B"],
     *,
-    temperature: float,
+    temperature: float | Float[Array, ""],
 ) -> Float[Array, ""]:
-    """Cross entropy of the positive among the negatives of its row, and of its column.
+    """Cross entropy of the positive among the negatives of its row, and of its column (CLIP).
 
     Args:
-        scores: with the positives on the diagonal.
-        is_negative: the pairs that count, see ``losses.triplet.negatives``; other pairs, as those
-            of another caption of the same picture, are neither.
+        scores: of all pairs.
+        is_negative: the pairs that count, see ``losses.triplet.negatives``; pairs that are neither
+            negative nor on the diagonal, as two captions of one picture, are left out.
         valid: the rows whose positives count.
-        temperature: that scores are divided by.
+        temperature: divides the scores; may be a traced scalar, such as a learned parameter.
 
     Returns:
         The sum over the batch and both directions.
     """
     logits = scores / temperature
     known = is_negative | jnp.eye(len(scores), dtype=bool)
-    logits = jnp.where(known, logits, -1e9)  # finite: so is the gradient of a row of padding
+    logits = jnp.where(known, logits, -1e9)  # finite, and so is the gradient of padded rows
     positive = 2.0 * jnp.diagonal(scores) / temperature
     both = jax.nn.logsumexp(logits, axis=1) + jax.nn.logsumexp(logits, axis=0)
     return jnp.sum(jnp.where(valid, both - positive, 0.0))

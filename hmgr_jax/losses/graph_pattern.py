@@ -1,9 +1,11 @@
-"""Graph pattern loss: all distances among the representations of a batch of pairs (GPLDAN 3.4).
+"""Graph pattern loss of GPLDAN: all distances among the representations of a batch of pairs.
 
-Nodes are N unit vectors an item and modality. Edges join the two items of a pair, items of
-different pairs across modalities (heterogeneous) or within one (homogeneous), and the nodes of one
-item; the first should be short, the next two as long as the pairs are apart in the original
-features. The form of the targets is that of CDPAE (Xu et al., ACM MM 2018).
+An item i = (v_i, t_i) has N unit vectors (nodes) a modality. With the cosine distance d:
+
+    pair   mean d(v_i^k, t_i^l)                         heterogeneous  mean |d(v_i^k, t_j^l) - τ_ij|
+    self   mean [d(x_i^k, x_i^l) - SELF_MARGIN]_+       homogeneous    mean |d(x_i^k, x_j^l) - τ_ij|
+
+τ_ij is the distance of the input features, as in CDPAE (Xu et al., ACM MM 2018); x is v or t.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from hmgr_jax.shapes import Array, Bool, Float
 
 EDGES = ("pair", "het", "homo", "self")
 SELF_MARGIN = 0.5
+"""Distance up to which the nodes of one item cost nothing."""
 
 
 class Side(NamedTuple):
@@ -27,33 +30,33 @@ class Side(NamedTuple):
     nodes: Float[Array, "b N D"]
     """Unit vectors."""
     inputs: Float[Array, "b E"]
-    """The features that they were made of."""
+    """The input features of the nodes."""
 
 
 def targets(images: Side, texts: Side, all_images: Side, all_texts: Side) -> Float[Array, "b B"]:
-    """τ, how far apart pairs should be: √(C(v_i, v_j) C(t_i, t_j) + 1e-5) of the input features.
+    """τ_ij = √(C(v_i, v_j) C(t_i, t_j) + 1e-5) of the input features, without gradient.
 
-    C is the cosine distance. No gradient goes through it.
+    C is the cosine distance.
     """
-    apart = [
+    distances = [
         1.0 - einsum("ad,bd->ab", l2n(own.inputs), l2n(every.inputs))
         for own, every in ((images, all_images), (texts, all_texts))
     ]
-    return jax.lax.stop_gradient(jnp.sqrt(jnp.maximum(apart[0] * apart[1], 0.0) + 1e-5))
+    return jax.lax.stop_gradient(jnp.sqrt(jnp.maximum(distances[0] * distances[1], 0.0) + 1e-5))
 
 
 def all_others(
     own: Array, every: Array, valid: Bool[Array, " b"], all_valid: Bool[Array, " B"]
 ) -> Float[Array, "b B"]:
-    """Weight 1 for each ordered pair of different valid rows; rows are known by their index."""
-    apart = own[:, None] != every[None, :]
-    return (apart & valid[:, None] & all_valid[None, :]).astype(jnp.float32)
+    """Weight 1 for each ordered pair of different valid rows; ``own`` and ``every`` are indices."""
+    different = own[:, None] != every[None, :]
+    return (different & valid[:, None] & all_valid[None, :]).astype(jnp.float32)
 
 
 def one_partner(
     draws: Float[Array, " B"], all_valid: Bool[Array, " B"], own: Array
 ) -> Float[Array, "b B"]:
-    """Weights that join every valid row to one other, both ways: a cycle in the order of draws."""
+    """Weights that join every valid row to one other in both directions: a random cycle."""
     count = jnp.sum(all_valid)
     order = jnp.argsort(jnp.where(all_valid, draws, jnp.inf))
     place = jnp.argsort(order)
@@ -74,19 +77,17 @@ def graph_pattern(
     axis: Any,
     *,
     edges: tuple[str, ...] = EDGES[:3],
-    self_margin: float = SELF_MARGIN,
 ) -> dict[str, Array]:
-    """The mean of every family of edges in ``edges``, from this device's rows; equal on all.
+    """The mean of every family of edges in ``edges``, the same number on all devices.
 
     Args:
         images: this device's rows.
-        texts: of the same pairs.
-        weights: of the edges from these rows to those of all devices, see `all_others` and
+        texts: this device's rows.
+        weights: of the edges from local rows to the rows of all devices, see `all_others` and
             `one_partner`.
-        valid: rows that count.
+        valid: local rows that count.
         axis: the model's ``Axis``.
         edges: some of `EDGES`.
-        self_margin: nodes of one item may be so far apart.
     """
     all_images, all_texts = axis.gather((images, texts))
     size = images.nodes.shape[1]
@@ -96,8 +97,8 @@ def graph_pattern(
     goal = targets(images, texts, all_images, all_texts)
     found: dict[str, Array] = {}
     if "pair" in edges:
-        apart = 1.0 - einsum("akd,ald->akl", images.nodes, texts.nodes)
-        found["pair"] = axis.sum(_sum(apart, rows)) / (count * size**2)
+        distance = 1.0 - einsum("akd,ald->akl", images.nodes, texts.nodes)
+        found["pair"] = axis.sum(_sum(distance, rows)) / (count * size**2)
     if "het" in edges:
         off = _off_target(images.nodes, all_texts.nodes, goal, weights)
         found["het"] = axis.sum(off) / total
@@ -106,23 +107,21 @@ def graph_pattern(
         off = off + _off_target(texts.nodes, all_texts.nodes, goal, weights)
         found["homo"] = axis.sum(off) / (2.0 * total)
     if "self" in edges and size > 1:
-        sums = [_too_far(side.nodes, rows, self_margin) for side in (images, texts)]
+        sums = [_self_distances(side.nodes, rows) for side in (images, texts)]
         found["self"] = axis.sum(sums[0] + sums[1]) / (count * size * (size - 1))
     return found
 
 
-def _too_far(
-    nodes: Float[Array, "b N D"], rows: Float[Array, " b"], margin: float
-) -> Float[Array, ""]:
-    """Sum over an item's pairs of nodes of the distance beyond the margin."""
+def _self_distances(nodes: Float[Array, "b N D"], rows: Float[Array, " b"]) -> Float[Array, ""]:
+    """Sum over pairs of nodes of an item of their distance beyond ``SELF_MARGIN``."""
     upper = jnp.triu(jnp.ones((nodes.shape[1],) * 2, jnp.float32), 1)[None]
-    apart = 1.0 - einsum("akd,ald->akl", nodes, nodes)
-    return _sum(jnp.maximum(apart - margin, 0.0) * upper, rows)
+    distance = 1.0 - einsum("akd,ald->akl", nodes, nodes)
+    return _sum(jnp.maximum(distance - SELF_MARGIN, 0.0) * upper, rows)
 
 
-def _sum(apart: Float[Array, "b N M"], rows: Float[Array, " b"]) -> Float[Array, ""]:
-    """Over the rows that count; others may hold anything."""
-    return jnp.sum(jnp.where(rows[:, None, None] > 0, apart, 0.0))
+def _sum(x: Float[Array, "b N M"], rows: Float[Array, " b"]) -> Float[Array, ""]:
+    """Sum over the rows that count; other rows may hold any number."""
+    return jnp.sum(jnp.where(rows[:, None, None] > 0, x, 0.0))
 
 
 def _off_target(
@@ -132,6 +131,6 @@ def _off_target(
     weights: Float[Array, "b B"],
 ) -> Float[Array, ""]:
     """Weighted sum over edges of |distance - target|."""
-    apart = 1.0 - einsum("akd,bld->abkl", own, every)
-    off = jnp.sum(jnp.abs(apart - goal[:, :, None, None]), axis=(2, 3))
+    distance = 1.0 - einsum("akd,bld->abkl", own, every)
+    off = jnp.sum(jnp.abs(distance - goal[:, :, None, None]), axis=(2, 3))
     return jnp.sum(jnp.where(weights > 0, weights * off, 0.0))

@@ -1,7 +1,7 @@
 """The loss of means and variances of GIN and SCKR (after Kumar et al., CVPR 2016).
 
-Scores of matching and of other pairs are two distributions: each should be narrow, and their means
-at least a margin apart.
+The scores of matching and of other pairs form two distributions; the loss asks each to be narrow
+and their means to be at least a margin apart.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ Terms = dict[str, Array]
 def moments(
     scores: Float[Array, "*pairs"], counts: Bool[Array, "*pairs"], axis: Any
 ) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
-    """Number, mean and biased variance of the scores that count, over the pairs of all devices.
+    """Number, mean and biased variance of the scores that count, over all devices.
 
-    The variance is taken in a second pass; all are 0 where nothing counts.
+    The variance takes a second pass; all three are 0 where no score counts.
     """
     number = axis.sum(jnp.sum(counts)).astype(jnp.float32)
     share = 1.0 / jnp.maximum(number, 1.0)
@@ -41,14 +41,14 @@ def mean_variance(
     """Var+ + Var- + ``weight`` · max(0, ``margin`` - (mean+ - mean-)), and its parts.
 
     Args:
-        scores: of this device's pairs, any shape.
-        matching: which of them match.
-        counts: pairs that count at all.
+        scores: of local pairs, any shape.
+        matching: pairs that match.
+        counts: pairs that count.
         axis: the model's ``Axis``; the loss is the same number on all devices.
         weight: λ.
-        margin: by how much the means should differ.
+        margin: least difference of the means.
 
-    The hinge is left out of a batch without pairs of either kind.
+    The hinge is 0 in a batch that lacks pairs of one kind.
     """
     n_same, mean_same, var_same = moments(scores, counts & matching, axis)
     n_other, mean_other, var_other = moments(scores, counts & ~matching, axis)

@@ -1,8 +1,8 @@
-"""PCME's losses of samples: match probabilities, soft contrastive loss, VIB and uniformity.
+"""Losses of PCME (Chun et al., CVPR 2021): soft contrastive loss, VIB and uniformity.
 
-Two items match with probability p = mean over pairs of their samples of σ(z), where
-z = κ (shift - scale d) and d is the distance of the two samples (Chun et al., CVPR 2021; κ is 2 in
-the released code). Everything is made of log σ, because z is about -1,300 at the start.
+Two items match with probability p, the mean of sigmoid(z) over pairs of their samples, where
+z = κ (shift - scale d), d is the distance of the samples, and κ = 2 in the released code. All terms
+are computed from log sigmoid(z), since z is about -1,300 at the start.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from hmgr_jax.layers.linear import einsum
 from hmgr_jax.shapes import Array, Bool, Float
 
 KL_FORMS = ("code", "exact")
-AT_ONCE = 2**23
-"""Pairs of samples that are compared at once."""
+BLOCK_PAIRS = 2**23
+"""Pairs of samples in a block of `log_match_in_blocks`."""
 NEVER = 2.0
-"""Above every random number of `uniformity`."""
+"""Larger than every random number of `uniformity`: padding is never chosen."""
 
 
 class Match(NamedTuple):
-    """How distances become probabilities; both are learnt."""
+    """The learned scale and shift from distances to logits."""
 
     scale: Float[Array, ""]
     shift: Float[Array, ""]
@@ -31,7 +31,7 @@ class Match(NamedTuple):
     """κ."""
 
     def logits(self, a: Float[Array, "A J D"], b: Float[Array, "B K D"]) -> Array:
-        """The z [A, J, B, K] of every pair of samples, from one product of matrices."""
+        """Logits z [A, J, B, K] of every pair of samples, from one matrix product."""
         distance = jnp.sqrt(squared_distances(a, b) + 1e-6)
         return self.factor * (self.shift - self.scale * distance)
 
@@ -39,7 +39,7 @@ class Match(NamedTuple):
 def squared_distances(
     a: Float[Array, "A J D"], b: Float[Array, "B K D"]
 ) -> Float[Array, "A J B K"]:
-    """|a - b|² of all pairs as |a|² + |b|² - 2 a·b, never with a [A, J, B, K, D] array."""
+    """|a - b|² of all pairs as |a|² + |b|² - 2 a·b, without an [A, J, B, K, D] array."""
     (n, j, _), (m, k, _) = a.shape, b.shape
     flat_a, flat_b = a.reshape(n * j, -1), b.reshape(m * k, -1)
     squares = [jnp.sum(x * x, axis=1) for x in (flat_a, flat_b)]
@@ -64,9 +64,9 @@ def log_match_probability(
 def log_match_in_blocks(
     match: Match, a: Float[Array, "A J D"], b: Float[Array, "B K D"]
 ) -> Float[Array, "A B"]:
-    """`log_match_probability`, some items of ``a`` at a time: for whole test sets."""
+    """`log_match_probability` in blocks of ``a``, for whole test sets."""
     per_item = a.shape[1] * b.shape[0] * b.shape[1]
-    size = min(max(1, AT_ONCE // per_item), len(a))
+    size = min(max(1, BLOCK_PAIRS // per_item), len(a))
     return jax.lax.map(
         lambda one: log_match_probability(match, one[None], b)[0], a, batch_size=size
     )
@@ -83,7 +83,7 @@ def soft_contrastive(
 
     Args:
         match: scale and shift.
-        a: samples of this device's items of one modality.
+        a: samples of local items of one modality.
         b: samples of all items of the other.
         positive: pairs that match.
         counts: pairs of which both items are valid.
@@ -105,8 +105,8 @@ def vib(
 ) -> Float[Array, ""]:
     """KL divergence from N(0, I), summed over dimensions and valid rows.
 
-    ``exact`` is ½ Σ (μ² + σ² - 1 - 2 log σ). ``code`` is the released one, which takes
-    ``log_sigma`` for the logarithm of the variance and the mean of the samples for μ.
+    ``exact`` is ½ Σ (μ² + σ² - 1 - 2 log σ). ``code`` is the released form, which reads
+    ``log_sigma`` as a log variance and the mean of the samples as μ.
     """
     if form not in KL_FORMS:
         raise ValueError(f"form is one of {', '.join(KL_FORMS)}, not {form!r}")
@@ -126,16 +126,15 @@ def uniformity(
 ) -> Float[Array, ""]:
     """Logarithm of the mean over pairs of exp(-2 |x - y|²) (Wang and Isola, ICML 2020).
 
-    Of more than ``limit`` vectors those with the lowest ``order`` are compared, each once; with
-    ``replace``, as in the released code, they are drawn anew every time, so that some pairs are a
-    vector and itself.
+    Of more than ``limit`` vectors those with the lowest ``order`` are compared. ``replace`` draws
+    with replacement as the released code does: some pairs are a vector and itself.
 
     Args:
-        samples: of all items, of both modalities side by side.
+        samples: of all items, both modalities concatenated on axis 1.
         valid: items that count.
-        order: random numbers from 0 to 1, the same on all devices: of every vector, or with
-            ``replace`` of every draw.
-        limit: of vectors.
+        order: random numbers in [0, 1), equal on all devices: one for every vector, or with
+            ``replace`` for every draw.
+        limit: number of vectors that are compared.
         replace: draw with replacement.
     """
     x = samples.reshape(-1, samples.shape[-1])
@@ -150,16 +149,16 @@ def uniformity(
     squares = squared_distances(x[:, None], x[:, None])[:, 0, :, 0]
     pairs = jnp.triu(usable[:, None] & usable[None, :], k=1)
     count = jnp.sum(pairs)
-    # Not the logarithm of a mean: exp(-2 |x - y|²) is 0 where vectors are as far apart as at first.
+    # logsumexp, since exp(-2 |x - y|²) underflows to 0 at the distances of the first steps.
     total = jax.nn.logsumexp(-2.0 * squares, where=pairs)
     mean = total - jnp.log(jnp.maximum(count, 1).astype(jnp.float32))
     return jnp.where(count > 0, mean, 0.0)
 
 
 def _drawn(usable: Bool[Array, " n"], numbers: Float[Array, " limit"]) -> Array:
-    """A usable place for every number, or every place once where there are not more usable ones.
+    """The index of a usable row for every number; each row once if at most ``limit`` are usable.
 
-    Places are counted among the usable ones, so that rows which fill a batch up change nothing.
+    Numbers index the usable rows alone, so that padding changes nothing.
     """
     first = jnp.argsort(~usable, stable=True)
     count = jnp.sum(usable)

@@ -1,4 +1,4 @@
-"""Triplet ranking over a batch's score matrix (VSE++, SCAN; HMGR spec 1.4)."""
+"""Triplet ranking over the score matrix of a batch (VSE++, BMVC 2018; SCAN, ECCV 2018)."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def triplet(
         is_negative: the pairs that count, see ``negatives``.
         margin: by how much a positive should exceed a negative.
         hard: only the hardest negative of each row and column (VSE++), else the sum over all; may
-            be traced, so that a warm-up on the sum needs no second compilation.
+            be traced, so that one program serves a warm-up on the sum.
 
     Returns:
-        The sum over the batch, not the mean: the gradient's clipping norm of the SCAN family
-        counts on that. Equal scores everywhere give 2 · margin · B under ``hard``.
+        The sum over the batch, not the mean: the clipping norm of the SCAN family assumes it.
+        Equal scores everywhere give 2 · margin · B under ``hard``.
     """
     positive = jnp.diagonal(scores)
     rows = jnp.where(is_negative, jnp.maximum(margin + scores - positive[:, None], 0.0), 0.0)
@@ -59,11 +59,10 @@ def triplet_of_vectors(
     margin: float = 0.2,
     hard: bool | Bool[Array, ""] = True,
 ) -> Float[Array, ""]:
-    """``triplet`` of the inner products of a batch, of which every device has some rows.
+    """``triplet`` of the inner products of a batch whose rows are spread over the devices.
 
-    A device scores its own rows and its own columns, so that neither time nor memory of a device
-    grows with the square of the batch; ``axis`` is the model's ``Axis``, and the loss is the same
-    number on all devices.
+    A device scores its own rows and columns, so that its time and memory do not grow with the
+    square of the batch; ``axis`` is the model's ``Axis``, and the loss is the same on all devices.
     """
     all_a, all_b, all_valid = axis.gather((a, b, valid))
     own = axis.index() * len(a) + jnp.arange(len(a))
@@ -74,11 +73,11 @@ def triplet_of_vectors(
         is_negative &= groups[:, None] != axis.gather(groups)[None, :]
     positive = jnp.sum(a * b, axis=1)
 
-    def of_own(mine: Array, others: Array) -> Array:
+    def own_hinges(mine: Array, others: Array) -> Array:
         scores = einsum("ad,bd->ab", mine, others)
         hinges = jnp.maximum(margin + scores - positive[:, None], 0.0)
         hinges = jnp.where(is_negative, hinges, 0.0)
         hardest = jnp.sum(jnp.max(hinges, axis=1))
         return hardest if hard is True else jnp.where(hard, hardest, jnp.sum(hinges))
 
-    return axis.sum(of_own(a, all_b) + of_own(b, all_a))
+    return axis.sum(own_hinges(a, all_b) + own_hinges(b, all_a))

@@ -7,7 +7,7 @@ A field ``steps: int = option(3, at_least=1)`` has its range in its metadata;
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Any
 
 from hmgr_jax.errors import UserError
@@ -16,7 +16,7 @@ from hmgr_jax.errors import UserError
 def option(
     default: Any,
     *,
-    choices: Sequence[Any] | None = None,
+    choices: Collection[Any] | None = None,
     at_least: float | None = None,
     above: float | None = None,
     share: bool = False,
@@ -54,7 +54,7 @@ def _violated_range(field: dataclasses.Field[Any], value: Any) -> str | None:
     """The range that the value violates, or None."""
     limits = field.metadata
     if "choices" in limits:
-        names = value if isinstance(value, tuple) else (value,)
+        names = value if isinstance(value, tuple | list) else (value,)
         if not all(name in limits["choices"] for name in names):
             return "one of " + ", ".join(map(str, limits["choices"]))
     if "at_least" in limits and not value >= limits["at_least"]:

@@ -8,8 +8,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from hmgr_jax.distributed.parallel import DATA, MappedAxis, make_mesh
-from hmgr_jax.layers.grouped_memory import GroupedMemory
-from hmgr_jax.layers.memory import MemoryAccess, write
+from hmgr_jax.layers.memory import GroupedMemory, MemoryAccess, write
 from hmgr_jax.training.flops import matmul_flops
 
 B, D, S, K = 128, 1024, 128, 256

@@ -1,4 +1,4 @@
-"""Scores of Gaussians in closed form beside the same written out element by element."""
+"""Scores of Gaussians in closed form against elementwise formulas."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -32,8 +32,8 @@ def written_out(squares, s1, s2, l1, l2):
 
 
 @pytest.mark.parametrize("name", [*OF_MEANS, *OF_SIGMAS])
-def test_scores(name, monkeypatch):
-    monkeypatch.setattr(gaussian_distances, "AT_ONCE", 3 * B * D)  # blocks that do not divide
+def test_scores_equal_elementwise_formulas(name, monkeypatch):
+    monkeypatch.setattr(gaussian_distances, "BLOCK_NUMBERS", 3 * B * D)  # blocks that do not divide
     a, b = (Gaussians(normal(n, D, seed=n), 0.4 * normal(n, D, seed=9 + n)) for n in (A, B))
     mean_a, log_a, mean_b, log_b = (np.asarray(x, np.float64) for x in (*a, *b))
     squares = (mean_a[:, None] - mean_b[None]) ** 2
@@ -43,7 +43,7 @@ def test_scores(name, monkeypatch):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_an_inner_product_is_a_distance():
+def test_inner_product_form_is_minus_a_distance():
     x, y = normal(A, D), normal(B, D, seed=1)
     extra = jnp.arange(A, dtype=jnp.float32), jnp.ones(B)
     first = inner_product_form(x, extra[0], first=True)

@@ -51,14 +51,14 @@ def reasoned(params, x, support, affinity, extra=None, gated=False, differences=
 
 
 def valid(x):
-    """The rows of true nodes."""
+    """The rows of valid nodes."""
     return np.asarray(x)[np.asarray(MASK)]
 
 
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("affinity", ["dot", "softmax"])
 @pytest.mark.parametrize("window", [0, 1])
-def test_one_layer_as_specified(affinity, window, gated):
+def test_a_layer_equals_its_equations(affinity, window, gated):
     support = window_support(MASK, window) if window else full_support(MASK)
     module = GraphReasoning(D, affinity, gated=gated)
     params = random_params(module, X, support)
@@ -77,7 +77,7 @@ def test_a_new_layer_is_the_identity():
     np.testing.assert_allclose(gain["params"]["norm"]["scale"], 0.1)
 
 
-def test_padding_reaches_no_node_and_counts_for_nothing():
+def test_padding_changes_no_node():
     module = GraphReasoning(D)
     params = random_params(module, X, full_support(MASK))
 
@@ -92,7 +92,7 @@ def test_padding_reaches_no_node_and_counts_for_nothing():
     np.testing.assert_allclose(alone[0], found[1, :3], rtol=0, atol=1e-6)
 
 
-def test_support():
+def test_supports_by_hand():
     near = np.asarray(window_support(MASK, 1))
     np.testing.assert_array_equal(near[0], np.abs(np.subtract.outer(range(N), range(N))) <= 1)
     np.testing.assert_array_equal(near[1, :3, :3], [[1, 1, 0], [1, 1, 1], [0, 1, 1]])
@@ -116,7 +116,7 @@ def test_geometry_of_two_boxes_by_hand():
     np.testing.assert_allclose(found[0, 0], [0, 0, 0, 0, 0, 1], rtol=0, atol=1e-5)
 
 
-def test_boxes_apart_on_both_axes_share_nothing():
+def test_disjoint_boxes_have_no_overlap():
     boxes = jnp.asarray([[[0.0, 0.0, 0.2, 0.2], [0.6, 0.6, 0.9, 0.9]]])
     assert not np.asarray(box_geometry(boxes))[0, [0, 1], [1, 0], 5].any()
 
@@ -128,7 +128,7 @@ def test_geometry_of_empty_boxes_is_finite_and_clamped():
     np.testing.assert_array_equal(found[0, 0, 1, 3:5], [4.0, 4.0])
 
 
-def test_box_affinity_starts_at_zero_and_then_matters():
+def test_box_affinity_starts_at_zero():
     rng = np.random.default_rng(0)
     corner = rng.uniform(0, 0.5, (3, N, 2))
     boxes = jnp.asarray(np.concatenate([corner, corner + 0.3], -1), jnp.float32)
@@ -147,8 +147,8 @@ def test_box_affinity_starts_at_zero_and_then_matters():
         module.apply({"params": params}, X, support)
 
 
-def test_times_on_edges():
-    """Signed: what comes later weighs more at first; messages are differences."""
+def test_time_affinity_is_signed_and_messages_are_differences():
+    """At the start later frames weigh more."""
     time = jnp.asarray([[0.0, 0.25, 0.5, 0.75, 1.0]] * 3)
     affinity = TimeAffinity()
     params = jax.jit(affinity.init)(jax.random.key(0), time)

@@ -27,7 +27,7 @@ def write_all(slots, gate, addresses, contents, valid, rate=0.1, rule="slotwise"
 
 
 def one_after_another(slots, gate, addresses, contents, valid, rate, rule, streams):
-    """The rules of the specification, an instance at a time, in float64."""
+    """The write rules, one instance at a time, in float64."""
     m, gate, (a_v, a_t), (c_v, c_t) = as64((slots, gate, addresses, contents))
     for i in np.flatnonzero(valid):
         if rule == "slotwise":
@@ -63,7 +63,7 @@ def test_invalid_rows_write_nothing(rule):
     np.testing.assert_array_equal(untouched, slots)
 
 
-def test_the_memory_stays_bounded():
+def test_slots_stay_bounded():
     slots = initial_slots(jax.random.key(1), 1, S, D)[0]
     for seed in range(20):
         slots = write_all(slots, *instances(200, seed), jnp.ones(200, bool), rate=0.9)
@@ -71,7 +71,7 @@ def test_the_memory_stays_bounded():
     assert np.abs(slots).max() > 0.3  # it has been written
 
 
-def test_a_gate_that_keeps_nothing_replaces_the_slot():
+def test_a_gate_of_zero_replaces_the_slot():
     gate = jnp.asarray([[0.0, 1.0, 0.0]] * 3, jnp.float32)
     at_first = jnp.asarray([[1.0, 0, 0, 0, 0, 0]] * 3, jnp.float32)
     contents = (normal(3, D), normal(3, D, seed=1))
@@ -97,7 +97,7 @@ def new_access(**options):
 
 
 @pytest.mark.parametrize("hops", [1, 2, 3])
-def test_read_hops_as_specified(hops):
+def test_read_equals_its_equations(hops):
     module, params = new_access(hops=hops)
     slots, x = normal(S, D, seed=4), jnp.asarray(unit(normal(7, D, seed=5)))
     found = module.apply({"params": params}, slots, x, "text", method="read")
@@ -113,7 +113,7 @@ def test_read_hops_as_specified(hops):
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
 
 
-def test_writing_as_specified():
+def test_contents_addresses_and_gates_equal_their_equations():
     module, params = new_access()
     x, y, read = normal(7, D, seed=6), normal(7, D, seed=7), normal(7, D, seed=8)
     nowhere = jnp.zeros((7, S))
@@ -147,8 +147,8 @@ def test_a_new_memory_changes_little():
     assert np.sum(np.asarray(hopped * x), axis=1).min() > 0.8
 
 
-def test_a_fresh_memory_has_places_only_with_a_gain():
-    """Unit vectors of the published sizes: without it every slot is read and written alike."""
+def test_a_new_memory_is_addressed_only_with_a_gain():
+    """At gain 1 unit vectors read and write all slots uniformly."""
     features, slots = 256, 128
     memory = initial_slots(jax.random.key(0), 1, slots, features)[0]
     x = jnp.asarray(unit(normal(50, features)))

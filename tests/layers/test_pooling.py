@@ -35,7 +35,7 @@ def pooled(kind, params, x):
 
 
 def rank_weights(params, count):
-    """VSE∞'s weights of the largest to the smallest of so many values."""
+    """VSE∞'s weights of the largest to the smallest of n values."""
     place, pair = np.arange(count)[:, None], np.arange(16)[None, :]
     waves = np.zeros((1, count, 32))
     waves[0, :, 0::2] = np.sin(place / 10000 ** (pair / 16))
@@ -53,7 +53,7 @@ def pool(request):
     return request.param, module, params
 
 
-def test_values_and_padding(pool):
+def test_a_pool_equals_numpy_and_ignores_padding(pool):
     kind, module, params = pool
     garbage = jnp.where(MASK[:, :, None], X, 1e3)
     found = module.apply({"params": params}, garbage, MASK, None)
@@ -87,7 +87,7 @@ def test_attention_drops_both_branches():
     np.testing.assert_allclose(found, [unit(v) for v in expected], rtol=0, atol=1e-6)
 
 
-def test_a_hole_in_the_mask_is_no_node(pool):
+def test_masked_nodes_between_valid_ones_are_ignored(pool):
     kind, module, params = pool
     holed = jnp.asarray([[True, False, True, True]])
     found = module.apply({"params": params}, X[:1], holed, None)
@@ -99,6 +99,6 @@ def test_a_hole_in_the_mask_is_no_node(pool):
     np.testing.assert_allclose(found[0], unit(expected), rtol=0, atol=1e-6)
 
 
-def test_an_unknown_pool_is_named():
+def test_an_unknown_pool_raises():
     with pytest.raises(ValueError, match="median"):
         jax.eval_shape(lambda: GlobalPool("median").init(jax.random.key(0), X, MASK, None))

@@ -19,7 +19,7 @@ def layer_norm(params, x):
     return (x - x.mean(-1, keepdims=True)) / spread * params["scale"] + params["bias"]
 
 
-def test_heads():
+def test_heads_equal_their_equations():
     x, mask, whole = normal(3, 5, 6), mask_of(LENGTHS, 5), normal(3, 4, seed=1)
     head = MeanHead(4, proposals=2)
     params = random_params(head, x, mask, whole)
@@ -44,8 +44,8 @@ def test_heads():
 
 
 @pytest.mark.parametrize("pool", SENTENCE_POOLS)
-def test_sentence_vectors(pool):
-    """Padding reaches none; with last_index the backward half has seen the last word alone."""
+def test_sentence_vectors_equal_their_definitions(pool):
+    """They ignore padding; with last_index the backward half has read the last word alone."""
     x, lengths = normal(3, 5, 6), jnp.asarray(LENGTHS)
     gru = SentenceGRU(8, pool)
     params = {"params": random_params(gru, x, lengths)}
@@ -61,7 +61,7 @@ def test_sentence_vectors(pool):
     assert np.abs(last[0, 4:] - found[0, 4:]).max() > 1e-3
 
 
-def test_words_are_removed():
+def test_remove_words_keeps_marks_and_order():
     lengths = jnp.asarray([12, 3, 2, 7], jnp.int32)
     words = np.arange(4 * 14).reshape(4, 14) + 10
     tokens = np.where(np.arange(14) < np.asarray(lengths)[:, None], words, 0)
@@ -81,7 +81,7 @@ def test_words_are_removed():
     assert remove_words(jnp.asarray(tokens), lengths, 0.3, None)[1] is lengths
 
 
-def test_words_are_forgotten():
+def test_forget_words_replaces_words_by_unknown():
     tokens = jnp.asarray([[1, *range(5, 40), 2, 0]], jnp.int32)
     mask = mask_of([37], 38)
     found = np.asarray(forget_words(tokens, mask, 0.5, Keys.at(*[jnp.int32(0)] * 2, jnp.arange(1))))

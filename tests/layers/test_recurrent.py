@@ -36,7 +36,7 @@ def encoder():
     return jax.jit(lambda x, lengths: module.apply({"params": params}, x, lengths)), params, x
 
 
-def test_both_directions_averaged_and_padding_zero(encoder):
+def test_bigru_averages_directions_and_is_zero_at_padding(encoder):
     run, params, x = encoder
     found = run(x, jnp.asarray(LENGTHS))
     p, x = as64((params, x))
@@ -51,7 +51,7 @@ def test_both_directions_averaged_and_padding_zero(encoder):
         assert not np.asarray(found)[i, n:].any()
 
 
-def test_neither_padding_nor_the_bucket_reaches_a_state(encoder):
+def test_states_do_not_depend_on_padding(encoder):
     run, _, x = encoder
     lengths = jnp.asarray(LENGTHS)
     found = np.asarray(run(x, lengths))

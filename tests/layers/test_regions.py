@@ -1,4 +1,4 @@
-"""From region features to nodes: scaling by hand, and a map that mixes no two regions."""
+"""Region features to nodes: scaling by hand, and embeddings of each region on its own."""
 
 import jax
 import jax.numpy as jnp
@@ -37,14 +37,14 @@ def test_the_gradient_of_a_zero_feature_is_finite(kind):
         assert np.isfinite(gradient).all()
 
 
-def test_unknown_names_are_refused():
+def test_unknown_names_raise():
     with pytest.raises(ValueError, match="log"):
         scale_features(X, "log")
     with pytest.raises(ValueError, match="conv"):
         jax.eval_shape(lambda: RegionEmbedding(5, "conv").init(jax.random.key(0), X))
 
 
-def test_linear_and_mlp_as_specified():
+def test_linear_and_mlp_equal_their_equations():
     module = RegionEmbedding(5)
     params = random_params(module, X)
     found = module.apply({"params": params}, X)
@@ -63,7 +63,7 @@ def test_linear_and_mlp_as_specified():
 
 
 @pytest.mark.parametrize("kind", EMBEDDINGS)
-def test_no_region_sees_another(kind):
+def test_a_region_does_not_depend_on_others(kind):
     module = RegionEmbedding(5, kind)
     params = random_params(module, X)
     found = np.asarray(module.apply({"params": params}, X))
@@ -72,7 +72,7 @@ def test_no_region_sees_another(kind):
     assert not np.array_equal(other[:, 0], found[:, 0])
 
 
-def test_a_new_mlp_is_the_linear_map():
+def test_a_new_mlp_equals_the_linear_map():
     module = RegionEmbedding(5, "mlp")
     params = jax.jit(module.init)(jax.random.key(0), X)
     found = module.apply(params, X)

@@ -1,4 +1,4 @@
-"""Word graphs: their matrix, the recurrence, both ways to multiply, and neighbours on device."""
+"""Word graphs: matrix, recurrence, dense and sparse products, nearest words."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -29,7 +29,7 @@ def test_the_matrix_is_the_laplacian_less_one():
     assert np.abs(np.linalg.eigvalsh(found)).max() <= 1 + 1e-6
 
 
-def test_repeated_and_reversed_edges_count_once_and_loops_not_at_all():
+def test_repeated_edges_count_once_and_loops_are_dropped():
     more = np.concatenate([EDGES, EDGES[:5, ::-1], EDGES[3:8], [[2, 2]]])
     found = make_graph(more, NODES, dense=True)["dense"]
     np.testing.assert_array_equal(found, make_graph(EDGES, NODES, dense=True)["dense"])
@@ -43,7 +43,7 @@ def test_dense_equals_sparse():
     np.testing.assert_allclose(*both, rtol=1e-5, atol=1e-6)
 
 
-def test_no_edges_at_all():
+def test_a_graph_without_edges_is_zero():
     x = jnp.ones((3, 2))
     for dense in (True, False):
         found = chebyshev(make_graph(np.zeros((0, 2)), 3, dense=dense), x, 3)
@@ -52,7 +52,7 @@ def test_no_edges_at_all():
 
 @pytest.mark.parametrize("terms", [1, 2, 4, 6])
 def test_the_recurrence_is_the_cosine_of_multiples(terms):
-    """On a diagonal matrix T_k is cos(k arccos x): the fourth term tells a wrong recurrence."""
+    """On a diagonal matrix T_k is cos(k arccos x); the fourth term shows a wrong recurrence."""
     values = np.linspace(-1, 1, 9)
     found = chebyshev({"dense": jnp.asarray(np.diag(values), jnp.float32)}, jnp.ones((9, 1)), terms)
     expected = np.cos(np.arange(terms)[:, None] * np.arccos(values)[None, :])
@@ -89,12 +89,12 @@ def test_nearest_by_hand_in_blocks_of_any_size(rows):
     assert (found[~usable] == -1).all()
 
 
-def test_fewer_words_than_neighbours_leave_places_empty():
+def test_missing_neighbours_are_minus_one():
     found = np.asarray(nearest(np.eye(4, dtype=np.float32), np.array([1, 1, 1, 0], bool), 3))
     assert [set(row) for row in found] == [{1, 2, -1}, {0, 2, -1}, {0, 1, -1}, {-1}]
 
 
-def test_vectors_of_zeros_are_nobodys_neighbours():
+def test_zero_vectors_are_no_neighbours():
     vectors = jnp.asarray([[1.0, 0], [1, 0.1], [0, 0], [0, 0], [1, 0.2]])
     found = np.asarray(nearest(vectors, jnp.ones(5, bool), 2))
     assert set(found[[0, 1, 4]].ravel()) == {0, 1, 4}

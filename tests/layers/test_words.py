@@ -1,4 +1,4 @@
-"""The caption encoder: masks, <unk> in training, and no word beyond the length."""
+"""The caption encoder: masks, <unk> in training, and independence of padding."""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ def encode(params, tokens, lengths=LENGTHS, keys=None, **rates):
     return jax.jit(module.apply)({"params": params}, tokens, lengths, keys)
 
 
-def test_vectors_go_through_the_recurrent_encoder(params):
+def test_states_are_those_of_the_gru(params):
     states, mask = encode(params, TOKENS)
     np.testing.assert_array_equal(mask, np.arange(6)[None] < np.asarray(LENGTHS)[:, None])
     vectors = params["vectors"][TOKENS]
@@ -34,7 +34,7 @@ def test_vectors_go_through_the_recurrent_encoder(params):
     np.testing.assert_allclose(states, expected, rtol=0, atol=1e-6)
 
 
-def test_tokens_beyond_the_length_and_the_bucket_do_not_matter(params):
+def test_states_do_not_depend_on_padding(params):
     states, mask = encode(params, TOKENS)
     garbage = jnp.where(mask, TOKENS, 17)
     np.testing.assert_array_equal(encode(params, garbage)[0], states)
@@ -43,7 +43,7 @@ def test_tokens_beyond_the_length_and_the_bucket_do_not_matter(params):
     assert not np.asarray(longer[:, 6:]).any()
 
 
-def test_dropped_words_become_unknown_but_never_start_and_end(params):
+def test_dropped_words_become_unknown_except_start_and_end(params):
     almost_all = encode(params, TOKENS, keys=KEYS, word_dropout=65535 / 65536)[0]
     inner = (TOKENS > 2) & (jnp.arange(6)[None] < LENGTHS[:, None])
     expected = encode(params, jnp.where(inner, UNKNOWN, TOKENS))[0]
@@ -51,7 +51,7 @@ def test_dropped_words_become_unknown_but_never_start_and_end(params):
 
 
 @pytest.mark.parametrize("kind", ["word_dropout", "vector_dropout"])
-def test_dropout_is_for_training_only(params, kind):
+def test_dropout_acts_in_training_only(params, kind):
     plain = np.asarray(encode(params, TOKENS)[0])
     np.testing.assert_array_equal(encode(params, TOKENS, **{kind: 0.5})[0], plain)
     assert not np.array_equal(encode(params, TOKENS, keys=KEYS, **{kind: 0.5})[0], plain)

@@ -1,4 +1,4 @@
-"""Contrastive losses by hand, and what does not reach them."""
+"""Contrastive losses by hand, and their independence of padded rows."""
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,20 @@ def test_infonce_by_hand():
     np.testing.assert_allclose(found, expected.sum(), rtol=1e-5)
 
 
+def test_infonce_learns_its_temperature():
+    """A traced temperature gives the value of a float, and a gradient, with padded rows too."""
+    valid = jnp.asarray([True, True, True, False])
+    padded = jnp.full((4, 4), 50.0).at[:3, :3].set(SCORES)
+
+    def loss(temperature):
+        return infonce(padded, negatives(valid), valid, temperature=temperature)
+
+    value, slope = jax.jit(jax.value_and_grad(loss))(jnp.float32(0.5))
+    np.testing.assert_allclose(value, loss(0.5), rtol=1e-6)
+    np.testing.assert_allclose(slope, (loss(0.501) - loss(0.499)) / 0.002, rtol=1e-2)
+    assert np.isfinite(jax.grad(loss)(jnp.float32(0.01)))
+
+
 def test_infonce_leaves_captions_of_the_same_picture_out():
     groups = jnp.asarray([4, 9, 4])
     found = infonce(SCORES, negatives(ALL, groups), ALL, temperature=0.5)
@@ -44,7 +58,7 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
-def test_rows_that_fill_a_batch_count_for_nothing(loss):
+def test_padded_rows_do_not_count(loss):
     valid = jnp.asarray([True, True, True, False, False])
     padded = jnp.full((5, 5), 50.0).at[:3, :3].set(SCORES)
     value, gradient = jax.value_and_grad(lambda s: loss(s, negatives(valid), valid))(padded)
@@ -57,7 +71,7 @@ def test_rows_that_fill_a_batch_count_for_nothing(loss):
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
-def test_a_batch_of_one_picture_pulls_no_one_apart(loss):
+def test_a_batch_of_one_picture_has_no_negatives(loss):
     groups = jnp.zeros(3, jnp.int32)
     value = loss(SCORES, negatives(ALL, groups), ALL)
     expected = 0.0 if loss is LOSSES["infonce"] else 1.0

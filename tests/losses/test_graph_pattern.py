@@ -1,4 +1,4 @@
-"""The graph pattern loss against plain loops, CDPAE's formula, and what must not change it."""
+"""The graph pattern loss against plain loops and CDPAE's formula, and its invariances."""
 
 import jax
 import jax.numpy as jnp
@@ -83,7 +83,7 @@ def test_every_family_against_loops(sides):
     assert list(found_of(sides, edges=("het",))) == ["het"]
 
 
-def test_rows_that_are_not_valid_count_for_nothing(sides):
+def test_invalid_rows_do_not_count(sides):
     valid = np.array([True, False, True, True, False])
     rows = np.flatnonzero(valid)
     garbage = [pattern.Side(jnp.where(valid[:, None, None], s.nodes, 1e3), s.inputs) for s in sides]
@@ -114,7 +114,7 @@ def test_one_view_and_one_partner_are_the_loss_of_cdpae(sides):
     assert float(ours) == pytest.approx(np.mean(losses), rel=1e-5)
 
 
-def test_partners_are_valid_others_whatever_the_draws():
+def test_partners_are_other_valid_rows():
     for seed in range(20):
         rng = np.random.default_rng(seed)
         valid = rng.random(8) < 0.6
@@ -143,7 +143,7 @@ def test_no_gradient_reaches_the_targets(sides):
         np.testing.assert_array_equal(gradient, np.zeros_like(gradient))
 
 
-def test_the_gradient_is_finite_where_items_are_alike(sides):
+def test_the_gradient_is_finite_for_equal_items(sides):
     same = [pattern.Side(jnp.ones_like(s.nodes) / 2, jnp.ones_like(s.inputs)) for s in sides]
 
     def loss(nodes):

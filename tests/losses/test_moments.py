@@ -15,7 +15,7 @@ MATCHING = jnp.asarray([True, True, True, False, False, True])
 COUNTS = jnp.asarray([True] * 5 + [False])
 
 
-def test_by_hand():
+def test_mean_variance_by_hand():
     # Matching: mean 2, variance 2/3; others: mean 1, variance 1/4; the means are 1 apart.
     loss, terms = mean_variance(SCORES, MATCHING, COUNTS, LocalAxis(), margin=1.5)
     np.testing.assert_allclose(loss, 2 / 3 + 1 / 4 + 0.35 * 0.5, rtol=1e-6)
@@ -30,7 +30,7 @@ def test_a_batch_of_one_kind_has_no_hinge(kind, variance):
     np.testing.assert_allclose(loss, variance, rtol=1e-6)
 
 
-def test_no_pairs_cost_nothing():
+def test_no_pairs_give_zero():
     def loss(scores):
         return mean_variance(scores, MATCHING, ~COUNTS & ~MATCHING, LocalAxis())[0]
 

@@ -35,7 +35,7 @@ def f32(x):
     return jnp.asarray(x, jnp.float32)
 
 
-def test_probabilities_and_losses_are_those_of_loops():
+def test_probabilities_and_losses_equal_loops():
     a, b = draws(4, 3, 5), draws(6, 2, 5, seed=1, scale=0.5)
     expected = probability(a, b, 4.0, 5.0)
     assert 0.001 < expected.min() < expected.max() < 0.999
@@ -62,13 +62,13 @@ def test_the_start_of_training_is_finite():
     (_, near), gradients = jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)(
         jnp.float32(15.0), jnp.float32(15.0), f32(a)
     )
-    assert 1200 < float(near) / 8 < 1340  # spec 1.4 simulated 1,268.5
+    assert 1200 < float(near) / 8 < 1340  # a simulation of the released code gives 1,268.5
     for gradient in gradients:
         assert np.isfinite(gradient).all()
         assert np.abs(gradient).max() > 0
 
 
-def test_vib():
+def test_vib_equals_both_forms():
     samples, log_sigma = draws(4, 3, 5), draws(4, 5, seed=1)
     mean = draws(4, 5, seed=2)
     valid = np.array([True, True, False, True])
@@ -102,7 +102,7 @@ def test_uniformity_compares_the_chosen_vectors_of_valid_items():
 
 
 def test_uniformity_with_replacement():
-    """Draws are places among the valid vectors; a vector drawn twice is a pair of distance 0."""
+    """Draws index the valid vectors; a vector drawn twice is a pair of distance 0."""
     x, valid = draws(6, 4, 3), np.array([True, False, True, True, True, False])
     x[~valid] = 50.0
     rows, numbers = x[valid].reshape(-1, 3), np.array([0.0, 0.3, 0.31, 0.7, 0.999])
@@ -119,7 +119,7 @@ def test_uniformity_with_replacement():
     np.testing.assert_allclose(every, uniformity(f32(x), jnp.asarray(valid), order, 24), rtol=1e-5)
 
 
-def test_uniformity_of_far_vectors_is_finite_and_pushes():
+def test_uniformity_of_far_vectors_has_a_finite_gradient():
     x = f32(draws(4, 2, 512, scale=1.0))  # exp(-2 |x - y|²) is 0 in float32
     valid, order = jnp.ones(4, bool), jnp.ones((4, 2))
     value, gradient = jax.value_and_grad(lambda x: uniformity(x, valid, order))(x)
@@ -128,7 +128,7 @@ def test_uniformity_of_far_vectors_is_finite_and_pushes():
     assert np.abs(gradient).max() > 0
 
 
-def test_the_loss_of_a_whole_batch_needs_no_gigabyte():
+def test_the_loss_of_a_batch_takes_less_than_a_gigabyte():
     """B = 128, J = 7, D = 1,024 with its gradient: [B, B, J, J, D] alone would be 3.3 GB."""
     samples = jax.ShapeDtypeStruct((128, 7, 1024), jnp.float32)
 

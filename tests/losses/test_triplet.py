@@ -33,13 +33,13 @@ def test_hard_may_be_traced():
 
 
 @pytest.mark.parametrize("size", [2, 5, 128])
-def test_collapsed_scores_cost_two_margins_a_row(size):
+def test_constant_scores_cost_two_margins_a_row(size):
     pairs = negatives(jnp.ones(size, bool))
     found = triplet(jnp.full((size, size), 0.7), pairs)
     np.testing.assert_allclose(found, 2 * 0.2 * size, rtol=1e-5)
 
 
-def test_pairs_of_the_same_group_are_no_negatives():
+def test_rows_of_one_group_are_no_negatives():
     groups = jnp.asarray([4, 9, 4])
     np.testing.assert_array_equal(negatives(ALL, groups), [[0, 1, 0], [1, 0, 1], [0, 1, 0]])
     # Left are rows 0.1 | 0, 0.05 | 0.3 and columns 0 | 0.5, 0.4 | 0.
@@ -51,14 +51,14 @@ def test_pairs_of_the_same_group_are_no_negatives():
 
 @pytest.mark.parametrize("hard", [True, False])
 @pytest.mark.parametrize("groups", [None, jnp.asarray([0, 1, 2, 0, 1])])
-def test_invalid_rows_count_for_nothing(hard, groups):
+def test_invalid_rows_do_not_count(hard, groups):
     valid = jnp.asarray([True, True, True, False, False])
     padded = jnp.full((5, 5), 50.0).at[:3, :3].set(SCORES)
     found = triplet(padded, negatives(valid, groups), hard=hard)
     np.testing.assert_allclose(found, HARDEST if hard else SUM, rtol=1e-6)
 
 
-def test_separated_scores_cost_nothing():
+def test_scores_beyond_the_margin_cost_nothing():
     scores = jnp.eye(4)
     value, gradient = jax.value_and_grad(triplet)(scores, negatives(jnp.ones(4, bool)))
     assert value == 0
@@ -79,7 +79,7 @@ def test_gradient_by_hand():
 @pytest.mark.parametrize("hard", [True, False])
 @pytest.mark.parametrize("groups", [None, [0, 1, 1, 2, 3, 3, 4, 5]])
 @pytest.mark.parametrize("devices", [1, 4])
-def test_of_vectors_by_rows_is_the_one_of_the_matrix(hard, groups, devices):
+def test_triplet_of_vectors_equals_triplet_of_the_matrix(hard, groups, devices):
     rng = np.random.default_rng(4)
     a, b = (jnp.asarray(rng.standard_normal((8, 3)), jnp.float32) for _ in range(2))
     valid, groups = jnp.arange(8) < 7, None if groups is None else jnp.asarray(groups)

@@ -1,6 +1,7 @@
-"""DXR: vectors and losses in numpy, cells and words that training leaves out, pictures, parts."""
+"""DXR: vectors and losses in numpy, dropped cells and words, pictures, parts."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from hmgr_jax.layers.bert import Bert
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.losses.contrastive import contrastive_hard, infonce
 from hmgr_jax.losses.triplet import negatives, triplet
-from hmgr_jax.models import dxr, get_model
+from hmgr_jax.models import get_model
 from hmgr_jax.models.base import LocalAxis, Plan
 from hmgr_jax.models.dxr import DXR
 from hmgr_jax.training.optimizer import Optimizer, Schedule, Stage
@@ -51,7 +52,7 @@ def batch_of(rows, pixels=False):
 
 
 def encode(model, variables, items, keys=None):
-    """Codes of both sides, those of training where there are keys."""
+    """Codes of both sides; with keys, training codes."""
 
     def both(variables, items, keys):
         return {
@@ -62,7 +63,7 @@ def encode(model, variables, items, keys=None):
     return jax.jit(both)(variables, items, keys)
 
 
-def test_every_fragment_is_projected_and_then_pooled():
+def test_fragments_are_projected_before_the_pool():
     model = small()
     variables, items = jax.jit(model.init)(jax.random.key(0)), batch_of(ROWS)
     codes, p = encode(model, variables, items), as64(variables.params)
@@ -108,7 +109,7 @@ def test_the_loss_is_a_mean_over_valid_rows(objective, step):
 
 
 @pytest.mark.parametrize("side", ["region", "word"])
-def test_training_leaves_fragments_out_by_row(side):
+def test_dropped_fragments_are_keyed_by_row(side):
     rates = {f"{other}_dropout": 0.0 for other in ("region", "word", "bert")}
     model = small(**rates | {f"{side}_dropout": 0.5})
     variables, items = jax.jit(model.init)(jax.random.key(0)), batch_of(ROWS)
@@ -129,12 +130,11 @@ def test_training_leaves_fragments_out_by_row(side):
 def with_cnn(monkeypatch):
     """One stage of one block, which compiles in seconds."""
     monkeypatch.setitem(resnet.KINDS, "tiny", (False, (1,)))
-    monkeypatch.setitem(dxr.CHOICES, "cnn", ("tiny",))
     return small(cnn="tiny", cnn_width=4, cnn_small_stem=True, picture_size=SIDE)
 
 
-def test_pictures_on_many_devices(with_cnn):
-    """6 rows on one device, or 8 of which 2 fill up on four; the stem and BERT at rest."""
+def test_four_devices_give_the_update_of_one(with_cnn):
+    """6 rows on one device, or with 2 rows of padding on four; stem and BERT are frozen."""
     stage = Stage(9, frozen=("stem",), lr_factors={"bert": 0.0})
     schedule, parts = Schedule(0.01, 9, decay="none"), with_cnn.parts()
     optimizer = Optimizer(schedule, parts, kind="sgd", stage=stage)
@@ -159,7 +159,7 @@ def test_pictures_on_many_devices(with_cnn):
     assert all(jax.tree.leaves((cnn["layer1"], moved["image"]["project"])))
 
 
-def test_parts(with_cnn):
+def test_parts_name_bert_and_the_stages_of_the_cnn(with_cnn):
     assert set(dataclasses.replace(with_cnn, picture_size=0).parts()) == {
         "image",
         "text",
@@ -174,7 +174,7 @@ def test_parameters_at_the_papers_sizes():
     model = DXR(picture_size=224, vocabulary_size=30522)
     params = jax.eval_shape(model.init, jax.random.key(0)).params
     count = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(params))
-    assert count == 170_511_680 - 768 * 769  # spec 5.1, less BERT's pooler
+    assert count == 170_511_680 - 768 * 769  # BERT's pooler is left out
 
 
 def test_sizes_come_from_the_data():
@@ -190,20 +190,20 @@ def test_sizes_come_from_the_data():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"pool": "median"}, "model.pool is one of"),
-        ({"objective": "triplet"}, "model.objective is one of triplet_hard"),
+        ({"pool": "median"}, "model.pool must be one of"),
+        ({"objective": "triplet"}, "model.objective must be one of triplet_hard"),
         ({"temperature": 0.0}, "model.temperature must be above 0"),
         ({"bert_heads": 5}, "model.bert_heads must divide model.bert_width, 4, got 5"),
         ({"bert_layers": 0}, "model.bert_layers must be at least 1"),
-        ({"bert_dropout": 1.0}, "model.bert_dropout is from 0 to below 1"),
+        ({"bert_dropout": 1.0}, "model.bert_dropout must be in [0, 1)"),
     ],
 )
-def test_impossible_settings_are_refused(options, sentence):
-    with pytest.raises(UserError, match=sentence.replace(".", r"\.")):
+def test_invalid_options_raise(options, sentence):
+    with pytest.raises(UserError, match=re.escape(sentence)):
         small(**options)
 
 
-def test_bert_reads_captions_of_other_systems():
+def test_other_systems_can_use_bert():
     sizes = {k: v for k, v in SMALL.items() if k != "dim"} | {"dim": 8, "word_dim": 4}
     for name in ("vse", "imram"):
         plain, model = (get_model(name, text=text, **sizes) for text in ("gru", "bert"))

@@ -1,4 +1,4 @@
-"""GIN and SCKR: pairs, switches, tables of data, sizes, and bags in place of captions."""
+"""GIN and SCKR: scores, sampled pairs, options, tables, sizes, and bags of words."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from hmgr_jax.errors import UserError
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.models import get_model
 from hmgr_jax.models.base import LocalAxis, Plan
-from hmgr_jax.models.gin_towers import normed_bag, on_vocabulary, words_in
+from hmgr_jax.models.gin import on_vocabulary, words_in
 
 WORDS, REGIONS, SIZE, BATCH = 20, 3, 6, 6
 FEATURES = {
@@ -61,7 +61,7 @@ def codes_of(model, variables, given=ITEMS, train=False):
     }
 
 
-def test_a_bag_counts_words_and_no_marks_or_padding():
+def test_bags_count_neither_marks_nor_padding():
     tokens = jnp.asarray([[1, 5, 5, 3, 2, 7], [1, 6, 2, 0, 0, 0]])
     mask = words_in(tokens, jnp.asarray([5, 3]))
     bag = on_vocabulary(tokens, mask[:, :, None].astype(jnp.float32), 8)
@@ -70,15 +70,7 @@ def test_a_bag_counts_words_and_no_marks_or_padding():
     np.testing.assert_array_equal(bag[:, 1, 0], [0, 0, 0, 0, 0, 0, 1, 0])
 
 
-def test_norms_of_bags():
-    bag = jnp.asarray([[3.0, 0.0], [4.0, 0.0]])[:, :, None]
-    np.testing.assert_allclose(normed_bag(bag, "l2")[:, 0, 0], [0.6, 0.8], rtol=1e-6)
-    np.testing.assert_allclose(normed_bag(bag, "max")[:, 0, 0], [0.75, 1.0], rtol=1e-6)
-    np.testing.assert_array_equal(normed_bag(bag, "none"), bag)
-    assert not np.any(normed_bag(bag, "l2")[:, 1])
-
-
-def test_one_product_scores_as_the_scorer_of_pairs_does():
+def test_score_and_coarse_equal_the_metric_pair_by_pair():
     model = made()
     variables = model.init(jax.random.key(0))
     variables.params["metric"]["bias"] = jnp.float32(0.7)
@@ -101,7 +93,7 @@ def test_dense_and_sparse_graphs_give_the_same_codes():
     np.testing.assert_allclose(*codes, rtol=1e-5, atol=1e-6)
 
 
-def test_drawn_pairs_match_or_do_not_as_the_coin_says():
+def test_sampled_pairs_match_as_drawn():
     model = made(pair_mode="sampled", metric="cosine")
     variables = model.init(jax.random.key(0))
     codes = {m: jax.random.normal(jax.random.key(len(m)), (BATCH, 8)) for m in model.modalities}
@@ -118,7 +110,7 @@ def test_drawn_pairs_match_or_do_not_as_the_coin_says():
     assert kinds == {True, False}
 
 
-def test_drawn_pairs_do_not_depend_on_what_fills_a_batch_up():
+def test_sampled_pairs_do_not_depend_on_padded_rows():
     model = made(pair_mode="sampled")
     variables = model.init(jax.random.key(0))
     codes = codes_of(model, variables)
@@ -139,7 +131,7 @@ def test_drawn_pairs_do_not_depend_on_what_fills_a_batch_up():
 @pytest.mark.parametrize(
     "options",
     [
-        {"node_feature": "tfidf", "bag_norm": "max"},
+        {"node_feature": "tfidf"},
         {"node_feature": "bilstm50"},
         {"text_model": "mlp_bow"},
         {"text_model": "textcnn"},
@@ -150,7 +142,7 @@ def test_drawn_pairs_do_not_depend_on_what_fills_a_batch_up():
     ],
     ids=str,
 )
-def test_every_switch_trains(options):
+def test_every_option_has_finite_gradients(options):
     model = made(**options)
     variables = model.init(jax.random.key(1))
 
@@ -175,8 +167,8 @@ def test_every_switch_trains(options):
 
 
 @pytest.mark.parametrize("pair_mode", ["all_pairs", "sampled"])
-def test_pairs_match_that_share_a_label(pair_mode):
-    """The same as groups where labels are one each; of several one is enough."""
+def test_match_label_pairs_items_that_share_a_label(pair_mode):
+    """One label an item equals groups; of several labels one common label is enough."""
     row = ROW | {"labels": jnp.eye(4, dtype=jnp.uint8)[ROW["group"]]}
     axis = LocalAxis()
     by_group, by_label = made(pair_mode=pair_mode), made(pair_mode=pair_mode, match="label")
@@ -197,7 +189,7 @@ def test_pairs_match_that_share_a_label(pair_mode):
     np.testing.assert_allclose(loss(by_label, none), loss(by_group, ROW), rtol=1e-6)
 
 
-def test_an_mlp_on_bags_is_as_large_as_the_graphs_path():
+def test_the_mlp_baseline_has_the_size_of_the_graph_path():
     def parameters(model):
         shapes = jax.eval_shape(model.init, jax.random.key(0)).params["text"]
         return sum(np.prod(x.shape) for x in jax.tree.leaves(shapes))
@@ -207,7 +199,7 @@ def test_an_mlp_on_bags_is_as_large_as_the_graphs_path():
         assert abs(graph - mlp) < WORDS + 1 + SMALL["dim"]
 
 
-def test_sizes_of_the_papers():
+def test_sizes_of_the_sckr_paper():
     """SCKR on CMPlaces: 4,527,889 numbers for texts, 4,195,328 for pictures, 1,025 to compare."""
     features = {"image": {"features": (4096,)}, "text": {"features": (4412,)}}
     model = get_model("gin", image_hidden=()).fit_to(Plan(1, 1, 4, features))
@@ -219,7 +211,7 @@ def test_sizes_of_the_papers():
     assert count["text"] == 4527889 - 3 * 49
 
 
-def test_bags_and_vectors_in_place_of_captions_and_regions():
+def test_feature_sets_replace_captions_and_regions():
     model = made(features=VECTORS)
     assert all(list(of) == ["features"] for of in model.inputs().values())
     variables = model.init(jax.random.key(0))
@@ -265,7 +257,7 @@ def test_relations_are_united(relations, more):
     np.testing.assert_array_equal(tables["rarity"], np.arange(WORDS))
 
 
-def test_a_graph_that_is_given_takes_the_place_of_relations():
+def test_a_given_graph_replaces_the_relations():
     corpus = Corpus()
     corpus.graph = np.array([[4, 5]])
     matrix = made(word_relations="SCK").tables_of(corpus)["graph"]["dense"]
@@ -279,23 +271,23 @@ def test_a_graph_that_is_given_takes_the_place_of_relations():
         ({"word_relations": ""}, "S (similar)"),
         ({"filters": ()}, "at least one of filters"),
         ({"cheb_k": 0}, "model.cheb_k must be at least 1"),
-        ({"metric": "dot"}, "model.metric is one of"),
+        ({"metric": "dot"}, "model.metric must be one of"),
     ],
 )
-def test_bad_hyper_parameters(options, part):
+def test_invalid_options_raise(options, part):
     with pytest.raises(UserError) as refused:
         get_model("gin", **options)
     assert part in str(refused.value)
 
 
-def test_bags_have_no_order_for_sckr():
+def test_sckr_raises_on_bags_of_words():
     with pytest.raises(UserError, match="read words in order"):
         made("sckr", features=VECTORS)
 
 
 @pytest.mark.parametrize("pair_mode", ["all_pairs", "sampled"])
-def test_the_bias_of_the_metric_rests(pair_mode):
-    """The loss asks for differences of scores: whatever moved the bias would be rounding."""
+def test_the_bias_of_the_metric_gets_no_gradient(pair_mode):
+    """The loss depends on differences of scores alone."""
     model = made(pair_mode=pair_mode)
     variables = model.init(jax.random.key(0))
 

@@ -1,4 +1,4 @@
-"""GPLDAN: sizes of the paper, its switches, standardisation, and the kNN marginal similarity."""
+"""GPLDAN: sizes, options, standardisation, and the kNN marginal similarity."""
 
 import dataclasses
 
@@ -9,13 +9,19 @@ import pytest
 
 from hmgr_jax.data.features.sets import FeatureRows
 from hmgr_jax.errors import UserError
-from hmgr_jax.layers.diversified import diversity, reversed_gradient
 from hmgr_jax.layers.dropout import Keys
-from hmgr_jax.layers.neighbours import Neighbourhood
-from hmgr_jax.layers.standard import measured, standardised
+from hmgr_jax.losses import graph_pattern
 from hmgr_jax.models import get_model
 from hmgr_jax.models.base import LocalAxis, Plan
-from hmgr_jax.models.gpldan import _masked
+from hmgr_jax.models.gpldan import (
+    MASKED_SHARES,
+    Neighbourhood,
+    _mask_columns,
+    diversity,
+    measure_moments,
+    reversed_gradient,
+    standardise,
+)
 
 ROWS = 6
 SIZES = {"image": 5, "text": 3}
@@ -53,7 +59,7 @@ def terms_of(model, variables):
 
 
 def encode(model, variables, modality, given, train=False):
-    """Codes of one side."""
+    """Codes of one modality."""
 
     @jax.jit
     def codes(variables, given):
@@ -63,15 +69,16 @@ def encode(model, variables, modality, given, train=False):
 
 
 @pytest.mark.parametrize(("text", "count"), [(3000, 16_720_898), (300, 13_956_098)])
-def test_sizes_of_the_paper(text, count):
+def test_parameters_at_the_published_feature_sizes(text, count):
     features = {"image": {"features": (4096,)}, "text": {"features": (text,)}}
     model = get_model("gpldan").fit_to(Plan(10, 5, 4, features))
     params = jax.eval_shape(model.init, jax.random.key(0)).params
     assert sum(x.size for x in jax.tree.leaves(params)) == count
 
 
-def test_the_total_is_made_of_its_terms():
-    options = {"edges": ("pair", "het", "homo", "self"), "lambda_self": 0.4, "self_margin": 0.01}
+def test_the_total_is_the_weighted_sum_of_its_terms(monkeypatch):
+    monkeypatch.setattr(graph_pattern, "SELF_MARGIN", 0.01)
+    options = {"edges": ("pair", "het", "homo", "self"), "lambda_self": 0.4}
     total, terms = terms_of(*made(**options, lambda_rec=0.5))
     weights = {"pair": 2, "het": 0.6, "homo": 0.6, "self": 0.4, "modality": 0.1, "diversity": 0.1}
     weights["reconstruction"] = 0.5
@@ -97,7 +104,7 @@ SWITCHES = {
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
-def test_every_switch_changes_the_loss(switch):
+def test_every_option_changes_the_loss(switch):
     model, variables = made(**SWITCHES[switch])
     total, _ = terms_of(model, variables)
     plain, _ = terms_of(*made())
@@ -107,7 +114,7 @@ def test_every_switch_changes_the_loss(switch):
     assert covered == set(variables.params)
 
 
-def test_gradient_reversal_turns_the_gradient_of_the_views_alone():
+def test_gradient_reversal_reverses_the_gradient_of_the_views_only():
     def gradient(kind):
         model, variables = made(modality_cls=kind, edges=("pair",), lambda_div=0.0)
 
@@ -128,7 +135,7 @@ def test_gradient_reversal_turns_the_gradient_of_the_views_alone():
     assert float(reversed_gradient(jnp.float32(3.0))) == 3.0
 
 
-def test_the_other_side_is_seen_in_training_alone():
+def test_batch_cross_uses_the_paired_item_in_training_only():
     model, variables = made(interaction="batch_cross")
     ours, theirs = items(0), {**items(0), "text": items(1)["text"]}
 
@@ -142,16 +149,17 @@ def test_the_other_side_is_seen_in_training_alone():
     np.testing.assert_allclose(np.linalg.norm(code, axis=1), 1.0, rtol=1e-5)
 
 
-def test_an_input_mask_takes_the_same_columns_of_all_rows():
-    model, variables = made(input_mask=True, mask_image=0.4)
+def test_the_input_mask_is_the_same_for_all_rows():
+    model, variables = made(input_mask=True)
     codes = encode(model, variables, "image", items()["image"], train=True)
     np.testing.assert_array_equal(codes["inputs"], items()["image"]["features"])  # targets see all
-    x = np.asarray(_masked(jnp.ones((ROWS, 5), jnp.float32), 0.4, keys()))
+    assert MASKED_SHARES.keys() == SIZES.keys()
+    x = np.asarray(_mask_columns(jnp.ones((ROWS, 5), jnp.float32), 0.4, keys()))
     assert (x == x[:1]).all()
     assert x[0].sum() == 3
 
 
-def test_alike_gates_cost():
+def test_diversity_is_the_mean_squared_cosine_of_gates():
     gates = jnp.float32(np.random.default_rng(0).random((2, 3, 7)))
     off = np.asarray(gates) - np.asarray(gates).mean(axis=1, keepdims=True)
     off /= np.linalg.norm(off, axis=-1, keepdims=True)
@@ -172,20 +180,18 @@ def test_images_are_standardised_by_the_training_items():
     stats = model.observe(variables.stats, train)
     assert jax.tree.structure(stats) == jax.tree.structure(variables.stats)
     assert list(stats) == ["image"]
-    x = standardised(jnp.asarray(train["image"].features), stats["image"])
+    x = standardise(jnp.asarray(train["image"].features), stats["image"])
     np.testing.assert_allclose(x.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(x.std(axis=0), [1, 0, 1, 1, 1], atol=1e-4)
     given = {"features": jnp.asarray(train["image"].features[:ROWS])}
     codes = encode(model, dataclasses.replace(variables, stats=stats), "image", given, train=True)
     np.testing.assert_allclose(codes["inputs"], x[:ROWS], atol=1e-6)
-    assert made(standardise="none")[1].stats is None
-    assert set(made(standardise="both")[1].stats) == {"image", "text"}
 
 
-def test_moments_are_those_of_all_items(monkeypatch):
-    monkeypatch.setattr("hmgr_jax.layers.standard.BLOCK", 7)
+def test_moments_equal_those_of_numpy(monkeypatch):
+    monkeypatch.setattr("hmgr_jax.models.gpldan.MEASURED_ROWS", 7)
     x = np.float32(1000 + np.random.default_rng(0).random((30, 4)))
-    found = measured(FeatureRows(x))
+    found = measure_moments(FeatureRows(x))
     np.testing.assert_allclose(found["mean"], x.astype(np.float64).mean(axis=0), rtol=1e-6)
     np.testing.assert_allclose(found["deviation"], x.astype(np.float64).std(axis=0), rtol=1e-5)
 
@@ -198,7 +204,7 @@ def unit(x):
 
 
 def plain_marginal(queries, gallery, images, texts, owner, count):
-    """P_v H P_tᵀ with dense matrices (spec 3.6)."""
+    """P_v H P_tᵀ with dense matrices."""
     train = np.concatenate([images, texts]).astype(np.float64)
     h = (1 + train @ train.T) / 2
     for text, image in enumerate(owner):
@@ -226,7 +232,7 @@ def test_marginal_similarity_is_an_inner_product(count):
     np.testing.assert_allclose(np.asarray(a) @ np.asarray(b).T, wanted, rtol=1e-5)
 
 
-def test_training_items_become_a_table():
+def test_finalize_stores_the_training_vectors():
     model, variables = made(similarity="knn", neighbours=3)
     assert model.needs_train
     assert not made()[0].needs_train
@@ -243,21 +249,20 @@ def test_training_items_become_a_table():
         *(np.asarray(plain[m]) for m in SIZES), codes["image"], codes["text"], np.arange(ROWS), 3
     )
     np.testing.assert_allclose(scores, wanted, rtol=1e-5)
-    with pytest.raises(UserError, match="neighbours is 13, but there are only 12 training items"):
+    with pytest.raises(UserError, match="neighbours is 13, and there are only 12 training items"):
         dataclasses.replace(model, neighbours=13).finalize(variables, codes, rows)
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"edges": ("pair", "near")}, "model.edges are some of pair, het, homo, self"),
-        ({"edges": ()}, "model.edges are some of"),
-        ({"projector": "linear"}, "makes one view, but model.views is 4: set it to 1"),
-        ({"modality_cls": "no"}, "model.modality_cls is one of coop, grl, off"),
-        ({"mask_text": 1.5}, "model.mask_text is from 0 to 1"),
-        ({"lambda_1": -0.1}, "model.lambda_1 must be at least 0.0"),
+        ({"edges": ("pair", "near")}, "model.edges must be one of pair, het, homo, self"),
+        ({"edges": ()}, "model.edges is empty: name at least one of"),
+        ({"projector": "linear"}, "linear has one view, got model.views 4: set it to 1"),
+        ({"modality_cls": "no"}, "model.modality_cls must be one of coop, grl, off"),
+        ({"lambda_1": -0.1}, "model.lambda_1 must be at least 0, got -0.1"),
     ],
 )
-def test_settings_that_cannot_be(options, sentence):
+def test_invalid_options_raise(options, sentence):
     with pytest.raises(UserError, match=sentence):
         get_model("gpldan", **options)

@@ -1,4 +1,4 @@
-"""HMGR's loss from given codes: what each kind of memory reads, writes and learns."""
+"""HMGR's loss from given codes: reads, writes and gradients of each kind of memory."""
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +54,7 @@ def joint():
 
 
 def moved(step, memory):
-    """How far each slot went, {memory: [S]}."""
+    """How far each slot moved, {memory: [S]}."""
     return np.linalg.norm(memory.slots - step.variables.memory.slots, axis=-1)
 
 
@@ -62,7 +62,7 @@ def moved(step, memory):
 
 
 def by_group(model, variables, given, groups=GROUPS):
-    """(codes after the memory, slots) group by group, spelled out (spec 3.5)."""
+    """(codes after the memory, slots), computed group by group."""
     access, params = model._access(), {"params": variables.params["memory"]}
 
     @jax.jit
@@ -86,7 +86,7 @@ def by_group(model, variables, given, groups=GROUPS):
     return found, slots
 
 
-def test_each_group_reads_what_those_before_it_wrote(joint):
+def test_each_group_reads_the_writes_of_earlier_groups(joint):
     total, terms, memory, _ = joint()
     hats, slots = by_group(joint.model, joint.variables, codes())
     np.testing.assert_allclose(memory.slots[0], slots, rtol=0, atol=1e-6)
@@ -101,7 +101,7 @@ def test_each_group_reads_what_those_before_it_wrote(joint):
     assert 0 < terms["memory/usage_entropy"] <= np.log(S) + 1e-6
 
 
-def test_every_map_learns_and_the_state_counts(joint):
+def test_every_map_gets_gradient_and_writes_are_counted(joint):
     _, _, memory, gradient = joint()
     for name in (*WRITERS, *READERS, "write_gate"):
         assert gradient[name] > 0, name
@@ -109,7 +109,7 @@ def test_every_map_learns_and_the_state_counts(joint):
     assert moved(joint, memory).min() > 0
 
 
-def test_the_memory_is_written_but_not_read_before_it_is_active(joint):
+def test_an_inactive_memory_is_written_and_not_read(joint):
     total, terms, memory, gradient = joint(step=BEFORE)
     assert terms["triplet"] == terms["triplet_pre"]
     assert total == 2 * terms["triplet"]
@@ -122,7 +122,7 @@ def test_the_memory_is_written_but_not_read_before_it_is_active(joint):
     np.testing.assert_array_equal(later.slots, memory.slots)
 
 
-def test_the_sum_over_negatives_comes_first(joint):
+def test_the_warm_up_sums_over_negatives(joint):
     given = codes()
     pairs = negatives(jnp.ones(B, bool))
     scores = jnp.asarray(given["image"] @ given["text"].T)
@@ -133,7 +133,7 @@ def test_the_sum_over_negatives_comes_first(joint):
     assert expected[0] > 2 * expected[1] > 0
 
 
-def test_an_invalid_row_is_as_good_as_absent(joint):
+def test_an_invalid_row_changes_nothing(joint):
     valid = B - 5
     one = joint(rows=row(valid))
     garbage = {m: x.at[valid:].set(jnp.roll(x, 1, axis=1)[valid:]) for m, x in codes().items()}
@@ -145,7 +145,7 @@ def test_an_invalid_row_is_as_good_as_absent(joint):
     assert one[0] < joint()[0]
 
 
-def test_images_of_one_group_are_no_negatives(joint):
+def test_rows_of_one_group_are_no_negatives(joint):
     same = row() | {"group": jnp.zeros(B, jnp.int32)}
     assert joint(rows=same)[0] == 0.0
     apart = Step(memory="none", mask_same_image=False)
@@ -155,7 +155,7 @@ def test_images_of_one_group_are_no_negatives(joint):
 # --- the switches ---------------------------------------------------------------------------------
 
 
-def test_no_memory():
+def test_without_memory_the_loss_is_the_ranking_loss():
     step = Step(memory="none")
     total, terms, memory, gradient = step()
     assert memory is None
@@ -175,7 +175,7 @@ def test_separate_memories_differ(joint):
         assert gradient[name] > 0, name
 
 
-def test_images_alone_write(joint):
+def test_visual_only_write_learns_from_images_only(joint):
     step = Step(base=joint.variables, memory="visual_only_write")
     _, _, memory, gradient = step()
     for what in ("write_content", "write_place"):
@@ -185,8 +185,8 @@ def test_images_alone_write(joint):
     assert memory.written == B
 
 
-def test_captions_alone_write_where_they_read(joint):
-    """One modality writes, and content addressing has no place to learn."""
+def test_text_only_write_with_content_address(joint):
+    """One modality writes, and content addressing has no address map."""
     switches = {"memory": "text_only_write", "write_address": "content"}
     step = Step(base=joint.variables, **switches)
     _, _, memory, gradient = step()
@@ -196,7 +196,7 @@ def test_captions_alone_write_where_they_read(joint):
     assert moved(step, memory).min() > 0
 
 
-def test_learned_slots_are_parameters_and_never_written(joint, tmp_path):
+def test_learned_slots_are_parameters_without_writes(joint, tmp_path):
     step = Step(base=joint.variables, memory="learned")
     _, _, memory, gradient = step()
     assert gradient["slots"] > 0
@@ -222,7 +222,7 @@ def test_episodic_memory_is_reset(joint):
     assert all(gradient[name] > 0 for name in WRITERS)
 
 
-def test_sizes_and_weights(joint):
+def test_slots_hops_write_rate_and_loss_weight(joint):
     """Slots, hops, a write rate of 0 and no loss before the memory, in one model."""
     step = Step(slots=3, hops=3, write_rate=0.0, pre_memory_loss=0.0)
     total, terms, memory, gradient = step()
@@ -233,8 +233,8 @@ def test_sizes_and_weights(joint):
     assert step.model._access().hops == 3
 
 
-def test_one_group_learns_nothing_about_writing_and_hme_forgets(joint):
-    """Nothing is read after it was written: the hard constraint of spec 3.5."""
+def test_one_group_gives_writes_no_gradient_and_hme_forgets(joint):
+    """With one group nothing is read after it was written."""
     step = Step(base=joint.variables, memory_groups=1, write_rule="hme")
     _, _, memory, gradient = step()
     assert not any(gradient[name] for name in (*WRITERS, "write_gate"))

@@ -1,4 +1,4 @@
-"""The memory written anew before evaluation: ``rebuild_memory`` (spec 3.6)."""
+"""``rebuild_memory``: training pairs are written again before evaluation."""
 
 import json
 import shutil
@@ -40,21 +40,21 @@ def variables():
 
 
 def batch_by_batch(model, variables, codes, rows):
-    """The slots after the given rows of pairs, a batch at a time through the training step's."""
+    """The slots after the given pairs, one batch at a time by the read and write of training."""
     memory, slots = model._memory(variables), variables.memory.slots
-    meet = jax.jit(lambda slots, x, ok: memory.read_then_write(slots, x, ok, LocalAxis())[1])
+    write_batch = jax.jit(lambda slots, x, ok: memory.read_then_write(slots, x, ok, LocalAxis())[1])
     for start in range(0, len(rows), BATCH):
         batch = rows[start : start + BATCH]
         valid = np.arange(BATCH) < len(batch)
         batch = np.resize(batch, BATCH)
         given = {m: jnp.asarray(codes[m][ROWS[m][batch]]) for m in codes}
-        slots = meet(slots, given, jnp.asarray(valid))
+        slots = write_batch(slots, given, jnp.asarray(valid))
     return slots
 
 
 @pytest.mark.parametrize(("batches", "pairs"), [(1, 16), (2, 30), (50, 30)])
 def test_training_pairs_are_written_batch_by_batch(variables, batches, pairs):
-    """Also a last batch that is not full, and never a pair twice."""
+    """With an incomplete last batch, and no pair twice."""
     model, codes = hmgr(rebuild_memory=batches), train_codes()
     assert model.needs_train
     found = model.finalize(variables, codes, ROWS)
@@ -67,7 +67,7 @@ def test_training_pairs_are_written_batch_by_batch(variables, batches, pairs):
     jax.tree.map(np.testing.assert_array_equal, found.params, variables.params)
 
 
-def test_what_is_written_depends_on_the_pairs(variables):
+def test_rebuilt_slots_depend_on_the_pairs(variables):
     model = hmgr(rebuild_memory=2)
     slots = model.finalize(variables, train_codes(), ROWS).memory.slots
     again = model.finalize(variables, train_codes(), ROWS).memory.slots
@@ -76,14 +76,14 @@ def test_what_is_written_depends_on_the_pairs(variables):
     assert np.abs(model.finalize(variables, train_codes(), other).memory.slots - slots).max() > 1e-3
 
 
-def test_training_items_are_encoded_before_the_memory(variables):
+def test_training_items_are_encoded_without_the_memory(variables):
     asleep = hmgr(rebuild_memory=2).before_finalize(variables)
     assert not asleep.memory.active
     np.testing.assert_array_equal(asleep.memory.slots, variables.memory.slots)
 
 
 @pytest.mark.parametrize("memory", ["none", "learned", "episodic"])
-def test_memories_that_do_not_last_are_left_alone(memory):
+def test_memories_that_are_not_kept_are_not_rebuilt(memory):
     model = hmgr(memory=memory, rebuild_memory=2)
     assert not model.needs_train
     kept = variables_of(model)
@@ -92,14 +92,13 @@ def test_memories_that_do_not_last_are_left_alone(memory):
         assert model.before_finalize(kept) is kept
 
 
-def test_off_by_default_and_in_vse():
+def test_rebuilding_is_off_by_default():
     for name in ("hmgr", "vse"):
         assert get_model(name).rebuild_memory == 0
         assert not get_model(name).needs_train
 
 
-def test_a_trained_run_is_evaluated_with_its_memory_rebuilt(tmp_path):
-    """The number is a value of evaluation: nothing of the run changes but what is reported."""
+def test_evaluation_rebuilds_the_memory_and_leaves_the_run_unchanged(tmp_path):
     workdir = shutil.copytree(finished("hmgr"), tmp_path / "run")
     before = files(workdir)
     command = ["main", "--mode=evaluate", f"--workdir={workdir}"]

@@ -1,7 +1,7 @@
-"""Every switch of HMGR's ablation (spec 3.10) does what is documented of it, in numbers.
+"""Every option of HMGR's ablation has the documented effect.
 
-The switches of the memory are compared with the specification spelled out in plain numpy, an
-instance at a time; and for every switch it is known what it changes and what it leaves alone.
+The options of the memory are compared with the equations of docs/models/hmgr.md in plain numpy, one
+instance at a time. For every option the outputs that it changes are listed.
 """
 
 import functools
@@ -27,7 +27,7 @@ def base():
 
 
 def starting(model):
-    """Variables that share parameters and slots with the default's wherever they have them."""
+    """Variables with the parameters and slots of the default model, where shapes agree."""
     variables = variables_of(model, base=base())
     start = base().memory.slots[:, : model.slots]
     if model.memory == "learned":
@@ -38,11 +38,11 @@ def starting(model):
     return variables
 
 
-# --- what the memory does, in numpy -----------------------------------------------------------
+# --- the memory in numpy -----------------------------------------------------------
 
 
 def hop(p, modality, slots, h, gain):
-    """(h after one more hop, what was read, where)."""
+    """(h after one more hop, the content that was read, its address)."""
     q, k = linear(p[f"query_{modality}"], gain * h), linear(p["key"], gain * slots)
     address = softmax(q @ k.T / np.sqrt(k.shape[1]))
     read = address @ slots
@@ -51,7 +51,7 @@ def hop(p, modality, slots, h, gain):
     return g * h + (1 - g) * np.tanh(linear(p[f"hop_content_{modality}"], both)), read, address
 
 
-def by_the_specification(
+def memory_in_numpy(
     variables,
     *,
     memories=1,
@@ -63,7 +63,7 @@ def by_the_specification(
     gain=1.0,
     writers=MODALITIES,
 ):
-    """(vectors after the memory, slots [memories, S, D]) of one batch, spec 3.4 and 3.5."""
+    """(vectors after the memory, slots [memories, S, D]) of one batch."""
     p, x = as64(variables.params["memory"]), as64(codes())
     start = variables.params["slots"] if variables.memory.slots is None else variables.memory.slots
     slots = [np.array(m, np.float64) for m in start]
@@ -132,9 +132,9 @@ def step_of(name):
 
 
 @pytest.mark.parametrize("name", SPECIFIED)
-def test_a_memory_is_as_specified(name):
+def test_a_memory_equals_its_equations(name):
     variables, terms, memory = step_of(name)
-    hats, slots = by_the_specification(variables, **SPECIFIED[name][1])
+    hats, slots = memory_in_numpy(variables, **SPECIFIED[name][1])
     scores = jnp.asarray(hats["image"] @ hats["text"].T, jnp.float32)
     expected = float(triplet(scores, negatives(jnp.ones(B, bool))))
     np.testing.assert_allclose(terms["triplet"], expected, rtol=1e-4)
@@ -146,7 +146,7 @@ def test_a_memory_is_as_specified(name):
         assert abs(float(terms["triplet"] - step_of("default")[1]["triplet"])) > 1e-3
 
 
-# --- what a switch changes, and what not ------------------------------------------------------
+# --- outputs that an option changes ------------------------------------------------------
 
 EVERYTHING = ("image", "text", "before", "after", "total", "slots", "score")
 VISUAL = tuple(name for name in EVERYTHING if name != "text")
@@ -222,7 +222,7 @@ def differs(a, b):
 
 
 @pytest.mark.parametrize(("switch", "changed"), CHANGES, ids=[str(c[0]) for c in CHANGES])
-def test_a_switch_changes_what_is_documented_and_nothing_else(switch, changed):
+def test_an_option_changes_the_documented_outputs_only(switch, changed):
     found = facts(switch)
     assert {name for name in EVERYTHING if differs(found[name], default()[name])} == set(changed)
     if switch.get("memory") == "none":
@@ -234,12 +234,12 @@ def test_a_switch_changes_what_is_documented_and_nothing_else(switch, changed):
         assert found["total"] == found["after"]
 
 
-def test_no_graph_layers_are_no_graphs():
+def test_zero_graph_layers_equal_no_graphs():
     one, other = facts({"graph_layers": 0}), facts({"visual_graph": False, "text_graph": False})
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
-def test_the_loss_before_the_memory_is_weighed():
+def test_the_loss_before_the_memory_is_weighted():
     found = facts({"pre_memory_loss": 0.5})
     np.testing.assert_allclose(found["total"], found["after"] + 0.5 * found["before"], rtol=1e-6)
     expected = default()["after"] + default()["before"]

@@ -1,14 +1,15 @@
-"""Which frames are read and when they were: known answers, clip by clip."""
+"""Sampling of frames and their times: known answers, clip by clip."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hmgr_cases import hmgr
 from layer_cases import normal
 
 from hmgr_jax.distributed.parallel import make_mesh
 from hmgr_jax.layers.dropout import Keys
-from hmgr_jax.layers.frames import (
+from hmgr_jax.models.hmgr import (
     WAVES,
     even_frames,
     random_frames,
@@ -39,7 +40,7 @@ def test_even_frames_by_hand():
 
 
 @pytest.mark.parametrize("count", [2, 8, 20, 64])
-def test_even_frames_are_numpys(count):
+def test_even_frames_equal_rounded_linspace(count):
     lengths = np.arange(1, 400)
     found = np.asarray(even_frames(jnp.asarray(lengths), count))
     expected = np.round([np.linspace(0, n - 1, count) for n in lengths]).astype(int)
@@ -51,7 +52,7 @@ def test_even_frames_are_numpys(count):
     assert (found[halves] % 2 == 0).all()
 
 
-def test_a_random_frame_of_every_stretch():
+def test_random_frames_take_one_from_every_segment():
     lengths = jnp.asarray([12, 5, 7] * 40)
     found = np.asarray(random_frames(lengths, 5, keys(np.arange(120))))
     edges = np.arange(6)[None, :] * np.asarray(lengths)[:, None] // 5
@@ -66,7 +67,7 @@ def test_a_random_frame_of_every_stretch():
 
 
 @pytest.mark.parametrize("sampling", ["uniform", "random"])
-def test_longer_clips_are_sampled_and_shorter_ones_kept(sampling):
+def test_long_clips_are_sampled_and_short_clips_kept(sampling):
     lengths = jnp.asarray([12, 5, 3])
     x, mask, time = sample_frames(numbered(3), lengths, 5, sampling, keys([0, 1, 2]))
     assert x.shape == (3, 5, 1)
@@ -79,24 +80,21 @@ def test_longer_clips_are_sampled_and_shorter_ones_kept(sampling):
     np.testing.assert_allclose(np.where(mask, time, 0), np.where(mask, place / last, 0), atol=1e-6)
 
 
-def test_without_keys_frames_are_even():
-    """Evaluation does not hang on chance."""
+def test_evaluation_samples_frames_evenly():
     lengths = jnp.asarray([12, 9])
     one, two = (sample_frames(numbered(2), lengths, 5, s, None)[0] for s in ("random", "uniform"))
     np.testing.assert_array_equal(one, two)
 
 
-def test_all_frames_where_no_number_is_given():
+def test_a_count_of_zero_keeps_all_frames():
     x, mask, time = sample_frames(numbered(2), jnp.asarray([12, 1]), 0, "random", keys([0, 1]))
     np.testing.assert_array_equal(x, numbered(2))
     np.testing.assert_array_equal(mask.sum(axis=1), [12, 1])
     np.testing.assert_allclose(time[0], np.arange(12) / 11, atol=1e-6)
     assert np.isfinite(time).all()
-    with pytest.raises(ValueError, match="frame_sampling is one of uniform, random, not 'best'"):
-        sample_frames(numbered(2), jnp.asarray([12, 1]), 5, "best", None)
 
 
-def test_random_frames_are_those_of_their_row_on_any_number_of_devices():
+def test_random_frames_do_not_depend_on_the_number_of_devices():
     lengths, rows = jnp.full((16,), 12), jnp.arange(16)
 
     def chosen(lengths, rows):
@@ -111,7 +109,7 @@ def test_random_frames_are_those_of_their_row_on_any_number_of_devices():
     np.testing.assert_array_equal(chosen(lengths[3:5], rows[3:5]), whole[3:5])
 
 
-def test_waves_by_hand():
+def test_time_waves_by_hand():
     found = np.asarray(time_waves(jnp.asarray([[0.0, 0.5, 1.0]])))
     assert found.shape == (1, 3, 2 * WAVES)
     np.testing.assert_allclose(found[0, 0], [0] * WAVES + [1] * WAVES, atol=1e-6)
@@ -121,13 +119,17 @@ def test_waves_by_hand():
 
 def test_reading_scales_features_and_adds_times():
     items = {"frames": normal(2, T, 3).astype(jnp.float16), "n_frames": jnp.asarray([12, 4])}
-    x, mask, time = read_frames(items, "l2", 5, "uniform", True, 0.0, 0.0, None)
+
+    def read(drawn=None, **options):
+        return read_frames(hmgr(visual="video", **options), items, drawn)
+
+    x, mask, time = read(region_scale="l2", frames=5, frame_positions=True)
     assert x.shape == (2, 5, 3 + 2 * WAVES)
     np.testing.assert_allclose(np.linalg.norm(x[:, :, :3], axis=-1)[np.asarray(mask)], 1, atol=1e-3)
     np.testing.assert_allclose(x[1, :4, 3:], time_waves(jnp.arange(4.0)[None] / 3)[0], atol=1e-5)
     np.testing.assert_allclose(time[1, :4], np.arange(4) / 3, atol=1e-6)
-    plain, _, _ = read_frames(items, "l2", 5, "uniform", False, 0.0, 0.0, None)
+    plain, _, _ = read(region_scale="l2", frames=5)
     np.testing.assert_array_equal(plain, x[:, :, :3])
-    _, dropped, _ = read_frames(items, "none", 0, "uniform", False, 0.9, 0.0, keys([0, 1]))
+    _, dropped, _ = read(keys([0, 1]), region_dropout=0.9)
     assert dropped.sum() < 16
     assert np.asarray(dropped).any(axis=1).all()

@@ -1,0 +1,247 @@
+"""Base classes of two-tower systems: one code an item, and a score of two codes.
+
+`VectorScored` initialises and applies the two towers. `RankedVectors` adds the hinge ranking loss
+of VSE++ (Faghri et al., BMVC 2018) over the batch,
+
+    L = Σ_i max_j [α + s_ij - s_ii]_+ + Σ_j max_i [α + s_ij - s_jj]_+,
+
+with sums in place of the maxima in the first ``sum_warmup_steps`` steps. A system of regions and
+words that returns unit vectors needs ``tower`` alone:
+
+    @dataclass(frozen=True)
+    class MeanOfRegions(RankedVectors):
+        def tower(self, modality):
+            return Regions(self) if modality == "image" else Words(self)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+
+from hmgr_jax.layers.batch_norm import STATS, Rows
+from hmgr_jax.layers.dropout import Keys
+from hmgr_jax.losses.triplet import negatives, triplet, triplet_of_vectors
+from hmgr_jax.models.base import (
+    Axis,
+    Codes,
+    Feature,
+    Items,
+    Model,
+    Parts,
+    Plan,
+    Terms,
+    Variables,
+    example,
+    regions_and_tokens,
+)
+from hmgr_jax.models.options import option
+from hmgr_jax.shapes import Array, Bool, Float, Int, Tree
+
+
+@dataclass(frozen=True)
+class VectorScored(Model):
+    """A system of two towers; a subclass gives ``tower``, ``inputs``, ``sizes`` and ``loss``."""
+
+    dim: int = option(1024, at_least=1)
+    dtype: str = "float32"
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Pictures and texts."""
+        return ("image", "text")
+
+    @property
+    def coarse_exact(self) -> bool:
+        """The score is the inner product of the codes."""
+        return True
+
+    # --- for subclasses -----------------------------------------------------------------------
+
+    def tower(self, modality: str) -> Any:
+        """The Flax module of a modality, called with ``(items, keys, *tower_arguments)``."""
+        raise NotImplementedError
+
+    def tower_arguments(self, modality: str, tables: Tree, rows: Rows | None) -> tuple[Any, ...]:
+        """Further arguments of a tower; none by default.
+
+        Args:
+            modality: of the tower.
+            tables: the constants of `Variables`.
+            rows: of the training batch, for batch norm; None at inference.
+        """
+        return ()
+
+    def to_codes(
+        self, variables: Variables, modality: str, output: Any, *, train: bool, keys: Keys | None
+    ) -> Codes:
+        """The codes of a tower's output, which by default are the output."""
+        return output
+
+    def sizes(self, features: Mapping[str, Mapping[str, tuple[int, ...]]]) -> Mapping[str, Any]:
+        """{field: its value by the shapes of the data}, for fields that are 0."""
+        return {}
+
+    # --- towers -------------------------------------------------------------------------------
+
+    def init(self, key: Array, tables: Tree = None) -> Variables:
+        """Fresh towers, and the running statistics of those that have some."""
+        params, stats = self.init_towers(jax.random.split(key, 2), tables)
+        return Variables(params, stats, None, tables)
+
+    def init_towers(
+        self, keys: Sequence[Array] | Array, tables: Tree = None
+    ) -> tuple[dict[str, Any], Tree]:
+        """Parameters and statistics (None without any) of the towers, a random key for each."""
+        params: dict[str, Any] = {}
+        stats: dict[str, Any] = {}
+        for modality, key in zip(self.modalities, keys, strict=True):
+            items = example(self.inputs()[modality])
+            more = self.tower_arguments(modality, tables, None)
+            made = self.tower(modality).init(key, items, None, *more)
+            params[modality] = made["params"]
+            if STATS in made:
+                stats[modality] = made[STATS]
+        return params, stats or None
+
+    def apply_tower(
+        self,
+        variables: Variables,
+        modality: str,
+        items: Items,
+        keys: Keys | None = None,
+        rows: Rows | None = None,
+    ) -> tuple[Any, Tree]:
+        """The output of a tower and the statistics after it; without ``keys`` nothing is random."""
+        given = {"params": variables.params[modality]}
+        more = self.tower_arguments(modality, variables.tables, rows)
+        tower = self.tower(modality)
+        if not variables.stats or modality not in variables.stats:
+            return tower.apply(given, items, keys, *more), variables.stats
+        given[STATS] = variables.stats[modality]
+        output, changed = tower.apply(given, items, keys, *more, mutable=[STATS])
+        return output, {**variables.stats, modality: changed[STATS]}
+
+    def encode(
+        self, variables: Variables, modality: str, items: Items, *, train: bool, keys: Keys | None
+    ) -> tuple[Codes, Tree]:
+        """The codes of items, which depend on no other item of a batch."""
+        return self._encode(variables, modality, items, train, keys, None)
+
+    def encode_batch(
+        self,
+        variables: Variables,
+        items: Mapping[str, Items],
+        row: Items,
+        *,
+        keys: Keys,
+        axis: Axis,
+    ) -> tuple[dict[str, Codes], Tree]:
+        """Training codes of this device's rows; batch norm sees the valid rows of all devices."""
+        codes, rows = {}, Rows(row["valid"], axis)
+        for modality in self.modalities:
+            codes[modality], stats = self._encode(
+                variables, modality, items[modality], True, keys, rows
+            )
+            variables = replace(variables, stats=stats)
+        return codes, variables.stats
+
+    def _encode(
+        self,
+        variables: Variables,
+        modality: str,
+        items: Items,
+        train: bool,
+        keys: Keys | None,
+        rows: Rows | None,
+    ) -> tuple[Codes, Tree]:
+        own = keys.named(modality) if keys is not None else None
+        output, stats = self.apply_tower(variables, modality, items, own if train else None, rows)
+        return self.to_codes(variables, modality, output, train=train, keys=own), stats
+
+    # --- plumbing -----------------------------------------------------------------------------
+
+    def fit_to(self, plan: Plan) -> Any:
+        """Vocabulary and feature sizes from the data, where a field is 0."""
+        found = {"vocabulary_size": plan.vocabulary_size, **self.sizes(plan.features)}
+        return replace(self, **{n: x for n, x in found.items() if getattr(self, n, None) == 0})
+
+    def parts(self) -> Parts:
+        """Both towers."""
+        return {modality: (modality,) for modality in self.modalities}
+
+
+@dataclass(frozen=True)
+class RankedVectors(VectorScored):
+    """Two towers over regions and words under the ranking loss.
+
+    Sizes of 0 come from the data; a warm-up of -1 lasts an epoch.
+    """
+
+    vocabulary_size: int = 0
+    regions: int = 0
+    region_dim: int = 0
+    margin: float = 0.2
+    """α, by how much the score of a positive should exceed that of a negative."""
+    sum_warmup_steps: int = -1
+    """Steps in which all negatives count; later the hardest of each row and column do."""
+    mask_same_image: bool = True
+    """Captions of the same picture are not negatives."""
+
+    def sizes(self, features: Mapping[str, Mapping[str, tuple[int, ...]]]) -> Mapping[str, Any]:
+        """The number of regions and of their features."""
+        regions, size = features["image"]["regions"]
+        return {"regions": regions, "region_dim": size}
+
+    def fit_to(self, plan: Plan) -> Any:
+        """Sizes from the data, and the length of the warm-up from the schedule."""
+        fitted = super().fit_to(plan)
+        if self.sum_warmup_steps >= 0:
+            return fitted
+        return replace(fitted, sum_warmup_steps=plan.steps_per_epoch)
+
+    def inputs(self) -> Mapping[str, Mapping[str, Feature]]:
+        """Regions and tokens."""
+        return regions_and_tokens(self.regions, self.region_dim)
+
+    def loss(
+        self,
+        variables: Variables,
+        codes: Mapping[str, Codes],
+        row: Items,
+        *,
+        step: Int[Array, ""],
+        keys: Keys,
+        axis: Axis,
+    ) -> tuple[Float[Array, ""], Terms, Tree, Tree]:
+        """The ranking loss of the codes, summed over the batch."""
+        total = self.rank_vectors(codes, row, step, axis)
+        return total, {"triplet": total}, variables.stats, None
+
+    def rank_vectors(
+        self,
+        vectors: Mapping[str, Float[Array, "b D"]],
+        row: Items,
+        step: Int[Array, ""],
+        axis: Axis,
+    ) -> Float[Array, ""]:
+        """The ranking loss of the inner products of all devices' vectors."""
+        a, b = (vectors[modality] for modality in self.modalities)
+        groups = row["group"] if self.mask_same_image else None
+        hard = step >= self.sum_warmup_steps
+        return triplet_of_vectors(a, b, row["valid"], groups, axis, margin=self.margin, hard=hard)
+
+    def rank_scores(
+        self, scores: Float[Array, "B B"], row: Items, step: Int[Array, ""], axis: Axis
+    ) -> Float[Array, ""]:
+        """The ranking loss of a score matrix of the whole batch."""
+        hard = step >= self.sum_warmup_steps
+        return triplet(scores, self.negatives(row, axis), margin=self.margin, hard=hard)
+
+    def negatives(self, row: Items, axis: Axis) -> Bool[Array, "B B"]:
+        """The pairs of the whole batch that count as negatives."""
+        valid, group = axis.gather((row["valid"], row["group"]))
+        return negatives(valid, group if self.mask_same_image else None)
