@@ -8,7 +8,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.par
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 # Most of the time goes into compiling: these flags make it three times faster, and programs slower.
-# An unknown flag would end the process, so they are given only to versions that know them.
+# jaxlib 0.11 ends at the second one, which it does not know, and loses digits under the first.
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     fast = (
         "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
