@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from shape_data import open_shapes
 
 from hmgr_jax.data.generated.worlds import open_worlds
@@ -115,6 +116,9 @@ LENGTH = 32
 BATCH = 8
 """Items encoded at once at evaluation."""
 
+FAST = ("hmgr", "imram", "pcme", "gin", "center3d", "xtra")
+"""Cases of the default test run; the others are marked slow, and CI runs them."""
+
 _compilations: list[str] = []
 jax.monitoring.register_event_duration_secs_listener(
     lambda event, _, **__: _compilations.append(event) if "backend_compile" in event else None
@@ -125,6 +129,20 @@ def compilations() -> int:
     """How many programs have been compiled (or read from the cache) so far."""
     assert _compilations, "JAX reports compilations under another name: nothing would be counted"
     return len(_compilations)
+
+
+def params_of(cases: Iterable[str]) -> list[Any]:
+    """Parameters of a test over cases: slow unless in `FAST`, one xdist group per case.
+
+    With ``--dist loadgroup`` all tests of a case run in one worker, which compiles it once.
+    """
+    return [
+        pytest.param(
+            case,
+            marks=[pytest.mark.xdist_group(case), *([] if case in FAST else [pytest.mark.slow])],
+        )
+        for case in cases
+    ]
 
 
 @cache

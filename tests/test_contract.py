@@ -18,6 +18,7 @@ from contract_cases import (
     assert_equal,
     assert_same_everywhere,
     compilations,
+    params_of,
     small,
     with_garbage,
 )
@@ -31,7 +32,7 @@ from hmgr_jax.training.step import init_state
 ITEMS = np.arange(BATCH)
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(scope="module", params=params_of(CASES))
 def system(request):
     yield small(request.param)
     jax.clear_caches()

@@ -265,6 +265,7 @@ def test_a_finished_run_of_another_configuration(fails, tmp_path):
     fails(command, "results.json is not what a run writes", kept=workdir)
 
 
+@pytest.mark.slow
 def test_a_finished_run_on_other_files(fails, tmp_path, capsys):
     """Only where the files lie may differ, not what they hold."""
     root, workdir = scan_folder(tmp_path / "data"), tmp_path / "run"
@@ -277,6 +278,7 @@ def test_a_finished_run_on_other_files(fails, tmp_path, capsys):
     fails(elsewhere, "holds the results of a run on other files (data.root:", kept=workdir)
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_its_first_checkpoint(fails, tmp_path):
     workdir = interrupted(tmp_path / "run")
     for folder in ("checkpoints", "digests"):
@@ -285,6 +287,7 @@ def test_a_run_killed_before_its_first_checkpoint(fails, tmp_path):
     assert main(arguments(workdir)) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_a_run_whose_checkpoints_are_all_damaged(fails, tmp_path):
     workdir = interrupted(tmp_path / "run")

@@ -20,6 +20,7 @@ from hmgr_jax.models.base import Feature, frames_and_tokens
 LINE = "sigma --words 2,6 --shares 0,0.5"
 
 
+@pytest.mark.slow
 def test_a_run(tmp_path, capsys):
     shutil.copytree(finished("pcme"), tmp_path, dirs_exist_ok=True)
     capsys.readouterr()

@@ -80,6 +80,7 @@ def test_judgments_are_a_protocol_of_evaluation(model, folder, tmp_path, capsys)
     assert out.count("judgments/expert/human ") == 1
 
 
+@pytest.mark.slow
 def test_training_ends_with_judgments_too(folder, tmp_path):
     assert run(tmp_path / "a", train__steps=4, eval__judgments=folder) == 0
     found = results(tmp_path / "a")
@@ -91,6 +92,7 @@ def test_training_ends_with_judgments_too(folder, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_training_keeps_its_results_where_all_scores_are_equal(
     folder, tmp_path, monkeypatch, capsys
@@ -104,6 +106,7 @@ def test_training_keeps_its_results_where_all_scores_are_equal(
     assert not any(name.startswith("judgments/") for name in found["metrics"])
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_judged_by_its_mean_scores(folder, tmp_path):
     workdir = shutil.copytree(finished(), tmp_path / "run")
     others = ["--ensemble", str(finished("imram"))]

@@ -83,6 +83,7 @@ print("end")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("silent", [0.15, 30.0])
 def test_a_terminal_gets_one_live_line(silent):
     master, slave = pty.openpty()

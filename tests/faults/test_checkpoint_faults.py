@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from checkpoint_cases import flip, largest_file
 
+pytestmark = pytest.mark.slow
+
 SAVER = """
     import os, signal, sys
     import jax, numpy as np

@@ -12,6 +12,8 @@ from contract_cases import CAPTIONED
 
 from hmgr_jax.files.workdir import lock
 
+pytestmark = pytest.mark.slow
+
 QUICK = ("hmgr", "imram")
 SYSTEMS = [
     name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CAPTIONED

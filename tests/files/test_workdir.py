@@ -49,6 +49,7 @@ def test_a_second_run_is_told_who_holds_the_folder(holder, tmp_path):
     assert json.loads((tmp_path / ".lock").read_text())["pid"] == holder.pid
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_killed_run_is_free(holder, tmp_path):
     holder.send_signal(signal.SIGKILL)
     holder.wait()

@@ -180,6 +180,7 @@ def test_a_picture_is_turned_as_its_camera_says(tmp_path):
     np.testing.assert_array_equal(found[:, 0], [1, 1, 0, 0])
 
 
+@pytest.mark.slow
 def test_from_pictures_to_codes(tmp_path):
     pictures = write_pictures(tmp_path / "p", range(24))
     table = write_csv(tmp_path / "c.csv", range(24))

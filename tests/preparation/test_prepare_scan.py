@@ -214,6 +214,7 @@ def test_labels_scores_and_sizes_of_the_real_regions_are_carried_through(real_da
     np.testing.assert_array_equal(found["scores"], np.load(raw / "dev_scores.npy"))
 
 
+@pytest.mark.slow
 def test_the_prepared_flickr8k_trains_to_the_same_metrics(real_data, tmp_path):
     raw, out = real_data / "f8k_precomp", tmp_path / "f8k"
     if not raw.is_dir():

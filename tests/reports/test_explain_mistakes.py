@@ -14,6 +14,8 @@ from hmgr_jax.main import main
 from hmgr_jax.models import get_model, list_models
 from hmgr_jax.reports import explanation
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def workdir():

@@ -12,6 +12,8 @@ from hmgr_jax.data.text import text_graph
 from hmgr_jax.data.text.sentences import open_sentences
 from hmgr_jax.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 ARCS = ((2, "amod"), (5, "nsubj"), (2, "prep"), (3, "pobj"), (0, "root"))
 """Head (from 1) and relation of the words "picture 3 of 7 words"."""
 EPOCH = 6  # 48 captions by 8
