@@ -216,9 +216,9 @@ def test_labels_scores_and_sizes_of_the_real_regions_are_carried_through(real_da
 
 @pytest.mark.slow
 def test_the_prepared_flickr8k_trains_to_the_same_metrics(real_data, tmp_path):
-    raw, out = real_data / "f8k_precomp", tmp_path / "f8k"
+    raw, out = real_data / "flickr8k", tmp_path / "f8k"
     if not raw.is_dir():
-        pytest.skip(f"no f8k_precomp in {real_data}")
+        pytest.skip(f"no flickr8k in {real_data}")
     assert prepare("scan", "--source", raw, "--out", out) == 0
     assert prepare("--verify", out) == 0
     options = {
