@@ -59,7 +59,7 @@ def expected(scores, folder):
     return found
 
 
-@pytest.mark.parametrize("model", ["vse", "imram"])
+@pytest.mark.parametrize("model", ["vse", pytest.param("imram", marks=pytest.mark.slow)])
 def test_judgments_are_a_protocol_of_evaluation(model, folder, tmp_path, capsys):
     workdir = shutil.copytree(finished(model), tmp_path / "run")
     assert main(["main", "--mode=evaluate", f"--workdir={workdir}", f"{KEY}{folder}"]) == 0

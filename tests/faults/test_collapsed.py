@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from contract_cases import BATCH, LENGTH, small
+from contract_cases import BATCH, LENGTH, params_of, small
 from tiny_run import results, run
 
 from hmgr_jax.distributed.parallel import make_mesh
@@ -75,7 +75,7 @@ def test_a_constant_model_finds_nothing(name, constant):
     assert all(v in (items, each * (items - 1) + 1) for v in worst.values())
 
 
-@pytest.fixture(scope="module", params=list_models())
+@pytest.fixture(scope="module", params=params_of(list_models()))
 def system(request):
     return small(request.param)
 

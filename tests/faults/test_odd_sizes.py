@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import jax
 import numpy as np
 import pytest
-from contract_cases import BATCH, CAPTIONED, DEVICES, LENGTH, small
+from contract_cases import BATCH, CAPTIONED, DEVICES, LENGTH, params_of, small
 from tiny_run import rows, run
 
 from hmgr_jax.data.split import Source
@@ -89,7 +89,7 @@ def test_fewer_rows_in_a_batch_than_devices(tmp_path):
         assert eight == pytest.approx(one, rel=1e-5)
 
 
-@pytest.fixture(scope="module", params=CAPTIONED)
+@pytest.fixture(scope="module", params=params_of(CAPTIONED))
 def system(request):
     return small(request.param)
 

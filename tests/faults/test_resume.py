@@ -59,8 +59,10 @@ def _signal_at(monkeypatch, step, number=signal.SIGTERM):
     ("model", "stops"),
     [
         # before the first evaluation, the last step of an epoch, one that is evaluated anyway
-        ("vse", (1, 5, 8)),
-        ("hmgr", (6,)),  # the memory is written and read
+        ("vse", (5,)),
+        pytest.param("vse", (1, 5, 8), marks=pytest.mark.slow),
+        # the memory is written and read
+        pytest.param("hmgr", (6,), marks=pytest.mark.slow),
     ],
 )
 def test_sigterm(tmp_path, monkeypatch, capsys, model, stops):
@@ -139,7 +141,7 @@ def test_a_stop_that_is_announced_was_saved(tmp_path, monkeypatch, capsys):
     assert _steps(tmp_path / "run")[-1] == stopped
 
 
-@pytest.mark.parametrize("step", [4, 8])
+@pytest.mark.parametrize("step", [pytest.param(4, marks=pytest.mark.slow), 8])
 def test_killed_between_the_dev_row_and_the_checkpoint(tmp_path, monkeypatch, step):
     kill_at_the_save_of(monkeypatch, step)
     with pytest.raises(KilledError):

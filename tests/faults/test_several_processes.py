@@ -14,10 +14,6 @@ from hmgr_jax.files.workdir import lock
 
 pytestmark = pytest.mark.slow
 
-QUICK = ("hmgr", "imram")
-SYSTEMS = [
-    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CAPTIONED
-]
 STEPS = {"train__steps": 24, "train__eval_steps": 8}
 """Time enough for a signal to be agreed on."""
 GENTLE = {"train__lr": 1e-4, "seed": 1}
@@ -39,7 +35,7 @@ def alone(tmp_path_factory):
     return of
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", ["hmgr", "imram"])
 def test_two_processes_are_one(alone, tmp_path, name):
     """Batches, steps, evaluation and results; stopped by a signal to one of them on the way."""
     with two.Group(tmp_path, model=name, **STEPS) as group:
@@ -63,7 +59,6 @@ def test_two_processes_are_one(alone, tmp_path, name):
     assert found["metrics"] == pytest.approx(wanted["metrics"], rel=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", CAPTIONED)
 def test_four_processes_are_one(alone, tmp_path, name):
     """Every step of the run and its results, at a rate that does not magnify rounding.
@@ -157,21 +152,3 @@ def test_a_folder_in_use_is_refused_by_all(tmp_path):
     for index in range(2):
         assert "found it in use by process" in group.said(index)
     assert "Traceback" not in group.said(0) + group.said(1)
-
-
-@pytest.mark.parametrize(
-    ("spec", "expected"),
-    [
-        ("here", "--hosts is auto or HOST:PORT,N,I"),
-        ("127.0.0.1:1,2,2", "a process from 0 to N - 1"),
-        ("127.0.0.1,2,1", "HOST:PORT"),
-    ],
-)
-def test_a_misspelt_address_is_refused(tmp_path, capsys, spec, expected):
-    assert tiny_run.run(tmp_path, "--hosts", spec) == 2
-    assert expected in capsys.readouterr().err
-
-
-def test_modes_of_one_process_refuse_hosts(tmp_path, capsys):
-    assert tiny_run.run(tmp_path, "--mode=encode", "--hosts", "auto") == 2
-    assert "start one process" in capsys.readouterr().err
