@@ -114,7 +114,7 @@ def test_show(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_explain_is_refused_in_a_sentence(trained, capsys):
+def test_explain_rejects_clips(trained, capsys):
     command = ["main", "--mode=explain", f"--workdir={trained}", "--pair", "0", "0"]
     assert main(command) == 2
     error = capsys.readouterr().err.strip()
@@ -133,7 +133,7 @@ def test_explain_is_refused_in_a_sentence(trained, capsys):
     ],
     ids=["clips to images", "images to clips", "another system", "no recipe", "sizes"],
 )
-def test_what_does_not_fit_is_one_sentence(tmp_path, capsys, options, sentence):
+def test_rejects_data_of_another_modality(tmp_path, capsys, options, sentence):
     keep = ("model__dim", "model__word_dim", "model__slots", "model__key_dim")
     if options["model"] != "hmgr":
         options = {k: v for k, v in options.items() if k not in keep}

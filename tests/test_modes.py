@@ -172,12 +172,12 @@ def test_long_sentences_are_cut_as_long_captions_are(retriever):
         ("image", {"regions": np.float32(1)}, "arrays of one length"),
     ],
 )
-def test_load_refuses_what_does_not_fit(retriever, modality, items, sentence):
+def test_encode_rejects_bad_items(retriever, modality, items, sentence):
     with pytest.raises(UserError, match=sentence):
         retriever.encode(modality, items)
 
 
-def test_load_refuses_what_is_not_finite(retriever):
+def test_encode_rejects_non_finite_items(retriever):
     bad = REGIONS.copy()
     bad[1, 2, 3] = np.inf
     with pytest.raises(FoundNonFinite, match="regions of image item 1 holds NaN or infinity"):
@@ -249,7 +249,7 @@ def test_seeds(tmp_path, capsys):
     assert files(tmp_path / "seed0") == before
 
 
-def test_a_stop_between_seeds_is_no_mistake(tmp_path, monkeypatch):
+def test_a_stop_between_seeds_exits_with_0(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "train", lambda config, workdir, **_: None)
     assert run(tmp_path, "--seeds=0,1") == 0
     assert not (tmp_path / "seeds.json").exists()

@@ -65,6 +65,6 @@ def test_a_shortlist_of_all_is_the_exhaustive_search(capsys):
         (["shortlist", "--workdir", "{vse}"], "no shortlist is needed"),
     ],
 )
-def test_bad_input(arguments, sentence, capsys):
+def test_rejects_bad_arguments(arguments, sentence, capsys):
     assert bench.main(["bench", *[a.format(vse=finished("vse")) for a in arguments]]) == 2
     assert sentence in capsys.readouterr().err

@@ -218,6 +218,7 @@ def _probe(features, clips, families=400):
     return 100 * np.mean((x[half:] @ weights > 0) == (y[half:] > 0))
 
 
+@pytest.mark.slow
 def test_only_the_order_tells_which_way_things_move():
     clips = make_clips(0, "train", 1600)
 

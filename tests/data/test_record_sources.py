@@ -245,7 +245,7 @@ def test_other_features_are_listed(tmp_path, more, parts):
     assert str(refused.value).count(". ") == 0
 
 
-def test_wrong_places(scan, folder, tmp_path):
+def test_rejects_wrong_folders(scan, folder, tmp_path):
     with pytest.raises(UserError, match=r"lacks dataset_info.json or features.json"):
         open_array_record(scan, splits=SPLITS)
     with pytest.raises(UserError, match=r"foreign:9.9.9 was not found in"):

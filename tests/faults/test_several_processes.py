@@ -90,7 +90,7 @@ def test_goes_on_with_another_number_of_processes_and_devices(alone, tmp_path):
     two.assert_same_numbers(two.rows(tmp_path), two.rows(whole))
 
 
-def test_the_death_of_a_process_is_told_by_its_name(alone, tmp_path):
+def test_a_dead_process_is_named(alone, tmp_path):
     """The other one ends within seconds, and the run goes on from the last checkpoint."""
     with two.Group(tmp_path, model="hmgr", **STEPS, train__save_steps=3) as group:
         group.wait_for("step 7/24")
@@ -104,7 +104,7 @@ def test_the_death_of_a_process_is_told_by_its_name(alone, tmp_path):
     two.assert_same_numbers(two.rows(tmp_path), two.rows(alone("hmgr")))
 
 
-def test_a_mistake_at_one_process_ends_all(tmp_path):
+def test_a_configuration_error_in_one_process_ends_all(tmp_path):
     """Here process 1 was started with another value; both say which one differs."""
     with Mismatched(tmp_path / "run", model="vse") as group:
         codes = group.codes()

@@ -128,14 +128,14 @@ def _no_captions(found):
         (lambda found: found["images"].clear(), ("holds no list 'images'",)),
     ],
 )
-def test_bad_files(tmp_path, features, refused, change, parts):
+def test_rejects_malformed_files(tmp_path, features, refused, change, parts):
     path = coco(tmp_path / "captions_train.json", NUMBERS["train"], change)
     line = refused(parts, *_command(features, [f"train={path}"], tmp_path / "out"))
     assert "captions_train.json" in line
     assert not (tmp_path / "out").exists()
 
 
-def test_an_image_in_two_files_and_a_split_told_twice(tmp_path, features, files, refused):
+def test_rejects_an_image_in_two_files_and_a_split_given_twice(tmp_path, features, files, refused):
     again = f"dev={coco(tmp_path / 'again.json', [2])}"
     refused(
         ("again.json, image 0 is pic_2.jpg again", "captions_train.json, image 2"),

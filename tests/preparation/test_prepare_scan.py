@@ -168,7 +168,7 @@ def test_a_bad_row_is_named(source, tmp_path, refused, name, row, value, parts):
     assert not (tmp_path / "out").exists()
 
 
-def test_bad_folders(source, tmp_path, refused):
+def test_rejects_bad_folders(source, tmp_path, refused):
     out = ("--out", tmp_path / "out")
     refused("is not a folder; it should hold train_ims.npy", "scan", "--source", "/none", *out)
     refused("--source is missing", "scan", *out)

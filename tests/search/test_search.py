@@ -98,7 +98,7 @@ def test_pairs_are_scored_by_the_model_itself(imram, tmp_path):
         assert row["query"] == split.ids["image"][number]
 
 
-def test_what_belongs_to_the_item_that_asks_is_left_out(imram, vse, tmp_path):
+def test_items_of_the_querying_owner_are_left_out(imram, vse, tmp_path):
     asked = ("--index", imram, "--image", "test/000003", "-k", 20, "--candidates", 60)
     owners = {r["owner"] for r in _asked(tmp_path, *asked, "--without-own")[0]["results"]}
     assert "test/000003" not in owners

@@ -98,7 +98,7 @@ def test_values_keep_their_types():
     assert empty.model.image_hidden == (8, 4)  # none in the preset
 
 
-def test_arguments_are_told_apart():
+def test_overrides_are_separated_from_flags():
     overrides, others = recipe_file.split_overrides(
         [
             "--config.a.b",

@@ -105,6 +105,6 @@ def test_a_part_that_thaws_begins_with_fresh_moments(tmp_path, monkeypatch):
         (({"steps": 1, "lr_factors": {"wrds": 1.0}},), "in lr_factors of a stage 'wrds'"),
     ],
 )
-def test_stages_that_cannot_be(stages, sentence):
+def test_rejects_bad_stages(stages, sentence):
     with pytest.raises(UserError, match=sentence):
         build(_staged(*stages))

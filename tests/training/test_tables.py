@@ -158,7 +158,7 @@ def test_vectors_of_the_numbers_of_bags_come_from_an_array(tmp_path):
         TrainBags(Files(tmp_path / "none.npy"), BAGS).vectors(300)
 
 
-def test_what_bags_do_not_tell_is_refused(tmp_path):
+def test_rejects_bags_that_hold_no_words(tmp_path):
     with pytest.raises(UserError, match="vectors without words: leave K out"):
         TrainBags(Files(), BAGS).triples()
     graph = tmp_path / "graph.txt"

@@ -51,7 +51,7 @@ def trained(root, tmp_path_factory):
     return workdir, "".join(said)
 
 
-def test_what_the_run_says(trained):
+def test_the_run_reports_its_word_graphs(trained):
     _, said = trained
     assert "The data has no labels and no attributes of image items: resg goes without." in said
     assert "After the first epoch: the quartiles of similarity are" in said
