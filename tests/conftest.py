@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import os
+import resource
+import sys
 from pathlib import Path
 
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".jax_cache"))
@@ -29,19 +31,34 @@ shape_checks.install()
 SHARED_DATA = Path(os.environ.get("HMGR_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
+PROGRAMS_BYTES = 4 << 30
+"""Memory of a worker above which the compiled programs of the tests so far are dropped."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Mark pmap as slow for all systems but hmgr: a mapper is the same for every system."""
+    """One worker runs a whole file, unless a test names another group.
+
+    Groups are the systems (`contract_cases.params_of`), so that a worker compiles each of them
+    once, and ``runs``: the files that train the tiny system of `tiny_run.finished`. Tests of pmap
+    are slow for all systems but hmgr: the mapper is the same for every system.
+    """
     for item in items:
         if "pmapped" in item.fixturenames and item.callspec.params["system"] != "hmgr":
             item.add_marker(pytest.mark.slow)
+        if item.get_closest_marker("xdist_group") is None:
+            tiny = hasattr(item.module, "finished")
+            group = "runs" if tiny else item.path.stem.removeprefix("test_")
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _drop_compiled_programs():
-    """Compiled programs of thousands of tests would fill the memory; the disk keeps them."""
+def _bound_memory():
+    """Drop compiled programs when they fill the memory; the compile cache on disk keeps them."""
     yield
-    jax.clear_caches()
+    unit = 1 if sys.platform == "darwin" else 1024
+    if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit > PROGRAMS_BYTES:
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

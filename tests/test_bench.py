@@ -84,7 +84,7 @@ def test_help(capsys):
         ("pipeline --folder /none", "The system refused /none"),
     ],
 )
-def test_mistakes(capsys, line, sentence):
+def test_rejects_bad_arguments(capsys, line, sentence):
     assert bench.main(["bench", *line.split()]) == 2
     (error,) = capsys.readouterr().err.splitlines()
     assert error.startswith("error: ")

@@ -46,6 +46,7 @@ def split():
     return open_clips(0, 40, 8, 12).splits["test"]
 
 
+@pytest.mark.slow
 def test_metrics_are_named_by_clips(trained):
     found = results(trained)
     assert found["protocol"] == "clips,family"
@@ -55,6 +56,7 @@ def test_metrics_are_named_by_clips(trained):
     assert (trained / "recalls.png").exists()
 
 
+@pytest.mark.slow
 def test_evaluate_reproduces_the_results(trained):
     before = files(trained)
     assert main(["main", "--mode=evaluate", f"--workdir={trained}"]) == 0
@@ -63,6 +65,7 @@ def test_evaluate_reproduces_the_results(trained):
     assert files(trained) == before
 
 
+@pytest.mark.slow
 def test_encode_and_load_give_the_same_codes(trained, split, tmp_path):
     folder = shutil.copytree(trained, tmp_path / "run")
     assert main(["main", "--mode=encode", f"--workdir={folder}"]) == 0
@@ -100,6 +103,7 @@ def test_encode_and_load_give_the_same_codes(trained, split, tmp_path):
         retriever.encode("video", {"frames": raw["frames"][:2, :5]})
 
 
+@pytest.mark.slow
 def test_show(tmp_path, capsys):
     assert run(tmp_path / "run", "--mode=show", model="hmgr", **TINY) == 0
     out = capsys.readouterr().out
@@ -109,7 +113,8 @@ def test_show(tmp_path, capsys):
     assert "video/graph0" in out
 
 
-def test_explain_is_refused_in_a_sentence(trained, capsys):
+@pytest.mark.slow
+def test_explain_rejects_clips(trained, capsys):
     command = ["main", "--mode=explain", f"--workdir={trained}", "--pair", "0", "0"]
     assert main(command) == 2
     error = capsys.readouterr().err.strip()
@@ -128,7 +133,7 @@ def test_explain_is_refused_in_a_sentence(trained, capsys):
     ],
     ids=["clips to images", "images to clips", "another system", "no recipe", "sizes"],
 )
-def test_what_does_not_fit_is_one_sentence(tmp_path, capsys, options, sentence):
+def test_rejects_data_of_another_modality(tmp_path, capsys, options, sentence):
     keep = ("model__dim", "model__word_dim", "model__slots", "model__key_dim")
     if options["model"] != "hmgr":
         options = {k: v for k, v in options.items() if k not in keep}

@@ -5,7 +5,10 @@ import os
 import subprocess
 import sys
 
+import pytest
 from tiny_run import ROOT, arguments
+
+pytestmark = pytest.mark.slow
 
 LOADED = "print([name for name in ('tensorflow', 'torch') if name in sys.modules])"
 WITHOUT = """

@@ -67,7 +67,7 @@ def _command(text):
         ("--mode=encode --workdir /none", "/none holds no checkpoints: give the --workdir of"),
     ],
 )
-def test_flags(fails, command, sentence):
+def test_rejects_bad_flags(fails, command, sentence):
     assert sentence in fails(_command(command))
 
 
@@ -115,14 +115,14 @@ def test_flags(fails, command, sentence):
         ("eval.select=i2t/medR", "eval.select is 'i2t/medR', which"),
     ],
 )
-def test_values(fails, tmp_path, value, sentence):
+def test_rejects_bad_values(fails, tmp_path, value, sentence):
     argv = arguments(tmp_path / "run", f"--config.{value}", model="hmgr")
     assert sentence in fails(argv)
     assert not list(tmp_path.rglob("*.json*"))
 
 
 @pytest.mark.parametrize("name", ["nope.pth", "nope"])
-def test_weights_of_a_cnn_that_are_not_there(fails, tmp_path, monkeypatch, name):
+def test_rejects_missing_cnn_weights(fails, tmp_path, monkeypatch, name):
     """Said before any data is opened, and nothing is written."""
     monkeypatch.setattr(loop, "build", lambda *_: pytest.fail("too late"))
     place, recipe = tmp_path / name, ROOT / "configs" / "worlds_images.py"
@@ -163,7 +163,7 @@ RECIPE = "from hmgr_jax.training.config import recipe\n\n\ndef get_config(model=
         ),
     ],
 )
-def test_recipes(fails, tmp_path, text, sentence):
+def test_rejects_bad_recipes(fails, tmp_path, text, sentence):
     path = tmp_path / "mine.py"
     path.write_text(text)
     line = fails(["main", f"--config={path}", f"--workdir={tmp_path / 'run'}"])
@@ -207,7 +207,7 @@ def _edit(name, change):
         (_nan, ["train_ims.npy holds NaN or infinity in row 5"]),
     ],
 )
-def test_data(fails, tmp_path, harm, parts):
+def test_rejects_bad_data(fails, tmp_path, harm, parts):
     root = scan_folder(tmp_path / "data")
     harm(root)
     fails(_scan(root, tmp_path / "run"), *parts)
@@ -217,7 +217,7 @@ def test_data(fails, tmp_path, harm, parts):
 @pytest.mark.parametrize(
     ("recipe", "test"), [("f8k", "test"), ("f30k", "test"), ("coco", "testall")]
 )
-def test_a_folder_that_is_not_named(fails, tmp_path, recipe, test):
+def test_rejects_a_missing_data_folder(fails, tmp_path, recipe, test):
     path = F8K.replace("f8k", recipe)
     files = ["train_ims.npy", "dev_caps.txt", f"{test}_ims.npy", f"{test}_caps.txt"]
     command = ["main", f"--config={path}", f"--workdir={tmp_path}"]
@@ -225,7 +225,7 @@ def test_a_folder_that_is_not_named(fails, tmp_path, recipe, test):
     fails([*command, f"--config.data.root={tmp_path / 'none'}"], *files, "is not a folder")
 
 
-def test_a_missing_source_split_and_vectors(fails, tmp_path):
+def test_rejects_a_missing_source_split_and_vectors(fails, tmp_path):
     root = scan_folder(tmp_path / "data")
     for value, part in {
         "data.source=hdf5": "modelnet, vqa, worlds, clips, solids, questions, not 'hdf5'.",
@@ -250,12 +250,12 @@ def test_a_missing_source_split_and_vectors(fails, tmp_path):
         ({"train__steps": 8, "train__lr": 1.0}, ["nothing is left to train", "train.lr: 0.001"]),
     ],
 )
-def test_a_workdir_of_another_run(fails, tmp_path, options, parts):
+def test_rejects_the_workdir_of_another_run(fails, tmp_path, options, parts):
     workdir = interrupted(tmp_path / "run")
     fails(arguments(workdir, **options), *parts, kept=workdir, warned=True)
 
 
-def test_a_finished_run_of_another_configuration(fails, tmp_path):
+def test_rejects_a_finished_run_of_another_configuration(fails, tmp_path):
     workdir = shutil.copytree(finished(), tmp_path / "run")
     command = arguments(workdir, train__lr=0.5)
     fails(command, "train.lr: 0.001 -> 0.5", "use --mode=evaluate", kept=workdir)
@@ -265,7 +265,8 @@ def test_a_finished_run_of_another_configuration(fails, tmp_path):
     fails(command, "results.json is not what a run writes", kept=workdir)
 
 
-def test_a_finished_run_on_other_files(fails, tmp_path, capsys):
+@pytest.mark.slow
+def test_rejects_a_finished_run_on_other_files(fails, tmp_path, capsys):
     """Only where the files lie may differ, not what they hold."""
     root, workdir = scan_folder(tmp_path / "data"), tmp_path / "run"
     command = [*_scan(root, workdir), "--config.train.steps=1"]
@@ -277,7 +278,8 @@ def test_a_finished_run_on_other_files(fails, tmp_path, capsys):
     fails(elsewhere, "holds the results of a run on other files (data.root:", kept=workdir)
 
 
-def test_a_run_killed_before_its_first_checkpoint(fails, tmp_path):
+@pytest.mark.slow
+def test_rejects_other_values_for_a_run_without_a_checkpoint(fails, tmp_path):
     workdir = interrupted(tmp_path / "run")
     for folder in ("checkpoints", "digests"):
         shutil.rmtree(workdir / folder)
@@ -285,8 +287,9 @@ def test_a_run_killed_before_its_first_checkpoint(fails, tmp_path):
     assert main(arguments(workdir)) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-def test_a_run_whose_checkpoints_are_all_damaged(fails, tmp_path):
+def test_rejects_a_run_whose_checkpoints_are_all_damaged(fails, tmp_path):
     workdir = interrupted(tmp_path / "run")
     for step in ("4", "8"):
         (workdir / "checkpoints" / step / "meta" / "metadata").unlink()
@@ -295,19 +298,19 @@ def test_a_run_whose_checkpoints_are_all_damaged(fails, tmp_path):
     assert (workdir / "metrics.jsonl").stat().st_size > 0
 
 
-def test_a_workdir_in_use(fails, tmp_path):
+def test_rejects_a_workdir_in_use(fails, tmp_path):
     workdir = interrupted(tmp_path / "run")
     with lock(workdir):
         fails(arguments(workdir), "in use by process", "give another --workdir", kept=workdir)
 
 
-def test_a_workdir_that_is_a_file(fails, tmp_path):
+def test_rejects_a_workdir_that_is_a_file(fails, tmp_path):
     (tmp_path / "run").write_text("mine")
     fails(arguments(tmp_path / "run"), f"The system refused {tmp_path / 'run'}")
     assert (tmp_path / "run").read_text() == "mine"
 
 
-def test_evaluation_of_another_system_or_a_settled_value(fails):
+def test_evaluation_rejects_another_system_and_settled_values(fails):
     fails(arguments(finished(), "--mode=evaluate", model="hmgr"), "holds a vse, not a hmgr")
     workdir = ["main", f"--workdir={finished()}", "--mode=evaluate"]
     fails([*workdir, "--config.model.dim=3"], "--config.model.dim was settled when")
@@ -325,7 +328,7 @@ def test_ctrl_c_outside_of_training_is_no_traceback(tmp_path, capsys, monkeypatc
     assert capsys.readouterr().err.startswith("error: Stopped by Ctrl-C")
 
 
-def test_a_mistake_of_ours_is_a_traceback(tmp_path, monkeypatch):
+def test_an_internal_error_is_a_traceback(tmp_path, monkeypatch):
     monkeypatch.setattr(commands, "show", lambda config: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(tmp_path / "run", "--mode=show")

@@ -53,6 +53,7 @@ def test_evaluate_reproduces_the_results(workdir, capsys):
     assert after == before
 
 
+@pytest.mark.slow
 def test_evaluate_dev_as_training_did(workdir):
     assert run(workdir, "--mode=evaluate", "--split=dev") == 0
     found = json.loads((workdir / "evaluation-dev.json").read_text())
@@ -63,6 +64,7 @@ def test_evaluate_dev_as_training_did(workdir):
     }
 
 
+@pytest.mark.slow
 def test_evaluate_otherwise(workdir):
     """Values change what was saved; a recipe replaces data and evaluation, and says so."""
     assert main(["main", "--mode=evaluate", f"--workdir={workdir}", "--config.eval.tile=5"]) == 0
@@ -170,12 +172,12 @@ def test_long_sentences_are_cut_as_long_captions_are(retriever):
         ("image", {"regions": np.float32(1)}, "arrays of one length"),
     ],
 )
-def test_load_refuses_what_does_not_fit(retriever, modality, items, sentence):
+def test_encode_rejects_bad_items(retriever, modality, items, sentence):
     with pytest.raises(UserError, match=sentence):
         retriever.encode(modality, items)
 
 
-def test_load_refuses_what_is_not_finite(retriever):
+def test_encode_rejects_non_finite_items(retriever):
     bad = REGIONS.copy()
     bad[1, 2, 3] = np.inf
     with pytest.raises(FoundNonFinite, match="regions of image item 1 holds NaN or infinity"):
@@ -194,6 +196,7 @@ def _on_many_devices(tree):
     return {**tree, "parallel": {**tree["parallel"], "devices": 64}}
 
 
+@pytest.mark.slow
 def test_models_that_look_at_the_training_items_do_so_everywhere(monkeypatch, workdir):
     """``finalize`` sees the codes of the whole train split before every use of the model."""
     seen = []
@@ -221,6 +224,7 @@ def test_codes_of_several_shapes_are_put_in_order(retriever):
 # --- seeds and show ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_seeds(tmp_path, capsys):
     sizes = {"train__steps": 4}
     assert run(tmp_path, "--seeds=0,5", **sizes) == 0
@@ -245,7 +249,7 @@ def test_seeds(tmp_path, capsys):
     assert files(tmp_path / "seed0") == before
 
 
-def test_a_stop_between_seeds_is_no_mistake(tmp_path, monkeypatch):
+def test_a_stop_between_seeds_exits_with_0(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "train", lambda config, workdir, **_: None)
     assert run(tmp_path, "--seeds=0,1") == 0
     assert not (tmp_path / "seeds.json").exists()
@@ -270,6 +274,7 @@ def test_show(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_scan_folder_from_training_to_search(tmp_path):
     """The other kind of data, on all 8 devices: train, evaluate, encode."""
     root, workdir = scan_folder(tmp_path / "data"), tmp_path / "run"

@@ -140,6 +140,7 @@ def on_terminal(columns, term="xterm-256color"):
     return text, [line for line in re.split(r"[\r\n]+", plain) if line]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [100, 24])
 def test_a_terminal_gets_one_live_line(columns):
     text, lines = on_terminal(columns)
@@ -159,6 +160,7 @@ def test_a_terminal_gets_one_live_line(columns):
     assert any("50.3" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_a_dumb_terminal_gets_plain_lines():
     text, lines = on_terminal(60, term="dumb")
     assert "\x1b" not in text

@@ -23,6 +23,7 @@ def measured():
     return {n: run("vse", devices=n, **TINY) for n in (1, 8)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 8])
 def test_row(measured, devices):
     row = measured[devices]
@@ -36,6 +37,7 @@ def test_row(measured, devices):
     assert row["items_per_second"] == pytest.approx(8 / row["seconds"])
 
 
+@pytest.mark.slow
 def test_devices_share_the_work(measured):
     """The towers are shared out; what compares all pairs is done by all."""
     one, eight = (measured[n]["matmul_flops"] for n in (1, 8))

@@ -16,6 +16,7 @@ def _row(capsys, *arguments):
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["flat", "ivf"])
 def test_an_index_of_random_vectors(engine, capsys):
     sizes = ("--vectors", 900, "--dim", 8, "--queries", 20, "--k", 5)
@@ -27,6 +28,7 @@ def test_an_index_of_random_vectors(engine, capsys):
         assert row[name] > 0
 
 
+@pytest.mark.slow
 def test_vectors_around_centres_are_nearer(capsys):
     sizes = ("--vectors", 300, "--dim", 64, "--queries", 5, "--engine", "ivf")
     row = _row(capsys, "index", *sizes, "--clusters", 3)
@@ -34,6 +36,7 @@ def test_vectors_around_centres_are_nearer(capsys):
     assert row["recall@10"] > 0.8
 
 
+@pytest.mark.slow
 def test_a_shortlist_of_all_is_the_exhaustive_search(capsys):
     row = _row(
         capsys, "shortlist", "--workdir", finished("imram"), "--candidates", "10,60", "--repeats", 1
@@ -62,6 +65,6 @@ def test_a_shortlist_of_all_is_the_exhaustive_search(capsys):
         (["shortlist", "--workdir", "{vse}"], "no shortlist is needed"),
     ],
 )
-def test_bad_input(arguments, sentence, capsys):
+def test_rejects_bad_arguments(arguments, sentence, capsys):
     assert bench.main(["bench", *[a.format(vse=finished("vse")) for a in arguments]]) == 2
     assert sentence in capsys.readouterr().err

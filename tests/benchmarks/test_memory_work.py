@@ -11,6 +11,8 @@ from hmgr_jax.distributed.parallel import DATA, MappedAxis, make_mesh
 from hmgr_jax.layers.memory import GroupedMemory, MemoryAccess, write
 from hmgr_jax.training.flops import matmul_flops
 
+pytestmark = pytest.mark.slow
+
 B, D, S, K = 128, 1024, 128, 256
 """HMGR at its defaults: batch, features, slots, features of a key."""
 GROUPS, HOPS, MODALITIES = 8, 2, 2

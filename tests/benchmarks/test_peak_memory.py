@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from tiny_run import ROOT
 
+pytestmark = pytest.mark.slow
+
 MEASURED = """
 from hmgr_jax.benchmarks.memory import peak_memory_bytes
 

@@ -75,7 +75,7 @@ def test_weak_rows_are_compared_with_the_batch_of_one_device(monkeypatch):
     assert "work efficiency    100.0%" in pod.report(weak, 0.5)
 
 
-def test_mistakes():
+def test_rejects_bad_rows():
     with pytest.raises(UserError, match="--devices 1,256,64"):
         pod.report([_row(8, 16, 1e9)], 0.4)
     with pytest.raises(UserError, match="--utilisation is a share"):

@@ -9,6 +9,8 @@ import pytest
 
 from hmgr_jax.benchmarks.recall import run
 
+pytestmark = pytest.mark.slow
+
 
 def test_small_run():
     row = run(images=40, captions=200, dim=16, repeats=2)

@@ -16,6 +16,8 @@ from hmgr_jax.benchmarks.workload import Workload
 from hmgr_jax.distributed.parallel import make_mesh
 from hmgr_jax.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 TINY = Workload("vse", 8, 8, regions=3, region_dim=5, words=4, vocabulary=20)
 """The program of the step benchmark's tests: the compile cache has it."""
 ONCE = {"repeats": 3, "matmul_size": 16, "compile_only": False}

@@ -20,6 +20,7 @@ from hmgr_jax.models.base import Feature, frames_and_tokens
 LINE = "sigma --words 2,6 --shares 0,0.5"
 
 
+@pytest.mark.slow
 def test_a_run(tmp_path, capsys):
     shutil.copytree(finished("pcme"), tmp_path, dirs_exist_ok=True)
     capsys.readouterr()
@@ -59,7 +60,7 @@ def _damage(**inputs):
     return damage(inputs, {"words": [0, 1], "shares": [0, 0.5]}, seed=0)
 
 
-def test_what_a_side_shows():
+def test_the_report_of_one_side():
     how = _damage(pixels=Feature((4, 4, 3), "float32"))
     assert how.unit == "share of the pixels"
     assert isinstance(how.at(open_worlds(0, 4, 4, 4).splits["test"].sources["image"], 0.5), Erased)
@@ -92,7 +93,7 @@ def test_frames_are_regions_of_videos():
         ("--workdir x --shares nan,0.5", "--shares expects shares below 1"),
     ],
 )
-def test_mistakes(capsys, line, sentence):
+def test_rejects_bad_arguments(capsys, line, sentence):
     assert bench.main(["bench", "sigma", *line.split()]) == 2
     (error,) = capsys.readouterr().err.splitlines()
     assert error.startswith("error: ")

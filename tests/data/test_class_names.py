@@ -31,7 +31,7 @@ def test_the_first_of_several_names_counts(tmp_path):
         ("dog\n\ncat\n", "names.txt:2 is empty"),
     ],
 )
-def test_refused(tmp_path, text, sentence):
+def test_rejects_bad_name_files(tmp_path, text, sentence):
     with pytest.raises(UserError, match=sentence):
         read_class_names(written(tmp_path, text), 3)
     with pytest.raises(UserError, match="cannot be read"):

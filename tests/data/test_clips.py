@@ -45,6 +45,7 @@ def families():
     return [draw_clips(0, "train", number) for number in range(60)]
 
 
+@pytest.mark.slow
 def test_a_family_is_the_same_in_another_process():
     here = hashlib.sha256(repr(draw_clips(7, "dev", 3)).encode()).hexdigest()
     environment = {**os.environ, "PYTHONHASHSEED": "5"}
@@ -217,6 +218,7 @@ def _probe(features, clips, families=400):
     return 100 * np.mean((x[half:] @ weights > 0) == (y[half:] > 0))
 
 
+@pytest.mark.slow
 def test_only_the_order_tells_which_way_things_move():
     clips = make_clips(0, "train", 1600)
 

@@ -163,6 +163,7 @@ def _told(families):
                 yield clip, [other for other in clips if other is not clip], caption
 
 
+@pytest.mark.slow
 def test_every_caption_is_true_of_its_clip_and_false_of_each_sibling(families):
     seen = Counter()
     for clip, siblings, caption in _told(families):

@@ -67,7 +67,7 @@ def test_words_are_drawn_by_seed_and_item(worlds):
     assert (other["tokens"] != once["tokens"]).any()
 
 
-def test_what_goes_stays_away():
+def test_removed_words_stay_removed():
     words = Vocabulary.build([list("abcdefgh")], threshold=1)
     text = CaptionSource([list("abcdefgh")], words)
     left = [set(FewerWords(text, k).gather(np.array([0]))["tokens"][0].tolist()) for k in range(12)]

@@ -25,7 +25,7 @@ def test_the_bytes_of_every_feature(size):
         assert record[at : at + length] == given[name]
 
 
-def test_what_is_not_there_is_not_found():
+def test_missing_fields_are_not_found():
     record = example(features=b"abcdef", count=5)
     assert locate(record, b"feature") is None
     assert locate(record, b"count") is None  # no bytes

@@ -20,7 +20,7 @@ def test_the_manifest_stands_for_what_it_lists(root):
     assert fingerprint([root / "a.npy"], root) == fingerprint([], root) == plain
 
 
-def test_what_it_does_not_list_counts_by_name_and_contents(root):
+def test_unlisted_files_count_by_name_and_contents(root):
     more, plain = root / "dev_caps.conllu", fingerprint([], root)
     found = {plain}
     for name, text in ((more, "one"), (more, "two"), (root / "test_caps.conllu", "two")):
@@ -30,7 +30,7 @@ def test_what_it_does_not_list_counts_by_name_and_contents(root):
     assert fingerprint([more, root / "a.npy"], str(root)) == fingerprint([more], root)
 
 
-def test_what_lies_elsewhere_is_made_of_the_folder(root, tmp_path_factory):
+def test_files_outside_the_folder_do_not_count(root, tmp_path_factory):
     path = tmp_path_factory.mktemp("index") / "train_caps.txt"
     path.write_text("a dog")
     assert fingerprint([path], root) == fingerprint([], root)

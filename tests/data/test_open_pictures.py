@@ -67,7 +67,7 @@ def test_a_table_of_pictures(tmp_path):
     assert word_vectors(config.data, data, 4).shape == (len(data.vocabulary), 4)
 
 
-def test_what_cannot_be(tmp_path):
+def test_rejects_bad_picture_options(tmp_path):
     config = _config("pictures")
     with pytest.raises(UserError, match=r"data\.root is empty: give the folder from which"):
         open_data(config.data)

@@ -89,6 +89,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_without_the_folder(folder, tmp_path):
     given = SMALL | {"init.bert": str(folder)}
     config = recipe_file.load("configs/worlds.py:dxr", given)

@@ -185,7 +185,7 @@ def test_whole_families_lie_interleaved():
         ({"buckets": (8, 16)}, "train's text holds an item of length 20, the last bucket is 16"),
     ],
 )
-def test_what_cannot_be_is_refused(options, sentence):
+def test_rejects_bad_batch_settings(options, sentence):
     with pytest.raises(UserError, match=sentence):
         _read(make_split(), **options)
 

@@ -167,6 +167,7 @@ def test_a_picture_looks_different_every_time(split):
     )
 
 
+@pytest.mark.slow
 def test_worker_processes_make_the_same_batches(split):
     here = _pixels(split, steps=4)
     there = _pixels(split, steps=4, workers=2)
@@ -175,6 +176,7 @@ def test_worker_processes_make_the_same_batches(split):
         np.testing.assert_array_equal(row["item"], other["item"])
 
 
+@pytest.mark.slow
 def test_a_worker_names_the_picture_that_it_cannot_read(split, files):
     files[2].write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"2\.png holds no picture"):

@@ -245,7 +245,7 @@ def test_other_features_are_listed(tmp_path, more, parts):
     assert str(refused.value).count(". ") == 0
 
 
-def test_wrong_places(scan, folder, tmp_path):
+def test_rejects_wrong_folders(scan, folder, tmp_path):
     with pytest.raises(UserError, match=r"lacks dataset_info.json or features.json"):
         open_array_record(scan, splits=SPLITS)
     with pytest.raises(UserError, match=r"foreign:9.9.9 was not found in"):
@@ -288,6 +288,7 @@ def test_the_configuration_opens_them(scan, folder, tmp_path):
     same(want, open_data(config))
 
 
+@pytest.mark.slow
 def test_training_writes_the_same_metrics(tmp_path):
     scan = tiny_run.scan_folder(tmp_path / "scan")
     roots = {"scan": scan, "array_record": records(scan, tmp_path / "records")}
@@ -333,6 +334,7 @@ print([name for name in ("tensorflow", "torch", "jax") if name in sys.modules])
 """
 
 
+@pytest.mark.slow
 def test_no_tensorflow(scan, tmp_path):
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", WITHOUT_TENSORFLOW, scan, tmp_path / "records"],

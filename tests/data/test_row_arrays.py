@@ -81,7 +81,7 @@ def test_labels_and_scores_are_handed_on_and_the_rest_is_not(root):
     assert (found["scores"] == 0.5).all()
 
 
-def test_what_lies_beside_counts_for_the_fingerprint(root):
+def test_side_arrays_count_for_the_fingerprint(root):
     first = open_scan(root).fingerprint
     _edit(root / "train_counts.npy", lambda counts: counts.__setitem__(0, 2))
     assert open_scan(root).fingerprint != first

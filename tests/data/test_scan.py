@@ -195,17 +195,18 @@ def test_fingerprint_of_large_files_samples_both_ends(tmp_path):
 
 
 def test_real_flickr8k(real_data):
-    data = open_scan(real_data / "f8k_precomp")
+    data = open_scan(real_data / "flickr8k")
     sizes = {name: len(split.sources["image"]) for name, split in data.splits.items()}
-    assert sizes == {"train": 762, "dev": 113, "test": 125}
+    assert sizes == {"train": 6000, "dev": 1000, "test": 1000}
     assert {name: len(split) for name, split in data.splits.items()} == {
-        "train": 3810,
-        "dev": 565,
-        "test": 625,
+        "train": 30000,
+        "dev": 5000,
+        "test": 5000,
     }
     test = data.splits["test"]
-    assert test.ids["image"][0] == "1056338697_4f7d7ce270.jpg"
-    items = test.sources["image"].gather(np.array([0, 124]))
-    stored = np.load(real_data / "f8k_precomp" / "test_ims.npy")
-    np.testing.assert_array_equal(items["regions"], stored[[0, 124]])
+    assert test.ids["image"][0] == "3385593926_d3e9c21170"
+    items = test.sources["image"].gather(np.array([0, 999]))
+    stored = np.load(real_data / "flickr8k" / "test_ims.npy", mmap_mode="r")
+    np.testing.assert_array_equal(items["regions"], stored[[0, 999]])
+    assert items["regions"].min() < 0  # centred features
     assert items["boxes"].shape == (2, 36, 4)

@@ -153,7 +153,7 @@ def test_blocks_of_comments_alone(tmp_path):
         (ranged("1-"), ":3 has '' where the number of a word"),
     ],
 )
-def test_refused(tmp_path, text, sentence):
+def test_rejects_bad_graphs(tmp_path, text, sentence):
     path = tmp_path / "train_caps.conllu"
     path.write_text(text, "utf-8")
     with pytest.raises(UserError) as refusal:

@@ -79,7 +79,7 @@ def test_pmi_by_hand():
     assert shifted[0, 2] == pytest.approx(max(0.0, found[0, 2] - np.log(2)))
 
 
-def test_what_several_captions_of_an_image_say_counts_more():
+def test_words_shared_by_captions_of_an_image_count_more():
     counts = vectors._cooccurrence([["dog", "ball", "dog", "red"]], VOCABULARY, None)
     red, ball, dog = (VOCABULARY.id(w) for w in ("red", "ball", "dog"))
     assert counts[dog, ball] == counts[ball, dog] == 2
@@ -163,7 +163,7 @@ def test_malformed_vector_files(file, text, sentence):
         read_vectors(file, VOCABULARY)
 
 
-def test_vector_files_that_cannot_be_read(file):
+def test_rejects_unreadable_vector_files(file):
     with pytest.raises(UserError, match="cannot be read"):
         read_vectors(file, VOCABULARY)
     file.write_bytes(b"dog 1 2\ncaf\xe9 1 2\n")

@@ -152,6 +152,7 @@ def test_banks_know_whose_their_captions_are(root):
         open_bank(layout(root), "cc")
 
 
+@pytest.mark.slow
 def test_a_run_from_files_answers_a_split_that_nobody_has_annotated(root):
     values = {
         "data.root": root,

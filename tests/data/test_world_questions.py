@@ -141,6 +141,6 @@ def test_told_worlds_have_the_captions_of_a_bank():
         ({"facts": "mian"}, "no bank 'mian': choose from main, other, random"),
     ],
 )
-def test_what_cannot_be_is_refused(changed, sentence):
+def test_rejects_bad_sizes_and_facts(changed, sentence):
     with pytest.raises(UserError, match=sentence):
         open_questions(SMALL._replace(**changed))

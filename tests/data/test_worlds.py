@@ -46,6 +46,7 @@ def families():
     return [make_family(0, "train", number) for number in range(200)]
 
 
+@pytest.mark.slow
 def test_a_family_is_the_same_in_another_process():
     here = hashlib.sha256(repr(make_family(7, "dev", 3)).encode()).hexdigest()
     environment = {**os.environ, "PYTHONHASHSEED": "5"}

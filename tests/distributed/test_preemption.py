@@ -47,6 +47,7 @@ def test_the_first_signal_lets_the_loop_finish(number):
     assert (process.returncode, out, err) == (0, f"saving {number.name}\nsaved\n", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("last", [signal.SIGTERM, signal.SIGINT])
 def test_the_third_signal_acts_as_usual(first, last):

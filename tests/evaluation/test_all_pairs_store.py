@@ -67,7 +67,7 @@ def whole():
 
 
 @pytest.mark.parametrize("stopped_at", [1, 8, 13, TILES])
-def test_what_is_done_is_not_scored_again(tmp_path, scored, whole, stopped_at):
+def test_scored_tiles_are_not_scored_again(tmp_path, scored, whole, stopped_at):
     store = tmp_path / "scores" / "test"
     with pytest.raises(Stop):
         score(store=store, progress=stop_at(stopped_at))
@@ -177,7 +177,7 @@ def test_one_scoring_at_a_time(tmp_path):
         score(store=tmp_path / "s")
 
 
-def test_a_full_disk_is_told_before_scoring(tmp_path, scored, monkeypatch):
+def test_rejects_a_full_disk_before_scoring(tmp_path, scored, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 

@@ -42,6 +42,7 @@ def matrix(workdir):
     return retriever.score(("image", codes["image"]), ("text", codes["text"])), split
 
 
+@pytest.mark.slow
 def test_the_mean_of_two_systems_by_hand(workdir, capsys):
     other = finished("imram")
     assert ensemble(workdir, other) == 0
@@ -71,6 +72,7 @@ def test_the_mean_of_two_systems_by_hand(workdir, capsys):
     assert not (other / "ensemble-test.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_run_with_itself_is_itself(workdir, times):
     assert ensemble(workdir, *[workdir] * times) == 0
@@ -78,6 +80,7 @@ def test_a_run_with_itself_is_itself(workdir, times):
     assert len(written(workdir)["runs"]) == 1 + times
 
 
+@pytest.mark.slow
 def test_values_change_all_runs_and_dev_has_its_protocols(workdir):
     more = ("--split=dev", "--config.eval.dev_protocols=plain", "--config.data.worlds.dev=16")
     assert ensemble(workdir, finished("imram"), more=more) == 0
@@ -114,6 +117,7 @@ TEST = open_worlds(0, 4, 4, 12).splits["test"]
 IDS, GROUPS = TEST.ids, TEST.groups
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
@@ -152,10 +156,11 @@ def test_other_items_are_refused_before_anything_is_scored(make, sentence, monke
         ("--mode=evaluate --workdir X --ensemble /none", "X holds no checkpoints"),
     ],
 )
-def test_flags(capsys, flags, sentence):
+def test_rejects_bad_flags(capsys, flags, sentence):
     assert sentence in refused(["main", *flags.split()], capsys)
 
 
+@pytest.mark.slow
 def test_a_score_that_is_not_finite_names_its_run(workdir, monkeypatch, capsys):
     other, real = finished("imram"), Evaluator.scores
 
@@ -174,6 +179,7 @@ def test_a_score_that_is_not_finite_names_its_run(workdir, monkeypatch, capsys):
     shutil.rmtree(other / "scores")
 
 
+@pytest.mark.slow
 def test_scores_are_kept_until_the_result_is_written(workdir, tmp_path, monkeypatch):
     """Interrupted before that, the next start scores nothing again."""
     first = shutil.copytree(finished("imram"), tmp_path / "imram")

@@ -16,6 +16,8 @@ from hmgr_jax.metrics.protocols import evaluate_all
 from hmgr_jax.models import get_model
 from hmgr_jax.training.config import config_hash
 
+pytestmark = pytest.mark.slow
+
 SCORE_STEP = "model.score_step"
 
 

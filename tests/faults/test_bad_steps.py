@@ -3,10 +3,13 @@
 import json
 
 import numpy as np
+import pytest
 from tiny_run import results, rows, run, scan_folder
 
 from hmgr_jax.training import loop
 from hmgr_jax.training.bad_batches import FILE
+
+pytestmark = pytest.mark.slow
 
 SCAN = {"data__source": "scan", "data__batching": "rows", "eval__protocols": "plain"}
 SCAN |= {"eval__dev_protocols": "plain"}

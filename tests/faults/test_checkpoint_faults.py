@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from checkpoint_cases import flip, largest_file
 
+pytestmark = pytest.mark.slow
+
 SAVER = """
     import os, signal, sys
     import jax, numpy as np
@@ -85,7 +87,7 @@ def test_a_process_that_ends_with_an_error_finishes_its_save(opened, folder):
     assert opened().restore({"w": np.zeros(4_000_000, np.int32)})[2] == 1
 
 
-def test_a_full_disk_is_told_in_a_sentence_and_old_steps_stay(opened, folder):
+def test_a_full_disk_is_reported_and_keeps_older_steps(opened, folder):
     done = run(
         """
         import resource

@@ -108,6 +108,7 @@ def test_weights_that_are_not_finite_are_an_error(system):
         _evaluate(system, np.nan)
 
 
+@pytest.mark.slow
 def test_a_run_whose_scores_are_not_finite_stops_in_a_sentence(tmp_path, monkeypatch, capsys):
     real = Evaluator.scores
 

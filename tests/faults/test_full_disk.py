@@ -2,10 +2,13 @@
 
 import json
 
+import pytest
 from faulty_run import assert_as_unbroken, end, start
 from tiny_run import run
 
 from hmgr_jax.training.checkpoint import Checkpoints
+
+pytestmark = pytest.mark.slow
 
 # A limit on the size of files stands for the full disk: writes fail in the same places.
 FULL = """

@@ -12,6 +12,8 @@ from tiny_run import ROOT, run
 from hmgr_jax.distributed import watchdog
 from hmgr_jax.evaluation.evaluate import Evaluator
 
+pytestmark = pytest.mark.slow
+
 HANG = """
 def reading_from_a_dead_disk():
     time.sleep(1000)

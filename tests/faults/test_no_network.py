@@ -2,8 +2,11 @@
 
 import socket
 
+import pytest
 from faulty_run import assert_as_unbroken
 from tiny_run import run
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_run_without_network(tmp_path, monkeypatch):

@@ -52,6 +52,7 @@ def _oracle(scores, a, b):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 3, 17])
 def test_any_number_of_pictures_on_four_devices(count):
     """A single one too; against codes of one item at a time and a sorting oracle."""
@@ -74,6 +75,7 @@ def test_any_number_of_pictures_on_four_devices(count):
     assert {name: found[name] for name in expected} == pytest.approx(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_fewer_rows_in_a_batch_than_devices(tmp_path):
     """Three rows on eight devices have the losses that they have on one."""

@@ -3,6 +3,8 @@
 import pytest
 from tiny_run import KilledError, finished, kill_at_the_save_of, rows, run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.filterwarnings("default")
 def test_four_devices_then_one_then_two(tmp_path, monkeypatch, capsys):

@@ -13,6 +13,8 @@ from tiny_run import rows, run, scan_folder, start
 from hmgr_jax.data.regions import regions
 from hmgr_jax.training import loop
 
+pytestmark = pytest.mark.slow
+
 SCAN = {"data__source": "scan", "data__batching": "rows", "data__buckets": "16"}
 SCAN |= {"eval__protocols": "plain", "eval__dev_protocols": "plain", "train__steps": 40}
 

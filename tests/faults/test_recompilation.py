@@ -1,11 +1,14 @@
 """Captions of many lengths: a program a bucket, and none for a second evaluation."""
 
+import pytest
 from contract_cases import compilations
 from tiny_run import run
 
 from hmgr_jax.evaluation.evaluate import Evaluator
 from hmgr_jax.training import loop
 from hmgr_jax.training.experiment import Experiment
+
+pytestmark = pytest.mark.slow
 
 
 def test_programs_are_as_many_as_buckets(tmp_path, monkeypatch):

@@ -59,8 +59,10 @@ def _signal_at(monkeypatch, step, number=signal.SIGTERM):
     ("model", "stops"),
     [
         # before the first evaluation, the last step of an epoch, one that is evaluated anyway
-        ("vse", (1, 5, 8)),
-        ("hmgr", (6,)),  # the memory is written and read
+        ("vse", (5,)),
+        pytest.param("vse", (1, 5, 8), marks=pytest.mark.slow),
+        # the memory is written and read
+        pytest.param("hmgr", (6,), marks=pytest.mark.slow),
     ],
 )
 def test_sigterm(tmp_path, monkeypatch, capsys, model, stops):
@@ -82,6 +84,7 @@ def test_sigterm(tmp_path, monkeypatch, capsys, model, stops):
         assert (workdir / name).read_bytes() == (finished(model) / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_signal_during_an_evaluation_keeps_its_row_and_its_metric(tmp_path, monkeypatch):
     real = Evaluator.metrics
 
@@ -98,6 +101,7 @@ def test_a_signal_during_an_evaluation_keeps_its_row_and_its_metric(tmp_path, mo
     _assert_same(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_signal_during_the_last_evaluations_lets_the_run_finish(tmp_path, monkeypatch):
     real = RunEvaluation.finish
 
@@ -115,6 +119,7 @@ def test_a_signal_during_the_last_evaluations_lets_the_run_finish(tmp_path, monk
     _assert_same(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_stop_that_is_announced_was_saved(tmp_path, monkeypatch, capsys):
     """However late in a step the signal comes."""
 
@@ -136,7 +141,7 @@ def test_a_stop_that_is_announced_was_saved(tmp_path, monkeypatch, capsys):
     assert _steps(tmp_path / "run")[-1] == stopped
 
 
-@pytest.mark.parametrize("step", [4, 8])
+@pytest.mark.parametrize("step", [pytest.param(4, marks=pytest.mark.slow), 8])
 def test_killed_between_the_dev_row_and_the_checkpoint(tmp_path, monkeypatch, step):
     kill_at_the_save_of(monkeypatch, step)
     with pytest.raises(KilledError):
@@ -147,6 +152,7 @@ def test_killed_between_the_dev_row_and_the_checkpoint(tmp_path, monkeypatch, st
     _assert_same(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_killed_while_the_last_checkpoint_was_written(tmp_path):
     workdir = interrupted(tmp_path / "run")
     with (workdir / "metrics.jsonl").open("a") as file:
@@ -166,6 +172,7 @@ def test_a_damaged_newest_checkpoint_costs_only_its_steps(tmp_path, capsys):
         assert (workdir / name).read_bytes() == (finished() / name).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_a_damaged_best_checkpoint_is_missed(tmp_path, capsys):
     """Nothing is left to train: the second best is reported, and said to be that."""
@@ -181,6 +188,7 @@ def test_a_damaged_best_checkpoint_is_missed(tmp_path, capsys):
     assert results(workdir)["step"] != best
 
 
+@pytest.mark.slow
 def test_killed_after_the_last_checkpoint(tmp_path, capsys):
     """Nothing is left to train: only the results are made."""
     workdir = shutil.copytree(finished(), tmp_path / "run")
@@ -193,6 +201,7 @@ def test_killed_after_the_last_checkpoint(tmp_path, capsys):
     assert (workdir / "recalls.png").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_a_changed_configuration_is_announced(tmp_path, capsys):
     workdir = interrupted(tmp_path / "run")
@@ -207,6 +216,7 @@ def test_a_changed_configuration_is_announced(tmp_path, capsys):
     assert json.loads((workdir / "config.json").read_text())["train"]["lr"] == 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the configuration differs")
 def test_results_of_a_shorter_run_do_not_stand_for_a_longer_one(tmp_path, monkeypatch):
     """Launchers take results.json for the end."""

@@ -3,12 +3,15 @@
 import os
 import signal
 
+import pytest
 from faulty_run import assert_as_unbroken, end, start
 from tiny_run import run
 
 from hmgr_jax.models.hmgr import HMGR
 from hmgr_jax.training import loop
 from hmgr_jax.training.checkpoint import Checkpoints
+
+pytestmark = pytest.mark.slow
 
 
 def _before(monkeypatch, owner, name, signals=1):

@@ -119,6 +119,7 @@ def test_other_files_are_refused(tmp_path):
     refused("a single number")
 
 
+@pytest.mark.slow
 def test_a_file_of_20_gb_does_not_enter_memory(tmp_path):
     """A sparse file of the size of COCO's features: rows from all over it, under 1 GB resident."""
     rows = 140_000

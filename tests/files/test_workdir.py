@@ -49,6 +49,7 @@ def test_a_second_run_is_told_who_holds_the_folder(holder, tmp_path):
     assert json.loads((tmp_path / ".lock").read_text())["pid"] == holder.pid
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_killed_run_is_free(holder, tmp_path):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
@@ -87,7 +88,7 @@ def test_json_is_written_whole(tmp_path):
 
 
 @pytest.mark.parametrize("bad", [{"a": float("nan")}, {"a": float("inf")}, {"a": object()}])
-def test_what_json_cannot_hold_leaves_the_old_file(tmp_path, bad):
+def test_values_outside_json_leave_the_old_file(tmp_path, bad):
     path = tmp_path / "results.json"
     write_json_atomic(path, 1)
     with pytest.raises((ValueError, TypeError)):

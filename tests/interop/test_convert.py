@@ -190,7 +190,7 @@ def finished_copy(tmp_path):
 
 
 @pytest.mark.parametrize("model", ["vse", "hmgr"])
-def test_what_is_exported_comes_back_exactly(tmp_path, model, capsys):
+def test_exported_weights_are_imported_exactly(tmp_path, model, capsys):
     """Memory included, without a recipe or a vocabulary."""
     out, new = tmp_path / "a.safetensors", tmp_path / "new"
     assert _convert("export", workdir=finished(model), out=out) == 0
@@ -344,7 +344,7 @@ def test_a_vocabulary_of_another_size(tmp_path, official, vocabulary, capsys):
     assert not (tmp_path / "new").exists()
 
 
-def test_what_is_missing_on_the_command_line(tmp_path, official, vocabulary, exported, capsys):
+def test_rejects_missing_arguments(tmp_path, official, vocabulary, exported, capsys):
     new = {"workdir": tmp_path / "new"}
     ours, theirs = new | {"weights": exported}, new | {"weights": official}
     recipe = {"config": f"{WORLDS}:vse"}

@@ -122,7 +122,7 @@ def test_a_changed_recall_of_the_released_code_is_off(golden, parity_of, tmp_pat
     assert _verdicts(rows)[quantity].startswith("NO")
 
 
-def test_what_is_not_understood_is_named_and_the_rest_checked(golden, parity_of, tmp_path):
+def test_unknown_cases_are_named_and_the_others_checked(golden, parity_of, tmp_path):
     for name in ("imram_text_k1", "recall_200"):
         shutil.copy(golden / f"{name}.npz", tmp_path)
     _changed(golden / "dgcnn.npz", tmp_path, meta={"model": "edgeconv"})
@@ -186,7 +186,7 @@ def test_every_gradient_counts(plain, parity_of, tmp_path):
         assert _verdicts(rows)["gradnorm_sum"].startswith(f"NO, {name}: ")
 
 
-def test_the_place_of_a_wrong_number_is_told(plain, parity_of, tmp_path):
+def test_a_wrong_number_is_reported_with_its_place(plain, parity_of, tmp_path):
     def change(x):
         return x + np.float32(0.5) * (np.arange(9).reshape(3, 3) == 5)
 
@@ -237,7 +237,7 @@ def test_recall_of_other_similarities_is_off(plain, parity_of, tmp_path):
     assert all("every score must be finite" in verdict for verdict in _verdicts(rows).values())
 
 
-def test_what_is_off_outweighs_what_is_not_understood(plain, parity_of, tmp_path):
+def test_a_failed_case_decides_the_exit_code_over_an_unknown_one(plain, parity_of, tmp_path):
     _changed(plain / "recall.npz", tmp_path, i2t=_off)
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04")
     code, rows, err = parity_of(tmp_path)

@@ -178,6 +178,7 @@ def guard(tmp_path, code, pod="0", part="0"):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "pod", "part", "exit_code"),
     [
@@ -194,6 +195,7 @@ def test_the_exit_code_of_a_pod(tmp_path, code, pod, part, exit_code):
     assert guard(tmp_path, code, pod, part).wait(timeout=30) == exit_code
 
 
+@pytest.mark.slow
 def test_an_evicted_pod_saves_and_asks_for_a_restart(tmp_path):
     code = "trap 'sleep 0.2; touch saved; exit 0' TERM; touch started; while :; do sleep 0.02; done"
     process = guard(tmp_path, code)
@@ -225,5 +227,5 @@ def test_an_evicted_pod_saves_and_asks_for_a_restart(tmp_path):
         (f"{TPU} -- python --workdir=/runs/x --hosts auto", "Leave --hosts out"),
     ],
 )
-def test_mistakes_are_one_sentence(line, sentence):
+def test_rejects_bad_arguments(line, sentence):
     one_error(call(sys.executable, GKE, *line.split()), sentence)

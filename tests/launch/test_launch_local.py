@@ -48,11 +48,13 @@ def test_virtual_devices_only_when_asked_for(devices, monkeypatch):
     assert done.stdout == ("[0] cpu 3\n" if devices else "[0] other None\n")
 
 
+@pytest.mark.slow
 def test_jax_sees_that_many_devices():
     code = "import jax; print(jax.device_count(), jax.devices()[0].platform)"
     assert local(1, "--devices", 3, *child(code)).stdout == "[0] 3 cpu\n"
 
 
+@pytest.mark.slow
 def test_the_first_failure_is_named_and_the_others_may_end(tmp_path):
     """Process 1 fails; 0 and 2 notice that it is gone, one with another code, one without."""
     code = (
@@ -70,6 +72,7 @@ def test_the_first_failure_is_named_and_the_others_may_end(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_who_does_not_end_is_killed_with_its_own_children(tmp_path):
     code = (
         "import subprocess; p = pathlib.Path(sys.argv[1]); new = p.with_suffix('.new')\n"
@@ -89,6 +92,7 @@ def test_who_does_not_end_is_killed_with_its_own_children(tmp_path):
     assert not any(map(alive, (tmp_path / "pids").read_text().split()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_are_passed_on_once_and_nothing_is_restarted(number, tmp_path):
     code = (
@@ -104,6 +108,7 @@ def test_signals_are_passed_on_once_and_nothing_is_restarted(number, tmp_path):
     assert sorted(out.splitlines()) == [f"[{i}] saved at {number.value}" for i in range(2)]
 
 
+@pytest.mark.slow
 def test_no_orphans_when_it_is_killed_itself(tmp_path):
     code = (
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -119,6 +124,7 @@ def test_no_orphans_when_it_is_killed_itself(tmp_path):
     until(lambda: not any(map(alive, pids)), 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("restarts", "code", "says"), [(1, 5, 1), (2, 0, 2), (3, 0, 2)])
 def test_restarts(restarts, code, says, tmp_path):
     """Fails twice and then succeeds, each time at a new address."""
@@ -132,7 +138,8 @@ def test_restarts(restarts, code, says, tmp_path):
     assert again == [f"local: restart {i + 1} of {restarts}" for i in range(says)]
 
 
-def test_a_users_mistake_is_not_tried_again():
+@pytest.mark.slow
+def test_a_user_error_is_not_retried():
     done = local(1, "--restarts", 3, *child("sys.exit(2)"))
     assert (done.returncode, "restart" in done.stderr) == (2, False)
 
@@ -162,5 +169,5 @@ def test_dry_run_prints_the_commands_and_starts_nothing(tmp_path):
         ([2, "--", "no-such-command"], "The system refused no-such-command"),
     ],
 )
-def test_mistakes_are_one_sentence(words, sentence):
+def test_rejects_bad_arguments(words, sentence):
     one_error(local(*words), sentence)

@@ -34,6 +34,7 @@ def job(tmp_path):
 SRUN = "--kill-on-bad-exit=1 --label python -m hmgr_jax.main --workdir W"
 
 
+@pytest.mark.slow
 def test_saved_but_not_finished_is_put_back(job):
     done, calls = job()
     assert done.returncode == 0
@@ -44,25 +45,29 @@ def test_saved_but_not_finished_is_put_back(job):
     assert "back into the queue" in done.stderr
 
 
+@pytest.mark.slow
 def test_finished_is_not_put_back(job):
     done, calls = job(finishes=True)
     assert (done.returncode, len(calls)) == (0, 1)
     assert "finished: " in done.stderr
 
 
+@pytest.mark.slow
 def test_failed_is_not_put_back(job):
     done, calls = job(code=9)
     assert (done.returncode, len(calls)) == (9, 1)
     assert "failed with exit code 9" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["CANCELLED", "COMPLETING", "PREEMPTED"])
-def test_what_slurm_or_the_user_ended_is_left_alone(job, state):
+def test_a_job_ended_by_slurm_or_the_user_is_not_requeued(job, state):
     done, calls = job(state=state)
     assert (done.returncode, len(calls)) == (0, 1)
     assert "stopped from outside" in done.stderr
 
 
+@pytest.mark.slow
 def test_not_put_back_for_ever(job):
     _, calls = job("--max-requeues", "3", SLURM_RESTART_COUNT=2)
     assert calls[-1] == "scontrol  requeue 77"
@@ -128,7 +133,7 @@ def test_dry_run_prints_all_commands_and_executes_none(job):
         (["--", "python", "--workdir=a", "--hosts=auto"], "Leave --hosts out"),
     ],
 )
-def test_mistakes_are_one_sentence(words, sentence):
+def test_rejects_bad_arguments(words, sentence):
     one_error(call("bash", LAUNCH / "slurm.sh", *words), sentence)
 
 

@@ -17,12 +17,13 @@ def cloud(tmp_path):
     made.close()
 
 
-def test_what_is_shipped_is_there():
+def test_the_shipped_files_exist():
     line = next(x for x in (LAUNCH / "tpu_vm.sh").read_text().splitlines() if "SHIPPED=" in x)
     assert line == f"readonly SHIPPED=({' '.join(SHIPPED)})"
     assert all((ROOT / name).exists() for name in SHIPPED)
 
 
+@pytest.mark.slow
 def test_a_run_from_nothing_to_its_results(cloud):
     done = cloud.run(FINISH, "--spot", "--setup", "touch mounted", "--create-flag", "--network=n")
     assert done.returncode == 0, done.stderr
@@ -44,6 +45,7 @@ def test_a_run_from_nothing_to_its_results(cloud):
     assert cloud.calls("queued-resources delete") == 0
 
 
+@pytest.mark.slow
 def test_a_preempted_tpu_is_made_again_and_the_run_goes_on(cloud):
     """The first time, worker 1 loses the TPU while both save; the second time they finish."""
     preempted = (
@@ -59,6 +61,7 @@ def test_a_preempted_tpu_is_made_again_and_the_run_goes_on(cloud):
     assert "going on (gone)" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_tpu_that_dies_with_an_error_was_preempted_too(cloud):
     """The processes of a slice fail when a peer is shut down; the state follows a little later."""
     code = (
@@ -70,7 +73,8 @@ def test_a_tpu_that_dies_with_an_error_was_preempted_too(cloud):
     assert cloud.calls("queued-resources create") == 2
 
 
-def test_what_fails_by_itself_is_not_tried_again(cloud):
+@pytest.mark.slow
+def test_a_failed_run_is_not_retried(cloud):
     done = cloud.run("echo the reason; [[ $I == 0 ]] || exit 3")
     assert done.returncode == 3
     assert "the reason" in done.stderr
@@ -80,6 +84,7 @@ def test_what_fails_by_itself_is_not_tried_again(cloud):
     assert cloud.calls("queued-resources delete") == 0
 
 
+@pytest.mark.slow
 def test_stopped_and_gone_on_with(cloud):
     running = cloud.background(SAVE_WHEN_TOLD)
     until(lambda: len(list(cloud.folder.glob("started?"))) == 2)
@@ -93,6 +98,7 @@ def test_stopped_and_gone_on_with(cloud):
     assert cloud.calls("queued-resources create") == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_already_is_only_watched(cloud):
     first = cloud.background("until [[ -e go ]]; do sleep 0.02; done; " + FINISH)
     until(lambda: len(cloud.lines("runs")) == 2)
@@ -107,6 +113,7 @@ def test_a_run_that_goes_on_already_is_only_watched(cloud):
     assert (len(cloud.lines("runs")), cloud.calls("tpu-vm scp")) == (2, 1)
 
 
+@pytest.mark.slow
 def test_workers_that_were_restarted_start_together_again(cloud):
     """Worker 1 forgets its run, as after a reboot: 0, which waits for it, saves and both start."""
     code = f"if [[ -e second ]]; then {FINISH}; exit 0; fi; {SAVE_WHEN_TOLD}"
@@ -122,6 +129,7 @@ def test_workers_that_were_restarted_start_together_again(cloud):
     assert cloud.calls("queued-resources create") == 1
 
 
+@pytest.mark.slow
 def test_no_room_now_is_asked_for_again_but_not_for_ever(cloud):
     (cloud.folder / "machines").write_text("worker0")
     (cloud.folder / "next").write_text("FAILED\nSUSPENDED\n")
@@ -134,6 +142,7 @@ def test_no_room_now_is_asked_for_again_but_not_for_ever(cloud):
     assert "error: 'hmgr' failed 3 times in a row" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_refused_creation_ends_it(cloud):
     (cloud.folder / "refuse").touch()
     done = cloud.run(FINISH)
@@ -142,6 +151,7 @@ def test_a_refused_creation_ends_it(cloud):
     assert "error: Google refused to create 'hmgr'" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_that_never_finishes_is_not_started_for_ever(cloud):
     (cloud.folder / "machines").write_text("worker0")
     done = cloud.run("exit 0")
@@ -214,7 +224,7 @@ GOOD = "--dry-run --name hmgr --zone z --type t"
         (f"run {GOOD} -- a --workdir=/x --hosts auto", "Leave --hosts out"),
     ],
 )
-def test_mistakes_are_one_sentence(line, sentence):
+def test_rejects_bad_arguments(line, sentence):
     one_error(call("bash", LAUNCH / "tpu_vm.sh", *line.split()), sentence)
 
 

@@ -19,6 +19,7 @@ def _main(line):
     return main(["scaling", *SIZES.split(), *line.split()])
 
 
+@pytest.mark.slow
 def test_rows_table_and_picture(tmp_path, capsys):
     """From the script itself, elsewhere than in the repository."""
     line = f"{SIZES} --devices 2 --strong --compile-only --platform cpu --out out"
@@ -41,6 +42,7 @@ def test_rows_table_and_picture(tmp_path, capsys):
     assert "No row is of 256 or 64 devices" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_rows_are_kept_where_others_fail(tmp_path, capsys, monkeypatch):
     def fails_on_two(configuration, platform, how):
         row = {"mode": "weak", "devices": configuration.devices, "processes": 1}
@@ -79,7 +81,7 @@ def test_rows_are_kept_where_others_fail(tmp_path, capsys, monkeypatch):
         (f"--project {SCRIPT}", "does not hold rows of this benchmark"),
     ],
 )
-def test_mistakes(capsys, line, sentence):
+def test_rejects_bad_arguments(capsys, line, sentence):
     assert _main(line) == 2
     (error,) = capsys.readouterr().err.splitlines()
     assert error.startswith("error: ")

@@ -69,7 +69,7 @@ def test_raters_by_the_mean_of_the_others():
     assert alike["kendall_tau_b"] == pytest.approx(100)
 
 
-def test_what_has_no_order_is_refused():
+def test_rejects_constant_and_non_finite_scores():
     with pytest.raises(UserError, match="the 4 judged pairs have no two different scores"):
         rank_correlation(np.ones(4), np.arange(4))
     with pytest.raises(UserError, match="no two different ratings"):

@@ -76,7 +76,7 @@ def test_ranking_of_a_few_is_that_of_all():
     np.testing.assert_array_equal(ranked(row, right, 30), ranked(row, right, 200)[:30])
 
 
-def test_what_cannot_be():
+def test_rejects_queries_without_positives_and_non_finite_scores():
     with pytest.raises(UserError, match="query 1 has none"):
         precisions(np.eye(2), _relevance(np.array([[True, False], [False, False]])))
     with pytest.raises(FoundNonFinite):

@@ -80,7 +80,7 @@ def test_protocols_of_single_and_several_labels():
             assert found[f"{prefix}{measure}"] == pytest.approx(50 * (i2t + t2i))
 
 
-def test_what_is_refused():
+def test_rejects_bad_labels():
     scores, groups = np.eye(3, dtype=np.float32), np.arange(3)
     with pytest.raises(UserError, match="map needs the labels of all 3 items of modality image"):
         evaluate_all(("map",), scores, groups, groups)

@@ -55,12 +55,12 @@ def test_the_protocol_tells_kinds_apart():
     assert get_protocol("vqa").names(("question", "answer")) == ["vqa/accuracy"]
 
 
-def test_what_nobody_has_annotated_has_no_accuracy():
+def test_unannotated_questions_have_no_accuracy():
     a, b, about = sides(None, {})
     assert evaluate_all(("vqa",), np.zeros((4, 3), np.float32), a, b, **about) == {}
 
 
-def test_what_cannot_be_judged_is_refused():
+def test_rejects_bad_answers():
     a, b, about = sides(Counts([{0: 10}] * 4, 3), {})
     with pytest.raises(FoundNonFinite):
         evaluate_all(("vqa",), np.full((4, 3), np.nan), a, b, **about)

@@ -136,7 +136,7 @@ def test_a_stopped_preparation_goes_on(
     assert "was prepared already, whole" in capsys.readouterr().out
 
 
-def test_refusals(source, tmp_path, refused):
+def test_rejects_unusable_sources(source, tmp_path, refused):
     out = tmp_path / "out"
     refused("--source is missing", "array-record", "--out", out)
     refused("exists and is not this preparation", *command(source, source))

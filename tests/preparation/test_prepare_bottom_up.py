@@ -149,7 +149,7 @@ def _other_size(lines):
         (lambda lines: lines.pop(5), ("no features of '1007'", "image 1", "by cocoid")),
     ],
 )
-def test_bad_files(tmp_path, captions, refused, change, parts):
+def test_rejects_malformed_files(tmp_path, captions, refused, change, parts):
     source = write(tmp_path / "a.tsv", change=change)
     refused(parts, *_command([source], captions, tmp_path / "out"))
     assert not (tmp_path / "out").exists()

@@ -128,14 +128,14 @@ def _no_captions(found):
         (lambda found: found["images"].clear(), ("holds no list 'images'",)),
     ],
 )
-def test_bad_files(tmp_path, features, refused, change, parts):
+def test_rejects_malformed_files(tmp_path, features, refused, change, parts):
     path = coco(tmp_path / "captions_train.json", NUMBERS["train"], change)
     line = refused(parts, *_command(features, [f"train={path}"], tmp_path / "out"))
     assert "captions_train.json" in line
     assert not (tmp_path / "out").exists()
 
 
-def test_an_image_in_two_files_and_a_split_told_twice(tmp_path, features, files, refused):
+def test_rejects_an_image_in_two_files_and_a_split_given_twice(tmp_path, features, files, refused):
     again = f"dev={coco(tmp_path / 'again.json', [2])}"
     refused(
         ("again.json, image 0 is pic_2.jpg again", "captions_train.json, image 2"),
@@ -152,13 +152,16 @@ def test_an_image_in_two_files_and_a_split_told_twice(tmp_path, features, files,
 
 
 def test_the_captions_of_flickr8k(real_data, tmp_path):
-    """COCO's files of the real pictures give the folder that SCAN's files give."""
-    raw, captions = real_data / "f8k_precomp", real_data / "f8k_images"
-    if not (raw.is_dir() and captions.is_dir()):
-        pytest.skip(f"no f8k_precomp and f8k_images in {real_data}")
+    """COCO's files of the real pictures give the rows that SCAN's files give."""
+    raw = real_data / "flickr8k"
+    if not raw.is_dir():
+        pytest.skip(f"no flickr8k in {real_data}")
     command = ("folder", "--features", raw / "dev_ims.npy", "--out", tmp_path / "coco")
-    assert prepare(*command, "--captions", f"dev={captions / 'captions_dev.json'}") == 0
+    assert prepare(*command, "--captions", f"dev={raw / 'captions_dev.json'}") == 0
     scan = ("scan", "--source", raw, "--splits", "dev", "--out", tmp_path / "scan")
     assert prepare(*scan) == 0
-    both = [(tmp_path / name / "manifest.json").read_bytes() for name in ("coco", "scan")]
-    assert both[0] == both[1]
+    for name in ("dev_ims.npy", "dev_caps.txt"):
+        both = [(tmp_path / folder / name).read_bytes() for folder in ("coco", "scan")]
+        assert both[0] == both[1], name
+    ids = [(tmp_path / folder / "dev_ids.txt").read_text() for folder in ("coco", "scan")]
+    assert ids[0].replace(".jpg\n", "\n") == ids[1]

@@ -104,7 +104,7 @@ def test_without_a_parser(monkeypatch, tmp_path, refused):
     assert "CoNLL-U" not in sentence
 
 
-def test_what_else_is_refused(spacy, tmp_path, refused):
+def test_rejects_other_sources_and_flags(spacy, tmp_path, refused):
     root = scan_folder(tmp_path / "data")
     unknown = ("dependencies", "--root", root, "--parser", "xx_none")
     told = ("spaCy's model xx_none, which is not installed, and nothing is downloaded", *BY_HAND)

@@ -112,14 +112,14 @@ def test_names_without_ending_and_pictures_without_captions(tmp_path, capsys):
         (["image,caption", "p0.png,a", "p0,a", "p2,b"], ("c.csv:3 and", "c.csv:2 are both")),
     ],
 )  # fmt: skip
-def test_bad_tables(tmp_path, refused, lines, parts):
+def test_rejects_bad_tables(tmp_path, refused, lines, parts):
     pictures = write_pictures(tmp_path / "p")
     (tmp_path / "c.csv").write_text("\n".join(lines) + "\n")
     shares = () if "leave none" in parts[0] else ("--dev", "0", "--test", "0")
     refused(parts, *_command(pictures, tmp_path / "c.csv", tmp_path / "out", *shares))
 
 
-def test_bad_jsonl_and_files_of_other_kinds(tmp_path, refused):
+def test_rejects_bad_jsonl_and_files_of_other_kinds(tmp_path, refused):
     pictures, path = write_pictures(tmp_path / "p"), tmp_path / "c.jsonl"
     command = _command(pictures, path, tmp_path / "out", "--dev", "0", "--test", "0")
     for text, part in (
@@ -135,7 +135,7 @@ def test_bad_jsonl_and_files_of_other_kinds(tmp_path, refused):
     refused("is not UTF-8", *_command(pictures, tmp_path / "latin.csv", tmp_path / "out"))
 
 
-def test_bad_pictures_and_flags(tmp_path, refused):
+def test_rejects_bad_pictures_and_flags(tmp_path, refused):
     table, pictures = write_csv(tmp_path / "c.csv"), write_pictures(tmp_path / "p")
     out = tmp_path / "out"
     refused("is no folder", *_command(tmp_path / "none", table, out))
@@ -180,6 +180,7 @@ def test_a_picture_is_turned_as_its_camera_says(tmp_path):
     np.testing.assert_array_equal(found[:, 0], [1, 1, 0, 0])
 
 
+@pytest.mark.slow
 def test_from_pictures_to_codes(tmp_path):
     pictures = write_pictures(tmp_path / "p", range(24))
     table = write_csv(tmp_path / "c.csv", range(24))

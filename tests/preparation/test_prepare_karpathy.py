@@ -160,7 +160,7 @@ def test_images_of_different_numbers_of_regions(tmp_path, dataset, store):
     check_ragged(tmp_path / "cut", "train", [0, 1, 2], [1, 2, 2], 2, with_boxes=with_boxes)
 
 
-def test_bad_counts_of_one_npy(tmp_path, dataset, refused):
+def test_rejects_bad_counts_of_one_npy(tmp_path, dataset, refused):
     source = ragged_npy(tmp_path / "f", named("stem"))
     command, counts = _command(dataset, source, tmp_path / "out"), np.arange(1, 7)
     np.save(source.with_name("all_counts.npy"), counts[::-1])
@@ -214,7 +214,7 @@ def test_ids_that_could_be_two_things(tmp_path, refused):
     _check(tmp_path / "out")
 
 
-def test_bad_json(tmp_path, refused):
+def test_rejects_malformed_json(tmp_path, refused):
     source = one_npy(tmp_path / "f", named("stem"))
     path, out = tmp_path / "d.json", tmp_path / "out"
     path.write_text('{"images": [')
@@ -234,7 +234,7 @@ def test_bad_json(tmp_path, refused):
         refused(parts, *_command(karpathy(path, change=change), source, out))
 
 
-def test_bad_npy(tmp_path, dataset, refused):
+def test_rejects_malformed_npy(tmp_path, dataset, refused):
     source = one_npy(tmp_path / "f", named("stem"))
     command = _command(dataset, source, tmp_path / "out")
     ids = source.with_name("all_ids.txt")
@@ -248,7 +248,7 @@ def test_bad_npy(tmp_path, dataset, refused):
     refused("is neither a folder nor a .npy", *_command(dataset, tmp_path / "x.pt", tmp_path / "o"))
 
 
-def test_bad_files(tmp_path, dataset, refused):
+def test_rejects_malformed_files(tmp_path, dataset, refused):
     root = npz_files(tmp_path / "f", named("stem"))
     command = _command(dataset, root, tmp_path / "out")
     good = (root / "pic_2.npz").read_bytes()
@@ -308,7 +308,7 @@ def test_a_bad_file_may_be_replaced_by_one_of_another_size(tmp_path, dataset, re
     _check(tmp_path / "out", with_boxes=False)
 
 
-def test_bad_hdf5(tmp_path, dataset, refused):
+def test_rejects_malformed_hdf5(tmp_path, dataset, refused):
     source = h5_rows(tmp_path / "f", named("stem"))
     with _h5(source) as file:
         file["features"] = np.stack([values(n) for n in NUMBERS])

@@ -171,6 +171,7 @@ def test_interrupted_and_run_again_it_makes_only_what_is_missing(
     assert "Made in this run: 0; left out as unreadable: 5." in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_file_that_was_lost_changed_or_mended_is_made_again(source, whole, tmp_path, monkeypatch):
     raw, out = tmp_path / "raw", tmp_path / "out"
     shutil.copytree(source, raw)
@@ -221,7 +222,7 @@ def test_large_meshes_are_simplified_but_seen_whole(tmp_path):
         )
 
 
-def test_what_cannot_be_done(source, whole, tmp_path, refused):
+def test_rejects_unusable_sources(source, whole, tmp_path, refused):
     command = ("modelnet", "--source", source, "--out")
     refused("was begun with --views 3 --size 24", *command, whole, "--points", "64")
     refused("not made by hmgr_jax.prepare modelnet", *command, source, *SMALL)

@@ -218,7 +218,7 @@ def test_a_clip_is_turned_as_its_camera_says(tmp_path, clips):
     assert turned[:4].max() < 60
 
 
-def test_bad_clips(tmp_path, clips, refused):
+def test_rejects_unreadable_clips(tmp_path, clips, refused):
     command = _of_clips(clips, tmp_path / "out", jsfusion(tmp_path / "t.csv", range(4)))
     whole = (clips / "video2.mp4").read_bytes()
     for data in (b"no clip", whole[:300], b""):
@@ -290,7 +290,7 @@ def _silent(found):
         (lambda found: found["videos"].clear(), ("v.json holds no list 'videos'",)),
     ],
 )  # fmt: skip
-def test_bad_json(tmp_path, features, refused, change, parts):
+def test_rejects_malformed_json(tmp_path, features, refused, change, parts):
     path = challenge(tmp_path / "v.json", change=change)
     refused(parts, *_command(features, tmp_path / "out", "--json", path))
     assert not (tmp_path / "out").exists()
@@ -305,12 +305,12 @@ def test_bad_json(tmp_path, features, refused, change, parts):
         (["ret0,msr5,video55,a"], ("no features of 'video55'", "t.csv:2")),
     ],
 )
-def test_bad_rows_of_1ka(tmp_path, features, refused, rows, parts):
+def test_rejects_bad_rows_of_1ka(tmp_path, features, refused, rows, parts):
     table = jsfusion(tmp_path / "t.csv", rows=rows)
     refused(parts, *_command(features, tmp_path / "out", "--csv", table))
 
 
-def test_bad_tables_of_1ka(tmp_path, features, refused):
+def test_rejects_bad_tables_of_1ka(tmp_path, features, refused):
     table = tmp_path / "t.csv"
     command = _command(features, tmp_path / "out", "--csv", table)
     refused("t.csv cannot be read", *command)
@@ -326,7 +326,7 @@ def test_bad_tables_of_1ka(tmp_path, features, refused):
         refused(f"--dev is {dev}", *command, *both, "--dev", dev)
 
 
-def test_bad_files_of_hgr(tmp_path, features, refused):
+def test_rejects_bad_files_of_hgr(tmp_path, features, refused):
     names, path = tmp_path / "names", tmp_path / "ref_captions.json"
     names.mkdir()
     path.write_text(json.dumps({"video0": ["a"], "video1": ["b"]}))
@@ -341,7 +341,7 @@ def test_bad_files_of_hgr(tmp_path, features, refused):
     refused("--names goes with one --json", *command, "--csv", jsfusion(tmp_path / "t.csv"))
 
 
-def test_bad_features(tmp_path, features, refused):
+def test_rejects_bad_features(tmp_path, features, refused):
     command = _command(features, tmp_path / "out", "--json", challenge(tmp_path / "v.json"))
     (features / "video2.npy").write_bytes(b"\x93NUMPY\x01\x00")
     refused("video2.npy is no .npy or .npz that can be read", *command)
@@ -355,7 +355,7 @@ def test_bad_features(tmp_path, features, refused):
     refused("has no features of 'video2'", *command)
 
 
-def test_bad_flags(tmp_path, features, refused):
+def test_rejects_bad_flags(tmp_path, features, refused):
     path = challenge(tmp_path / "v.json")
     refused("takes either --features or --videos", *_command(None, tmp_path / "o", "--json", path))
     both = _command(features, tmp_path / "o", "--json", path, "--videos", features)

@@ -1,6 +1,7 @@
 """Folders of rows of different lengths are trained on: prepared as raw, of images and of videos."""
 
 import numpy as np
+import pytest
 import tiny_run
 from msrvtt_files import challenge, npy_folder
 from preparing import prepare
@@ -37,6 +38,7 @@ def ragged_folder(root):
     return root
 
 
+@pytest.mark.slow
 def test_the_prepared_folder_trains_to_the_same_metrics(tmp_path):
     raw, out = ragged_folder(tmp_path / "raw"), tmp_path / "out"
     assert prepare("scan", "--source", raw, "--out", out) == 0
@@ -65,6 +67,7 @@ def test_copies_of_an_image_with_other_counts_are_refused(tmp_path, refused):
     refused(("labels.npy has no counterpart for the test split", "give labels"), *command)
 
 
+@pytest.mark.slow
 def test_a_prepared_folder_of_videos_trains(tmp_path):
     features = npy_folder(tmp_path / "f")
     given = ("--json", challenge(tmp_path / "v.json"), "--features", features)

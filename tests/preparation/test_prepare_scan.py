@@ -168,7 +168,7 @@ def test_a_bad_row_is_named(source, tmp_path, refused, name, row, value, parts):
     assert not (tmp_path / "out").exists()
 
 
-def test_bad_folders(source, tmp_path, refused):
+def test_rejects_bad_folders(source, tmp_path, refused):
     out = ("--out", tmp_path / "out")
     refused("is not a folder; it should hold train_ims.npy", "scan", "--source", "/none", *out)
     refused("--source is missing", "scan", *out)
@@ -214,10 +214,11 @@ def test_labels_scores_and_sizes_of_the_real_regions_are_carried_through(real_da
     np.testing.assert_array_equal(found["scores"], np.load(raw / "dev_scores.npy"))
 
 
+@pytest.mark.slow
 def test_the_prepared_flickr8k_trains_to_the_same_metrics(real_data, tmp_path):
-    raw, out = real_data / "f8k_precomp", tmp_path / "f8k"
+    raw, out = real_data / "flickr8k", tmp_path / "f8k"
     if not raw.is_dir():
-        pytest.skip(f"no f8k_precomp in {real_data}")
+        pytest.skip(f"no flickr8k in {real_data}")
     assert prepare("scan", "--source", raw, "--out", out) == 0
     assert prepare("--verify", out) == 0
     options = {

@@ -77,6 +77,7 @@ def test_panels_lie_on_the_page_and_apart():
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variant", "direction"), [("text", "t2i"), ("image", "i2t")])
 def test_a_variant_shows_its_own_direction(retriever, split, variant, direction):
     model = dataclasses.replace(retriever.model, variant=variant, steps=1)

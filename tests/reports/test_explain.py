@@ -57,6 +57,7 @@ def made(workdir, tmp_path_factory):
 # --- generated worlds -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_page_a_step_and_the_numbers(made):
     names = ["attention.json", *(f"step{k + 1}.png" for k in range(STEPS))]
     assert sorted(path.name for path in made.iterdir()) == names
@@ -66,6 +67,7 @@ def test_a_page_a_step_and_the_numbers(made):
             assert len(page.convert("L").getcolors()) > 100  # not an empty page
 
 
+@pytest.mark.slow
 def test_the_numbers_are_of_words_and_regions_without_padding(made, split):
     found = numbers(made)
     tokens = tokenize(split.sources["text"].captions[5 * 5 + 2])
@@ -87,6 +89,7 @@ def test_the_numbers_are_of_words_and_regions_without_padding(made, split):
             assert np.shape(step[direction]["cosines"]) == shape[:1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strict", [False, True])
 def test_what_nodes_are_rebuilt_from(tmp_path, strict):
     """RACG has one step; its strict form takes of a node's own side too, which is not shown."""
@@ -105,6 +108,7 @@ def test_what_nodes_are_rebuilt_from(tmp_path, strict):
     assert step["score"] == pytest.approx(numbers(tmp_path / "pair")["score"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_relations_of_racg_are_the_weights_of_its_graphs(split):
     """They sum to 1 over the true nodes; what the tower makes does not change."""
     retriever = hmgr_jax.load(finished("racg"))
@@ -119,6 +123,7 @@ def test_relations_of_racg_are_the_weights_of_its_graphs(split):
     assert spread.max() - spread.min() > 1e-3
 
 
+@pytest.mark.slow
 def test_the_score_is_that_of_the_whole_split(made, retriever, split):
     """Of all items encoded together; steps and cosines add up to it."""
     found = numbers(made)
@@ -131,6 +136,7 @@ def test_the_score_is_that_of_the_whole_split(made, retriever, split):
         assert abs(sum(cosines) - step["score"]) < 1e-5
 
 
+@pytest.mark.slow
 def test_the_weights_are_those_that_the_cosines_come_from(made, retriever, split):
     """The cosine of a word with its attended context, from the fragments themselves."""
     found = numbers(made)
@@ -144,12 +150,14 @@ def test_the_weights_are_those_that_the_cosines_come_from(made, retriever, split
             np.testing.assert_allclose(step[direction]["cosines"], cosines, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_numbers_and_ids_name_the_same(workdir, made, tmp_path, drawn):
     assert explain(workdir, "5", "27", tmp_path) == 0
     assert files(tmp_path).keys() == files(made).keys()
     assert numbers(tmp_path) == numbers(made)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_a_sentence_of_ones_own(workdir, tmp_path, drawn, capsys):
     assert explain(workdir, "0", OWN, tmp_path) == 0
@@ -162,6 +170,7 @@ def test_a_sentence_of_ones_own(workdir, tmp_path, drawn, capsys):
     assert found["unknown_words"] == ["zebra", "ufo"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_a_sentence_longer_than_the_last_bucket(workdir, tmp_path, drawn, capsys):
     """Cut to the 30 words that fit, with one line about it."""
@@ -175,6 +184,7 @@ def test_a_sentence_longer_than_the_last_bucket(workdir, tmp_path, drawn, capsys
     np.testing.assert_allclose(weights.sum(axis=1), np.ones(32), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_pair_of_another_split_goes_to_the_folder_of_the_run(workdir, tmp_path, drawn):
     mine = shutil.copytree(workdir, tmp_path / "run")
     before = files(mine)
@@ -187,6 +197,7 @@ def test_a_pair_of_another_split_goes_to_the_folder_of_the_run(workdir, tmp_path
     assert numbers(mine / folder)["split"] == "dev"
 
 
+@pytest.mark.slow
 def test_pictures_of_worlds_are_those_of_the_scene(workdir, tmp_path, drawn):
     assert explain(workdir, "6", "0", tmp_path) == 0
     expected = render(make_family(0, "test", 1).scenes[2])
@@ -203,6 +214,7 @@ def trained():
     return trained_on_files()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["test3.jpg", "test3.png"])
 def test_the_picture_of_a_folder_is_found_by_the_id(trained, tmp_path, drawn, name):
     images = pictures(tmp_path / "images", name)
@@ -213,6 +225,7 @@ def test_the_picture_of_a_folder_is_found_by_the_id(trained, tmp_path, drawn, na
     np.testing.assert_allclose(numbers(out)["boxes"], np.tile(BOX, (4, 1)))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_without_the_picture_the_canvas_is_blank(trained, tmp_path, drawn, capsys):
     assert explain(trained, "test3.jpg", "0", tmp_path / "a") == 0

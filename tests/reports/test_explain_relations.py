@@ -19,6 +19,7 @@ def made(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_pages_and_numbers(made):
     names = ["attention.json", "relations.png", "step1.png"]
     assert sorted(path.name for path in made.iterdir()) == names
@@ -27,6 +28,7 @@ def test_pages_and_numbers(made):
         assert len(page.convert("L").getcolors()) > 50
 
 
+@pytest.mark.slow
 def test_relations_join_nodes_that_are_there(made):
     found = numbers(made)
     sizes = {"image": len(found["boxes"]), "text": len(found["words"])}
@@ -42,6 +44,7 @@ def test_relations_join_nodes_that_are_there(made):
     assert all(abs(edge["from"] - edge["to"]) <= 3 for edge in words)  # the window
 
 
+@pytest.mark.slow
 def test_the_score_is_that_of_the_retriever(made):
     retriever = hmgr_jax.load(finished("resg"))
     split = open_worlds(0, 40, 8, 12).splits["test"]

@@ -13,6 +13,7 @@ from hmgr_jax.reports import object_reports
 MODALITIES = ("image", "point", "mesh")
 
 
+@pytest.mark.slow
 def test_a_run_on_solids_ends_with_nine_values_and_their_pictures():
     workdir = finished("center3d")
     metrics = results(workdir)["metrics"]
@@ -33,6 +34,7 @@ def test_a_run_on_solids_ends_with_nine_values_and_their_pictures():
             assert min(picture.size) > 200
 
 
+@pytest.mark.slow
 def test_an_evaluation_draws_its_own(tmp_path, capsys):
     workdir = tmp_path / "run"
     shutil.copytree(finished("center3d"), workdir)

@@ -72,7 +72,7 @@ def test_the_sheet_has_its_colours(split, tmp_path):
         assert (near.sum() > 100) == (colour == WRONG or near.any())
 
 
-def test_what_cannot_be_drawn(split, tmp_path):
+def test_rejects_bad_items_and_scores(split, tmp_path):
     good, path = np.zeros((COUNT, COUNT)), tmp_path / "no.png"
     with pytest.raises(UserError, match="no text with labels to draw: choose of image, point"):
         draw_object_sheet(path, split, ("image", "text"), good, [0])

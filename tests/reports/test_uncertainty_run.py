@@ -27,6 +27,7 @@ def found_in(folder, pattern="uncertainty*"):
     return sorted(path.name for path in folder.glob(pattern))
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_the_report(tmp_path, capsys):
     shutil.copytree(finished("pcme"), tmp_path, dirs_exist_ok=True)
     capsys.readouterr()
@@ -66,6 +67,7 @@ def test_other_systems_have_none(capsys):
     assert "uncertainty" not in (finished() / "results.json").read_text()
 
 
+@pytest.mark.slow
 def test_a_side_that_is_a_point(tmp_path):
     options = {"model__img_probemb": False, "model__test_distance": "mean"}
     assert run(tmp_path, model="pcme", train__steps=4, **options) == 0
@@ -88,7 +90,7 @@ def test_buckets_come_in_the_order_of_items():
     assert _evaluator().uncertainty(points) is None
 
 
-def test_metrics_survive_a_report_that_cannot_be(tmp_path):
+def test_a_failed_report_keeps_the_metrics(tmp_path):
     split = open_worlds(0, 4, 4, 4).splits["test"]
     more = uncertainty.reporter(_evaluator(), tmp_path, split, title="t")
     logs = np.zeros((4, 4), np.float32)
@@ -108,6 +110,7 @@ def test_seeds_of_which_one_has_no_rho(tmp_path):
     assert spread(runs, "worlds", tmp_path)["metrics"].keys() == {"rsum"}
 
 
+@pytest.mark.slow
 def test_another_distance_and_protocols_of_a_finished_run(tmp_path, capsys, monkeypatch):
     shutil.copytree(finished("pcme"), tmp_path, dirs_exist_ok=True)
     evaluate = ["main", "--mode=evaluate", f"--workdir={tmp_path}"]
@@ -129,6 +132,7 @@ def test_another_distance_and_protocols_of_a_finished_run(tmp_path, capsys, monk
     assert "protocol pmrp needs the objects of all 12 items" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_pvse_by_a_recipe_of_pcme(tmp_path):
     triplet = {"model__objective": "triplet", "model__test_distance": "proposals"}
     points = {"model__img_probemb": False, "model__txt_probemb": False, "model__proposals": 2}

@@ -28,6 +28,7 @@ def done(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_one_command_makes_what_a_run_needs_and_the_run(done):
     first = json.loads((done / FINDER / "results.json").read_text())
     assert (first["model"], first["split"]) == ("vse", "test")
@@ -44,6 +45,7 @@ def test_one_command_makes_what_a_run_needs_and_the_run(done):
     assert {one["answer"] for one in answers} <= set(ANSWERS)
 
 
+@pytest.mark.slow
 def test_a_finished_run_prints_its_results_and_nothing_is_made_again(done, monkeypatch):
     before = files(done)
     monkeypatch.setattr(retrieved, "_search", None)
@@ -51,6 +53,7 @@ def test_a_finished_run_prints_its_results_and_nothing_is_made_again(done, monke
     assert files(done) == before
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_searches_no_more(done, tmp_path, monkeypatch):
     copy = tmp_path / "run"
     shutil.copytree(done, copy)
@@ -62,6 +65,7 @@ def test_a_run_that_goes_on_searches_no_more(done, tmp_path, monkeypatch):
     assert (copy / "metrics.jsonl").read_bytes() == (done / "metrics.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_signal_before_the_run_leaves_what_was_needed_to_go_on_with(tmp_path, monkeypatch):
     real = loop._Run._log
 
@@ -75,6 +79,7 @@ def test_a_signal_before_the_run_leaves_what_was_needed_to_go_on_with(tmp_path, 
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_a_run_elsewhere_is_used_as_it_is(tmp_path):
     finder = finished()
     before = files(finder)
@@ -83,6 +88,7 @@ def test_a_run_elsewhere_is_used_as_it_is(tmp_path):
     assert not (tmp_path / "run" / "needs").exists()
 
 
+@pytest.mark.slow
 def test_nothing_retrieved_needs_no_retriever(tmp_path):
     options = {"model__k_train": 0, "model__k_test": 0, "train__steps": 4}
     chosen = config(model="xtra", **options)
@@ -91,6 +97,7 @@ def test_nothing_retrieved_needs_no_retriever(tmp_path):
     assert modes.train_run(chosen, tmp_path / "run")["model"] == "xtra"
 
 
+@pytest.mark.slow
 def test_another_bank_and_another_k_at_evaluation(done, tmp_path, capsys):
     copy = tmp_path / "run"
     shutil.copytree(done, copy)
@@ -110,6 +117,7 @@ def test_another_bank_and_another_k_at_evaluation(done, tmp_path, capsys):
     assert "no bank 'mian'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_bank_is_swapped_in_a_loaded_run_without_compiling(done):
     """And the answers that stand in captions change with it."""
     loaded = hmgr_jax.load(done)
@@ -134,7 +142,7 @@ def test_a_bank_is_swapped_in_a_loaded_run_without_compiling(done):
         ({"data__source": "worlds", "data__buckets": "24"}, "xtra reads question and answer"),
     ],
 )
-def test_a_mistake_is_one_sentence_before_anything_is_trained(options, sentence, tmp_path, capsys):
+def test_rejects_bad_needs_before_training(options, sentence, tmp_path, capsys):
     assert run(tmp_path / "run", model="xtra", **options) == 2
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
@@ -146,6 +154,7 @@ def test_a_system_retrieves_with_one_run(tmp_path, capsys):
     assert "config.needs names finder, more" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_retriever_must_be_of_inner_products(tmp_path, capsys):
     options = {"needs__finder": finished("imram"), "train__steps": 4}
     assert main(arguments(tmp_path / "run", model="xtra", **options)) == 2

@@ -75,6 +75,7 @@ def test_an_embedding_model_finds_what_its_scores_say(vse, tmp_path):
         assert results[0]["owner"] == results[0]["id"]
 
 
+@pytest.mark.slow
 def test_pairs_are_scored_by_the_model_itself(imram, tmp_path):
     retriever = hmgr_jax.load(finished("imram"))
     split = retriever.open(("test",)).splits["test"]
@@ -97,7 +98,7 @@ def test_pairs_are_scored_by_the_model_itself(imram, tmp_path):
         assert row["query"] == split.ids["image"][number]
 
 
-def test_what_belongs_to_the_item_that_asks_is_left_out(imram, vse, tmp_path):
+def test_items_of_the_querying_owner_are_left_out(imram, vse, tmp_path):
     asked = ("--index", imram, "--image", "test/000003", "-k", 20, "--candidates", 60)
     owners = {r["owner"] for r in _asked(tmp_path, *asked, "--without-own")[0]["results"]}
     assert "test/000003" not in owners
@@ -108,6 +109,7 @@ def test_what_belongs_to_the_item_that_asks_is_left_out(imram, vse, tmp_path):
     assert len({r["id"] for r in row["results"]} - {"test/000003"}) == 11
 
 
+@pytest.mark.slow
 def test_captions_of_a_file(tmp_path, capsys):
     (tmp_path / "lines.txt").write_text("a red circle\na green ring\na blue square\n")
     out = tmp_path / "index"
@@ -120,6 +122,7 @@ def test_captions_of_a_file(tmp_path, capsys):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_sheet_shows_scenes_and_captions(vse, imram, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(search_report, "draw_sheet", lambda *given: drawn.append(given))
@@ -146,12 +149,14 @@ def test_json_alone_on_the_screen(vse, capsys):
     assert len(found["queries"][0]["results"]) == 2
 
 
+@pytest.mark.slow
 def test_another_engine_says_its_recall(tmp_path, capsys):
     given = ("index", "--workdir", finished("vse"), "--split", "train", "--engine", "hnsw")
     assert _search(*given, "--out", tmp_path / "index") == 0
     assert "recall@10:  1.000" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_swapped_to_an_index_of_the_same_model_alone(vse, imram, tmp_path, capsys):
     name, dev = tmp_path / "served" / "current", tmp_path / "dev"
     given = ("index", "--workdir", finished("vse"), "--split", "dev", "--out", dev)
@@ -168,6 +173,7 @@ def test_swapped_to_an_index_of_the_same_model_alone(vse, imram, tmp_path, capsy
     assert name.resolve() == dev.resolve()
 
 
+@pytest.mark.slow
 def test_the_run_has_moved_or_is_another(vse, tmp_path, capsys):
     moved = shutil.copytree(finished("vse"), tmp_path / "moved")
     assert len(_asked(tmp_path, "--index", vse, "--workdir", moved, *SENTENCES, "-k", 2)) == 2
@@ -187,6 +193,7 @@ def test_the_key_of_a_model_is_of_its_weights():
     assert before != model_key(retriever)
 
 
+@pytest.mark.slow
 def test_one_s_own_program(vse):
     searcher = Searcher.open(vse)
     own = gallery.of_split(searcher.retriever, "test", "text")
@@ -244,6 +251,7 @@ def test_bad_input_is_refused_in_one_sentence(
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.slow
 def test_pairs_of_one_modality_are_refused(imram, capsys):
     said = _refused(capsys, "query", "--index", imram, "a ring")
     assert "imram scores image with text, and this index holds text items too" in said

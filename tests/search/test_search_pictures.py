@@ -11,6 +11,8 @@ import hmgr_jax
 from hmgr_jax.errors import UserError
 from hmgr_jax.search.command import main
 
+pytestmark = pytest.mark.slow
+
 PIXELS = {"data__worlds__pictures": True, "data__pixels__size": 16, "data__pixels__resize": 20}
 PIXELS |= {"model__cnn": "resnet10", "model__cnn_width": 4, "model__cnn_small_stem": True}
 PIXELS |= {"model__region_dropout": 0.0, "train__steps": 4, "data__batching": "rows"}

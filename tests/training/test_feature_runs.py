@@ -52,6 +52,7 @@ def arguments(file, model, **options):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "options"),
     [

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import tiny_run
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "model__dim": 8,
     "model__word_dim": 4,

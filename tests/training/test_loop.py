@@ -79,12 +79,14 @@ def test_a_finished_run_prints_its_results_and_changes_nothing(capsys):
     assert files(finished()) == before
 
 
+@pytest.mark.slow
 def test_two_equal_runs_write_equal_files(tmp_path):
     assert run(tmp_path / "run", train__save_steps=1, data__threads=1) == 0
     for name in ("metrics.jsonl", "results.json"):
         assert (tmp_path / "run" / name).read_bytes() == (finished() / name).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rsums", "best"), [([9.0, 5.0, 7.0], 4), ([5.0, 7.0, 7.0], 8)])
 def test_the_dev_best_weights_are_those_that_are_tested(tmp_path, monkeypatch, rsums, best):
     """Not the last ones, and of equals the earliest; whatever order the checkpoints went in."""
@@ -128,6 +130,7 @@ def test_non_finite_steps_are_counted_and_change_nothing(tmp_path, monkeypatch):
     assert results(tmp_path / "run")["metrics"].keys() == METRICS
 
 
+@pytest.mark.slow
 def test_a_loss_that_stays_non_finite_ends_the_run(tmp_path, monkeypatch, capsys):
     _poison(monkeypatch, range(6, 1000))
     assert run(tmp_path / "run", train__max_bad_steps=3) == 2
@@ -144,6 +147,7 @@ def test_a_loss_that_stays_non_finite_ends_the_run(tmp_path, monkeypatch, capsys
     assert rows(tmp_path / "run") == rows(finished())
 
 
+@pytest.mark.slow
 def test_results_come_last(tmp_path, monkeypatch):
     """A run that died while drawing is not finished: the plots are made by the next start."""
     monkeypatch.setattr(plots, "recalls", lambda *_: 1 / 0)
@@ -156,6 +160,7 @@ def test_results_come_last(tmp_path, monkeypatch):
     assert results(tmp_path / "run") == results(finished())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_more_steps_go_on_from_a_finished_run(tmp_path, capsys):
     workdir = shutil.copytree(finished(), tmp_path / "run")

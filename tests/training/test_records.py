@@ -56,7 +56,7 @@ def test_a_row_holds_the_step_and_exact_floats(opened, tmp_path):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), jnp.float32(-jnp.inf)])
-def test_what_is_not_finite_is_refused_and_nothing_written(opened, tmp_path, bad):
+def test_rejects_non_finite_values_and_writes_nothing(opened, tmp_path, bad):
     log = opened()
     log.write(1, {"loss": 1.0})
     with pytest.raises(FoundNonFinite, match=r"hinge at step 2 must be finite, got"):

@@ -24,7 +24,7 @@ def experiment(**options):
     return build(config(model="racg", **options))
 
 
-def test_what_the_data_lacks_is_said_in_a_sentence(tmp_path):
+def test_missing_side_information_is_reported(tmp_path):
     found = experiment(**ON_FILES, data__root=scan_folder(tmp_path / "data"))
     assert found.goes_without() == (
         "The data has no labels and no attributes and no boxes of image items: racg goes without."
@@ -86,14 +86,14 @@ def test_recipes_have_the_classes_of_their_data(model):
     assert recipe_file.load(f"configs/f8k.py:{model}", {}).model.object_classes == 80
 
 
-def test_what_a_model_cannot_do_without_is_named():
+def test_rejects_missing_required_inputs():
     wanted = {"heads": Feature((None,), "int32"), "boxes": Feature((4,), "f", optional=True)}
     with pytest.raises(UserError, match="needs heads of text items, found tokens"):
         taken(wanted, {"tokens": 1}, "text items")
     assert taken(wanted, {"tokens": 1, "heads": 2}) == {"heads": 2}
 
 
-def test_ids_out_of_range_are_refused():
+def test_rejects_ids_out_of_range():
     wanted = {"labels": Feature((2,), "int16", optional=True, below=3), "boxes": Feature((), "f")}
     demand_ids(wanted, {"labels": np.array([[-1, 2]], np.int16), "boxes": np.ones(3)})
     demand_ids(wanted, {})

@@ -47,6 +47,7 @@ def _equal(a, b):
     return all(map(np.array_equal, jax.tree.leaves(a), jax.tree.leaves(b)))
 
 
+@pytest.mark.slow
 def test_stages(tmp_path, monkeypatch):
     states = _keep_all(monkeypatch)
     staged = _staged(FIRST, SECOND)
@@ -67,6 +68,7 @@ def test_stages(tmp_path, monkeypatch):
     assert killed.read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.slow
 def test_without_a_fresh_optimizer_the_moments_go_on(tmp_path, monkeypatch):
     states = _keep_all(monkeypatch)
     staged = _staged({"steps": 1}, {"steps": 1, "lr_factors": {"image": 0.0}}, train__steps=3)
@@ -78,6 +80,7 @@ def test_without_a_fresh_optimizer_the_moments_go_on(tmp_path, monkeypatch):
     assert _changed(states[1].params, states[3].params) == {"words", "gru"}
 
 
+@pytest.mark.slow
 def test_a_part_that_thaws_begins_with_fresh_moments(tmp_path, monkeypatch):
     states = _keep_all(monkeypatch)
     staged = _staged({"steps": 2, "lr_factors": {"image": 0.0}}, {"steps": 2}, train__steps=4)
@@ -102,6 +105,6 @@ def test_a_part_that_thaws_begins_with_fresh_moments(tmp_path, monkeypatch):
         (({"steps": 1, "lr_factors": {"wrds": 1.0}},), "in lr_factors of a stage 'wrds'"),
     ],
 )
-def test_stages_that_cannot_be(stages, sentence):
+def test_rejects_bad_stages(stages, sentence):
     with pytest.raises(UserError, match=sentence):
         build(_staged(*stages))

@@ -106,7 +106,7 @@ def test_the_norm_is_clipped_after_the_mean_over_devices(mapper):
 
 @pytest.mark.parametrize("fault", [np.nan, np.inf])
 @pytest.mark.parametrize("where", ["loss", "stats", "memory"])
-def test_what_is_not_finite_is_not_kept(where, fault):
+def test_non_finite_values_are_not_kept(where, fault):
     state, step = make(Point(fault_in=where))
     bad, report = step(state, None, batch(fault=fault))
     for part in ("params", "stats", "memory", "optimizer", "seed"):

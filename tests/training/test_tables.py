@@ -59,6 +59,7 @@ def test_a_file_of_a_wrong_graph_is_refused_before_anything_is_written(tmp_path,
     assert not (workdir / "metrics.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_a_loaded_run_scores_as_it_did_when_it_ended():
     workdir = finished("gin")
     loaded = hmgr_jax.load(workdir)
@@ -74,6 +75,7 @@ def test_a_loaded_run_scores_as_it_did_when_it_ended():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default:the configuration differs")
 def test_a_run_keeps_its_graph_whatever_becomes_of_the_file(tmp_path, capsys):
     size = len(build(config(model="gin")).data.vocabulary)
@@ -156,7 +158,7 @@ def test_vectors_of_the_numbers_of_bags_come_from_an_array(tmp_path):
         TrainBags(Files(tmp_path / "none.npy"), BAGS).vectors(300)
 
 
-def test_what_bags_do_not_tell_is_refused(tmp_path):
+def test_rejects_bags_that_hold_no_words(tmp_path):
     with pytest.raises(UserError, match="vectors without words: leave K out"):
         TrainBags(Files(), BAGS).triples()
     graph = tmp_path / "graph.txt"

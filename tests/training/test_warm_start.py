@@ -36,12 +36,14 @@ def test_a_part_comes_from_the_best_step(trained):
     assert results(finished())["step"] != 12
 
 
+@pytest.mark.slow
 def test_parts_within_parts(trained):
     drawn, found = _params(), _params(init__words=finished())
     assert np.array_equal(found["text"]["words"]["vectors"], trained["text"]["words"]["vectors"])
     assert _equal(found["text"]["words"]["gru"], drawn["text"]["words"]["gru"])
 
 
+@pytest.mark.slow
 def test_all_parts_and_another_model(trained):
     """Another system takes over the parts that it shares; an empty folder leaves them drawn."""
     options = {"model__visual_graph": False, "model__text_graph": False, "model": "hmgr"}
@@ -58,7 +60,7 @@ def test_all_parts_and_another_model(trained):
         ({"init__image": finished, "model__dim": 24}, r"init.image cannot start from .*float32\["),
     ],
 )
-def test_what_does_not_fit(options, sentence):
+def test_rejects_weights_that_do_not_fit(options, sentence):
     options = {k: v() if callable(v) else v for k, v in options.items()}
     with pytest.raises(UserError, match=sentence):
         _params(**options)

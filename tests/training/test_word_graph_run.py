@@ -12,6 +12,8 @@ from hmgr_jax.data.text import text_graph
 from hmgr_jax.data.text.sentences import open_sentences
 from hmgr_jax.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 ARCS = ((2, "amod"), (5, "nsubj"), (2, "prep"), (3, "pobj"), (0, "root"))
 """Head (from 1) and relation of the words "picture 3 of 7 words"."""
 EPOCH = 6  # 48 captions by 8
@@ -49,7 +51,7 @@ def trained(root, tmp_path_factory):
     return workdir, "".join(said)
 
 
-def test_what_the_run_says(trained):
+def test_the_run_reports_its_word_graphs(trained):
     _, said = trained
     assert "The data has no labels and no attributes of image items: resg goes without." in said
     assert "After the first epoch: the quartiles of similarity are" in said

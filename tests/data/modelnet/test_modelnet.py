@@ -180,7 +180,7 @@ def test_classes_that_share_a_label_are_not_one(root):
         _opened(root)
 
 
-def test_what_is_missing_or_damaged_is_named(root, tmp_path):
+def test_missing_and_damaged_files_are_named(root, tmp_path):
     clouds = root / "modelnet40_ply_hdf5_2048"
     list_file = clouds / "ply_data_train_1_id2file.json"
     text = list_file.read_text()

@@ -12,10 +12,8 @@ from contract_cases import CAPTIONED
 
 from hmgr_jax.files.workdir import lock
 
-QUICK = ("hmgr", "imram")
-SYSTEMS = [
-    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CAPTIONED
-]
+pytestmark = pytest.mark.slow
+
 STEPS = {"train__steps": 24, "train__eval_steps": 8}
 """Time enough for a signal to be agreed on."""
 GENTLE = {"train__lr": 1e-4, "seed": 1}
@@ -37,7 +35,7 @@ def alone(tmp_path_factory):
     return of
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", ["hmgr", "imram"])
 def test_two_processes_are_one(alone, tmp_path, name):
     """Batches, steps, evaluation and results; stopped by a signal to one of them on the way."""
     with two.Group(tmp_path, model=name, **STEPS) as group:
@@ -61,7 +59,6 @@ def test_two_processes_are_one(alone, tmp_path, name):
     assert found["metrics"] == pytest.approx(wanted["metrics"], rel=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", CAPTIONED)
 def test_four_processes_are_one(alone, tmp_path, name):
     """Every step of the run and its results, at a rate that does not magnify rounding.
@@ -93,7 +90,7 @@ def test_goes_on_with_another_number_of_processes_and_devices(alone, tmp_path):
     two.assert_same_numbers(two.rows(tmp_path), two.rows(whole))
 
 
-def test_the_death_of_a_process_is_told_by_its_name(alone, tmp_path):
+def test_a_dead_process_is_named(alone, tmp_path):
     """The other one ends within seconds, and the run goes on from the last checkpoint."""
     with two.Group(tmp_path, model="hmgr", **STEPS, train__save_steps=3) as group:
         group.wait_for("step 7/24")
@@ -107,7 +104,7 @@ def test_the_death_of_a_process_is_told_by_its_name(alone, tmp_path):
     two.assert_same_numbers(two.rows(tmp_path), two.rows(alone("hmgr")))
 
 
-def test_a_mistake_at_one_process_ends_all(tmp_path):
+def test_a_configuration_error_in_one_process_ends_all(tmp_path):
     """Here process 1 was started with another value; both say which one differs."""
     with Mismatched(tmp_path / "run", model="vse") as group:
         codes = group.codes()
@@ -155,21 +152,3 @@ def test_a_folder_in_use_is_refused_by_all(tmp_path):
     for index in range(2):
         assert "is in use by process" in group.said(index)
     assert "Traceback" not in group.said(0) + group.said(1)
-
-
-@pytest.mark.parametrize(
-    ("spec", "expected"),
-    [
-        ("here", "--hosts is auto or HOST:PORT,N,I"),
-        ("127.0.0.1:1,2,2", "a process from 0 to N - 1"),
-        ("127.0.0.1,2,1", "HOST:PORT"),
-    ],
-)
-def test_a_misspelt_address_is_refused(tmp_path, capsys, spec, expected):
-    assert tiny_run.run(tmp_path, "--hosts", spec) == 2
-    assert expected in capsys.readouterr().err
-
-
-def test_modes_of_one_process_refuse_hosts(tmp_path, capsys):
-    assert tiny_run.run(tmp_path, "--mode=encode", "--hosts", "auto") == 2
-    assert "start one process" in capsys.readouterr().err

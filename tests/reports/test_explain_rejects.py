@@ -14,6 +14,8 @@ from hmgr_jax.main import main
 from hmgr_jax.models import get_model, list_models
 from hmgr_jax.reports import explanation
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def workdir():
@@ -56,13 +58,13 @@ def _fails(capsys, argv, *parts):
         ("0", " ", ["The caption is empty"]),
     ],
 )
-def test_a_wrong_name_is_one_sentence(workdir, tmp_path, capsys, image, caption, parts):
+def test_rejects_unknown_items(workdir, tmp_path, capsys, image, caption, parts):
     argv = ["--mode=explain", f"--workdir={workdir}", f"--out={tmp_path / 'out'}"]
     _fails(capsys, [*argv, "--pair", image, caption], *parts)
     assert not (tmp_path / "out").exists()
 
 
-def test_flags_that_are_missing_or_too_many(workdir, capsys):
+def test_rejects_missing_and_extra_flags(workdir, capsys):
     explained = ["--mode=explain", f"--workdir={workdir}"]
     _fails(capsys, explained, "needs an image and a caption", "--pair IMAGE CAPTION")
     _fails(capsys, [*explained, "--pair", "0"], "expected 2 arguments")
