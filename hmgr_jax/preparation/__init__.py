@@ -1,1 +1,1 @@
-"""From data as people have it to one layout: what ``python -m hmgr_jax.prepare`` does."""
+"""Convert common dataset formats to one layout: ``python -m hmgr_jax.prepare``."""

@@ -1,4 +1,4 @@
-"""``prepare array-record``: records of a TFDS dataset, with all that opening it needs beside them.
+"""``prepare array-record``: the records of a TFDS dataset, and the small arrays beside them.
 
 The folder is a builder directory of TFDS (``tfds.builder_from_directory``). Captions, ids and small
 arrays also lie beside the records in the layout of a SCAN folder, so that opening reads no record;
@@ -39,7 +39,7 @@ _BESIDES = 1 << 10  # bytes of a record that are not its arrays, about
 
 
 def of_flags(flags: argparse.Namespace) -> Plan:
-    """Of ``prepare array-record``."""
+    """The plan of ``prepare array-record``."""
     splits = [name for name in (flags.splits or "").split(",") if name]
     return plan(Path(demand(flags, "source")), splits, flags.captions_per_image)
 
@@ -53,12 +53,12 @@ def plan(
 
 
 def _units(plan: Plan) -> dict[str, int]:
-    """A file of records is whole or not there."""
+    """A record file is written atomically, so it is the unit of progress."""
     return {name: len(bounds(split)) for name, split in plan.splits.items()}
 
 
 def _arrays(plan: Plan) -> Plan:
-    """What lies beside the records as ``.npy``: all but the features."""
+    """The plan without features, which are in the records and not in ``.npy`` files."""
     splits = {}
     for name, split in plan.splits.items():
         kept = {end: array for end, array in split.arrays.items() if end != FEATURES}
@@ -67,7 +67,7 @@ def _arrays(plan: Plan) -> Plan:
 
 
 def _fill(folder: Path, plan: Plan, files: Files, written: Written) -> list[str]:
-    """All files of records that are not written yet, and the descriptions of TFDS."""
+    """Write the missing record files and the descriptions of TFDS."""
     _demand_room(folder, plan)
     with tempfile.TemporaryDirectory() as unused:  # where TFDS itself would write
         builder = RetrievalRecords(source=plan, data_dir=unused)
@@ -83,7 +83,7 @@ def _fill(folder: Path, plan: Plan, files: Files, written: Written) -> list[str]
 
 
 RECORDS = Layout(_units, _arrays, _fill)
-"""How `hmgr_jax.preparation.writing.write` makes such a folder."""
+"""The layout that `hmgr_jax.preparation.writing.write` writes."""
 
 
 def _write_split(
@@ -94,7 +94,7 @@ def _write_split(
     written: Written,
     bar: Bar,
 ) -> tfds.core.SplitInfo:
-    """The files of a split, each made under another name; those already whole are left alone."""
+    """Write the missing record files of a split, each atomically."""
     plan, features = builder.plan, builder.info.features
     assert plan is not None
     template = tfds.core.ShardedFileTemplate(
@@ -141,7 +141,7 @@ def _rows_done(plan: Plan, written: Written) -> int:
 
 
 def _demand_room(folder: Path, plan: Plan) -> None:
-    """Files grow shard by shard, so what the disk lacks would be found only after hours."""
+    """Check the free space first: the files grow shard by shard, for hours."""
     wanted = sum(
         len(split) * (_BESIDES + sum(array.row_bytes for array in split.arrays.values()))
         for split in plan.splits.values()

@@ -1,4 +1,4 @@
-"""Bottom-up attention's TSV files: looked through once for their ids, then decoded."""
+"""Bottom-up attention's TSV files: scan them once for their ids, then decode them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Place = tuple[str, int]
 
 
 class _Seen(NamedTuple):
-    """What the first look says of an image."""
+    """An image as the first scan finds it."""
 
     where: str
     checksum: int
@@ -35,16 +35,16 @@ class _Seen(NamedTuple):
 
 @dataclass(frozen=True)
 class TsvSource:
-    """The images of ``places`` ({id of the TSV: split and row}), in the order of the files."""
+    """The images of ``places`` ({id in the TSV: split and row}), in the order of the files."""
 
     files: Sequence[Path]
     places: Mapping[str, Place]
     arrays: Mapping[str, Array]
     cut: int | None
-    """So many boxes are kept of an image, the first."""
+    """The number of boxes kept per image, the first ones."""
 
     def chunks(self, todo: Mapping[str, np.ndarray]) -> Iterator[Chunk]:
-        """A chunk an image; lines of images that are not wanted are not decoded."""
+        """One chunk per image; lines of other images are not decoded."""
         left = {split: rows.copy() for split, rows in todo.items()}
         for line in _lines(self.files):
             place = self.places.get(line.id)
@@ -54,7 +54,7 @@ class TsvSource:
                 yield Chunk(split, np.asarray([row]), self._read(line), _namer(line.where))
 
     def changed(self, since: int) -> dict[str, np.ndarray]:
-        """Nothing: another file is another preparation."""
+        """No rows: a changed file makes another preparation."""
         return {}
 
     def _read(self, line: Line) -> dict[str, np.ndarray]:
@@ -100,7 +100,7 @@ def _lines(files: Sequence[Path]) -> Iterator[Line]:
 
 
 def _index(files: Sequence[Path]) -> tuple[dict[str, _Seen], Line]:
-    """What is known of every id, and the first line; the same line twice counts once."""
+    """The entry of every id, and the first line; a line that occurs twice counts once."""
     seen: dict[str, _Seen] = {}
     first: Line | None = None
     with Bar("looking through, bytes", sum(path.stat().st_size for path in files)) as bar:
@@ -138,32 +138,32 @@ LABELS: dict[str, tuple[str, np.dtype]] = {
 }
 """{column: (ending of the file that is made, type in the TSV)}."""
 LONGEST = 64 << 20
-"""Bytes of a line; what has none shorter is no such file, and must not fill the memory."""
+"""Longest line in bytes, so that a file without line ends does not fill the memory."""
 
 
 class Line(NamedTuple):
-    """One image, not decoded yet."""
+    """The line of one image, not decoded yet."""
 
     where: str
     cells: list[bytes]
     checksum: int
     position: int
-    """Bytes of the file (as it lies on disk) read so far."""
+    """Bytes of the file on disk read so far."""
 
     @property
     def id(self) -> str:
-        """The image's id, as the file has it."""
+        """The image's id in the file."""
         return self.cells[0].decode("utf-8", "replace").strip()
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """LXMERT has the objects in the middle; the number of boxes is the only short cell."""
+        """The column names. LXMERT's order is recognised by the short cell of the box count."""
         if len(self.cells) == len(SHORT):
             return SHORT
         return LONG if self.cells[3].strip().isdigit() else LXMERT
 
     def whole(self, name: str) -> int:
-        """A cell that is a positive number."""
+        """Read a cell as a positive number."""
         cell = self.cells[self.columns.index(name)]
         try:
             value = int(float(cell))
@@ -178,7 +178,7 @@ class Line(NamedTuple):
 
 
 def read_lines(path: Path) -> Iterator[Line]:
-    """The lines of a TSV or of a gzipped one; a first line of names is passed over.
+    """Iterate over the lines of a TSV, gzipped or not; a header line is skipped.
 
     Raises:
         UserError: a line too long or of another number of columns, or a file cut short.
@@ -200,7 +200,7 @@ def read_lines(path: Path) -> Iterator[Line]:
 
 
 def _unpacked(raw: IO[bytes], path: Path) -> IO[bytes] | gzip.GzipFile:
-    """The file itself, or what is in it if it is gzipped, whatever its name."""
+    """Open the file, decompressing it if its content is gzip, whatever its name."""
     start = raw.read(2)
     raw.seek(0)
     if start == b"PK":
@@ -252,7 +252,7 @@ def decode(line: Line, regions: int | None = None) -> dict[str, np.ndarray]:
 def _values(
     cells: dict[str, bytes], name: str, dtype: np.dtype, count: int, line: Line
 ) -> np.ndarray:
-    """[count, D] of a base64 cell."""
+    """Decode a base64 cell to [count, D]."""
     try:
         raw = base64.b64decode(cells[name], validate=True)
     except (binascii.Error, ValueError) as error:

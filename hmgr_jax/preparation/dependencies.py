@@ -1,4 +1,4 @@
-"""Word graphs of a folder's captions, as CoNLL-U files beside them."""
+"""Word graphs of a folder's captions, written as CoNLL-U files beside them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ ENDING = "_caps.txt"
 
 
 def write(root: Path, splits: str | None, parser: str | None) -> Iterator[tuple[Path, int]]:
-    """Parse every split of ``root``, or those named; yields (file, captions) as each is written.
+    """Parse all (or the named) splits of ``root``; yields (file, number of captions) for each.
 
-    A file that is there is written anew, whole or not at all.
+    An existing file is replaced atomically.
 
     Raises:
         UserError: no captions, a file that cannot be read, or no parser.
@@ -33,13 +33,13 @@ def write(root: Path, splits: str | None, parser: str | None) -> Iterator[tuple[
 
 
 def check(root: Path, splits: str | None) -> Iterator[tuple[Path, int, bool]]:
-    """Hold the files of every split of ``root``, or of those named, against the captions.
+    """Check the files of all (or the named) splits of ``root`` against the captions.
 
-    Where all fit, they are listed in the manifest, if there is one: yields (file, captions,
-    whether it is listed).
+    If all match, they are added to the manifest, if there is one: yields (file, number of
+    captions, whether it was added).
 
     Raises:
-        UserError: a file is missing, or has a sentence that is not its caption; none is listed.
+        UserError: a file is missing, or a sentence differs from its caption; none is added.
     """
     texts = {name: root / f"{name}{ENDING}" for name in _names(root, splits)}
     files = find_word_graphs(texts)
@@ -67,7 +67,7 @@ def _names(root: Path, splits: str | None) -> list[str]:
 
 
 def _block(sentence: Sentence) -> str:
-    """A sentence in the columns of CoNLL-U; what is not known is an underscore."""
+    """Format a sentence as CoNLL-U; unknown columns are underscores."""
     rows = [f"# text = {sentence.text}"]
     for number, word in enumerate(sentence.words, start=1):
         form = sentence.surfaces[word.surface]

@@ -1,4 +1,4 @@
-"""A folder with one ``.npy`` or ``.npz`` an image, named by its id."""
+"""Features in ``.npy`` and ``.npz`` files: one file per image, or one array with a list of ids."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ENDINGS = (".npz", ".npy")
 
 
 class FileStore:
-    """``FOLDER/{id}.npz`` or ``.npy``, in subfolders too; an ``.npz`` may hold boxes.
+    """``FOLDER/{id}.npz`` or ``.npy``, also in sub-folders; an ``.npz`` may hold boxes.
 
     The first file tells the size of the features and whether there are boxes.
     """
@@ -60,7 +60,7 @@ class FileStore:
         return self.files
 
     def regions(self, ids: Sequence[str]) -> np.ndarray:
-        """From the first bytes of every file."""
+        """Read from the header of every file."""
         counts = np.zeros(len(ids), np.int64)
         with Bar("looking through, files", len(ids)) as bar:
             for i, name in enumerate(ids):
@@ -70,7 +70,7 @@ class FileStore:
         return counts
 
     def read(self, name: str) -> dict[str, np.ndarray]:
-        """Features, and boxes where there are any, of one image."""
+        """Features, and boxes if present, of one image."""
         arrays = _arrays(self.files[name])
         key, where = self._key(arrays), self.where(name)
         return read_regions(arrays, key, where, with_boxes=self.with_boxes)
@@ -83,18 +83,18 @@ class FileStore:
         return str(self.files[name])
 
     def identity(self, ids: Sequence[str]) -> str:
-        """Of the files that are read."""
+        """A digest of the files that are read."""
         return identity(self.files[name] for name in ids)
 
 
 class _Header(NamedTuple):
-    """What a file says of an array before its numbers."""
+    """The header of an array."""
 
     shape: tuple[int, ...]
 
 
 def _shapes(path: Path) -> dict[str, _Header]:
-    """The arrays of a file by name, like `_arrays`, but only their shapes."""
+    """The headers of the arrays of a file by name."""
     with _readable(path):
         if not zipfile.is_zipfile(path):
             with path.open("rb") as file:
@@ -110,7 +110,7 @@ def _shapes(path: Path) -> dict[str, _Header]:
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file by name, but for pickled objects, which bottom-up's files hold too."""
+    """The arrays of a file by name, without pickled objects, which bottom-up files also hold."""
     with _readable(path), path.open("rb") as file:  # numpy leaves a bad file open
         found = np.load(file, allow_pickle=False)
         if not isinstance(found, np.lib.npyio.NpzFile):
@@ -124,7 +124,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
 
 @contextlib.contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """What numpy and zipfile raise of a bad file is one sentence."""
+    """Turn the errors of numpy and zipfile for a bad file into one sentence."""
     try:
         yield
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
@@ -184,13 +184,13 @@ class NpyStore:
         return row_of
 
     def regions(self, ids: Sequence[str]) -> np.ndarray:
-        """As the file of counts says, else all of the row."""
+        """The counts in the file, or all regions of the row."""
         if self._counts is None:
             return np.full(len(ids), self.rows.shape[1])
         return self._counts[[self._row_of[name] for name in ids]]
 
     def read(self, name: str) -> dict[str, np.ndarray]:
-        """Features, and boxes where there are any, of one image."""
+        """Features, and boxes if present, of one image."""
         row = np.asarray([self._row_of[name]])
         found = {FEATURES: self.rows.gather(row)}
         if self.has_boxes:
@@ -207,7 +207,7 @@ class NpyStore:
         return f"{self.path}, row {self._row_of[name]} ({name}),"
 
     def identity(self, ids: Sequence[str]) -> str:
-        """Of all files of the store."""
+        """A digest of all files of the store."""
         more = [self.boxes_file] if self.has_boxes else []
         more += [self.counts_file] if self.counts_file else []
         return identity([self.path, self.ids_file, *more])

@@ -1,4 +1,4 @@
-"""HDF5 files of features in the layouts that are about."""
+"""HDF5 files of features in common layouts."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class H5Store:
         return self._of
 
     def _rows(self) -> dict[str, Any]:
-        """{id: row} of the layout with one dataset for all, empty for another layout."""
+        """{id: row} if one dataset holds all images, else empty."""
         names = next((name for name in IDS if name in self._file), None)
         usual = [self.array] if self.array else [*FEATURE_NAMES]
         key = next((name for name in usual if name in self._file), None)
@@ -65,7 +65,7 @@ class H5Store:
         return {name: row for row, name in enumerate(ids)}
 
     def _images(self) -> dict[str, Any]:
-        """{id: name of its dataset or group} of the layouts with something an image."""
+        """{id: name of its dataset or group} if every image has its own."""
         found = {}
         for name in self._file:
             if name.endswith(("_boxes", "_bbox", "_cls_prob")):
@@ -74,7 +74,7 @@ class H5Store:
         return found
 
     def regions(self, ids: Sequence[str]) -> np.ndarray:
-        """From the shapes of the datasets."""
+        """Read from the shapes of the datasets."""
         if self._columns:
             return np.full(len(ids), self._columns["features"].shape[1])
         counts = np.zeros(len(ids), np.int64)
@@ -86,7 +86,7 @@ class H5Store:
         return counts
 
     def read(self, name: str) -> dict[str, np.ndarray]:
-        """Features, and boxes where there are any, of one image."""
+        """Features, and boxes if present, of one image."""
         place, where = self._of[name], self.where(name)
         try:
             if isinstance(place, int):
@@ -98,7 +98,7 @@ class H5Store:
             raise UserError(f"{where} cannot be read ({error}): copy it again.") from None
 
     def _arrays(self, name: str) -> dict[str, Any]:
-        """The datasets of an image, of a layout with something an image."""
+        """The datasets of an image that has its own."""
         place = self._of[name]
         if hasattr(self._file[place], "keys"):
             return dict(self._file[place].items())
@@ -115,7 +115,7 @@ class H5Store:
         return f"{self.path}, {name},"
 
     def identity(self, ids: Sequence[str]) -> str:
-        """Of the file."""
+        """A digest of the file."""
         return identity([self.path])
 
 

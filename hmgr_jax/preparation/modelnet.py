@@ -1,4 +1,4 @@
-"""``hmgr_jax.prepare modelnet``: OFF files become a folder of objects, a file an object.
+"""``hmgr_jax.prepare modelnet``: convert OFF files to a folder with one file per object.
 
 The folder is one to train on once it has a manifest, which is written last. Run again, the command
 makes what is missing or has changed, and nothing else.
@@ -25,23 +25,23 @@ from hmgr_jax.preparation.writing import terminable
 from hmgr_jax.progress import Bar
 
 LEFT_OUT = "left_out.txt"
-"""Objects that could not be prepared, a line each: its file and why."""
+"""Objects that could not be prepared, one line each: the file and the reason."""
 
 
 class Report(NamedTuple):
-    """What was done."""
+    """The outcome of a preparation."""
 
     splits: Mapping[str, int]
-    """Objects that are there now."""
+    """Objects in the folder now."""
     classes: int
     fresh: int
-    """Objects that this run has made."""
+    """Objects made by this run."""
     left_out: Mapping[str, str]
     """{file below the source: what is wrong}."""
 
 
 def prepare_objects(source: Path, out: Path, making: Making, workers: int) -> Report:
-    """Make ``out`` of the OFF files below ``source``, going on where an earlier attempt stopped.
+    """Make ``out`` from the OFF files below ``source``, resuming an interrupted attempt.
 
     Raises:
         UserError: there are no files, none can be prepared, an option is wrong, the extra
@@ -94,7 +94,7 @@ def _finish(
     kept: Sequence[Task],
     left_out: Mapping[str, str],
 ) -> None:
-    """Write what was left out, what made the folder and, last, the manifest."""
+    """Write the list of skipped files, the options and, last, the manifest."""
     lines = [f"{name}\t{why}\n" for name, why in left_out.items()]
     write_text_atomic(out / LEFT_OUT, "".join(lines))
     names = [task.file.relative_to(out).as_posix() for task in kept]
@@ -114,13 +114,13 @@ def _finish(
 
 
 def _key(tasks: Sequence[Task], making: Making, left_out: Mapping[str, int]) -> str:
-    """The name of a preparation that is whole: objects, options, and what could not be read."""
+    """The key of a complete preparation: its objects, options and unreadable files."""
     about = [dataclasses.asdict(making), [task.label for task in tasks], dict(left_out)]
     return manifest.digest(json.dumps(about, sort_keys=True))
 
 
 def _demand_ours(out: Path, making: Making) -> None:
-    """``out`` is empty, or was begun with the same options."""
+    """Check that ``out`` is empty or was begun with the same options."""
     if not out.exists() or (out.is_dir() and not _visible(out)):
         return
     try:
@@ -142,7 +142,7 @@ def _demand_ours(out: Path, making: Making) -> None:
 
 
 def _demand_no_others(out: Path, tasks: Sequence[Task]) -> None:
-    """No object that the source does not have: it may be another source."""
+    """Check that the source has every object of the folder, or it is another source."""
     wanted = {task.file for task in tasks}
     others = sorted(set((out / OBJECTS).glob("*/*/[!.]*.npz")) - wanted)
     if others:

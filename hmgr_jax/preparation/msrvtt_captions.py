@@ -1,4 +1,4 @@
-"""MSR-VTT's captions: the JSON of the challenge, the CSV of 1k-A, and the files of HGR."""
+"""MSR-VTT captions: the JSON of the challenge, the CSV of 1k-A, and the files of HGR."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hmgr_jax.errors import UserError
 COLUMNS = (("video_id", "video", "vid"), ("sentence", "caption"))
 HGR = {"train": "trn_names.npy", "dev": "val_names.npy", "test": "tst_names.npy"}
 HELD_OUT = 0.05
-"""Share of the training videos that are taken for dev where no file says which."""
+"""Share of the training videos held out for dev if no file names a dev split."""
 
 
 def read_challenge(paths: Sequence[Path]) -> list[Captioned]:
@@ -98,7 +98,7 @@ def read_hgr(path: Path, names: Path) -> list[Captioned]:
 def split_1ka(
     videos: Sequence[Captioned], tests: Sequence[Captioned], dev: float | None
 ) -> dict[str, list[Captioned]]:
-    """1k-A: ``tests`` are the test split, ``videos`` that are none of them train and dev.
+    """1k-A: ``tests`` are the test split, the other ``videos`` train and dev.
 
     Without ``videos`` there is only the test split.
     """
@@ -114,7 +114,7 @@ def split_1ka(
 
 
 def hold_out(videos: Sequence[Captioned], dev: float | None) -> dict[str, list[Captioned]]:
-    """Train and dev: ``dev`` is a share below 1 or a number of videos; drawn by their ids."""
+    """Split into train and dev by a digest of the ids; ``dev`` is a share below 1 or a count."""
     given = HELD_OUT if dev is None else dev
     whole = given >= 1 and math.isfinite(given) and given == int(given)
     count = int(given) if whole else max(1, round(given * len(videos))) if 0 < given < 1 else 0

@@ -1,4 +1,4 @@
-"""Objects prepared by several processes; one that an object brings down is not the end."""
+"""Prepare objects in several processes; an object that kills its process is skipped."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from hmgr_jax.preparation.objects_tree import Making, Task, make_object
 from hmgr_jax.workers import begin_worker
 
 AHEAD = 2
-"""Objects that are handed out, as a multiple of the processes."""
+"""Objects in the queue, as a multiple of the processes."""
 BROUGHT_DOWN = "{} brought down the process that prepared it, perhaps for want of memory."
 
 
 def made(tasks: Sequence[Task], making: Making, workers: int) -> Iterator[tuple[Task, str]]:
-    """Every task as it is finished, with what is wrong with it (see `make_object`)."""
+    """Yield every finished task with its error message (see `make_object`)."""
     if workers == 1:
         for task in tasks:
             yield task, make_object(task, making)
@@ -55,7 +55,7 @@ def _in_pool(
 
 
 def _alone(task: Task, making: Making) -> str:
-    """One task in a process of its own."""
+    """Run one task in a process of its own."""
     if task.is_done():  # it had come to its end before the other one fell
         return ""
     pool = _pool(1)
@@ -74,5 +74,5 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 
 
 def usual_workers() -> int:
-    """As many as there are cores for this process."""
+    """The number of cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -16,9 +16,9 @@ from hmgr_jax.preparation.plans import demand
 from hmgr_jax.preparation.writing import Terminated
 
 VIEWS, POINTS = 4, 1024
-"""Of an object, that the recipes take."""
+"""Per object, as the recipes expect."""
 NAMED = 20
-"""Files that are named; all of them are in `LEFT_OUT`."""
+"""Number of skipped files that are printed; `LEFT_OUT` lists all."""
 
 
 def run(arguments: Sequence[str], described: str) -> int:
@@ -67,7 +67,7 @@ def _tell(report: Report, out: Path, making: Making) -> None:
 
 
 def _smaller(making: Making) -> str:
-    """What a recipe must be told of objects that have less than it takes."""
+    """Advice on recipe options for objects with fewer points, faces or views than defaults."""
     views = 1 if making.views == 1 else 2
     sizes = {
         "data.points": making.points if making.points < POINTS else None,

@@ -1,4 +1,4 @@
-"""Raw ModelNet: ``class/train/name.off`` and ``class/test/name.off``, and what is made of each."""
+"""Raw ModelNet: ``class/train/name.off`` and ``class/test/name.off``, and their conversion."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ UP = {
     "y": np.eye(3),
     "z": np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]]),
 }
-"""What turns the axis that points upwards to y."""
+"""Rotations that turn the upward axis to y."""
 
 
 @dataclass(frozen=True)
 class Making:
-    """What is made of every object."""
+    """Options of the conversion."""
 
     points: int = 2048
     faces: int = 1024
     views: int = 12
     size: int = 256
-    """Pixels a side of a view."""
+    """Size of a view in pixels."""
     up: str = "z"
-    """The axis of the files that points upwards; ModelNet's is z."""
+    """The upward axis of the files; z in ModelNet."""
 
 
 class Task(NamedTuple):
-    """One object: its file, its name ``class/object``, and where it goes."""
+    """One object: its file, its name ``class/object``, and its output folder."""
 
     path: Path
     split: str
@@ -58,12 +58,12 @@ class Task(NamedTuple):
 
     @property
     def label(self) -> str:
-        """What people call it: its path below the source."""
+        """Its path below the source."""
         kind, _, _ = self.name.partition("/")
         return f"{kind}/{self.split}/{self.path.name}"
 
     def is_done(self) -> bool:
-        """Whether it was made of the file as it is now: its time of change is that of the file."""
+        """Whether it was made from the current file, by its modification time."""
         try:
             return self.file.stat().st_mtime_ns == self.path.stat().st_mtime_ns
         except FileNotFoundError:
@@ -71,7 +71,7 @@ class Task(NamedTuple):
 
 
 def find_objects(source: Path, out: Path) -> list[Task]:
-    """All OFF files of the tree, by split, class and name.
+    """Find all OFF files of the tree, by split, class and name.
 
     Raises:
         UserError: there is none.
@@ -91,7 +91,7 @@ def find_objects(source: Path, out: Path) -> list[Task]:
 
 
 def make_object(task: Task, making: Making) -> str:
-    """Prepare one object; what is wrong with it in a sentence, empty where nothing is.
+    """Prepare one object; returns an error message, empty on success.
 
     Points are drawn from the whole surface and views show it, whatever is left of its faces. What
     is random depends on the name alone. The file is whole or not there.

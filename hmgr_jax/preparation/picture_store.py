@@ -15,12 +15,12 @@ from hmgr_jax.errors import UserError
 from hmgr_jax.preparation.plan import BOXES, FEATURES, identity
 
 CELL = 16
-"""Pixels a side of a patch."""
+"""Size of a patch in pixels."""
 COARSE = 8
-"""Pixels a side of the patch as it enters the vector."""
+"""Size of the reduced patch that enters the vector, in pixels."""
 ORIENTATIONS = 8
 SIZE = 3 * COARSE**2 + 6 + 4 * ORIENTATIONS
-"""Numbers a patch: 192 of pixels, 6 of colour, 32 of gradients."""
+"""Numbers per patch: 192 of pixels, 6 of colour, 32 of gradients."""
 
 
 def encode_grid(picture: np.ndarray, grid: int) -> np.ndarray:
@@ -80,7 +80,7 @@ def _gradients(pixels: np.ndarray, grid: int) -> np.ndarray:
 
 
 class PictureStore:
-    """Pictures by file name and, where no other has it, by name without ending.
+    """Pictures by file name and, if unique, by name without ending.
 
     Features are those of `hmgr_jax.preparation.picture_store`, boxes the patches.
     """
@@ -104,7 +104,7 @@ class PictureStore:
         return self.files
 
     def regions(self, ids: Sequence[str]) -> np.ndarray:
-        """The patches, of every picture as many."""
+        """The number of patches, equal for all pictures."""
         return np.full(len(ids), self.grid**2)
 
     def read(self, name: str) -> dict[str, np.ndarray]:
@@ -117,12 +117,12 @@ class PictureStore:
         return str(self.files[name])
 
     def identity(self, ids: Sequence[str]) -> str:
-        """Of the pictures that are read."""
+        """A digest of the picture files that are read."""
         return identity(self.files[name] for name in ids)
 
 
 def find_files(root: Path, endings: Sequence[str]) -> dict[str, Path]:
-    """Files with one of ``endings``, by name and, where no other has it, by name without ending."""
+    """Find files with one of ``endings``, by name and, if unique, by name without ending."""
     found = [file for file in sorted(root.rglob("*")) if file.suffix in endings]
     files = {file.relative_to(root).as_posix(): file for file in found}
     stems = [file.relative_to(root).with_suffix("").as_posix() for file in found]

@@ -1,4 +1,4 @@
-"""What a preparation is to write, and where each row of it comes from."""
+"""The plan of a preparation: which arrays it writes, and the source of each row."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FEATURES = "ims"
 BOXES = "boxes"
 NOUNS = {"image": "images", "video": "videos"}
 CHUNK_BYTES = 32 << 20
-"""About so much of a source is held at a time."""
+"""Approximate bytes of a source held in memory at a time."""
 
 
 class Array(NamedTuple):
@@ -33,12 +33,12 @@ class Array(NamedTuple):
 
 
 def features(regions: int, size: int) -> Array:
-    """What ``{split}_ims.npy`` holds of an image: float16 [regions, size]."""
+    """A row of ``{split}_ims.npy``: float16 [regions, size]."""
     return Array((regions, size), np.dtype(np.float16))
 
 
 def beside(name: str, regions: int) -> Array:
-    """What ``{split}_{name}.npy`` holds of an image: a count, boxes, labels, scores, sizes."""
+    """A row of ``{split}_{name}.npy``: a count, boxes, labels, scores or sizes."""
     if name == COUNTS:
         return Array((), np.dtype(np.int32))
     if name == BOXES:
@@ -48,43 +48,43 @@ def beside(name: str, regions: int) -> Array:
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """One split: its images in order, their captions, and the arrays that are written of them."""
+    """One split: its images in order, their captions, and the arrays to write."""
 
     ids: Sequence[str]
     captions: Sequence[Sequence[str]]
     arrays: Mapping[str, Array]
-    """{ending: array}: ``ims`` is written to ``{split}_ims.npy``; the first is the features."""
+    """{ending: array}: ``ims``, the features, is written to ``{split}_ims.npy``; it comes first."""
     graphs: Path | None = None
-    """CoNLL-U file of the captions in this order, which is copied."""
+    """CoNLL-U file of the captions in this order, to copy."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
 
 class Chunk(NamedTuple):
-    """Some rows of a split, read."""
+    """Rows of a split in memory."""
 
     split: str
     rows: np.ndarray
-    """int [k], places in the split."""
+    """int [k], row numbers in the split."""
     arrays: Mapping[str, np.ndarray]
     """{ending: [k, ...]}; features in the precision of the source."""
     where: Callable[[int], str]
-    """What a person calls the source of row 0..k-1 of the chunk: a file and a row or line."""
+    """Name of the source of row 0..k-1 of the chunk: a file and a row or line."""
 
 
 class RowSource(Protocol):
-    """Where rows come from."""
+    """The source of rows."""
 
     def chunks(self, todo: Mapping[str, np.ndarray]) -> Iterator[Chunk]:
-        """All rows of which ``todo`` ({split: bool [rows]}) is True, in whatever order suits.
+        """Yield all rows with ``todo`` ({split: bool [rows]}) True, in any order.
 
         Raises ``UserError`` with file and row for what cannot be read.
         """
         ...
 
     def changed(self, since: int) -> Mapping[str, np.ndarray]:
-        """{split: bool [rows]} of rows to be read again: changed after ``since`` (ns of the epoch).
+        """{split: bool [rows]} of rows to read again: changed after ``since`` (ns of the epoch).
 
         Splits may be left out.
         """
@@ -93,22 +93,22 @@ class RowSource(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole preparation."""
+    """A complete preparation."""
 
     splits: Mapping[str, SplitPlan]
     source: RowSource
     about: Mapping[str, Any]
-    """Command, options and `identity` of the sources, for people and for `key`."""
+    """Command, options and `identity` of the sources, for `key` and for the record."""
     visual: str = "image"
-    """What rows of features are, as ``data.visual`` of a configuration."""
+    """The kind of rows, as ``data.visual`` of a configuration."""
     files: str = ""
-    """`identity` of sources with a file an image: one replaced is read again, the others stay."""
+    """`identity` of sources with one file per image; only replaced files are read again."""
 
     def key(self, *, whole: bool) -> str:
-        """Hexadecimal name of this preparation: the same for the same sources and options.
+        """Hexadecimal key of this preparation: equal for equal sources and options.
 
-        ``whole`` is for what is finished; one half done goes on although `files` differs, and with
-        them the most regions of an image: files of another shape are begun anew.
+        ``whole`` is the key of a finished preparation. A partial one resumes although `files`, and
+        with it the maximum of regions, differs: files of another shape are started again.
         """
         about = json.dumps([self.about, self.files if whole else ""], sort_keys=True)
         digest = hashlib.sha256(about.encode())
@@ -121,7 +121,7 @@ class Plan:
 
 
 def identity(paths: Iterable[Path]) -> str:
-    """Hexadecimal digest of names, sizes and times of change: to notice another source."""
+    """Hexadecimal digest of names, sizes and modification times, to detect a changed source."""
     digest = hashlib.sha256()
     for path in paths:
         found = path.stat()
@@ -130,7 +130,7 @@ def identity(paths: Iterable[Path]) -> str:
 
 
 def blocks(rows: np.ndarray, row_bytes: int) -> Iterator[np.ndarray]:
-    """``rows`` in pieces of about `CHUNK_BYTES`, at least one row each."""
+    """Split ``rows`` into pieces of about `CHUNK_BYTES`, at least one row each."""
     step = max(1, CHUNK_BYTES // max(1, row_bytes))
     for start in range(0, len(rows), step):
         yield rows[start : start + step]

@@ -1,4 +1,4 @@
-"""From the flags of a command to its plan."""
+"""Make the plan of a command from its options."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ PLACES = (
     *("help", "out", "source", "captions", "json", "csv", "names", "features", "pictures"),
     *("videos", "ids"),
 )
-"""Flags that say where things lie: a preparation is the same wherever they do."""
+"""Options that name places; the key of a preparation does not depend on them."""
 
 
 def scan(flags: argparse.Namespace) -> Plan:
-    """Of ``prepare scan``."""
+    """The plan of ``prepare scan``."""
     splits = [name for name in (flags.splits or "").split(",") if name]
     return plan_scan(Path(demand(flags, "source")), splits, flags.captions_per_image)
 
 
 def bottom_up(flags: argparse.Namespace) -> Plan:
-    """Of ``prepare bottom-up``."""
+    """The plan of ``prepare bottom-up``."""
     files = [Path(name) for name in demand(flags, "source")]
     for path in files:
         if not path.is_file():
@@ -60,7 +60,7 @@ def bottom_up(flags: argparse.Namespace) -> Plan:
 
 
 def karpathy(flags: argparse.Namespace) -> Plan:
-    """Of ``prepare karpathy``."""
+    """The plan of ``prepare karpathy``."""
     path = Path(demand(flags, "json"))
     store = _store(flags, Path(demand(flags, "features")), with_boxes=not flags.no_boxes)
     splits = _splits(flags, read_karpathy(path))
@@ -69,7 +69,7 @@ def karpathy(flags: argparse.Namespace) -> Plan:
 
 
 def folder(flags: argparse.Namespace) -> Plan:
-    """Of ``prepare folder``."""
+    """The plan of ``prepare folder``."""
     _demand_one(flags, "pictures", "features")
     images, captions = read_captions(demand(flags, "captions"))
     splits = _splits(flags, images)
@@ -85,7 +85,7 @@ def folder(flags: argparse.Namespace) -> Plan:
 
 
 def msrvtt(flags: argparse.Namespace) -> Plan:
-    """Of ``prepare msrvtt``."""
+    """The plan of ``prepare msrvtt``."""
     _demand_one(flags, "features", "videos")
     splits, captions = _msrvtt_splits(flags)
     kept = {name: first_captions(found, flags.captions_per_image) for name, found in splits.items()}
@@ -102,7 +102,7 @@ def msrvtt(flags: argparse.Namespace) -> Plan:
 def _msrvtt_splits(
     flags: argparse.Namespace,
 ) -> tuple[Mapping[str, Sequence[Captioned]], list[Path]]:
-    """The videos by split, and the files that tell it."""
+    """The videos by split, and the files that define the splits."""
     files = [Path(name) for name in flags.json or ()]
     if flags.names:
         if len(files) != 1 or flags.csv:
@@ -129,7 +129,7 @@ def _msrvtt_splits(
 
 
 def _demand_one(flags: argparse.Namespace, *names: str) -> None:
-    """Exactly one of two flags must be given."""
+    """Check that exactly one of the options is given."""
     if sum(bool(getattr(flags, name)) for name in names) != 1:
         either = " or ".join(f"--{name}" for name in names)
         raise UserError(f"This takes either {either}: give one of them.")
@@ -146,7 +146,7 @@ def _tell_unused(store: Store, used: int) -> None:
 
 
 def demand(flags: argparse.Namespace, name: str) -> Any:
-    """The value of a flag that has to be given."""
+    """The value of a required option."""
     value = getattr(flags, name)
     if not value:
         raise UserError(f"--{name} is missing: give it; --help shows the command line.")
@@ -156,7 +156,7 @@ def demand(flags: argparse.Namespace, name: str) -> Any:
 def _splits(
     flags: argparse.Namespace, images: Sequence[Captioned]
 ) -> Mapping[str, Sequence[Captioned]]:
-    """Images by split, with so many captions as are wanted."""
+    """Images by split, with the requested number of captions."""
     dev, test = getattr(flags, "dev", 0.0), getattr(flags, "test", 0.0)
     found = by_split(images, dev=dev, test=test, restval=flags.restval)
     return {
@@ -165,7 +165,7 @@ def _splits(
 
 
 def _store(flags: argparse.Namespace, path: Path, *, with_boxes: bool) -> Store:
-    """The store of ``--features``, by what the path is."""
+    """The store of ``--features``, chosen by the kind of path."""
     if path.is_dir():
         return FileStore(path, flags.array, with_boxes=with_boxes)
     if path.suffix in HDF5:

@@ -1,4 +1,4 @@
-"""Regions of one image as many layouts store them: arrays under names that vary."""
+"""Regions of one image from named arrays, under the names of common layouts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WIDTHS, HEIGHTS = ("image_w", "width", "img_w"), ("image_h", "height", "img_h")
 
 
 def find_features(arrays: Mapping[str, Any], name: str | None, where: str) -> str:
-    """The name of the array that holds the features: the one asked for, or a usual one."""
+    """The name of the feature array: the requested one, or a common one."""
     if name is not None and name not in arrays:
         raise UserError(
             f"{where} holds {', '.join(arrays) or 'nothing'} but no {name!r}: correct --array."
@@ -80,7 +80,7 @@ def _boxes(given: np.ndarray, arrays: Mapping[str, Any], count: int, where: str)
 
 
 def _numbers(array: Any, where: str) -> np.ndarray:
-    """An array read; pickled objects are refused, they could run anything."""
+    """Read an array; pickled objects, which could run code, are refused."""
     try:
         values = np.asarray(array)
     except ValueError:

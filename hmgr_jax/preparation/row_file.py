@@ -1,4 +1,4 @@
-"""A ``.npy`` file of known size whose rows are written in any order."""
+"""``.npy`` files whose rows are written in any order, and the record of written rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hmgr_jax.preparation.plan import Array
 
 
 class RowFile:
-    """``[rows, *array.shape]`` on disk: opened if it is there and has the size, else begun.
+    """``[rows, *array.shape]`` on disk: opened if it exists with this size, else created.
 
     ``fresh`` tells whether it was begun, so that nothing of it counts as written.
     """
@@ -37,7 +37,7 @@ class RowFile:
             _write(self._fd, memoryview(header), 0)
 
     def write(self, rows: np.ndarray, values: np.ndarray) -> None:
-        """Write ``values`` [k, ...] at ``rows`` (int [k]); neighbours go in one call."""
+        """Write ``values`` [k, ...] at ``rows`` (int [k]); adjacent rows in one call."""
         values = np.ascontiguousarray(values, self.array.dtype)
         if values.shape != (len(rows), *self.array.shape):
             raise ValueError(f"{values.shape} given for {len(rows)} rows of {self.array.shape}")
@@ -50,7 +50,7 @@ class RowFile:
             _write(self._fd, view[start * size : end * size], at)
 
     def sync(self) -> None:
-        """Return once everything written is on the disk."""
+        """Flush everything to the disk."""
         os.fdatasync(self._fd)
 
     def close(self) -> None:
@@ -70,14 +70,14 @@ def _header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
 
 
 def _write(fd: int, data: memoryview, offset: int) -> None:
-    """Write all of ``data``: one call may stop short."""
+    """Write all of ``data``; one call may write less."""
     done = 0
     while done < len(data):
         done += os.pwrite(fd, data[done:], offset + done)
 
 
 PROGRESS = ".progress.json"
-"""Hidden: no part of the data, should a kill leave it behind."""
+"""A hidden file, since a kill may leave it behind."""
 
 
 class Written:
@@ -119,20 +119,20 @@ class Written:
             raise UserError(f"{self.path} is damaged ({error}): {advice}") from None
 
     def forget(self, changed: Mapping[str, np.ndarray]) -> None:
-        """Rows that count as written no more ({split: bool [rows]})."""
+        """Mark rows ({split: bool [rows]}) as not written."""
         for split, rows in changed.items():
             self.done[split] &= ~rows
 
     def todo(self) -> dict[str, np.ndarray]:
-        """{split: bool [rows]}, True where a row is still to be written."""
+        """{split: bool [rows]}, True for rows still to write."""
         return {split: ~done for split, done in self.done.items()}
 
     def count(self) -> int:
-        """How many rows of all splits are written."""
+        """The number of written rows of all splits."""
         return sum(int(done.sum()) for done in self.done.values())
 
     def save(self) -> None:
-        """Bring it to the disk; the rows themselves must be there already."""
+        """Save the record; the rows must be on the disk already."""
         written = {
             split: {
                 "rows": int(done.sum()),

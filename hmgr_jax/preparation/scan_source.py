@@ -1,4 +1,4 @@
-"""SCAN, VSRN and IMRAM folders: checked, repeated rows dropped, in float16.
+"""SCAN, VSRN and IMRAM folders: check them, drop repeated rows, convert to float16.
 
 Word graphs are copied: captions keep their order.
 """
@@ -42,7 +42,7 @@ NAMES = ("ims", "feat")
 
 @dataclass(frozen=True)
 class _Split:
-    """One split of the folder, and which of its rows are kept."""
+    """One split of the folder, and its kept rows."""
 
     files: ScanFiles
     rows: Rows
@@ -55,7 +55,7 @@ class _Split:
 
 
 class ScanSource:
-    """The rows of a folder; every copy of an image is compared with the first."""
+    """The rows of a folder; every copy of an image is compared with its first row."""
 
     def __init__(self, splits: Mapping[str, _Split]) -> None:
         self.splits = splits
@@ -68,7 +68,7 @@ class ScanSource:
                 yield self._read(name, found, images)
 
     def changed(self, since: int) -> dict[str, np.ndarray]:
-        """Nothing: another file is another preparation."""
+        """No rows: a changed file makes another preparation."""
         return {}
 
     def _read(self, name: str, found: _Split, images: np.ndarray) -> Chunk:
@@ -90,7 +90,7 @@ def _holds(found: _Split, row: int) -> str:
 
 
 def _read_beside(found: _Split, kept: np.ndarray) -> dict[str, np.ndarray]:
-    """Counts, boxes, labels and so on of the ``kept`` rows, as far as they are there."""
+    """Counts, boxes, labels and so on of the ``kept`` rows, if present."""
     shape = (len(found.rows), found.rows.shape[1])
     arrays: dict[str, np.ndarray] = {}
     if found.files.boxes:
@@ -130,7 +130,7 @@ def plan_scan(
 
 
 def _names(root: Path) -> list[str]:
-    """Every split of which the folder holds features or captions, train first."""
+    """All splits with features or captions in the folder, train first."""
     ends = [*(f"_{name}.npy" for name in NAMES), "_caps.txt"]
     paths = sorted(root.iterdir()) if root.is_dir() else []
     found = {path.name.removesuffix(end) for path in paths for end in ends if path.match(f"*{end}")}
@@ -163,7 +163,7 @@ def _plan(split: _Split, per_image: int | None, graphs: Path | None) -> SplitPla
 
 
 def _demand_alike(found: Mapping[str, _Split]) -> None:
-    """Refuse splits that could not be trained together, before hours are spent on them."""
+    """Check that the splits can be trained together, before the conversion."""
     one, *others = found.values()
     for other in others:
         if one.rows.shape[2] != other.rows.shape[2]:
@@ -175,7 +175,7 @@ def _demand_alike(found: Mapping[str, _Split]) -> None:
 
 
 def _demand_copies(found: _Split, values: np.ndarray, rows: np.ndarray, first: np.ndarray) -> None:
-    """Refuse rows of one id whose features differ: ids and features are then out of step."""
+    """Check that rows of one id have equal features; otherwise ids and rows are misaligned."""
     raw = values.reshape(len(values), -1).view(np.uint8)
     counts = np.zeros(len(rows)) if found.counts is None else found.counts[rows]
     for i in np.flatnonzero(first != np.arange(len(rows))).tolist():

@@ -1,4 +1,4 @@
-"""Features with random access by id: what a store is, and the rows that a plan takes from one."""
+"""Features with random access by id, and the rows of a plan that come from them."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ class Store(Protocol):
     """D, the same for all."""
     has_boxes: bool
     exact: bool
-    """Whether `regions` is known and not merely the most there can be."""
+    """Whether `regions` is exact, and not only an upper bound."""
     slow: bool
-    """Whether reading a few takes seconds, so that they are written before more are read."""
+    """Whether reading takes seconds, so that rows are written in small chunks."""
 
     @property
     def files(self) -> Mapping[str, Path] | None:
-        """{id: file} where every image has a file of its own, else None."""
+        """{id: file} if every image has its own file, else None."""
         ...
 
     @property
     def ids(self) -> Mapping[str, Any]:
-        """{id: which features}; two ids may have the same."""
+        """{id: key of its features}; two ids may share a key."""
         ...
 
     def regions(self, ids: Sequence[str]) -> np.ndarray:
@@ -56,16 +56,16 @@ class Store(Protocol):
         ...
 
     def where(self, name: str) -> str:
-        """What a person calls the features of one image."""
+        """Name the features of one image in a message."""
         ...
 
     def identity(self, ids: Sequence[str]) -> str:
-        """A digest that changes where the files of ``ids`` do."""
+        """A digest of the files of ``ids``."""
         ...
 
 
 class StoreSource:
-    """The images of a plan, in its order, from a store."""
+    """The images of a plan, in order, from a store."""
 
     def __init__(
         self,
@@ -90,9 +90,9 @@ class StoreSource:
         return fitting(self.store.read(name), self.arrays, self.cut, self.store.where(name))
 
     def changed(self, since: int) -> dict[str, np.ndarray]:
-        """Images whose own file was changed or put there after ``since``, whatever its date says.
+        """Images whose file was changed or added after ``since``, by the change time of the inode.
 
-        So a bad file can be replaced and the rest need not be read again.
+        A bad file can so be replaced without reading the rest again.
         """
         files = self.store.files
         if files is None:
@@ -171,7 +171,7 @@ def join(
 
 
 def _kinds(images: Sequence[Captioned], kind: str | None) -> list[str]:
-    """The kinds of ids that every image has, or the one that was asked for."""
+    """The kinds of ids that every image has, or the requested one."""
     kinds = [k for k in ID_KINDS if all(k in image.names for image in images)]
     if kind is None:
         return kinds
@@ -181,7 +181,7 @@ def _kinds(images: Sequence[Captioned], kind: str | None) -> list[str]:
 
 
 def _demand_once(images: Sequence[Captioned], kind: str, have: Mapping[str, Any]) -> None:
-    """Two images must not share their features."""
+    """Check that no two images share their features."""
     seen: dict[Any, Captioned] = {}
     for image in images:
         former = seen.setdefault(have[image.names[kind]], image)
@@ -193,13 +193,13 @@ def _demand_once(images: Sequence[Captioned], kind: str, have: Mapping[str, Any]
 
 
 Found = Mapping[str, np.ndarray]
-"""Of one image: features [n, D], and boxes, labels and so on [n, ...]."""
+"""Arrays of one image: features [n, D], and boxes, labels and so on [n, ...]."""
 
 
 def plan_arrays(
     size: int, others: Sequence[str], counts: np.ndarray, cut: int | None, *, exact: bool = True
 ) -> dict[str, Array]:
-    """What is written of images of ``counts`` regions, the first ``cut`` of each.
+    """The arrays to write for images with ``counts`` regions, the first ``cut`` of each.
 
     ``others`` name what there is beside the features of ``size`` numbers a region. Counts are
     written where they differ, or where they are not ``exact`` and true ones may be smaller.
@@ -212,7 +212,7 @@ def plan_arrays(
 
 
 def fill(found: Sequence[Found], arrays: Mapping[str, Array]) -> dict[str, np.ndarray]:
-    """The arrays of several images [k, ...]; features as float32, padding 0 (of labels -1)."""
+    """Stack several images to [k, ...]; features as float32, padding 0 (labels -1)."""
     filled = {}
     for name, array in arrays.items():
         if name == COUNTS:
@@ -231,7 +231,7 @@ def fill(found: Sequence[Found], arrays: Mapping[str, Array]) -> dict[str, np.nd
 def fitting(
     found: Found, arrays: Mapping[str, Array], cut: int | None, where: str
 ) -> dict[str, np.ndarray]:
-    """What is planned of an image as read, its first ``cut`` regions.
+    """The planned arrays of an image, its first ``cut`` regions.
 
     Raises:
         UserError: it has no boxes or labels where others do, other features, or other regions than

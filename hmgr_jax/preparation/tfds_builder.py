@@ -1,4 +1,4 @@
-"""A folder that can be trained on as a dataset of TensorFlow Datasets, written without TensorFlow.
+"""A TensorFlow Datasets builder of a prepared folder, written without TensorFlow.
 
     from hmgr_jax.preparation.tfds_builder import RetrievalRecords
 
@@ -29,15 +29,15 @@ from hmgr_jax.preparation.plan import FEATURES, Chunk, Plan, SplitPlan
 from hmgr_jax.preparation.scan_source import plan_scan
 
 SHARD_BYTES = 256 << 20
-"""About so large is a file: what a kill makes `prepare array-record` write again."""
+"""Approximate size of a file, which a killed `prepare array-record` writes again."""
 OPTIONS = "group_size:1,uncompressed"
-"""Features hardly compress, and are read four times as fast without."""
+"""No compression: features hardly compress and are read four times faster without it."""
 FORMAT = "array_record"
 Examples = Iterator[tuple[int, dict[str, Any]]]
 
 
 class RecordFile(tfds.core.ExampleWriter):
-    """Writes an ``.array_record`` file whose bytes depend on nothing but the records."""
+    """Writes an ``.array_record`` file whose bytes depend only on the records."""
 
     def __init__(self) -> None:
         super().__init__(tfds.core.FileFormat(FORMAT))
@@ -82,7 +82,7 @@ class RetrievalRecords(tfds.core.ShardBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     url_infos = None
-    """Nothing is downloaded; TFDS would look for checksums with a package it does not require."""
+    """No downloads; TFDS would need an optional package to look for checksums."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class RetrievalRecords(tfds.core.ShardBasedBuilder):
 
 
 def plan_folder(root: Path, splits: list[str] | None, captions_per_image: int | None) -> Plan:
-    """What a folder holds, features in the precision that they have there."""
+    """The plan of a folder, with features in their own precision."""
     plan = plan_scan(root, splits, captions_per_image)
     kept = {}
     for name, split in plan.splits.items():
@@ -145,7 +145,7 @@ def plan_folder(root: Path, splits: list[str] | None, captions_per_image: int | 
 
 
 def _demand_alike(root: Path, splits: Mapping[str, SplitPlan]) -> None:
-    """All records of a dataset are alike."""
+    """Check that all splits have records of one shape."""
     (first, one), *others = splits.items()
     for name, other in others:
         for end in dict.fromkeys([*one.arrays, *other.arrays]):

@@ -1,4 +1,4 @@
-"""Videos as stores of frames: features that were extracted, or clips themselves."""
+"""Videos as stores of frames: extracted features, or the clips themselves."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ class FrameStore:
 
     @property
     def files(self) -> Mapping[str, Path] | None:
-        """As of the store within."""
+        """Of the inner store."""
         return self.store.files
 
     @property
     def ids(self) -> Mapping[str, Any]:
-        """As of the store within."""
+        """Of the inner store."""
         return self.store.ids
 
     def regions(self, ids: Sequence[str]) -> np.ndarray:
-        """Frames that are taken of each."""
+        """The number of frames taken from each."""
         return np.minimum(self.store.regions(ids), self.frames)
 
     def read(self, name: str) -> dict[str, np.ndarray]:
-        """The features of the frames that are taken."""
+        """The features of the chosen frames."""
         values = self.store.read(name)[FEATURES]
         return {FEATURES: values[choose_frames(len(values), self.frames)]}
 
     def where(self, name: str) -> str:
-        """As of the store within."""
+        """Of the inner store."""
         return self.store.where(name)
 
     def identity(self, ids: Sequence[str]) -> str:
-        """As of the store within."""
+        """Of the inner store."""
         return self.store.identity(ids)
 
 
@@ -81,11 +81,11 @@ class ClipStore:
         return self.files
 
     def regions(self, ids: Sequence[str]) -> np.ndarray:
-        """The most frames that are taken: how many there are is known once a clip is decoded."""
+        """The maximum of frames; the exact number is known after decoding."""
         return np.full(len(ids), self.frames)
 
     def read(self, name: str) -> dict[str, np.ndarray]:
-        """The frames that are taken of a clip, described."""
+        """The features of the chosen frames of a clip."""
         return {FEATURES: np.stack(read_frames(self.files[name], self.frames, self._describe))}
 
     def _describe(self, frame: np.ndarray) -> np.ndarray:
@@ -96,12 +96,12 @@ class ClipStore:
         return str(self.files[name])
 
     def identity(self, ids: Sequence[str]) -> str:
-        """Of the clips that are read."""
+        """A digest of the clips that are read."""
         return identity(self.files[name] for name in ids)
 
 
 def choose_frames(count: int, most: int) -> np.ndarray:
-    """Which of ``count`` frames are taken, int [min(count, most)]: spread evenly, ends included."""
+    """Choose ``most`` of ``count`` frames, int [min(count, most)], evenly spread, ends included."""
     if count <= most:
         return np.arange(count)
     return np.round(np.linspace(0, count - 1, most)).astype(np.int64)
@@ -110,7 +110,7 @@ def choose_frames(count: int, most: int) -> np.ndarray:
 def read_frames(
     path: Path, most: int, describe: Callable[[np.ndarray], np.ndarray]
 ) -> list[np.ndarray]:
-    """``describe`` (of uint8 [H, W, 3], as it is meant to be seen) of at most ``most`` frames.
+    """Apply ``describe`` to at most ``most`` frames (uint8 [H, W, 3], rotated for display).
 
     Which frames these are hangs on their number, which the packets of the file nearly always tell;
     where they do not, the clip is decoded twice.
@@ -136,7 +136,7 @@ def read_frames(
 
 
 def demand_av(path: Path) -> Any:
-    """PyAV, or a sentence that names the extra."""
+    """Import PyAV, or raise a UserError that names the extra."""
     try:
         import av
     except ImportError:
@@ -155,7 +155,7 @@ def _packets(av: Any, path: Path) -> int:
 def _decode(
     av: Any, path: Path, chosen: np.ndarray, describe: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[list[np.ndarray], int]:
-    """The chosen frames, described, and how many frames there are."""
+    """Features of the chosen frames, and the number of frames."""
     wanted, found, seen = set(chosen.tolist()), [], 0
     with av.open(str(path)) as container:
         stream = _stream(container)

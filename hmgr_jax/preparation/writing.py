@@ -1,4 +1,4 @@
-"""A plan becomes a folder: under a temporary name, row by row, and only then under its own."""
+"""Write a plan to a folder: row by row under a temporary name, renamed when complete."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ from hmgr_jax.preparation.row_file import PROGRESS, RowFile, Written, to_half
 from hmgr_jax.progress import Bar
 
 SAVE_SECONDS = 5.0
-"""At most so much work is lost by a kill."""
+"""The most work that a kill can lose, in seconds."""
 Files = Mapping[str, Mapping[str, RowFile]]
 
 
 class Layout(NamedTuple):
-    """How what a plan holds lies on the disk."""
+    """How a plan is stored on the disk."""
 
     units: Callable[[Plan], Mapping[str, int]]
-    """How many parts every split is written in, each whole or not there."""
+    """Number of units per split, each written atomically."""
     arrays: Callable[[Plan], Plan]
-    """The plan with those arrays only that lie in ``.npy`` files."""
+    """The plan with only the arrays stored in ``.npy`` files."""
     fill: Callable[[Path, Plan, Files, Written], list[str]]
-    """Write what is not written yet; the names of all files but the ``.npy`` and captions."""
+    """Write the missing units; returns the names of all files except ``.npy`` and captions."""
 
 
 class Terminated(BaseException):
-    """SIGTERM has come; what is written stays, and the same command goes on."""
+    """SIGTERM was received; written rows are kept and the same command resumes."""
 
 
 def demand_free(out: Path, key: str) -> bool:
-    """Whether ``out`` is still to be made; False where this very preparation is there, whole.
+    """Whether ``out`` must be made; False if it holds this preparation, complete.
 
     Raises:
-        UserError: something else is there.
+        UserError: ``out`` holds something else.
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return True
@@ -59,11 +59,11 @@ def demand_free(out: Path, key: str) -> bool:
 
 
 def write(plan: Plan, out: Path, layout: Layout | None = None) -> bool:
-    """Make ``out`` as ``plan`` says, going on where an earlier attempt was stopped.
+    """Make ``out`` according to ``plan``, resuming an interrupted attempt.
 
-    Whatever ends it early, a signal, a bad row, a full disk, what is written so far is remembered
-    in ``{out}.partial``. ``layout`` is `ROWS` by default. Returns False where ``out`` was there
-    already, whole.
+    If a signal, a bad row or a full disk ends it early, the written rows are recorded in
+    ``{out}.partial``. ``layout`` is `ROWS` by default. Returns False if ``out`` was complete
+    already.
 
     Raises:
         UserError: ``out`` holds something else, the disk has no room, or a row is bad.
@@ -97,7 +97,7 @@ def write(plan: Plan, out: Path, layout: Layout | None = None) -> bool:
 
 
 def describe(folder: Path, files: list[str], plan: Plan) -> dict[str, Any]:
-    """The manifest of ``files`` (names in ``folder``) as ``plan`` made them.
+    """The manifest of ``files`` (names in ``folder``) written by ``plan``.
 
     Of videos, images are videos and regions are frames.
     """
@@ -117,7 +117,7 @@ def describe(folder: Path, files: list[str], plan: Plan) -> dict[str, Any]:
 
 
 def _least_and_most(counts: Path, regions: int) -> list[int]:
-    """Of true regions; without a file of counts all are."""
+    """Minimum and maximum of true regions; all are true without a file of counts."""
     if not counts.is_file():
         return [regions, regions]
     found = np.load(counts)
@@ -125,7 +125,7 @@ def _least_and_most(counts: Path, regions: int) -> list[int]:
 
 
 def _open_files(folder: Path, plan: Plan, written: Written) -> Files:
-    """The files of all arrays; a split with a file that had to be begun counts as unwritten."""
+    """Open the files of all arrays; a split with a new file counts as unwritten."""
     _demand_room(folder, plan)
     planned = {f"{name}_{end}.npy" for name, split in plan.splits.items() for end in split.arrays}
     for path in folder.glob("*.npy"):
@@ -145,7 +145,7 @@ def _open_files(folder: Path, plan: Plan, written: Written) -> Files:
 
 
 def _demand_room(folder: Path, plan: Plan) -> None:
-    """Files are begun sparse, so what the disk lacks would be found only after hours."""
+    """Check the free space first: the files are sparse, and would fill the disk hours later."""
     wanted = there = 0
     for name, split in plan.splits.items():
         for end, array in split.arrays.items():
@@ -161,7 +161,7 @@ def _demand_room(folder: Path, plan: Plan) -> None:
 
 
 def _write_rows(plan: Plan, files: Files, written: Written) -> None:
-    """All rows that are not written yet."""
+    """Write all missing rows."""
     total = sum(len(split) for split in plan.splits.values())
     saved = time.monotonic()
     with Bar(NOUNS[plan.visual], total, written.count()) as bar:
@@ -192,7 +192,7 @@ def _fill(folder: Path, plan: Plan, files: Files, written: Written) -> list[str]
 
 
 ROWS = Layout(_units, lambda plan: plan, _fill)
-"""All arrays in ``.npy`` files, written image by image: what training reads fastest."""
+"""All arrays in ``.npy`` files, written image by image; the fastest layout for training."""
 
 
 def _write_chunk(chunk: Chunk, files: Mapping[str, RowFile]) -> None:
@@ -202,7 +202,7 @@ def _write_chunk(chunk: Chunk, files: Mapping[str, RowFile]) -> None:
 
 
 def _save(files: Files, written: Written) -> None:
-    """Rows first: what the record names must be on the disk."""
+    """Sync the rows, then save the record, which names only rows on the disk."""
     for file in _each(files):
         file.sync()
     written.save()
@@ -214,7 +214,7 @@ def _each(files: Files) -> Iterator[RowFile]:
 
 
 def _write_texts(folder: Path, plan: Plan) -> list[str]:
-    """Captions, ids and word graphs of every split; the names of the files."""
+    """Write captions, ids and word graphs of every split; returns the names of the files."""
     names = []
     for name, split in plan.splits.items():
         pairs = list(zip(split.ids, split.captions, strict=True))
@@ -231,7 +231,7 @@ def _write_texts(folder: Path, plan: Plan) -> list[str]:
 
 
 def _uneven(split: SplitPlan) -> bool:
-    """Whether images have different numbers of captions: then each caption names its image."""
+    """Whether the numbers of captions differ, so that each caption must name its image."""
     return len({len(captions) for captions in split.captions}) > 1
 
 
