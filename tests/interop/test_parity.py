@@ -251,7 +251,7 @@ def test_a_failed_case_decides_the_exit_code_over_an_unknown_one(plain, parity_o
     [
         ({"meta": {"model": "resnet"}}, "its model is 'resnet', and only these can be checked"),
         ({"meta": {"model": None}}, "names no model and its arrays (images, captions, "),
-        ({"meta": {"mode": "vse"}}, "model.variant is one of full, text, image, not 'vse'"),
+        ({"meta": {"mode": "vse"}}, "model.variant must be one of full, text, image, got 'vse'"),
         ({"meta": {"steps": "two"}}, "steps = 'two', no int"),
         ({"meta": {"embed_dim": 6}}, "The weights are not those of this model"),
         ({"meta": {"params": [3]}}, "is not a whole case"),

@@ -36,7 +36,7 @@ def test_worlds_have_no_attributes():
     found = experiment()
     assert found.goes_without() == "The data has no attributes of image items: racg goes without."
     assert {"labels", "boxes"} <= found.model.inputs()["image"].keys()
-    off = experiment(model__semantic_embed=False)
+    off = experiment(model__object_classes=0, model__attribute_classes=0)
     assert off.goes_without() == ""
     assert build(config(model="vse")).goes_without() == ""
 
