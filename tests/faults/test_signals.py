@@ -28,7 +28,7 @@ def _before(monkeypatch, owner, name, signals=1):
 
 def test_a_signal_while_opening_restoring_or_compiling(tmp_path, monkeypatch, capsys):
     """Each start is stopped in another window, makes the step that it has begun and saves it."""
-    windows = [(loop, "build"), (Checkpoints, "restore"), (HMGR, "loss"), (HMGR, "encode")]
+    windows = [(loop, "build"), (Checkpoints, "restore"), (HMGR, "loss"), (HMGR, "apply_tower")]
     for step, window in enumerate(windows, start=1):
         _before(monkeypatch, *window)
         assert run(tmp_path / "run") == 0, window
