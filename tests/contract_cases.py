@@ -253,16 +253,20 @@ class System:
             given: dict[str, Any] = {"keys": Keys.at(state.seed, state.step, row["index"])}
             given["axis"] = LocalAxis()
             codes, stats = self.model.encode_batch(variables, batch, row, **given)
-            codes = jax.tree.map(lambda x: jnp.where(constant, x[:1], x), codes)
+            codes = jax.tree.map(lambda x: jnp.where(constant, of_all(x), x), codes)
             variables = dataclasses.replace(variables, stats=stats)
             return self.model.loss(variables, codes, row, step=state.step, **given)[0]
 
         return jax.jit(loss)
 
+    def leads(self, state: State) -> bool:
+        """Whether positives score above negatives in every pair of modalities."""
+        return all(positive > negative for positive, negative in self.mean_scores(state).values())
+
     def loss(self, state: State, *, constant: bool = False) -> float:
         """The loss of the first batch with the random numbers and the schedule of step 0.
 
-        With ``constant`` all items have the codes of the first one: the loss of a collapsed model.
+        With ``constant`` all items have their mean code: the loss of a collapsed model.
         """
         state = jax.device_get(state).replace(step=np.int32(0))
         return float(self._loss(state, self.tables, self.batch(0), jnp.bool_(constant)))
@@ -271,12 +275,14 @@ class System:
     def fitted(self) -> State:
         """After steps on the first batch alone, each with the random numbers of step 0.
 
-        Stops at a loss well below that of constant codes, at the latest after ``FIT_STEPS``.
+        Stops when the loss is well below that of constant codes and positives lead, at the latest
+        after ``FIT_STEPS``.
         """
         batch, state = self.batch(0), self.start()
         for step in range(FIT_STEPS):
             state = jax.device_get(self.one.once(state, batch)[0]).replace(step=np.int32(0))
-            if step % 20 == 19 and self.loss(state) < 0.8 * self.loss(state, constant=True):
+            low = step % 20 == 19 and self.loss(state) < 0.8 * self.loss(state, constant=True)
+            if low and self.leads(state):
                 break
         return state
 
@@ -394,6 +400,11 @@ def watched(model: Model) -> Model:
             return super().loss(variables, codes, row, **others)
 
     return Watched(**{f.name: getattr(model, f.name) for f in dataclasses.fields(model)})
+
+
+def of_all(x: jax.Array) -> jax.Array:
+    """One code for all items [1, ...]: their mean, or the first one's mask or count."""
+    return x.mean(axis=0, keepdims=True) if jnp.issubdtype(x.dtype, jnp.floating) else x[:1]
 
 
 def with_garbage(items: Mapping[str, Any]) -> dict[str, Any]:
