@@ -15,6 +15,7 @@ from hmgr_jax.metrics import coco_protocols
 from hmgr_jax.metrics.protocols import PROTOCOLS
 from hmgr_jax.models import list_models
 
+SLOW = pytest.mark.slow
 WORST = ("medR", "meanR")
 """Less is better there."""
 
@@ -75,7 +76,15 @@ def test_a_constant_model_finds_nothing(name, constant):
     assert all(v in (items, each * (items - 1) + 1) for v in worst.values())
 
 
-@pytest.fixture(scope="module", params=params_of(list_models()))
+def _hmgr_alone(cases):
+    """By default the first system stands for all."""
+    return [
+        case if case.values == ("hmgr",) else pytest.param(*case.values, marks=[*case.marks, SLOW])
+        for case in cases
+    ]
+
+
+@pytest.fixture(scope="module", params=_hmgr_alone(params_of(list_models())))
 def system(request):
     return small(request.param)
 
