@@ -165,8 +165,8 @@ def _hyperparameters(meta: Meta) -> dict[str, Any]:
 def _release(name: str) -> Release:
     if name not in RELEASES:
         raise UserError(
-            f"No official names are known of {name}, only of {', '.join(RELEASES)}: give weights "
-            "that export wrote, or another --model."
+            f"There are no official names for {name}, only for {', '.join(RELEASES)}: give "
+            "weights that export wrote, or another --model."
         )
     return RELEASES[name]
 

@@ -60,7 +60,7 @@ def read_sizes(folder: str | Path) -> Sizes:
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}): {mend}") from None
     if not isinstance(config, dict):
-        raise UserError(f"{path} holds a {type(config).__name__} and no object: {mend}")
+        raise UserError(f"{path} holds a {type(config).__name__} instead of an object: {mend}")
     for key, value in _FIXED.items():
         if config.get(key, value) != value:
             raise UserError(f"{path} has {key} {config[key]!r} where {value!r} is known: {mend}")

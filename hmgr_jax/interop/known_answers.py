@@ -152,7 +152,7 @@ def check(case: Case) -> list[Comparison]:
         return [Comparison(case.name, n, np.nan, RTOL, str(error)) for n in outputs]
     unknown = [n for n in case.arrays if n not in ours and n not in checker.inputs]
     if unknown:
-        raise UserError(f"nothing of ours compares with its {', '.join(unknown)}: take it out.")
+        raise UserError(f"it holds unknown outputs {', '.join(unknown)}: remove them.")
     compared = [n for n in case.arrays if n in ours]
     if not compared:
         raise UserError(f"it holds no output, which would be one of {', '.join(ours)}: add some.")

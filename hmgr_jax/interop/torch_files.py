@@ -162,8 +162,8 @@ class LegacyPickle(Saved):
         version, machine = self._load(), self._load()
         if type(version) is not int or version != VERSION:
             raise UserError(
-                f"{path} is in another version of PyTorch's old format than {VERSION}, the only "
-                "one known: save it again with a PyTorch of today."
+                f"{path} is in an unsupported version of PyTorch's old format (only {VERSION} is "
+                "supported): save it again with a current PyTorch."
             )
         if isinstance(machine, dict) and machine.get("little_endian") is False:
             raise self._big_endian()

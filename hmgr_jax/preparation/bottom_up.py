@@ -257,7 +257,7 @@ def _values(
         raw = base64.b64decode(cells[name], validate=True)
     except (binascii.Error, ValueError) as error:
         raise UserError(
-            f"{line.where} holds {name} that are no base64 ({error}): copy the file again."
+            f"{line.where} holds {name} that is not base64 ({error}): copy the file again."
         ) from None
     size, rest = divmod(len(raw), count * dtype.itemsize)
     if rest or not size:

@@ -165,14 +165,14 @@ class NpyStore:
     def _read_ids(self) -> dict[str, int]:
         if not self.ids_file.is_file():
             raise UserError(
-                f"{self.ids_file} is missing, so nobody knows which row of {self.path} is which "
-                "image: give --ids a file with an id a row."
+                f"{self.ids_file} is missing, so the rows of {self.path} have no ids: give "
+                "--ids a file with one id per row."
             )
         lines = read_lines(self.ids_file)
         if len(lines) != len(self.rows):
             raise UserError(
                 f"{self.ids_file} has {len(lines)} lines but {self.path} has {len(self.rows)} "
-                "rows: there must be one id a row."
+                "rows: there must be one id per row."
             )
         row_of: dict[str, int] = {}
         for row, name in enumerate(lines):

@@ -56,7 +56,7 @@ class H5Store:
         if len(ids) != len(self._file[key]) or len(set(ids)) != len(ids):
             raise UserError(
                 f"{self.path} has {len(ids)} {names}, {len(set(ids))} different, for "
-                f"{len(self._file[key])} rows of {key}: there must be one id a row."
+                f"{len(self._file[key])} rows of {key}: there must be one id per row."
             )
         self._columns = {"features": self._file[key]}
         for box in ("boxes", "bbox"):

@@ -74,7 +74,7 @@ def _boxes(given: np.ndarray, arrays: Mapping[str, Any], count: int, where: str)
     if width is not None and height is not None:
         size = np.asarray([np.asarray(width).item(), np.asarray(height).item()], np.float64)
         if not (size > 0).all():
-            raise UserError(f"{where} holds an image size that is not positive: mend it.")
+            raise UserError(f"{where} holds an image size that is not positive: correct it.")
         given = given / np.tile(size, 2)[None]
     return within(given[None], lambda _: f"{where} holds")[0]
 

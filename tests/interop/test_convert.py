@@ -362,7 +362,7 @@ def test_rejects_missing_arguments(tmp_path, official, vocabulary, exported, cap
         assert sentence in _refused(capsys, "import", **flags)
     del RELEASES["vse"]
     said = _refused(capsys, "import", **theirs, **recipe, vocabulary=vocabulary)
-    assert "No official names are known of vse, only of imram" in said
+    assert "There are no official names for vse, only for imram" in said
     export = {"out": tmp_path / "x.safetensors"}
     said = _refused(capsys, "export", workdir=finished(), out=tmp_path / "none" / "x.safetensors")
     assert f"there is no folder {tmp_path / 'none'}: make it" in said

@@ -134,7 +134,7 @@ def test_truncated_anywhere(tmp_path):
     [
         ({}, {"magic": 0x1950A86A20F9469CFC6D}, "a pickle without PyTorch's magic number at its"),
         ({}, {"magic": "x"}, "a pickle without PyTorch's magic number"),
-        ({}, {"version": 1002}, "another version of PyTorch's old format than 1001"),
+        ({}, {"version": 1002}, "unsupported version of PyTorch's old format .only 1001"),
         ({}, {"machine": MACHINE | {"little_endian": False}}, "written on a big-endian machine"),
         ({"x": Tensor(ONE)}, {"keys": []}, "damaged .*storage 0 is not in the list of storages"),
         ({"x": Tensor(ONE)}, {"keys": ["0", "1"]}, "damaged .*storage 1 is listed, but no tensor"),

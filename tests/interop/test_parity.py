@@ -256,7 +256,7 @@ def test_a_failed_case_decides_the_exit_code_over_an_unknown_one(plain, parity_o
         ({"meta": {"embed_dim": 6}}, "The weights are not those of this model"),
         ({"meta": {"params": [3]}}, "is not a whole case"),
         ({"meta": {"grad_names": ["fc.weight"]}}, "grad_names have fc.weight"),
-        ({"attention": lambda _: np.ones(1)}, "nothing of ours compares with its attention"),
+        ({"attention": lambda _: np.ones(1)}, "it holds unknown outputs attention"),
         ({"lengths": lambda x: x[:2]}, "are no pairs"),
     ],
 )

@@ -142,7 +142,7 @@ def _other_size(lines):
     ("change", "parts"),
     [
         (_cut, ("a.tsv:3 holds", "bytes of features for 4 boxes", "cut short")),
-        (_no_base64, ("a.tsv:2 holds boxes that are no base64",)),
+        (_no_base64, ("a.tsv:2 holds boxes that is not base64",)),
         (_same_id, ("a.tsv:4 is image 1000 again", "a.tsv:2")),
         (_few_columns, ("a.tsv:5 has 5 columns where 6",)),
         (_no_width, ("a.tsv:1 has 'forty' as image_w",)),
