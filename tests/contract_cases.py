@@ -82,7 +82,7 @@ CASES["gin-labels"] = ("gin", {"metric": "cosine", "match": "label"})
 CASES["sckr"] = ("sckr", {"metric": "cosine"})
 # Small encoders; then two modalities, with moving centres that start at the mean of a batch.
 SHAPES = PIXELS | {"cloud_width": 4, "mesh_width": 4, "neighbours": 5, "head_dim": 8}
-SHAPES |= {"views_test": 1}
+SHAPES |= {"views_test": 1, "dim": 16}  # no blocks; at 20 one device drifts from eight
 CASES["center3d"] = ("center3d", SHAPES)
 MOVING = {"center_update": "wen_ema", "center_init": "batch_mean", "cloud_encoder": "pointnet"}
 CASES["center3d-moving"] = ("center3d", SHAPES | MOVING | {"modalities": ("image", "point")})
@@ -171,7 +171,7 @@ def small(case: str) -> "System":
     chosen = {key: value for key, value in SMALL.items() if key in fields}
     chosen |= {key: DROPOUT for key in fields if key.endswith("dropout")}
     rate = LEARNING_RATES.get(case, LEARNING_RATE)
-    return System(get_model(name, **chosen, **options), rate, case)
+    return System(get_model(name, **(chosen | options)), rate, case)
 
 
 class System:

@@ -140,7 +140,8 @@ def test_saved_and_restored_exactly(system, tmp_path):
     state = system.one.end.state
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         checkpoints.save(STEPS, state, {}, None)
-        template = jax.eval_shape(lambda: system.start())
+        fresh = system.start()
+        template = jax.eval_shape(lambda: fresh)
         restored, _, step = checkpoints.restore(template)
     assert step == STEPS
     assert_equal(restored, state)
