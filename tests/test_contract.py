@@ -35,8 +35,7 @@ ITEMS = np.arange(BATCH)
 
 @pytest.fixture(scope="module", params=params_of(CASES))
 def system(request):
-    yield small(request.param)
-    jax.clear_caches()
+    return small(request.param)
 
 
 def every_score(system, codes):

@@ -15,6 +15,7 @@ from hmgr_jax.training.experiment import build
 
 
 @pytest.mark.slow  # test_resume.py does the like for two systems
+@pytest.mark.xdist_group("every_system")
 @pytest.mark.parametrize("model", list_models())
 def test_killed_at_step_8_and_resumed_from_step_4(tmp_path, monkeypatch, model):
     kill_at_the_save_of(monkeypatch, 8)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny_run
 import two_processes as two
-from contract_cases import CAPTIONED
+from contract_cases import CAPTIONED, FAST
 
 from hmgr_jax.files.workdir import lock
 
@@ -59,7 +59,7 @@ def test_two_processes_are_one(alone, tmp_path, name):
     assert found["metrics"] == pytest.approx(wanted["metrics"], rel=1e-5)
 
 
-@pytest.mark.parametrize("name", CAPTIONED)
+@pytest.mark.parametrize("name", [name for name in CAPTIONED if name in FAST])
 def test_four_processes_are_one(alone, tmp_path, name):
     """Every step of the run and its results, at a rate that does not magnify rounding.
 

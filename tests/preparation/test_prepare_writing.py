@@ -184,6 +184,7 @@ def test_rows_in_any_order_make_the_file_that_numpy_saves(tmp_path):
     other.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_keep_what_is_written(source, whole, tmp_path, number, code):
     command = [sys.executable, "-c", SLOWLY, "scan", "--source", str(source)]
