@@ -73,7 +73,7 @@ def train_run(config: ConfigDict, workdir: Path) -> loop.Results | None:
         experiment = build(config)  # mistakes are found before hours are spent on what it needs
         results.check_protocols(experiment)
         run_tables(experiment, None)
-        if not needs.meet(config, workdir, train_run):
+        if not needs.train_dependencies(config, workdir, train_run):
             return None
     return loop.train(config, workdir, evaluate=RunEvaluation, make_tables=run_tables)
 

@@ -186,7 +186,7 @@ def test_load_refuses_what_is_not_finite(retriever):
 
 
 def test_load_works_on_fewer_devices_than_training_used(monkeypatch):
-    monkeypatch.setattr("hmgr_jax.evaluation.retriever.with_tuples", _on_many_devices)
+    monkeypatch.setattr("hmgr_jax.evaluation.trained_run.with_tuples", _on_many_devices)
     assert hmgr_jax.load(finished()).evaluator.mesh.devices.size == 8
 
 

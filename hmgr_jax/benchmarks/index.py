@@ -10,7 +10,7 @@ import numpy as np
 from hmgr_jax.benchmarks.memory import forget_peak, peak_memory_bytes
 from hmgr_jax.errors import UserError
 from hmgr_jax.search.index import Index, Item
-from hmgr_jax.search.index_recall import nearest
+from hmgr_jax.search.index_faiss import nearest
 
 BLOCK = 1 << 16
 

@@ -20,9 +20,8 @@ from jax.sharding import PartitionSpec as P
 from jax.tree_util import Partial
 
 from hmgr_jax.evaluation import score_store
-from hmgr_jax.evaluation.room import demand_room
 from hmgr_jax.evaluation.score_store import ScoreStore
-from hmgr_jax.evaluation.tiles import Bucket, Codes, Tile, as_buckets, cut, n_items
+from hmgr_jax.evaluation.tiles import Bucket, Codes, Tile, as_buckets, check_memory, cut, n_items
 
 AXIS = "columns"
 IN_FLIGHT = 2
@@ -74,7 +73,7 @@ def score_matrix(
     mesh = Mesh(np.array(devices or jax.local_devices()), (AXIS,))
     buckets_a, buckets_b = as_buckets(codes_a), as_buckets(codes_b)
     shape = n_items(buckets_a), n_items(buckets_b)
-    demand_room(*shape)
+    check_memory(*shape)
     tiles = cut(buckets_a, tile[0]), cut(buckets_b, tile[1], mesh.size)
     if not isinstance(score_tile, Partial):
         score_tile = Partial(score_tile)

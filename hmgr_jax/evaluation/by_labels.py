@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hmgr_jax.data.split import Split
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.evaluate import Evaluator
-from hmgr_jax.evaluation.room import demand_room
+from hmgr_jax.evaluation.tiles import check_memory
 from hmgr_jax.metrics.directions import direction
 from hmgr_jax.metrics.protocols import get_protocol
 from hmgr_jax.metrics.shared_labels import SharedLabels, sharing
@@ -55,7 +55,7 @@ def against_train(
     chosen = [p for p in map(get_protocol, protocols) if isinstance(p, SharedLabels)]
     found: dict[str, float] = {}
     for a, b in itertools.permutations(evaluator.model.modalities, 2):
-        demand_room(len(queries.sources[a]), len(train.sources[b]), codes=0)
+        check_memory(len(queries.sources[a]), len(train.sources[b]), codes=0)
         codes = {
             a: evaluator.encode(variables, a, queries.sources[a]),
             b: evaluator.encode(variables, b, train.sources[b]),

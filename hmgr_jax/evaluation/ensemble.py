@@ -12,7 +12,7 @@ from hmgr_jax.errors import FoundNonFinite, UserError
 from hmgr_jax.evaluation import results
 from hmgr_jax.evaluation.judged import open_judged
 from hmgr_jax.evaluation.retriever import Retriever
-from hmgr_jax.evaluation.room import demand_room
+from hmgr_jax.evaluation.tiles import check_memory
 from hmgr_jax.metrics.protocols import evaluate_all, over_pairs, pairs_of
 from hmgr_jax.metrics.ranks import require_finite
 from hmgr_jax.training import config as configs
@@ -86,7 +86,7 @@ def _mean(
     """{(modality a, modality b): mean score matrix}; one matrix of a run is in memory at a time."""
     pairs = pairs_of(names, runs[0].model.modalities)
     for a, b in pairs:
-        demand_room(len(splits[0].sources[a]), len(splits[0].sources[b]), matrices=2)
+        check_memory(len(splits[0].sources[a]), len(splits[0].sources[b]), matrices=2)
     total: dict[Pair, np.ndarray] = {}
     for run, split in zip(runs, splits, strict=True):
         found = run.evaluator.matrices(

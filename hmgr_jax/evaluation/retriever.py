@@ -15,7 +15,6 @@ from hmgr_jax.data.open import augmentation_of, open_data
 from hmgr_jax.data.pictures.pixels import PictureFiles, PixelSource
 from hmgr_jax.data.split import DataSet, Items, Split
 from hmgr_jax.data.text.captions import CaptionSource
-from hmgr_jax.data.text.pieces import restored
 from hmgr_jax.data.text.sentences import open_sentences
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.distributed.parallel import make_mesh
@@ -23,12 +22,11 @@ from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.arrays import Arrays
 from hmgr_jax.evaluation.evaluate import Evaluator, Scored
 from hmgr_jax.evaluation.judged import Judged
-from hmgr_jax.models.base import Banks, Model, Plan, Variables
+from hmgr_jax.evaluation.trained_run import read_run
+from hmgr_jax.models.base import Banks, Model, Variables
 from hmgr_jax.shapes import Tree
 from hmgr_jax.training import config as configs
 from hmgr_jax.training.check import check
-from hmgr_jax.training.checkpoint import Checkpoints
-from hmgr_jax.training.experiment import make_model
 from hmgr_jax.training.tables import FILE, make_tables, read_tables
 
 Retrieve = Callable[[Banks, str, ConfigDict, DataSet, Path], Tree]
@@ -51,7 +49,7 @@ class Retriever:
         self.model, self.vocabulary = model, vocabulary
         mesh = make_mesh(config.parallel.devices)
         self.evaluator = Evaluator.of(config, model, mesh)
-        self.variables = self.evaluator.here(variables)
+        self.variables = self.evaluator.to_local_devices(variables)
         if model.needs_train:
             train = self.open(("train",)).splits["train"]
             self.variables = self.evaluator.finalized(self.variables, train)
@@ -76,25 +74,17 @@ class Retriever:
                 the model retrieves and ``retrieve`` is None.
         """
         workdir = Path(workdir)
-        if not (workdir / "checkpoints").is_dir():
-            raise UserError(f"{workdir} holds no checkpoints: give the --workdir of a trained run.")
-        with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
-            newest = checkpoints.newest()
-            if newest is None:
-                raise UserError(f"{workdir} holds no whole checkpoint: train there first.")
-            meta = checkpoints.meta(newest)
-            saved = saved_config(meta)
-            # Any machine can use what was trained on many devices.
+
+        def changed(saved: ConfigDict) -> ConfigDict:
+            # A run on many devices can be used on any machine.
             saved.parallel.devices = min(saved.parallel.devices, len(jax.devices()))
             saved = _replaced(saved, config, workdir) if config is not None else saved
             saved = change(saved) if change is not None else saved
             check(saved)
-            model = make_model(saved, saved_plan(meta, saved))
-            abstract = jax.eval_shape(lambda: model.init(jax.random.key(0)))
-            parts = {"params": abstract.params, "stats": abstract.stats, "memory": abstract.memory}
-            best = checkpoints.best_step()
-            state, _, step = checkpoints.restore(parts, best, partial=True)
-        vocabulary = restored(meta["vocabulary"])
+            return saved
+
+        run = read_run(workdir, changed)
+        saved, model, vocabulary = run.config, run.model, run.vocabulary
         if model.needs_tables and (workdir / FILE).is_file():
             tables = read_tables(workdir)
         elif model.banks is not None:
@@ -107,7 +97,8 @@ class Retriever:
             tables = retrieve(model.banks, model.banks.test, saved, data, workdir)
         else:  # of all splits, though made of train: what is held out of it depends on the others
             tables = make_tables(model, saved.data, lambda: open_data(saved.data, vocabulary))
-        return cls(workdir, saved, model, Variables(**state, tables=tables), vocabulary, step)
+        variables = Variables(**run.state, tables=tables)
+        return cls(workdir, saved, model, variables, vocabulary, run.step)
 
     def open(self, roles: Sequence[str]) -> DataSet:
         """The run's data set, with the vocabulary of the checkpoint."""
@@ -263,30 +254,3 @@ def _replaced(saved: ConfigDict, config: ConfigDict, workdir: Path) -> ConfigDic
             stacklevel=3,
         )
     return saved
-
-
-def saved_plan(meta: Mapping[str, Any], config: ConfigDict) -> Plan:
-    """The plan that a saved model was fitted to, from what lies beside its state."""
-    features = {
-        m: {name: tuple(shape) for name, shape in inputs.items()}
-        for m, inputs in meta["features"].items()
-    }
-    steps, classes = config.train.steps, meta.get("classes", 0)  # older runs have none
-    words = len(restored(meta["vocabulary"]))
-    return Plan(steps, meta["steps_per_epoch"], words, features, classes)
-
-
-def saved_config(meta: Mapping[str, Any]) -> ConfigDict:
-    """The configuration of a run; keys that did not exist when it was made have their defaults."""
-    saved = with_tuples(meta["config"])
-    config = configs.recipe(saved["name"], saved["model"]["name"]).unlock()
-    with config.ignore_type():
-        config.update(saved)
-    return config
-
-
-def with_tuples(tree: Any) -> Any:
-    """JSON's lists back to the tuples that configurations hold."""
-    if isinstance(tree, Mapping):
-        return {k: with_tuples(v) for k, v in tree.items()}
-    return tuple(with_tuples(v) for v in tree) if isinstance(tree, list) else tree

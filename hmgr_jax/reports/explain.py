@@ -22,7 +22,7 @@ from hmgr_jax.evaluation.retriever import Retriever
 from hmgr_jax.files.workdir import write_text_atomic
 from hmgr_jax.reports.attention_picture import draw_step
 from hmgr_jax.reports.explanation import PairExplanation, demand_explainable, explain_pair
-from hmgr_jax.reports.plots import save_png
+from hmgr_jax.reports.grid import save_png
 from hmgr_jax.reports.relation_picture import draw_relations
 
 LONGEST = 48

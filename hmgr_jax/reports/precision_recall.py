@@ -15,7 +15,8 @@ from hmgr_jax.metrics.directions import direction
 from hmgr_jax.metrics.precision import precision_recall
 from hmgr_jax.metrics.protocols import get_protocol
 from hmgr_jax.metrics.shared_labels import SharedLabels, sharing
-from hmgr_jax.reports.plots import PALETTE, save_png
+from hmgr_jax.reports.grid import save_png
+from hmgr_jax.reports.plots import PALETTE
 
 NAME = "precision_recall"
 LEVELS = np.linspace(0.0, 1.0, 101)

@@ -22,7 +22,8 @@ from hmgr_jax.files.workdir import write_text_atomic
 from hmgr_jax.metrics.directions import KS, direction
 from hmgr_jax.metrics.ranks import ranks
 from hmgr_jax.metrics.uncertainty import by_bin, rank_correlations
-from hmgr_jax.reports.plots import PALETTE, save_png
+from hmgr_jax.reports.grid import save_png
+from hmgr_jax.reports.plots import PALETTE
 from hmgr_jax.reports.uncertainty_sheet import Shown, sheet
 
 NAME = "uncertainty"

@@ -44,9 +44,7 @@ def print_tables(rows: Sequence[Row], console: Console | None = None) -> None:
         console.print(_table("one device: matrix products and memory", good, WORK))
         console.print(_table("one device: MB it sends a step", good, _sent_by_kind(good)))
     if any(row["loops_of_unknown_length"] for row in good):
-        console.print(
-            "a loop of unknown length counts once: more is sent than is shown"
-        )
+        console.print("a loop of unknown length counts once: more is sent than is shown")
 
 
 def _table(title: str, rows: Iterable[Row], columns: Columns) -> Table:
