@@ -108,7 +108,7 @@ def evaluate(retriever: Retriever, split: str) -> int:
     config, workdir = retriever.config, retriever.workdir
     names = results.protocols(config, split)
     data, store = retriever.open((split,)), retriever.store(split)
-    results.demand_that_fit(names, data.splits[split], retriever.model.modalities)
+    results.check_fit(names, data.splits[split], retriever.model.modalities)
     people = open_judged(config.eval, data.splits[split])
     hosts.stop_at_once()
     hosts.demand_same(

@@ -59,7 +59,7 @@ def test_help_lists_benchmarks_and_options(capsys):
         ("pipeline --folder /none", "The system refused /none"),
     ],
 )
-def test_rejects_invalid_options(capsys, line, sentence):
+def test_rejects_bad_arguments(capsys, line, sentence):
     assert bench.main(["bench", *line.split()]) == 2
     (error,) = capsys.readouterr().err.splitlines()
     assert error.startswith("error: ")

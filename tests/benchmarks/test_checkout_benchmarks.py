@@ -78,7 +78,7 @@ def test_a_shortlist_of_all_items_equals_the_exhaustive_search(capsys):
         (shortlist, "--workdir {vse}", "no shortlist is needed"),
     ],
 )
-def test_rejects_invalid_options(capsys, benchmark, line, sentence):
+def test_rejects_bad_arguments(capsys, benchmark, line, sentence):
     line = line.format(vse=finished("vse")) if "{vse}" in line else line
     assert bench.main_of(benchmark.run, ["bench", *line.split()]) == 2
     assert sentence in capsys.readouterr().err

@@ -94,7 +94,7 @@ def test_loops_count_as_often_as_they_turn():
     assert _moved(line, before=LOOPS) == {"all-gather": (20, 20 * 64, 20 * 56)}
 
 
-def test_a_loop_of_unknown_length_is_told():
+def test_a_loop_of_unknown_length_is_reported():
     lines = [f"%w.{b} = (f32[2]) while(%p), condition=%c, body=%{b}" for b in ("body", "none")]
     found, unknown = collectives(_entry(*lines, before=LOOPS))
     assert (found["all-gather"]["count"], unknown) == (4, 1)

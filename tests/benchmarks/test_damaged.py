@@ -11,7 +11,7 @@ from hmgr_jax.data.pictures.augment import Augmentation
 from hmgr_jax.data.pipeline import eval_batches
 from hmgr_jax.data.text.captions import CaptionSource
 from hmgr_jax.data.text.vocabulary import END, START, Vocabulary
-from hmgr_jax.evaluation.arrays import Arrays
+from hmgr_jax.evaluation.retriever import Arrays
 
 pytestmark = pytest.mark.slow
 NAMES = {"name": "regions", "number": "n_regions"}
@@ -68,7 +68,7 @@ def test_words_are_drawn_by_seed_and_item(worlds):
     assert (other["tokens"] != once["tokens"]).any()
 
 
-def test_a_removed_word_is_removed_at_every_higher_level():
+def test_removed_words_stay_removed():
     words = Vocabulary.build([list("abcdefgh")], threshold=1)
     text = CaptionSource([list("abcdefgh")], words)
     left = [set(FewerWords(text, k).gather(np.array([0]))["tokens"][0].tolist()) for k in range(12)]

@@ -41,6 +41,6 @@ def test_vectors_around_centres_are_nearer(capsys):
         (["index", "--vectors", "50", "--engine", "annoy"], "no engine 'annoy'"),
     ],
 )
-def test_rejects_invalid_options(arguments, sentence, capsys):
+def test_rejects_bad_arguments(arguments, sentence, capsys):
     assert bench.main(["bench", *arguments]) == 2
     assert sentence in capsys.readouterr().err

@@ -63,7 +63,7 @@ def _damage(**inputs):
     return choose_damage(inputs, {"words": [0, 1], "shares": [0, 0.5]}, seed=0)
 
 
-def test_a_side_is_summarized_by_level():
+def test_the_report_of_one_side():
     how = _damage(pixels=Feature((4, 4, 3), "float32"))
     assert how.unit == "share of the pixels"
     assert isinstance(how.at(open_worlds(0, 4, 4, 4).splits["test"].sources["image"], 0.5), Erased)
@@ -96,7 +96,7 @@ def test_frames_are_regions_of_videos():
         ("--workdir x --shares nan,0.5", "--shares must list shares below 1"),
     ],
 )
-def test_rejects_invalid_options(capsys, line, sentence):
+def test_rejects_bad_arguments(capsys, line, sentence):
     assert _main(line) == 2
     (error,) = capsys.readouterr().err.splitlines()
     assert error.startswith("error: ")

@@ -51,7 +51,7 @@ if fault == "fails" and workdir.name == "run0":
         ("fails", "run0: it ended with 3 before it was killed: error: this is why"),
     ],
 )
-def test_a_faulty_run_is_a_problem(tmp_path, monkeypatch, fault, sentence):
+def test_each_failure_is_reported(tmp_path, monkeypatch, fault, sentence):
     """A script that is no run at all stands for a faulty one; it is too quick to be killed."""
     script = tmp_path / "fake.py"
     script.write_text(FAKE)
@@ -83,7 +83,7 @@ def test_moments_are_spread_over_what_is_left_of_a_run():
             assert max(between)[0] == STEPS - 2
 
 
-def test_phases_are_read_from_the_files_of_a_run(tmp_path):
+def test_the_phase_of_a_run(tmp_path):
     workdir, said = tmp_path / "run", tmp_path / "run.out"
     (workdir / "checkpoints").mkdir(parents=True)
     assert phase(workdir, said) == "starting"

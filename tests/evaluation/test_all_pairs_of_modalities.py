@@ -55,7 +55,7 @@ def test_map_of_all_nine_pairs(evaluated):
         assert found == pytest.approx(100 * np.mean(expected), abs=1e-3)
 
 
-def test_what_has_no_direction_is_of_all_pairs(evaluated):
+def test_metrics_without_a_direction_are_means_over_all_pairs(evaluated):
     metrics, codes, *_ = evaluated
     crossed = [f"{a}2{b}" for a, b in itertools.permutations(codes, 2)]
     assert metrics["mAP"] == pytest.approx(np.mean([metrics[f"{d}/mAP"] for d in crossed]))

@@ -67,7 +67,7 @@ def whole():
 
 
 @pytest.mark.parametrize("stopped_at", [1, 8, 13, TILES])
-def test_what_is_done_is_not_scored_again(tmp_path, scored, whole, stopped_at):
+def test_scored_tiles_are_not_scored_again(tmp_path, scored, whole, stopped_at):
     store = tmp_path / "scores" / "test"
     with pytest.raises(Stop):
         score(store=store, progress=stop_at(stopped_at))
@@ -159,7 +159,9 @@ def test_a_damaged_store_begins_anew(tmp_path, scored, whole, damage):
     if damage == "missing":
         found = score(store=tmp_path / "s")
     else:
-        with pytest.warns(RuntimeWarning, match="cannot be read: scoring begins anew"):
+        with pytest.warns(
+            RuntimeWarning, match="cannot be read: scoring starts from the beginning"
+        ):
             found = score(store=tmp_path / "s")
     assert len(scored) == TILES
     np.testing.assert_array_equal(found, whole)
@@ -167,7 +169,7 @@ def test_a_damaged_store_begins_anew(tmp_path, scored, whole, damage):
 
 def test_scores_that_were_returned_outlive_a_new_beginning(tmp_path, whole):
     found = score(store=tmp_path / "s")
-    with pytest.warns(RuntimeWarning, match="begins anew"):
+    with pytest.warns(RuntimeWarning, match="starts from the beginning"):
         score(2 * WEIGHTS, store=tmp_path / "s")
     np.testing.assert_array_equal(found, whole)
 
@@ -177,7 +179,7 @@ def test_one_scoring_at_a_time(tmp_path):
         score(store=tmp_path / "s")
 
 
-def test_a_full_disk_is_told_before_scoring(tmp_path, scored, monkeypatch):
+def test_rejects_a_full_disk_before_scoring(tmp_path, scored, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 

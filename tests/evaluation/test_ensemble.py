@@ -152,7 +152,7 @@ def test_other_items_are_refused_before_anything_is_scored(make, sentence, monke
         ("--mode=evaluate --workdir X --ensemble /none", "X holds no checkpoints"),
     ],
 )
-def test_flags(capsys, flags, sentence):
+def test_rejects_bad_flags(capsys, flags, sentence):
     assert sentence in refused(["main", *flags.split()], capsys)
 
 

@@ -116,7 +116,7 @@ def test_an_ensemble_is_judged_by_its_mean_scores(folder, tmp_path):
     assert found["judgments"]["expert"]["judged"] == 39
 
 
-def test_mistakes_are_told_before_anything_is_encoded(folder, tmp_path, capsys):
+def test_rejects_bad_judgments_before_encoding(folder, tmp_path, capsys):
     evaluate = ["main", "--mode=evaluate", f"--workdir={finished()}"]
 
     def refused(*flags):

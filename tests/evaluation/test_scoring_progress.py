@@ -23,7 +23,7 @@ def clock(monkeypatch):
     return now
 
 
-def test_what_is_over_within_two_seconds_says_nothing(clock):
+def test_scoring_within_two_seconds_prints_nothing(clock):
     stream = io.StringIO()
     with ScoringProgress("scoring", stream=stream) as progress:
         for done in range(1, 11):
@@ -44,7 +44,7 @@ def test_a_log_gets_a_line_every_ten_seconds(clock):
     ]
 
 
-def test_what_was_scored_before_does_not_count_for_the_time_left(clock):
+def test_earlier_tiles_do_not_count_for_the_time_left(clock):
     stream = io.StringIO()
     with ScoringProgress("scoring", stream=stream) as progress:
         progress(900, 1000)

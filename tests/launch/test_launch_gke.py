@@ -225,5 +225,5 @@ def test_an_evicted_pod_saves_and_asks_for_a_restart(tmp_path):
         (f"{TPU} -- python --workdir=/runs/x --hosts auto", "Leave --hosts out"),
     ],
 )
-def test_mistakes_are_one_sentence(line, sentence):
+def test_rejects_bad_arguments(line, sentence):
     one_error(call(sys.executable, GKE, *line.split()), sentence)

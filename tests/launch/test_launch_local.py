@@ -132,7 +132,7 @@ def test_restarts(restarts, code, says, tmp_path):
     assert again == [f"local: restart {i + 1} of {restarts}" for i in range(says)]
 
 
-def test_a_users_mistake_is_not_tried_again():
+def test_a_user_error_is_not_retried():
     done = local(1, "--restarts", 3, *child("sys.exit(2)"))
     assert (done.returncode, "restart" in done.stderr) == (2, False)
 
@@ -162,5 +162,5 @@ def test_dry_run_prints_the_commands_and_starts_nothing(tmp_path):
         ([2, "--", "no-such-command"], "The system refused no-such-command"),
     ],
 )
-def test_mistakes_are_one_sentence(words, sentence):
+def test_rejects_bad_arguments(words, sentence):
     one_error(local(*words), sentence)

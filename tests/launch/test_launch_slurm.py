@@ -57,7 +57,7 @@ def test_failed_is_not_put_back(job):
 
 
 @pytest.mark.parametrize("state", ["CANCELLED", "COMPLETING", "PREEMPTED"])
-def test_what_slurm_or_the_user_ended_is_left_alone(job, state):
+def test_a_job_ended_by_slurm_or_the_user_is_not_requeued(job, state):
     done, calls = job(state=state)
     assert (done.returncode, len(calls)) == (0, 1)
     assert "stopped from outside" in done.stderr
@@ -128,7 +128,7 @@ def test_dry_run_prints_all_commands_and_executes_none(job):
         (["--", "python", "--workdir=a", "--hosts=auto"], "Leave --hosts out"),
     ],
 )
-def test_mistakes_are_one_sentence(words, sentence):
+def test_rejects_bad_arguments(words, sentence):
     one_error(call("bash", LAUNCH / "slurm.sh", *words), sentence)
 
 

@@ -17,7 +17,7 @@ def cloud(tmp_path):
     made.close()
 
 
-def test_what_is_shipped_is_there():
+def test_the_shipped_files_exist():
     line = next(x for x in (LAUNCH / "tpu_vm.sh").read_text().splitlines() if "SHIPPED=" in x)
     assert line == f"readonly SHIPPED=({' '.join(SHIPPED)})"
     assert all((ROOT / name).exists() for name in SHIPPED)
@@ -70,7 +70,7 @@ def test_a_tpu_that_dies_with_an_error_was_preempted_too(cloud):
     assert cloud.calls("queued-resources create") == 2
 
 
-def test_what_fails_by_itself_is_not_tried_again(cloud):
+def test_a_failed_run_is_not_retried(cloud):
     done = cloud.run("echo the reason; [[ $I == 0 ]] || exit 3")
     assert done.returncode == 3
     assert "the reason" in done.stderr
@@ -214,7 +214,7 @@ GOOD = "--dry-run --name hmgr --zone z --type t"
         (f"run {GOOD} -- a --workdir=/x --hosts auto", "Leave --hosts out"),
     ],
 )
-def test_mistakes_are_one_sentence(line, sentence):
+def test_rejects_bad_arguments(line, sentence):
     one_error(call("bash", LAUNCH / "tpu_vm.sh", *line.split()), sentence)
 
 

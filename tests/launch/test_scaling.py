@@ -75,7 +75,7 @@ def test_rows_are_kept_where_others_fail(tmp_path, capsys, monkeypatch):
         ),
     ],
 )
-def test_rejects_invalid_options(capsys, line, sentence):
+def test_rejects_bad_arguments(capsys, line, sentence):
     assert _main(line) == 2
     (error,) = capsys.readouterr().err.splitlines()
     assert error.startswith("error: ")

@@ -28,7 +28,9 @@ def test_captions_stay_in_their_columns_and_rows(tmp_path, monkeypatch):
     renderer = FigureCanvasAgg(page.figure).get_renderer()
     boxes = [text.get_window_extent(renderer) for text in page.figure.texts if text.get_text()]
     boxes += [axes.get_window_extent(renderer) for axes in page.figure.axes]
-    assert len(boxes) == 1 + 2 + 3 + 3  # title; words and below of the query; three captions; panels
+    assert (
+        len(boxes) == 1 + 2 + 3 + 3
+    )  # title; words and below of the query; three captions; panels
     words = boxes[1]
     for number, box in enumerate(boxes):
         assert 0 <= box.x0 < box.x1 <= page.figure.bbox.x1

@@ -71,7 +71,7 @@ def test_the_sheet_has_frames_in_both_colours(split, tmp_path):
         assert (near.sum() > 100) == (colour == WRONG or near.any())
 
 
-def test_rejects_missing_labels_and_unfit_scores(split, tmp_path):
+def test_rejects_bad_items_and_scores(split, tmp_path):
     good, path = np.zeros((COUNT, COUNT)), tmp_path / "no.png"
     with pytest.raises(UserError, match="no text with labels to draw: choose from image, point"):
         draw_object_sheet(path, split, ("image", "text"), good, [0])

@@ -88,7 +88,7 @@ def test_buckets_come_in_the_order_of_items():
     assert _evaluator().uncertainty(points) is None
 
 
-def test_metrics_survive_a_report_that_cannot_be(tmp_path):
+def test_a_failed_report_keeps_the_metrics(tmp_path):
     split = open_worlds(0, 4, 4, 4).splits["test"]
     more = uncertainty.reporter(_evaluator(), tmp_path, split, title="t")
     logs = np.zeros((4, 4), np.float32)

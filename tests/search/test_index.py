@@ -144,7 +144,7 @@ def test_it_is_swapped_while_others_search(tmp_path):
     assert found[-1] == "caption 299"
 
 
-def test_what_may_not_be_swapped():
+def test_rejects_swapping_to_another_model_or_size():
     served = Served(_index(50))
     with pytest.raises(UserError, match="has model other, the one in use m"):
         served.swap(_index(50, model="other"))
@@ -153,7 +153,7 @@ def test_what_may_not_be_swapped():
     assert served.index.dim == DIM
 
 
-def test_what_is_no_index():
+def test_rejects_bad_vectors_and_engines():
     for vectors in (unit(3)[:0], unit(3)[0], unit(3)[:, :0]):
         with pytest.raises(UserError, match="at least one, dimension"):
             Index.build(vectors, captions(len(vectors)), model="m")
@@ -169,7 +169,7 @@ def test_what_is_no_index():
         Index.build(unit(3), captions(3), model="m", engine="flat", uri="http://localhost:19530")
 
 
-def test_what_cannot_be_asked_or_added():
+def test_rejects_bad_queries_and_additions():
     index = _index(20)
     with pytest.raises(UserError, match="Queries have dimension 8, but the index has 16"):
         index.search(unit(2, dim=8), 3)
@@ -206,7 +206,7 @@ def test_another_model_s_is_refused(saved):
         Index.load(saved, model="n")
 
 
-def test_what_is_there_already_stays(saved):
+def test_an_existing_index_is_not_overwritten(saved):
     before = (saved / "index.json").read_bytes()
     with pytest.raises(UserError, match="exists: give another --out"):
         _index(10).save(saved)

@@ -134,7 +134,7 @@ def test_a_bank_is_swapped_in_a_loaded_run_without_compiling(done):
         ({"data__source": "worlds", "data__buckets": "24"}, "xtra reads question and answer"),
     ],
 )
-def test_a_mistake_is_one_sentence_before_anything_is_trained(options, sentence, tmp_path, capsys):
+def test_rejects_bad_needs_before_training(options, sentence, tmp_path, capsys):
     assert run(tmp_path / "run", model="xtra", **options) == 2
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -52,7 +52,7 @@ def test_files_that_are_no_pictures(retriever, files, tmp_path):
     with pytest.raises(UserError, match=r"text\.png"):
         retriever.encode("image", [tmp_path / "text.png"])
     for wrong in (str(files[0]), files[0], []):
-        with pytest.raises(UserError, match="list of at least one file of a picture"):
+        with pytest.raises(UserError, match="list of at least one picture file"):
             retriever.encode("image", wrong)
 
 
