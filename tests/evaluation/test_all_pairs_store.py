@@ -160,7 +160,7 @@ def test_a_damaged_store_begins_anew(tmp_path, scored, whole, damage):
         found = score(store=tmp_path / "s")
     else:
         with pytest.warns(
-            RuntimeWarning, match="cannot be read: scoring starts from the beginning"
+            RuntimeWarning, match="cannot be read: scoring starts from"
         ):
             found = score(store=tmp_path / "s")
     assert len(scored) == TILES
