@@ -1,7 +1,7 @@
-"""Items with a part taken away: words of captions, regions of images, a rectangle of a picture.
+"""Items with a part removed: words of captions, regions of images, a rectangle of a picture.
 
-What goes is a function of the seed and the item, and what goes at one level goes at every higher
-one too, so that levels can be compared item by item.
+The removed part depends on the seed and the item. A part that is removed at one level is removed
+at every higher level too, so that levels can be compared item by item.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from hmgr_jax.data.split import Items, Source
 from hmgr_jax.data.text.vocabulary import PAD
 
 WORDS, ROWS, RECTANGLES = 0, 1, 2
-"""Purposes of a stream."""
-NONE = {"labels": -1, "attributes": -1}
-"""{array of regions: what its padding holds}; else 0."""
+"""Purposes of a random stream."""
+PADDING = {"labels": -1, "attributes": -1}
+"""{array of regions: its padding}; others are padded with 0."""
 
 
 def _stream(seed: int, purpose: int, item: int) -> np.random.Generator:
@@ -29,10 +29,10 @@ def _as_numbers(items: np.ndarray) -> np.ndarray:
 
 
 class FewerWords:
-    """Captions without ``count`` of their words, drawn at random; one word at least stays.
+    """Captions without ``count`` of their words, drawn at random; at least one word stays.
 
-    ``<start>`` and ``<end>`` stay too; ``source`` is one of tokens and lengths. Word graphs, which
-    would no longer fit, are left out.
+    ``<start>`` and ``<end>`` stay too. ``source`` has tokens and lengths. Word graphs, which would
+    no longer fit, are left out.
     """
 
     def __init__(self, source: Source, count: int, seed: int = 0) -> None:
@@ -64,8 +64,8 @@ class FewerWords:
 class FewerRegions:
     """Images without a ``share`` (0..1) of their regions, or videos without one of their frames.
 
-    ``name`` is the input and ``number`` the one that counts its true rows. At least one stays;
-    those that stay move up in their order, with their boxes and labels, and the rest is padding.
+    ``name`` is the input and ``number`` the input that counts its true rows. At least one row
+    stays. Rows that stay move up in order, with their boxes and labels; the rest is padding.
     """
 
     lengths: np.ndarray | None = None
@@ -80,13 +80,13 @@ class FewerRegions:
         return len(self.source)
 
     def gather(self, items: np.ndarray, length: int | None = None) -> Items:
-        """The arrays of ``source``, its count of true rows lower."""
+        """The arrays of ``source`` with fewer true rows."""
         items = _as_numbers(items)
         whole = self.source.gather(items)
         shape, counts = whole[self.name].shape[:2], whole[self.number]
         gone = np.minimum(np.rint(self.share * counts), np.maximum(counts - 1, 0)).astype(np.int32)
         found = {
-            name: np.full_like(x, NONE.get(name, 0)) if x.shape[:2] == shape else x
+            name: np.full_like(x, PADDING.get(name, 0)) if x.shape[:2] == shape else x
             for name, x in whole.items()
         }
         found[self.number] = counts - gone
@@ -100,10 +100,10 @@ class FewerRegions:
 
 
 class Erased:
-    """Pictures of which a rectangle, a ``share`` (0..1) of the area, has the mean colour.
+    """Pictures with a rectangle, a ``share`` (0..1) of the area, set to the mean colour.
 
-    That is 0 after normalisation. Its place and its shape are the same at every share, as far as
-    the picture has room.
+    The mean colour is 0 after normalisation. Place and shape of the rectangle are the same at every
+    share, as far as the picture has room.
     """
 
     lengths: np.ndarray | None = None
@@ -125,7 +125,7 @@ class Erased:
         return {"pixels": pixels}
 
     def rectangle(self, item: int, height: int, width: int) -> tuple[slice, slice]:
-        """(rows, columns) of an item that are erased."""
+        """(rows, columns) of an item's erased rectangle."""
         shape, across, down = _stream(self.seed, RECTANGLES, item).random(3).tolist()
         low, high = map(math.log, ERASED_ASPECT)
         aspect = math.exp(low + shape * (high - low))

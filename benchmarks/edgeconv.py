@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import statistics
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hmgr_jax.benchmarks.program import warm_times, xla_counts
+from hmgr_jax import bench
+from hmgr_jax.benchmarks.program import median_time, platform, program_bytes
 from hmgr_jax.errors import UserError
 from hmgr_jax.layers.batch_norm import STATS, BatchNorm, Rows
 from hmgr_jax.layers.edges import gathered, nearest
@@ -20,7 +21,6 @@ from hmgr_jax.layers.point_clouds import SLOPE, EdgeConv
 from hmgr_jax.models.base import LocalAxis
 from hmgr_jax.shapes import Array, Float, Tree
 
-PROGRAM = ("argument", "output", "temp")
 Program = Callable[[Tree, tuple[Array, Array]], Tree]
 Layer = Callable[[Tree, tuple[Array, Array], Rows | None], tuple[Array, Tree]]
 """(variables, (points [b, N, C], their neighbours), rows) -> (output, statistics)."""
@@ -34,25 +34,26 @@ def run(
     features: int = 64,
     repeats: int = 3,
 ) -> dict[str, Any]:
-    """One EdgeConv in the split and in the concatenated form, in inference and in training.
+    """Time one EdgeConv in the split and in the concatenated form, in inference and in training.
 
-    Split, the map is of points, and neighbours are visited one after the other; concatenated, it
-    is of ``[x_j - x_i ; x_i]`` of all edges, which are kept. Training is the gradient of the mean
-    square of what comes out, by the batch's norm. Clouds are random; finding their neighbours,
-    which both forms do alike, is in neither, but timed beside them.
+    The split form applies the linear map to points and visits neighbours one after the other. The
+    concatenated form applies it to ``[x_j - x_i ; x_i]`` of all edges and stores them. Training is
+    the gradient of the mean square of the output, with batch statistics. Clouds are random. The
+    search for neighbours is the same for both forms and is timed apart.
 
     Returns:
         a row for JSON: ``nearest_seconds``, and for ``inference`` and ``training`` of ``split`` and
         ``concatenated`` seconds (median of warm calls) and bytes of the compiled program, with
-        ``apart``, the largest difference of what comes out, and of gradients in training relative
-        to the largest.
+        ``apart``, the largest difference of outputs and, in training, of gradients relative to the
+        largest gradient.
 
     Raises:
-        UserError: a size that is too small.
+        UserError: a size is too small.
     """
     if min(batch, neighbours, channels, features, repeats) < 1 or points < neighbours:
         raise UserError(
-            "Every size must be at least 1, and --points at least --neighbours: raise what is less."
+            "Every size must be at least 1, and --points at least --neighbours: raise the one "
+            "that is not."
         )
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.standard_normal((batch, points, channels), np.float32))
@@ -72,8 +73,8 @@ def run(
         "neighbours": neighbours,
         "channels": channels,
         "features": features,
-        "platform": f"{jax.default_backend()} {jax.devices()[0].device_kind}",
-        "nearest_seconds": statistics.median(warm_times(lambda: find(x), repeats)),
+        "platform": platform(),
+        "nearest_seconds": median_time(lambda: find(x), repeats)[0],
     }
     for kind, program in kinds.items():
         of_forms, results = {}, []
@@ -114,7 +115,7 @@ def _split(
 def _concatenated(
     variables: Tree, given: tuple[Array, Array], rows: Rows | None
 ) -> tuple[Float[Array, "b N D"], Tree]:
-    """As the paper has it."""
+    """The form of the paper."""
     x, index = given
     near = gathered(x, index)
     own = jnp.broadcast_to(x[:, :, None], near.shape)
@@ -131,19 +132,12 @@ def _measured(
     program: Program, variables: Tree, x: tuple[Array, Array], repeats: int
 ) -> tuple[dict[str, Any], Tree]:
     compiled = jax.jit(program).lower(variables, x).compile()
-    memory = xla_counts(compiled)["memory_bytes"]
-    found: list[Tree] = []
-
-    def once() -> Tree:
-        found[:] = [compiled(variables, x)]
-        return found
-
-    seconds = statistics.median(warm_times(once, repeats))
-    return {"seconds": seconds, "memory_bytes": sum(memory[p] for p in PROGRAM)}, found[0]
+    seconds, found = median_time(lambda: compiled(variables, x), repeats)
+    return {"seconds": seconds, "memory_bytes": program_bytes(compiled)}, found
 
 
 def _apart(a: Tree, b: Tree) -> dict[str, float]:
-    """Largest differences; of gradients relative to the largest of them."""
+    """Largest differences; those of gradients are relative to the largest gradient."""
     found = {}
     for name, value in a.items():
         pairs = list(zip(jax.tree.leaves(value), jax.tree.leaves(b[name]), strict=True))
@@ -151,3 +145,7 @@ def _apart(a: Tree, b: Tree) -> dict[str, float]:
         off = max(float(jnp.max(jnp.abs(x - y))) for x, y in pairs)
         found[name] = off / largest if name in ("params", "points") else off
     return found
+
+
+if __name__ == "__main__":
+    sys.exit(bench.main_of(run))

@@ -1,23 +1,21 @@
-"""Time and memory of a vocabulary's graph: to find neighbours, and to convolve over it."""
+"""Time and memory of a vocabulary's graph: nearest neighbours and graph convolutions."""
 
 from __future__ import annotations
 
 import os
-import statistics
+import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hmgr_jax.benchmarks.program import warm_times, xla_counts
+from hmgr_jax import bench
+from hmgr_jax.benchmarks.program import median_time, platform, program_bytes
 from hmgr_jax.errors import UserError
 from hmgr_jax.layers.vocabulary_graph import ChebyshevLayer, Graph, make_graph, nearest
 from hmgr_jax.shapes import Array, Float, Tree
-
-PROGRAM = ("argument", "output", "temp")
 
 
 def run(
@@ -30,29 +28,30 @@ def run(
     layers: int = 2,
     repeats: int = 3,
 ) -> dict[str, Any]:
-    """Neighbours of ``words`` random vectors, and ``layers`` Chebyshev layers of ``batch`` texts.
+    """Time nearest neighbours of random word vectors, and Chebyshev layers of a batch of texts.
 
-    Each layer has ``features`` filters of ``terms`` terms; time and memory are those of a loss and
-    its gradient, of the same graph as a dense matrix and as a list of edges.
+    Each of ``layers`` layers has ``features`` filters of ``terms`` terms. Time and memory are those
+    of a loss and its gradient, with the same graph as a dense matrix and as a list of edges.
 
     Returns:
-        a row for JSON: ``nearest_seconds`` (median of warm calls) and ``graph_seconds`` (to make
-        the matrix on the host), the number of directed edges, ``dense`` and ``sparse``: seconds
-        (median of warm calls) and bytes of the compiled program, of which those of the graph;
-        ``apart``: how far the two losses are apart.
+        a row for JSON: ``nearest_seconds`` (median of warm calls), the number of directed edges,
+        and for ``dense`` and ``sparse`` seconds (median of warm calls), ``memory_bytes`` of the
+        compiled program, ``graph_bytes`` of them, and ``graph_seconds`` to build the graph on the
+        host; ``apart``, the relative difference of the two losses.
 
     Raises:
-        UserError: a size that is too small.
+        UserError: a size is too small.
     """
     sizes = (vector_dim, neighbours, batch, features, terms, layers, repeats)
     if min(sizes) < 1 or words <= neighbours:
         raise UserError(
-            "Every size must be at least 1, and --words above --neighbours: raise what is less."
+            "Every size must be at least 1, and --words above --neighbours: raise the one that "
+            "is not."
         )
     rng = np.random.default_rng(0)
     vectors = jnp.asarray(rng.standard_normal((words, vector_dim), np.float32))
     usable = jnp.ones(words, bool)
-    found, near = _timed(lambda: nearest(vectors, usable, neighbours), repeats)
+    found, near = median_time(lambda: nearest(vectors, usable, neighbours), repeats)
     edges = np.stack([np.repeat(np.arange(words), neighbours), np.asarray(near).ravel()], axis=1)
     bags = _bags(rng, words, batch)
     kinds: dict[str, Any] = {}
@@ -73,7 +72,7 @@ def run(
         "features": features,
         "terms": terms,
         "layers": layers,
-        "platform": f"{jax.default_backend()} {jax.devices()[0].device_kind}",
+        "platform": platform(),
         "nearest_seconds": found,
         "edges": len(graph["weight"]),
         **kinds,
@@ -111,22 +110,14 @@ def _convolutions(
         return jnp.sum(x**2)
 
     compiled = jax.jit(jax.value_and_grad(loss)).lower(params, graph, bags).compile()
-    memory = xla_counts(compiled)["memory_bytes"]
-    seconds, (value, _) = _timed(lambda: compiled(params, graph, bags), repeats)
+    seconds, (value, _) = median_time(lambda: compiled(params, graph, bags), repeats)
     row = {
         "seconds": seconds,
-        "memory_bytes": sum(memory[part] for part in PROGRAM),
+        "memory_bytes": program_bytes(compiled),
         "graph_bytes": sum(x.nbytes for x in jax.tree.leaves(graph)),
     }
     return row, float(value)
 
 
-def _timed(call: Callable[[], Any], repeats: int) -> tuple[float, Any]:
-    """Median seconds of warm calls, and what they return."""
-    found: list[Any] = []
-
-    def once() -> Any:
-        found[:] = [call()]
-        return found
-
-    return statistics.median(warm_times(once, repeats)), found[0]
+if __name__ == "__main__":
+    sys.exit(bench.main_of(run))

@@ -1,9 +1,10 @@
-"""Time and memory of PCME's matching: the loss of a batch, and the probabilities of all pairs."""
+"""Time and memory of PCME's matching: the loss of a batch and the probabilities of all pairs."""
 
 from __future__ import annotations
 
 import os
 import statistics
+import sys
 import time
 from typing import Any
 
@@ -11,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hmgr_jax import bench
 from hmgr_jax.benchmarks.memory import forget_peak, peak_memory_bytes
-from hmgr_jax.benchmarks.program import warm_times, xla_counts
+from hmgr_jax.benchmarks.program import median_time, platform, program_bytes
 from hmgr_jax.distributed.parallel import make_mesh
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.evaluate import Evaluator
@@ -23,12 +25,11 @@ from hmgr_jax.models.pcme import PCME
 from hmgr_jax.shapes import Array, Float
 from hmgr_jax.training.flops import matmul_flops
 
-PROGRAM = ("argument", "output", "temp")
 NOISE, SIGMA = 0.3, 0.6
-"""Of generated codes: length of what parts a caption's mean from its image's, and of a sample from
-its mean. With scale and shift 15 a pair then matches with p about 1e-8 or 0.9."""
+"""Of generated codes: distance of a caption's mean from its image's, and of a sample from its mean.
+With scale and shift 15 a pair then matches with p about 1e-8 or 0.9."""
 SUBSET = 16
-"""Images, and captions of them, that are scored by the direct form too."""
+"""Images, and captions of them, that are also scored by the direct form."""
 
 
 def run(
@@ -41,18 +42,18 @@ def run(
 ) -> dict[str, Any]:
     """Time the loss of ``batch`` pairs and the scores of ``images`` x ``captions``, on samples.
 
-    The loss is the soft contrastive one with the gradient of all it is given, and beside it stand
-    its three matrix products alone (float32). Scores are ``matching_prob`` as an evaluation makes
-    them, in tiles and blocks, of generated codes.
+    The loss is the soft contrastive loss with its gradients; its three matrix products alone are
+    timed too (float32). Scores are ``matching_prob`` of generated codes, in tiles and blocks as in
+    an evaluation.
 
     Returns:
-        a row for JSON. ``loss``: seconds of both (median of ten warm calls), FLOPs of the products
-        and bytes of the compiled loss. ``scoring``: seconds (median of the warm repeats, of the
-        only call where it is one), the peak memory of this process from the generation of the
-        codes on, and how far a few scores are from the direct form in float64.
+        a row for JSON. ``loss``: seconds of the loss and of its products (median of ten warm
+        calls), FLOPs of the products and bytes of the compiled loss. ``scoring``: seconds (median
+        of the warm repeats, or of the only call), the peak memory of this process since the codes
+        were generated, and the largest difference of a few scores from the direct form in float64.
 
     Raises:
-        UserError: a size below 1, or an odd ``dim``.
+        UserError: a size is too small.
     """
     if min(batch, samples, images, captions, repeats) < 1 or dim < 2:
         raise UserError("Every size must be at least 1 (and --dim 2): raise the one that is not.")
@@ -64,7 +65,7 @@ def run(
         "images": images,
         "captions": captions,
         "devices": jax.local_device_count(),
-        "platform": f"{jax.default_backend()} {jax.devices()[0].device_kind}",
+        "platform": platform(),
         "loss": _loss(batch, samples, dim),
         "scoring": _scoring(PCME(dim=dim, samples_eval=samples), images, captions, repeats),
         "load": os.getloadavg()[0],
@@ -81,17 +82,16 @@ def _loss(batch: int, samples: int, dim: int) -> dict[str, Any]:
     step = jax.jit(jax.value_and_grad(_of_samples, argnums=(0, 1, 2, 3)))
     compiled = step.lower(*given).compile()
     rows = [x.reshape(batch * samples, dim) for x in (a, b)]
-    seconds = statistics.median(warm_times(lambda: compiled(*given), 10))
+    seconds = median_time(lambda: compiled(*given), 10)[0]
     pairs = jnp.ones((len(rows[0]), len(rows[1])), jnp.float32)
-    plain = statistics.median(warm_times(lambda: _products(*rows, pairs), 10))
-    memory = xla_counts(compiled)["memory_bytes"]
+    plain = median_time(lambda: _products(*rows, pairs), 10)[0]
     return {
         "seconds": seconds,
         "products_seconds": plain,
         "times_the_products": seconds / plain,
         "matmul_flops": matmul_flops(step, *given),
         "products_flops": matmul_flops(_products, *rows, pairs),
-        "memory_bytes": sum(memory[part] for part in PROGRAM),
+        "memory_bytes": program_bytes(compiled),
     }
 
 
@@ -104,7 +104,7 @@ def _of_samples(a: Array, b: Array, scale: Array, shift: Array) -> Float[Array, 
 
 @jax.jit
 def _products(a: Array, b: Array, pairs: Array) -> tuple[Array, Array, Array]:
-    """What any function of all inner products takes: them, and the gradients of both sides."""
+    """All inner products and the gradients of both sides: the least that such a loss computes."""
     return (
         einsum("id,jd->ij", a, b),
         einsum("ij,jd->id", pairs, b),
@@ -145,7 +145,7 @@ def _scoring(model: PCME, images: int, captions: int, repeats: int) -> dict[str,
 
 
 def _codes(images: int, captions: int, samples: int, dim: int) -> list[dict[str, np.ndarray]]:
-    """Codes of both sides as `PCME.encode` gives them; caption j is of an image as in `recall`."""
+    """Codes of both sides as from `PCME.encode`; caption j is of image j * images // captions."""
     rng = np.random.default_rng(0)
     of_images = _unit(rng.standard_normal((images, dim), np.float32))
     off = _unit(rng.standard_normal((captions, dim), np.float32))
@@ -172,3 +172,7 @@ def _directly(model: PCME, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         z = model.logit_scale * (model.init_shift - model.init_scale * distance)
         found[i, k] = np.logaddexp.reduce(-np.logaddexp(0, -z), axis=None) - np.log(z.size)
     return found
+
+
+if __name__ == "__main__":
+    sys.exit(bench.main_of(run))

@@ -1,14 +1,15 @@
-"""What re-ranking a shortlist keeps of an exhaustive search, and what it saves."""
+"""Quality and speed of re-ranking a shortlist, beside an exhaustive search."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+import sys
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from hmgr_jax import bench
+from hmgr_jax.benchmarks.program import median_time
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.retriever import Retriever
 from hmgr_jax.metrics.directions import direction
@@ -25,29 +26,29 @@ def run(
 ) -> dict[str, Any]:
     """Search the items of a split in both directions, exhaustively and by shortlists.
 
-    Items are encoded before; measured is what follows for all queries together: scoring all pairs
-    in tiles, or the shortlist by inner products and the scores of its pairs. Times are medians of
-    ``repeats`` after one that compiles.
+    The time of encoding is not measured. An exhaustive search scores all pairs in tiles; a
+    shortlist is chosen by inner products, and then its pairs are scored. Times are for all queries
+    together, medians of ``repeats`` calls after one that compiles.
 
     Returns:
-        a row for JSON: for either direction the recalls (percent; an item outside the shortlist
-        counts as last) and seconds, exhaustive and with so many candidates, ``kept`` (share of the
-        exhaustive best ten that is found, 0 to 1) and ``speedup``.
+        a row for JSON: for each direction the recalls (percent; an item outside the shortlist ranks
+        last) and seconds, exhaustive and for each number of ``candidates``, with ``kept`` (share of
+        the exhaustive best ten that is found, 0 to 1) and ``speedup``.
 
     Raises:
-        UserError: no run, a system whose score is an inner product, or candidates that are none.
+        UserError: no run, a system whose score is an inner product, or invalid candidates.
     """
     if not workdir:
-        raise UserError("shortlist is measured of a trained run: give its folder as --workdir.")
+        raise UserError("--workdir is missing: give the folder of a trained run.")
     if split not in SPLITS:
-        raise UserError(f"--split is one of {', '.join(SPLITS)}, not {split!r}.")
+        raise UserError(f"--split must be one of {', '.join(SPLITS)}, got {split!r}.")
     counts = _counts(candidates)
     retriever = Retriever.load(workdir)
     name = retriever.config.model.name
     if retriever.model.coarse_exact:
         raise UserError(
-            f"{workdir} holds a {name}, whose score is an inner product: no shortlist is needed. "
-            "Give a run that scores pairs, such as imram."
+            f"{workdir} holds a {name}, whose score is an inner product, so no shortlist is "
+            "needed: give a run that scores pairs, such as imram."
         )
     a, b = (of_split(retriever, split, m) for m in retriever.model.modalities[:2])
     return {
@@ -73,14 +74,14 @@ def _direction(
     groups = retriever.open((asked.split,)).splits[asked.split].groups
     own = groups[asked.modality], groups[searched.modality]
     a, b = asked.modality, searched.modality
-    seconds, (order, scores) = _timed(
+    seconds, (order, scores) = median_time(
         lambda: retriever.search((a, codes[a]), (b, codes[b]), len(searched.items)), repeats
     )
     whole = np.empty_like(scores)
     np.put_along_axis(whole, order, scores, axis=1)
     rows = []
     for count in (min(count, len(searched.items)) for count in counts):
-        taken, (numbers, found) = _timed(
+        taken, (numbers, found) = median_time(
             partial(searcher.search, a, codes[a], count, candidates=count), repeats
         )
         below = np.full_like(whole, min(whole.min(), found.min()) - 1)
@@ -100,22 +101,15 @@ def _direction(
     }
 
 
-def _timed(what: Callable[[], Any], repeats: int) -> tuple[float, Any]:
-    """(median seconds, what it returned)."""
-    found = what()  # compiles
-    times = []
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        found = what()
-        times.append(time.perf_counter() - begin)
-    return float(np.median(times)), found
-
-
 def _counts(text: str) -> list[int]:
     try:
         found = [int(part) for part in text.split(",")]
     except ValueError:
         found = []
     if not found or min(found) < 1:
-        raise UserError(f"--candidates expects numbers from 1, such as 20,50,100, not {text!r}.")
+        raise UserError(f"--candidates must be numbers such as 20,50,100, got {text!r}.")
     return found
+
+
+if __name__ == "__main__":
+    sys.exit(bench.main_of(run))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,15 +11,16 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.damaged import Erased, FewerRegions, FewerWords
+from hmgr_jax import bench
 from hmgr_jax.data.split import Source, Split
 from hmgr_jax.errors import FoundNonFinite, UserError
-from hmgr_jax.evaluation.arrays import COUNTS
-from hmgr_jax.evaluation.retriever import Retriever
+from hmgr_jax.evaluation.retriever import COUNTS, Retriever
 from hmgr_jax.files.workdir import write_json_atomic
 from hmgr_jax.metrics.ranks import ranks, recalls
 from hmgr_jax.metrics.uncertainty import spearman
 from hmgr_jax.models.base import Feature
-from hmgr_jax.reports.plots import PALETTE, save_png
+from hmgr_jax.reports.grid import save_png
+from hmgr_jax.reports.plots import PALETTE
 
 FILE, PLOT = "sigma.json", "sigma.png"
 SPLITS = ("train", "dev", "test")
@@ -28,11 +30,11 @@ class Damage(NamedTuple):
     """How items of a modality lose parts."""
 
     unit: str
-    """What a level counts."""
+    """The unit of a level."""
     levels: Sequence[float]
-    """From 0, rising."""
+    """Ascending from 0."""
     at: Callable[[Source, float], Source]
-    """(source, level) -> the same items without so much."""
+    """(source, level) -> the same items with that much removed."""
 
 
 def run(
@@ -43,31 +45,34 @@ def run(
     seed: int = 0,
     recall: int = 1,
 ) -> dict[str, Any]:
-    """Encode the items of a split with more and more taken away, and see what the run says of them.
+    """Encode the items of a split with parts removed, and measure the model's uncertainty.
 
-    Captions lose random words (``words``: how many), images a share of their regions, pictures a
-    rectangle of that share of their area (``shares``). Level 0 is always measured. Uncertainty is
-    `Model.uncertainty`, of PCME the geometric mean of sigma. ``recall`` 0 leaves out R@1, which
-    takes most of the time where there are many items. Writes ``sigma.json`` and ``sigma.png`` into
-    ``workdir``.
+    ``words`` lists numbers of words that captions lose; ``shares`` lists the share of regions that
+    images lose, or the share of the area that is erased from pictures. Level 0 is always measured.
+    Uncertainty is `Model.uncertainty`, for PCME the geometric mean of sigma. ``--recall 0`` leaves
+    out R@1, which takes most of the time for many items. Writes ``sigma.json`` and ``sigma.png``
+    into ``workdir``.
 
     Returns:
-        a row for JSON, with ``sides``, {modality: see `of_side`}.
+        a row for JSON, with ``sides``, {modality: see `summarize_side`}.
 
     Raises:
-        UserError: no run, a system without uncertainties, or levels that are none.
+        UserError: no run, a system without uncertainties, or invalid levels.
     """
-    _demand(workdir, split)
+    if not workdir:
+        raise UserError("--workdir is missing: give the folder of a trained run.")
+    if split not in SPLITS:
+        raise UserError(f"--split must be one of {', '.join(SPLITS)}, got {split!r}.")
     levels = {"words": _levels(words, "words", whole=True), "shares": _levels(shares, "shares")}
     retriever = Retriever.load(workdir)
     data = retriever.open((split,))
-    damages = {m: damage(f, levels, seed) for m, f in retriever.model.inputs().items()}
+    damages = {m: choose_damage(f, levels, seed) for m, f in retriever.model.inputs().items()}
     sides = study(retriever, data.splits[split], damages, bool(recall))
     model = retriever.config.model.name
     if not sides:
         raise UserError(
-            f"sigma is measured of a system with uncertainties, such as pcme with a sigma, but "
-            f"{workdir} holds a {model} whose codes are points: give another --workdir."
+            f"{workdir} holds a {model}, which has no uncertainties: give the --workdir of a "
+            "system that has them, such as pcme."
         )
     row = {"benchmark": "sigma", "workdir": str(workdir), "model": model, "step": retriever.step}
     row |= {"split": split, "data_fingerprint": data.fingerprint, "seed": seed, "sides": sides}
@@ -76,10 +81,10 @@ def run(
     return row
 
 
-def damage(
+def choose_damage(
     inputs: Mapping[str, Feature], levels: Mapping[str, Sequence[float]], seed: int
 ) -> Damage:
-    """What can be taken away from items with these ``inputs``: words, pixels, regions or frames."""
+    """The damage that fits items with these ``inputs``: to words, pixels, regions or frames."""
     if "tokens" in inputs:
         return Damage("words", levels["words"], lambda s, k: FewerWords(s, int(k), seed))
     if "pixels" in inputs:
@@ -96,9 +101,9 @@ def damage(
 def study(
     retriever: Retriever, split: Split, damages: Mapping[str, Damage], recall: bool = True
 ) -> dict[str, dict[str, Any]]:
-    """{modality: what `of_side` finds}, for those that have uncertainties.
+    """{modality: row of `summarize_side`} of the modalities that have uncertainties.
 
-    Recall is that of the damaged items as queries among whole ones.
+    Recall is that of damaged queries in a gallery of undamaged items.
     """
     evaluator, variables = retriever.evaluator, retriever.variables
     whole = evaluator.encode_split(variables, split)
@@ -118,12 +123,12 @@ def study(
                 scores, other = (scores, b) if modality == a else (scores.T, a)
                 rank = ranks(scores, split.groups[modality], split.groups[other])
                 found.append(recalls(rank, (1,))["R@1"])
-        sides[modality] = of_side(how, np.stack(sigmas), found)
+        sides[modality] = summarize_side(how, np.stack(sigmas), found)
     return sides
 
 
-def of_side(how: Damage, sigma: np.ndarray, recall: Sequence[float]) -> dict[str, Any]:
-    """What the uncertainties [levels, n] of a side say, with R@1 of every level, if there is any.
+def summarize_side(how: Damage, sigma: np.ndarray, recall: Sequence[float]) -> dict[str, Any]:
+    """Statistics of the uncertainties [levels, n] of a side; ``recall`` is R@1 of every level.
 
     Returns:
         ``removed`` (the unit of levels), ``items``, ``levels`` (a row each: ``level``, the mean
@@ -157,7 +162,7 @@ def of_side(how: Damage, sigma: np.ndarray, recall: Sequence[float]) -> dict[str
 
 
 def draw(path: Path, sides: Mapping[str, Mapping[str, Any]], title: str) -> None:
-    """The mean uncertainty with its standard error by level, and R@1, a panel a side."""
+    """Plot the mean uncertainty with its standard error by level, and R@1, one panel per side."""
     figure = Figure(figsize=(5.2 * len(sides), 3.6), layout="constrained")
     figure.suptitle(title, fontsize=11)
     for place, (modality, side) in enumerate(sides.items(), start=1):
@@ -169,7 +174,7 @@ def draw(path: Path, sides: Mapping[str, Mapping[str, Any]], title: str) -> None
         axes.errorbar(levels, means, bars, color=PALETTE[0], marker="o", ms=4, lw=1.4, capsize=2)
         rho = "none" if side["spearman"] is None else f"{side['spearman']:.2f}"
         axes.set_title(f"{side['items']:,} {modality} items, Spearman's rho {rho}", fontsize=10)
-        axes.set_xlabel(f"taken away: {side['removed']}")
+        axes.set_xlabel(f"removed: {side['removed']}")
         axes.set_ylabel("mean uncertainty", color=PALETTE[0])
         axes.spines[["top"]].set_visible(False)
         if "R@1" in side["levels"][0]:
@@ -182,20 +187,17 @@ def draw(path: Path, sides: Mapping[str, Mapping[str, Any]], title: str) -> None
     save_png(figure, path)
 
 
-def _demand(workdir: str, split: str) -> None:
-    if not workdir:
-        raise UserError("sigma is measured of a trained run: give its folder as --workdir.")
-    if split not in SPLITS:
-        raise UserError(f"--split is one of {', '.join(SPLITS)}, not {split!r}.")
-
-
 def _levels(text: str, flag: str, *, whole: bool = False) -> list[float]:
-    """The numbers of a flag in order, with 0."""
+    """The sorted numbers of an option, with 0."""
     try:
         found: set[float] = {int(part) if whole else float(part) for part in text.split(",")}
     except ValueError:
         found = set()
     if not found - {0} or not all(level >= 0 and (whole or level < 1) for level in found):
         what = "numbers of words, such as 0,1,2,3" if whole else "shares below 1, such as 0,0.2,0.4"
-        raise UserError(f"--{flag} expects {what}, not {text!r}.")
+        raise UserError(f"--{flag} must list {what}, got {text!r}.")
     return sorted(found | {0})
+
+
+if __name__ == "__main__":
+    sys.exit(bench.main_of(run))

@@ -1,4 +1,4 @@
-"""The recipe of the soak: a run of seconds that evaluates and saves all the time."""
+"""The recipe of the soak: a run of seconds that evaluates and saves often."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ STEPS, EVALUATED, SAVED, LOGGED = 120, 10, 4, 2
 
 
 def get_config(model: str = "vse") -> ConfigDict:
-    """A small system on a few generated scenes; dropout is on where the system has it."""
+    """A small system on a few generated scenes, with dropout if the system has it."""
     config = recipe("soak", model, dim=16, word_dim=8)
     for name in ("region_dropout", "word_dropout"):
         if name in config.model:

@@ -73,7 +73,7 @@ def train_run(config: ConfigDict, workdir: Path) -> loop.Results | None:
         experiment = build(config)  # mistakes are found before hours are spent on what it needs
         results.check_protocols(experiment)
         run_tables(experiment, None)
-        if not needs.meet(config, workdir, train_run):
+        if not needs.train_dependencies(config, workdir, train_run):
             return None
     return loop.train(config, workdir, evaluate=RunEvaluation, make_tables=run_tables)
 
@@ -108,7 +108,7 @@ def evaluate(retriever: Retriever, split: str) -> int:
     config, workdir = retriever.config, retriever.workdir
     names = results.protocols(config, split)
     data, store = retriever.open((split,)), retriever.store(split)
-    results.demand_that_fit(names, data.splits[split], retriever.model.modalities)
+    results.check_fit(names, data.splits[split], retriever.model.modalities)
     people = open_judged(config.eval, data.splits[split])
     hosts.stop_at_once()
     hosts.demand_same(

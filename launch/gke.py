@@ -49,7 +49,7 @@ NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
 
 
 class Dumper(yaml.SafeDumper):
-    """YAML with several lines as they are, not as one line with escapes."""
+    """Write YAML strings of several lines as blocks, without escapes."""
 
 
 def _text(dumper: Dumper, text: str) -> yaml.Node:
@@ -60,12 +60,12 @@ Dumper.add_representer(str, _text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; exit code 2 for a user's mistake."""
+    """The command; exit code 2 for invalid options."""
     return guarded(run, argv)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Print or check the manifest that the command line asks for; the exit code."""
+    """Print or check the manifest of the command line; returns the exit code."""
     own, command = split_command(arguments)
     parser = _parser()
     flags = parser.parse(own)
@@ -73,7 +73,7 @@ def run(arguments: Sequence[str]) -> int:
         print(__doc__)
         return 0
     if flags.kind is None:
-        raise UserError("Say what to run on, tpu or gpu, as: gke.py tpu --name coco ...")
+        raise UserError("The kind of nodes is missing: give tpu or gpu, as in gke.py tpu.")
     for name in ("name", "image", "accelerator", *(["topology"] if flags.kind == "tpu" else [])):
         if not getattr(flags, name):
             raise UserError(f"--{name} is needed for {flags.kind}; --help shows the command line.")
@@ -119,7 +119,7 @@ def _parser() -> Parser:
 
 
 def _job(flags: Any, command: list[str]) -> Job:
-    """The flags, found to be sound, as what the manifest is made of."""
+    """Check the flags and convert them to a job."""
     if not NAME.fullmatch(flags.name):
         raise UserError(
             f"--name expects at most 40 small letters, digits and dashes, not {flags.name!r}."
@@ -163,7 +163,7 @@ def slice_shape(topology: str, chips: int | None) -> tuple[int, int]:
     """Chips of a node and nodes of a slice, for a topology such as ``4x4`` or ``2x2x4``.
 
     Raises:
-        UserError: no topology, or one that does not divide into nodes of ``chips`` chips.
+        UserError: the topology is invalid, or does not divide into nodes of ``chips`` chips.
     """
     if not re.fullmatch(r"[1-9][0-9]*(x[1-9][0-9]*){1,2}", topology):
         raise UserError(f"--topology expects sizes such as 4x4 or 2x2x4, not {topology!r}.")

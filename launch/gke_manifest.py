@@ -1,4 +1,4 @@
-"""The JobSet (jobset.x-k8s.io/v1alpha2) of a run: what Kubernetes is told, and why.
+"""The JobSet (jobset.x-k8s.io/v1alpha2) of a run, with reasons for its fields.
 
 A pod that ends with exit code 0 counts as successful, also when it was evicted and has only saved.
 So the command runs under ``GUARD``, which turns "0, but no results.json" into exit code 75; the
@@ -38,7 +38,7 @@ exit {UNFINISHED}
 
 @dataclass(frozen=True)
 class Job:
-    """What is run and on what; ``chips`` of a node (TPU or GPU), ``hosts`` of a slice.
+    """A run and its hardware; ``chips`` of a node (TPU or GPU), ``hosts`` of a slice.
 
     ``kind`` is "tpu" or "gpu", ``topology`` None for GPUs, one of ``claim`` and ``bucket`` None;
     ``grace`` in seconds.
@@ -65,7 +65,7 @@ class Job:
 
 
 def manifest(job: Job) -> dict[str, Any]:
-    """The JobSet as plain data, ready for YAML."""
+    """The JobSet as plain data for YAML."""
     metadata: dict[str, Any] = {"name": job.name}
     if job.kind == "tpu":
         # One slice is one node pool: all of its pods, and nobody else's.
@@ -95,7 +95,7 @@ def manifest(job: Job) -> dict[str, Any]:
 
 
 def _slice(job: Job) -> dict[str, Any]:
-    """One indexed Job: a pod a node, all of which end when one does."""
+    """One indexed Job with one pod per node; all pods end when one does."""
     return {
         "completionMode": "Indexed",
         "parallelism": job.hosts,
@@ -148,7 +148,7 @@ def _pod(job: Job) -> dict[str, Any]:
 
 
 def _nodes(job: Job) -> dict[str, str]:
-    """Labels of the nodes that will do."""
+    """Labels of suitable nodes."""
     if job.kind == "tpu":
         labels = {
             "cloud.google.com/gke-tpu-accelerator": job.accelerator,
@@ -199,5 +199,5 @@ def _volume(job: Job) -> dict[str, Any]:
 
 
 def literal(word: str) -> str:
-    """``word`` so that Kubernetes, which replaces ``$(NAME)`` in commands, leaves it as it is."""
+    """``word`` escaped, because Kubernetes replaces ``$(NAME)`` in commands."""
     return re.sub(r"\$(?=[$(])", "$$", word)

@@ -3,16 +3,16 @@
     python launch/local.py 2 --devices 4 -- \\
         python -m hmgr_jax.main --config configs/worlds.py --workdir runs/mine
 
-    N              how many processes; process I gets ``--hosts 127.0.0.1:PORT,N,I`` at its end
-    --devices D    each has D virtual CPU devices and nothing else (default: what jax finds)
+    N              number of processes; process I gets ``--hosts 127.0.0.1:PORT,N,I`` at its end
+    --devices D    each has D virtual CPU devices and nothing else (default: JAX's devices)
     --restarts R   start all of them again after a failure, at most R times (default 0)
     --grace S      seconds that the others have to end after one has failed (default 15)
     --dry-run      print the commands and start nothing
 
 Every line is printed with the number of its process. SIGTERM and Ctrl-C are passed on to all, so
-the run saves and ends; the same command goes on from there. The exit code is the first that was
-not 0 (128 + the signal for a process that was killed). A user's mistake (exit code 2) is not tried
-again. No process outlives this one.
+the run saves and ends; the same command resumes it. The exit code is the first one that is not 0
+(128 + the signal for a killed process). A user error (exit code 2) is not retried. All processes
+end with this one.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # it need not be installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package need not be installed
 
 from hmgr_jax.command import Parser, guarded
 from hmgr_jax.errors import UserError
 
 POLL_SECONDS = 0.05
-MISTAKE = 2
+USER_ERROR = 2
 PR_SET_PDEATHSIG = 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; its exit code is the first of the processes' that is not 0."""
+    """The command; the exit code is the first one of the processes that is not 0."""
     return guarded(run, argv)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Start, watch and perhaps restart the processes; the exit code."""
+    """Start, watch and restart the processes; returns the exit code."""
     own, command = split_command(arguments)
     parser = Parser()
     parser.add_argument("processes", type=int, nargs="?")
@@ -69,7 +69,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def split_command(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What stands before ``--``, and the command after it (empty without ``--``)."""
+    """The arguments before ``--``, and the command after it (empty without ``--``)."""
     if "--" not in arguments:
         return list(arguments), []
     at = list(arguments).index("--")
@@ -77,14 +77,14 @@ def split_command(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def cpu_environment(devices: int | None) -> dict[str, str]:
-    """What a process needs to see ``devices`` virtual CPU devices; nothing for None."""
+    """Environment for ``devices`` virtual CPU devices; empty for None."""
     if devices is None:
         return {}
     return {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
 
 
 def hosts_commands(command: Sequence[str], processes: int) -> list[list[str]]:
-    """The command of each process; the coordinator's port was free a moment ago."""
+    """The command of each process, with a free port for the coordinator."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -109,18 +109,18 @@ def _check(processes: int | None, devices: int | None, restarts: int, command: l
 def _repeat(
     command: Sequence[str], processes: int, added: Mapping[str, str], restarts: int, grace: float
 ) -> int:
-    """Run all processes until they succeed, are stopped, or no restart is left."""
+    """Run all processes until they succeed, are stopped, or no restarts are left."""
     group = Group(added)
     for restart in range(restarts + 1):
         code = group.run(hosts_commands(command, processes), grace)
-        if code in (0, MISTAKE) or group.stopped or restart == restarts:
+        if code in (0, USER_ERROR) or group.stopped or restart == restarts:
             break
         _say(f"restart {restart + 1} of {restarts}")
     return code
 
 
 class Group:
-    """Processes that live and die together; ``stopped`` after SIGTERM or Ctrl-C."""
+    """Processes that end together; ``stopped`` after SIGTERM or Ctrl-C."""
 
     def __init__(self, added: Mapping[str, str]) -> None:
         self.environment = {**os.environ, "PYTHONUNBUFFERED": "1", **added}
@@ -128,7 +128,7 @@ class Group:
         self.alive: dict[int, subprocess.Popen[bytes]] = {}
 
     def run(self, commands: Sequence[Sequence[str]], grace: float) -> int:
-        """Start one process a command and wait for all; the first exit code that is not 0."""
+        """Start one process per command and wait; returns the first exit code that is not 0."""
         readers: list[threading.Thread] = []
         stopping = {s: signal.signal(s, self._forward) for s in (signal.SIGTERM, signal.SIGINT)}
         try:
@@ -159,7 +159,7 @@ class Group:
         )
 
     def _wait(self, grace: float) -> int:
-        """Until none is alive; after a failure the others have ``grace`` seconds."""
+        """Wait until all have ended; after a failure the others have ``grace`` seconds."""
         first, deadline = 0, float("inf")
         while self.alive:
             for index, code in self._ended():
@@ -170,7 +170,7 @@ class Group:
                 _say(f"process {index} failed with exit code {_named(code)}")
             if time.monotonic() > deadline:
                 late = ", ".join(map(str, self.alive))
-                _say(f"still there {grace:g} s after that, and killed: process {late}")
+                _say(f"process {late} did not end within {grace:g} s and is killed")
                 self._kill()
             time.sleep(POLL_SECONDS)
         return first
@@ -189,14 +189,14 @@ class Group:
         return ended
 
     def _forward(self, number: int, _: FrameType | None) -> None:
-        """Pass a signal on to the processes themselves, not to their helpers: they are saving."""
+        """Pass a signal on to the processes, not to their helpers, which are needed for saving."""
         self.stopped = True
         for child in list(self.alive.values()):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child.pid, number)  # send_signal would reap it, and _ended miss it
 
     def _kill(self) -> None:
-        """End what is alive, with everything that it started."""
+        """Kill the remaining processes with all their children."""
         for child in list(self.alive.values()):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
@@ -205,7 +205,7 @@ class Group:
 
 
 def _die_with_parent(parent: int) -> Callable[[], None] | None:
-    """What a child does first, so that it is killed when this process is (Linux only)."""
+    """Make a child process end when this process is killed (Linux only)."""
     if not sys.platform.startswith("linux"):
         return None
     libc = ctypes.CDLL(None)
@@ -219,7 +219,7 @@ def _die_with_parent(parent: int) -> Callable[[], None] | None:
 
 
 def _copy(index: int, child: subprocess.Popen[bytes]) -> None:
-    """Print what a process prints, line by line, with its number."""
+    """Print the output of a process line by line, with its number."""
     assert child.stdout is not None
     for line in child.stdout:
         text = line.decode(errors="replace").rstrip("\n")
@@ -231,7 +231,7 @@ def _copy(index: int, child: subprocess.Popen[bytes]) -> None:
 
 
 def _named(code: int) -> str:
-    """An exit code, with the signal's name where it was one."""
+    """An exit code, with the name of its signal."""
     try:
         return f"{code} ({signal.Signals(code - 128).name})"
     except ValueError:

@@ -1,4 +1,4 @@
-"""How a training step scales over devices and processes: a row each, a table and a picture.
+"""Measure how a training step scales over devices and processes: rows, a table and a picture.
 
     python launch/scaling.py --model hmgr --batch 128 --dim 1024 --devices 1,2,4,8
 

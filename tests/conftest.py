@@ -28,6 +28,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 shape_checks.install()
 
+# For ``benchmarks``, which no wheel holds. At the end: an installed hmgr_jax comes first.
+sys.path.append(str(Path(__file__).parents[1]))
+
 SHARED_DATA = Path(os.environ.get("HMGR_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 

@@ -76,7 +76,7 @@ def test_evaluate_otherwise(workdir):
     assert found["config_hash"] != results(workdir)["config_hash"]
     with pytest.warns(UserWarning, match=r"data\.worlds\.test: 12 -> 24"):
         Retriever.load(finished(), config(data__worlds__test=24))
-    with pytest.warns(UserWarning, match=r"stays as it was trained.*model\.dim: 24 -> 16"):
+    with pytest.warns(UserWarning, match=r"keeps its trained options.*model\.dim: 24 -> 16"):
         Retriever.load(finished(), config(model__dim=24))
 
 
@@ -159,17 +159,17 @@ def test_long_sentences_are_cut_as_long_captions_are(retriever):
     ("modality", "items", "sentence"),
     [
         ("video", ["a"], "vse knows image, text, not video"),
-        ("text", "a sentence", "text items are a list of at least one sentence"),
+        ("text", "a sentence", "text items must be a list of at least one sentence"),
         ("text", [], "a list of at least one sentence"),
         ("text", ["a", " "], "Sentence 1 is empty"),
-        ("image", ["a"], "image items are arrays by name"),
-        ("image", {}, "need arrays of one length from 1, found {}"),
-        ("image", {"regions": REGIONS[:0]}, r"arrays of one length from 1"),
+        ("image", ["a"], "image items must be arrays by input name"),
+        ("image", {}, "items must have one length, got {}"),
+        ("image", {"regions": REGIONS[:0]}, "must have one length"),
         ("image", {"region": REGIONS}, rf"need regions of shape \[2, 6, {F}\], found nothing"),
         ("image", {"regions": REGIONS[0]}, rf"of shape \[6, 6, {F}\], found \[6, {F}\]"),
         ("image", {"regions": REGIONS[:, :4]}, rf"\[2, 6, {F}\], found \[2, 4, {F}\]"),
-        ("image", {"regions": REGIONS, "n_regions": np.ones(3)}, "arrays of one length"),
-        ("image", {"regions": np.float32(1)}, "arrays of one length"),
+        ("image", {"regions": REGIONS, "n_regions": np.ones(3)}, "must have one length"),
+        ("image", {"regions": np.float32(1)}, "must have one length"),
     ],
 )
 def test_encode_rejects_bad_items(retriever, modality, items, sentence):
@@ -188,7 +188,7 @@ def test_encode_rejects_non_finite_items(retriever):
 
 
 def test_load_works_on_fewer_devices_than_training_used(monkeypatch):
-    monkeypatch.setattr("hmgr_jax.evaluation.retriever.with_tuples", _on_many_devices)
+    monkeypatch.setattr("hmgr_jax.evaluation.trained_run.with_tuples", _on_many_devices)
     assert hmgr_jax.load(finished()).evaluator.mesh.devices.size == 8
 
 

@@ -1,1 +1,1 @@
-"""What `python -m hmgr_jax.bench` and `launch/scaling.py` measure, and how."""
+"""Benchmarks of `python -m hmgr_jax.bench` and `launch/scaling.py`."""

@@ -10,7 +10,7 @@ import numpy as np
 from hmgr_jax.benchmarks.memory import forget_peak, peak_memory_bytes
 from hmgr_jax.errors import UserError
 from hmgr_jax.search.index import Index, Item
-from hmgr_jax.search.index_recall import nearest
+from hmgr_jax.search.index_faiss import nearest
 
 BLOCK = 1 << 16
 
@@ -25,23 +25,23 @@ def run(
     uri: str = "",
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Build an index of random directions and ask it for the nearest of other random directions.
+    """Build an index of random directions and query it with other random directions.
 
-    Random directions are the worst case of HNSW and IVF, for nothing lies together; ``clusters``
-    puts vectors and queries around so many centres instead (cosine about 0.7), as those of a
-    trained model do. What is not exact is tuned at building, as for search. ``uri`` is Milvus's.
+    Random directions are the worst case of HNSW and IVF, because they have no clusters.
+    ``--clusters N`` puts vectors and queries around N centres (cosine about 0.7), as a trained
+    model does. Approximate engines are tuned while they are built, as for search. ``uri`` is the
+    address of Milvus.
 
     Returns:
-        a row for JSON: seconds of building (tuning included), queries a second asked all together
-        and one by one, recall@k against comparing all (0 to 1), and the peak memory of this
-        process in bytes above what it began with, of which the vectors handed over are
-        ``vectors_bytes``.
+        a row for JSON: seconds to build (with tuning), queries per second in one batch and one by
+        one, recall@k against an exact search (0 to 1), and the peak memory of this process in
+        bytes above its start, of which ``vectors_bytes`` are the given vectors.
 
     Raises:
-        UserError: sizes that are none, another engine, or its package is missing.
+        UserError: an invalid size or engine, or the package of the engine is missing.
     """
     if min(vectors, dim, queries, k) < 1 or clusters < 0 or k > vectors:
-        raise UserError("Sizes are at least 1, and --k is at most --vectors.")
+        raise UserError("Every size must be at least 1, and --k at most --vectors.")
     forget_peak()
     before = peak_memory_bytes()
     rng = np.random.default_rng(seed)
@@ -87,7 +87,7 @@ def run(
 def _directions(
     rng: np.random.Generator, count: int, dim: int, centres: np.ndarray | None = None
 ) -> np.ndarray:
-    """Unit vectors float32 [count, dim], around ``centres`` if there are any."""
+    """Unit vectors float32 [count, dim], around ``centres`` if given."""
     found = np.empty((count, dim), np.float32)
     for first in range(0, count, BLOCK):
         block = found[first : first + BLOCK]

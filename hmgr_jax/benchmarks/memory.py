@@ -1,4 +1,4 @@
-"""How much memory this process has used."""
+"""Peak memory of this process."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 
 
 def forget_peak() -> None:
-    """Let `peak_memory_bytes` begin anew, where the system can."""
+    """Reset the peak of `peak_memory_bytes`, if the system can."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory_bytes() -> int:
-    """Largest resident memory this process has had."""
+    """The largest resident memory of this process so far."""
     status = Path("/proc/self/status")
     if status.exists():  # getrusage counts the parent's memory before exec
         for line in status.read_text().splitlines():

@@ -1,4 +1,4 @@
-"""Pictures a second: decoded and augmented for training, beside Pillow's decoding alone."""
+"""Pictures per second: decoded and augmented for training, beside decoding by Pillow alone."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def run(
 ) -> dict[str, Any]:
     """Read ``count`` batches of pictures as training does, and the same files by Pillow alone.
 
-    ``folder`` holds JPEG pictures, in subfolders too; without it a few of ``width`` by ``height``
-    are made, as smooth and as grainy as photographs are. Everything is read from the page cache.
-    ``decode_per_second`` is Pillow decoding to RGB in as many threads and nothing else.
+    ``folder`` holds JPEG pictures, also in subfolders; without it, sixteen pictures of ``width`` by
+    ``height`` are generated. All files are read from the page cache. ``decode_per_second`` is
+    Pillow decoding to RGB in as many threads and nothing else.
 
     Returns:
         a row for JSON.
@@ -100,7 +100,7 @@ def _decode(path: Path) -> int:
 def _files(folder: Path) -> list[Path]:
     found = sorted(path for path in PictureFolder(folder).path.rglob("*.jpg"))
     if not found:
-        raise UserError(f"{folder} holds no .jpg: give --folder a folder of pictures.")
+        raise UserError(f"{folder} holds no .jpg: give a folder of JPEG pictures as --folder.")
     return found
 
 

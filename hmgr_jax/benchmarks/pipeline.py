@@ -1,4 +1,4 @@
-"""Batches a second, and memory, of the data pipeline on features of its own."""
+"""Batches per second and memory of the data pipeline on generated features."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def run(
 ) -> dict[str, Any]:
     """Read ``count`` batches from a temporary SCAN folder of float16 [images, regions, features].
 
-    The file has just been written, so it is read from the page cache. With ``sparse_gb`` it is so
-    large, and has no content: what counts then is ``peak_memory_bytes`` of this process, since the
-    data was written. ``folder`` is where the temporary folder goes. ``source`` is ``npy``,
-    ``array_record`` (as `prepare array-record` makes it) or ``tfds`` (compressed, as TFDS does).
+    The file has just been written, so it is read from the page cache. With ``sparse_gb`` the file
+    is sparse and of that size, to measure ``peak_memory_bytes`` of this process since the file was
+    written. ``folder`` is the parent of the temporary folder. ``source`` is ``npy``,
+    ``array_record`` (as `prepare array-record` writes it) or ``tfds`` (compressed, TFDS's default).
 
     Returns:
         a row for JSON.
@@ -46,8 +46,7 @@ def run(
         raise UserError("Every size must be at least 1: raise the one that is not.")
     if source not in SOURCES or (sparse_gb and source != "npy"):
         raise UserError(
-            f"--source is {source} where one of {', '.join(SOURCES)} was expected, and npy with "
-            "--sparse-gb: correct it."
+            f"--source must be one of {', '.join(SOURCES)}, and npy with --sparse-gb; got {source}."
         )
     if sparse_gb:
         images = int(sparse_gb * 1e9) // (regions * features * 2)
@@ -80,7 +79,7 @@ def run(
 
 
 def _open(root: Path, source: str) -> Split:
-    """The split of a SCAN folder, after it was brought into the form of ``source``."""
+    """The train split of a SCAN folder, converted to the format ``source``."""
     splits = {"train": "train"}
     if source == "npy":
         return open_scan(root, splits=splits).splits["train"]

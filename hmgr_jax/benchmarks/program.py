@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +26,7 @@ MEMORY = ("argument", "output", "alias", "temp")
 class Program:
     """The training step of ``workload`` over ``mesh``.
 
-    Compiling and counting need shapes alone, so that a step may be far larger than this machine.
+    Compiling and counting need only shapes, so a step may be far larger than this machine.
     """
 
     def __init__(self, workload: Workload, mesh: Mesh) -> None:
@@ -47,7 +48,7 @@ class Program:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._replicated)
 
     def _make_tables(self) -> Tree:
-        """The constants that the system makes without data."""
+        """Tables that the system computes without data."""
         return self.system.init(jax.random.key(0)).tables
 
     def compiled(self) -> tuple[Any, float]:
@@ -57,15 +58,15 @@ class Program:
         return compiled, time.perf_counter() - begin
 
     def parameters(self) -> int:
-        """How many numbers are trained."""
+        """The number of trained parameters."""
         return sum(x.size for x in jax.tree.leaves(self.state.params))
 
     def flops(self) -> int:
-        """FLOPs of one device's matrix products; a loop counts as often as it turns."""
+        """FLOPs of one device's matrix products; a loop counts once per iteration."""
         return matmul_flops(self.step, self.state, self.tables, self.batch)
 
     def times(self, compiled: Any, repeats: int) -> list[float]:
-        """Seconds of ``repeats`` warm steps, each waited for. Every process calls it alike."""
+        """Seconds of ``repeats`` warm steps, each run to its end; called by every process."""
         state: Tree = jax.jit(self._init, out_shardings=self._replicated)()
         tables: Tree = jax.jit(self._make_tables, out_shardings=self._replicated)()
 
@@ -91,8 +92,19 @@ def xla_counts(compiled: Any) -> dict[str, Any]:
     }
 
 
+def program_bytes(compiled: Any) -> int:
+    """Bytes of arguments, outputs and temporaries of one device's program."""
+    memory = xla_counts(compiled)["memory_bytes"]
+    return sum(memory[part] for part in ("argument", "output", "temp"))
+
+
+def platform() -> str:
+    """Backend and kind of the first device, such as ``cpu cpu``."""
+    return f"{jax.default_backend()} {jax.devices()[0].device_kind}"
+
+
 def matmul_rate(dtype: str, size: int = 0) -> float:
-    """FLOPs a second of a square matrix product of ``dtype`` on this process' first device."""
+    """FLOPs per second of a square matrix product of ``dtype`` on this process's first device."""
     size = size or (2048 if jax.default_backend() == "cpu" else 8192)
     a = jnp.ones((size, size), dtype)
     product = jax.jit(lambda x, y: einsum("ij,jk->ik", x, y, dtype=jnp.dtype(dtype)))
@@ -102,10 +114,20 @@ def matmul_rate(dtype: str, size: int = 0) -> float:
 
 def warm_times(call: Callable[[], Any], repeats: int) -> list[float]:
     """Seconds of ``repeats`` calls after one that is not counted."""
-    jax.block_until_ready(call())
+    return _warm_calls(call, repeats)[0]
+
+
+def median_time(call: Callable[[], Any], repeats: int) -> tuple[float, Any]:
+    """Median seconds of ``repeats`` warm calls, and what the last one returned."""
+    times, returned = _warm_calls(call, repeats)
+    return statistics.median(times), returned
+
+
+def _warm_calls(call: Callable[[], Any], repeats: int) -> tuple[list[float], Any]:
+    returned = jax.block_until_ready(call())
     times = []
     for _ in range(repeats):
         begin = time.perf_counter()
-        jax.block_until_ready(call())
+        returned = jax.block_until_ready(call())
         times.append(time.perf_counter() - begin)
-    return times
+    return times, returned

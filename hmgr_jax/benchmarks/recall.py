@@ -1,4 +1,4 @@
-"""Time and memory of a full evaluation: all scores, ranks of both directions, all recalls."""
+"""Time and memory of a full evaluation: all scores, ranks in both directions, all recalls."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from hmgr_jax.metrics.protocols import get_protocol
 
 
 def run(images: int = 5000, captions: int = 25000, dim: int = 1024, repeats: int = 3) -> dict:
-    """Evaluate generated codes ``repeats`` times; the defaults are the size of COCO 5K.
+    """Evaluate generated codes ``repeats`` times; the default size is that of COCO 5K.
 
     Caption j is a noisy copy of image ``j * images // captions``, so the recalls are not trivial.
 
     Returns:
-        a row for JSON: seconds (median of the repeats, the first one compiles), FLOPs of the
-        matrix, peak memory of this process in bytes since its start (run it alone), and the
-        metrics.
+        a row for JSON: seconds (median of the repeats; the first one compiles), FLOPs of the
+        matrix, peak memory of this process in bytes since its start, and the metrics.
     """
     codes, groups = _codes(images, captions, dim)
     times = []

@@ -1,4 +1,4 @@
-"""The folder of the pipeline benchmark as records, ours and TFDS's own."""
+"""Convert the folder of the pipeline benchmark to records, ours or TFDS's."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from hmgr_jax.preparation.writing import write
 
 
 class CompressedRecords(RetrievalRecords):
-    """As a dataset of TFDS is that nobody wrote for us."""
+    """Records with the compression that TFDS uses by default."""
 
     def _example_writer(self) -> tfds.core.ExampleWriter:
         return tfds.core.ExampleWriter(tfds.core.FileFormat(FORMAT))
 
 
 def open_as(source: str, root: Path, splits: Mapping[str, str]) -> DataSet:
-    """Write the SCAN folder ``root`` as ``source``, into ``root/records``, and open that."""
+    """Write the SCAN folder ``root`` in the format ``source`` to ``root/records``, and open it."""
     out = root / "records"
     if source == "array_record":
         write(array_record.plan(root, list(splits.values())), out, array_record.RECORDS)
         return open_array_record(out, splits=splits)
-    with contextlib.redirect_stdout(io.StringIO()):  # what is printed is one row of JSON
+    with contextlib.redirect_stdout(io.StringIO()):  # stdout is one row of JSON
         CompressedRecords(source=root, data_dir=out).download_and_prepare()
     return open_tfds("compressed_records", str(out), splits=splits)

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from hmgr_jax.benchmarks.program import Program, matmul_rate, xla_counts
+from hmgr_jax.benchmarks.program import Program, matmul_rate, platform, xla_counts
 from hmgr_jax.benchmarks.workload import Workload
 from hmgr_jax.distributed.parallel import make_mesh
 from hmgr_jax.errors import UserError
@@ -31,26 +31,29 @@ def run(
 ) -> dict[str, Any]:
     """Train ``repeats`` warm steps on random items of the size of COCO's.
 
-    ``lengths`` of captions padded to ``words`` are all ``full`` or as many as those of Flickr8k
-    (``f8k``, 14 in the mean); ``options`` are further hyper-parameters: ``variant=text,steps=3``.
+    Captions are padded to ``words`` words. With ``--lengths full`` all words are used; with ``f8k``
+    the lengths are those of Flickr8k (mean 14). ``options`` sets further hyper-parameters:
+    ``variant=text,steps=3``.
 
     Returns:
-        a row for JSON: ``seconds`` of a step (median), ``compile_seconds`` (tracing included; a
-        compile cache shortens them), FLOPs of one device by XLA's count (a loop counts once) and
-        by our own of the matrix products (a loop counts as often as it turns),
-        ``share_of_matmul_rate`` (our count a second over what a plain matrix product of the same
-        type reaches, measured before and after, of ``matmul_size`` rows and columns or as many as
-        suit the platform), bytes of one device's program.
+        a row for JSON: ``seconds`` of a step (median), ``compile_seconds`` (with tracing; a compile
+        cache shortens them), ``xla_flops`` of one device (XLA counts a loop once),
+        ``matmul_flops`` (our count of matrix products; a loop counts once per iteration),
+        ``share_of_matmul_rate`` (``matmul_flops`` per second over the rate of a plain matrix
+        product of the same type, measured before and after, with ``matmul_size`` rows and columns
+        or a size that suits the platform), ``memory_bytes`` of one device's program.
 
     Raises:
-        UserError: no such system, or more devices than there are.
+        UserError: an unknown system or an invalid size, or too few devices on this machine.
     """
     sizes = (regions, region_dim, words, lengths, vocabulary, options)
     workload = Workload(model, batch, dim, dtype, *sizes)
     if repeats < 1:
-        raise UserError(f"--repeats is {repeats}, but a time needs at least one step.")
+        raise UserError(f"--repeats must be at least 1, got {repeats}.")
     if not 0 <= devices <= len(jax.devices()):
-        raise UserError(f"--devices is {devices}, but this machine has {len(jax.devices())}.")
+        raise UserError(
+            f"--devices is {devices}, but this machine has {len(jax.devices())}: lower it."
+        )
     mesh = make_mesh(devices)
     if batch % mesh.devices.size:
         raise UserError(f"--batch is {batch}, which {mesh.devices.size} devices cannot share.")
@@ -71,7 +74,7 @@ def run(
         "lengths": lengths,
         "options": options,
         "devices": mesh.devices.size,
-        "platform": f"{jax.default_backend()} {jax.devices()[0].device_kind}",
+        "platform": platform(),
         "parameters": program.parameters(),
         "seconds": seconds,
         "items_per_second": batch / seconds,

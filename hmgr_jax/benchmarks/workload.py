@@ -1,4 +1,4 @@
-"""What a benchmark of training runs: a registered system of some size on random items."""
+"""The workload of a training benchmark: a registered system of some size on random items."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from hmgr_jax.models import defaults, get_model, unknown_name
 from hmgr_jax.models.base import Feature, Model, Plan
 
 F8K_LENGTHS = (8, 9, 10, 11, 11, 12, 12, 13, 14, 14, 15, 16, 16, 17, 19, 22)
-"""Equally likely: the lengths of Flickr8k's captions, <start> and <end> counted."""
+"""Equally likely lengths of Flickr8k's captions, with <start> and <end>."""
 PLAN_STEPS, PLAN_EPOCH = 1000, 100
 VIEWS, SIDE, POINTS, FACES, CLASSES = 2, 112, 1024, 1024, 40
-"""Of the objects of ModelNet40 in training (Jing et al., CVPR 2021)."""
+"""Sizes of ModelNet40's objects in training (Jing et al., CVPR 2021)."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A system and the size of its batches; raises UserError for sizes that make no sense.
+    """A system and the sizes of its batches; raises UserError for invalid sizes.
 
-    ``lengths`` of captions padded to ``words`` are all ``full`` or as many as those of Flickr8k
-    (``f8k``, 14 in the mean); ``options`` are further hyper-parameters: ``variant=text,steps=3``.
+    Captions are padded to ``words`` words. With ``lengths="full"`` all words are used; with
+    ``"f8k"`` the lengths are those of Flickr8k (mean 14). ``options`` sets further
+    hyper-parameters: ``variant=text,steps=3``.
     """
 
     model: str = "hmgr"
@@ -41,15 +42,15 @@ class Workload:
         sizes = (self.batch, self.dim, self.regions, self.region_dim, self.words)
         if min(sizes) < 1 or self.vocabulary < 4:
             raise UserError(
-                "Every size must be at least 1, and the vocabulary 4: raise what is less."
+                "Every size must be at least 1, and the vocabulary 4: raise the one that is not."
             )
         if self.dtype not in ("float32", "bfloat16"):
-            raise UserError(f"--dtype is float32 or bfloat16, not {self.dtype!r}.")
+            raise UserError(f"--dtype must be float32 or bfloat16, got {self.dtype!r}.")
         if self.lengths not in ("full", "f8k"):
-            raise UserError(f"--lengths is full or f8k, not {self.lengths!r}.")
+            raise UserError(f"--lengths must be full or f8k, got {self.lengths!r}.")
 
     def plan(self) -> Plan:
-        """A schedule and data of this size."""
+        """The schedule and data sizes of this workload."""
         features: dict[str, dict[str, tuple[int, ...]]] = {
             "image": {"regions": (self.regions, self.region_dim), "n_regions": ()},
             "text": {"tokens": (), "lengths": ()},
@@ -62,16 +63,16 @@ class Workload:
         return Plan(PLAN_STEPS, PLAN_EPOCH, self.vocabulary, features, CLASSES)
 
     def system(self) -> Model:
-        """The system.
+        """The system with its hyper-parameters.
 
         Raises:
-            UserError: no such system or hyper-parameter.
+            UserError: an unknown system or hyper-parameter.
         """
-        options = parsed(self.model, self.options)
+        options = parse_options(self.model, self.options)
         return get_model(self.model, dim=self.dim, dtype=self.dtype, **options).fit_to(self.plan())
 
     def items(self, system: Model, batch: int = 0) -> dict[str, dict[str, np.ndarray]]:
-        """A batch (of another size, if ``batch`` is given) of random items."""
+        """A batch of random items, of ``batch`` items if given."""
         sizes = (batch or self.batch, self.words, self.regions, self.vocabulary)
         return random_batch(system, *sizes, self.lengths)
 
@@ -79,7 +80,7 @@ class Workload:
 def random_batch(
     model: Model, batch: int, words: int, regions: int, vocabulary: int, lengths: str = "full"
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Random items of every modality of ``model``, with all of their regions or frames."""
+    """Random items of every modality of ``model``, with all regions or frames used."""
     rng = np.random.default_rng(0)
     drawn = rng.choice(F8K_LENGTHS, batch) if lengths == "f8k" else np.full(batch, words)
     counts = {"lengths": np.minimum(drawn, words), "n_regions": np.full(batch, regions)}
@@ -105,8 +106,8 @@ def random_batch(
     return {**found, "row": row}
 
 
-def parsed(model: str, options: str) -> dict[str, Any]:
-    """``"variant=text,steps=3"`` as hyper-parameters of the types that the model's have."""
+def parse_options(model: str, options: str) -> dict[str, Any]:
+    """Parse ``"variant=text,steps=3"`` to hyper-parameters with the types of the model's fields."""
     known, found = defaults(model), {}
     for option in filter(None, options.split(",")):
         name, _, text = option.partition("=")
@@ -116,5 +117,5 @@ def parsed(model: str, options: str) -> dict[str, Any]:
         try:
             found[name] = text == "True" if kind is bool else kind(text)
         except ValueError:
-            raise UserError(f"--options {name} is {kind.__name__}, not {text!r}.") from None
+            raise UserError(f"--options {name} must be {kind.__name__}, got {text!r}.") from None
     return found

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,11 @@ import jax
 from hmgr_jax.data.text.pieces import restored
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
-from hmgr_jax.evaluation.retriever import saved_config, saved_plan
+from hmgr_jax.evaluation.trained_run import read_run
 from hmgr_jax.files.workdir import write_json_atomic
-from hmgr_jax.models.base import Model
 from hmgr_jax.shapes import Tree
 from hmgr_jax.training import config as configs
 from hmgr_jax.training.checkpoint import Checkpoints, versions
-from hmgr_jax.training.experiment import make_model
 
 Meta = dict[str, Any]
 """What is saved beside a state: config, vocabulary, features, steps_per_epoch, fingerprint; and
@@ -44,33 +42,10 @@ class Saved:
         return restored(self.meta["vocabulary"])
 
 
-def model_of(meta: Mapping[str, Any]) -> Model:
-    """The model with the sizes that data and weights give it."""
-    config = saved_config(meta)
-    return make_model(config, saved_plan(meta, config))
-
-
-def template(meta: Mapping[str, Any]) -> Tree:
-    """Shapes and types of a state."""
-    model = model_of(meta)
-    found = jax.eval_shape(lambda: model.init(jax.random.key(0)))
-    return {"params": found.params, "stats": found.stats, "memory": found.memory}
-
-
 def read(workdir: Path) -> Saved:
-    """The dev-best step of a run, or its newest where none was evaluated.
-
-    Raises:
-        UserError: there is no whole checkpoint.
-    """
-    folder = workdir / "checkpoints"
-    if not folder.is_dir():
-        raise UserError(f"{workdir} holds no checkpoints: give the --workdir of a trained run.")
-    with Checkpoints(folder, read_only=True) as checkpoints:
-        state, meta, step = checkpoints.restore(
-            lambda _, meta: template(meta), checkpoints.best_step(), partial=True
-        )
-    return Saved(jax.device_get(state), meta, step)
+    """The best step of a run with its state on the host; see `read_run`."""
+    run = read_run(workdir)
+    return Saved(jax.device_get(run.state), dict(run.meta), run.step)
 
 
 def write(workdir: Path, saved: Saved) -> None:

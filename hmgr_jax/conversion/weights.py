@@ -14,7 +14,7 @@ from hmgr_jax.conversion.run_folder import Meta, Saved
 from hmgr_jax.data.text.pieces import Pieces, restored
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
-from hmgr_jax.evaluation.retriever import saved_config
+from hmgr_jax.evaluation.trained_run import saved_config, saved_model, state_shapes
 from hmgr_jax.interop import names as naming
 from hmgr_jax.interop import state_dict
 from hmgr_jax.interop.names import Names
@@ -117,7 +117,7 @@ def _fitted(
         "vocabulary": vocabulary.saved(),
     }
     step = int(meta.pop("step", 0))
-    template = run_folder.template(meta)
+    template = state_shapes(saved_model(meta))
     names = _names(weights.metadata["names"] if exported else OFFICIAL, meta, template)
     # How often a norm of PyTorch was called: nothing depends on it.
     given = {n: x for n, x in weights.state.items() if not n.endswith("num_batches_tracked")}
@@ -159,7 +159,7 @@ def _official(meta: Meta, state: Tree) -> Names | None:
 
 
 def _hyperparameters(meta: Meta) -> dict[str, Any]:
-    return run_folder.model_of(meta).hyperparameters()
+    return saved_model(meta).hyperparameters()
 
 
 def _release(name: str) -> Release:

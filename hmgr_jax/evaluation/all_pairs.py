@@ -2,8 +2,8 @@
 
     scores = score_matrix(Partial(model_score, variables), image_codes, caption_codes)
 
-Only the result and a few tiles are in memory at a time, and the devices compute while earlier
-tiles travel back and the next ones in.
+Only the result and a few tiles are in memory at a time. Devices compute while earlier tiles are
+copied to the host and the next ones to the devices.
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ from jax.sharding import PartitionSpec as P
 from jax.tree_util import Partial
 
 from hmgr_jax.evaluation import score_store
-from hmgr_jax.evaluation.room import demand_room
 from hmgr_jax.evaluation.score_store import ScoreStore
-from hmgr_jax.evaluation.tiles import Bucket, Codes, Tile, as_buckets, cut, n_items
+from hmgr_jax.evaluation.tiles import Bucket, Codes, Tile, as_buckets, check_memory, cut, n_items
 
 AXIS = "columns"
 IN_FLIGHT = 2
-"""Tiles dispatched ahead: one computing, one travelling."""
+"""Tiles dispatched ahead: one in computation, one in transfer."""
 
 Progress = Callable[[int, int], None]
 
@@ -44,27 +43,25 @@ def score_matrix(
     """Scores of every item of one side with every item of the other, on the host.
 
     Args:
-        score_tile: ``(codes [t_a, ...], codes [t_b, ...]) -> [t_a, t_b]``, compiled here, once a
+        score_tile: ``(codes [t_a, ...], codes [t_b, ...]) -> [t_a, t_b]``, compiled here once per
             shape for all devices. Give weights as ``jax.tree_util.Partial(function, weights)``:
-            then they are arguments of the program and new weights need no new one, while what a
-            plain function closes over is compiled into it.
+            then new weights need no new program, because they are arguments of it. Variables that
+            a plain function closes over are compiled into the program.
         codes_a: codes of the rows: a pytree of arrays with a leading item axis, or a list of
-            `Bucket`, one a padded shape, that together hold every item once.
+            `Bucket`, one per padded shape, that together hold every item once.
         codes_b: the same for the columns.
-        tile: at most so many rows, and so many columns a device, at once, and fewer where their
-            codes take more than `hmgr_jax.evaluation.tiles.TILE_BYTES`. A side is cut into
-            equal tiles, the last one filled up with repeats of its first item, which are cut off
-            again. Scores do not depend on it beyond rounding (1e-6 of unit scores).
+        tile: most rows, and most columns per device, of a tile; fewer if their codes take more
+            than `hmgr_jax.evaluation.tiles.TILE_BYTES`. Each side is cut into equal tiles, and the
+            last one is padded. Scores depend on it only by rounding (1e-6 of unit scores).
         devices: share the columns of a tile; default all devices of this process.
-        progress: called with (tiles done, tiles in all) after every tile, and before the first
-            one where tiles were done by an earlier call.
-        store: a folder for what is scored. If this call is interrupted, the next one with the
-            same weights, codes and tiles goes on there and returns exactly what one call would
-            have; with others it warns and begins anew. The folder stays until it is given to
-            `hmgr_jax.evaluation.score_store.discard`.
+        progress: called with (finished tiles, all tiles) after every tile, and before the first
+            one if an earlier call has finished tiles.
+        store: a folder for the scores. After an interruption, the next call with the same weights,
+            codes and tiles resumes and returns exactly the same scores; with others it warns and
+            starts from the beginning. `hmgr_jax.evaluation.score_store.discard` removes the folder.
 
     Returns:
-        float32 [n_a, n_b]; with ``store`` it is mapped to the file, and as good for reading.
+        float32 [n_a, n_b]; with ``store`` it is mapped to the file.
 
     Raises:
         UserError: arrays of a side disagree on the number of items, buckets do not hold every
@@ -74,7 +71,7 @@ def score_matrix(
     mesh = Mesh(np.array(devices or jax.local_devices()), (AXIS,))
     buckets_a, buckets_b = as_buckets(codes_a), as_buckets(codes_b)
     shape = n_items(buckets_a), n_items(buckets_b)
-    demand_room(*shape)
+    check_memory(*shape)
     tiles = cut(buckets_a, tile[0]), cut(buckets_b, tile[1], mesh.size)
     if not isinstance(score_tile, Partial):
         score_tile = Partial(score_tile)
@@ -93,7 +90,7 @@ def _fill(
     progress: Progress | None,
     kept: ScoreStore | None,
 ) -> np.ndarray:
-    """``scores`` with all tiles in it; those that ``kept`` has are there already."""
+    """Fill ``scores`` with the tiles that ``kept`` does not have."""
     total, first = len(tiles[0]) * len(tiles[1]), kept.done if kept else 0
     if first and progress is not None:
         progress(first, total)
@@ -110,14 +107,14 @@ def _fill(
 def _dispatch(
     score_tile: Partial, tiles_a: list[Tile], tiles_b: list[Tile], mesh: Mesh, first: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, jax.Array]]:
-    """(rows, columns, scores on their way to the host) of every tile from number ``first`` on."""
+    """(rows, columns, scores in transfer to the host) of every tile from number ``first`` on."""
     everywhere, shared = NamedSharding(mesh, P()), NamedSharding(mesh, P(AXIS))
     score_tile = jax.device_put(score_tile, everywhere)
     for row, tile_a in enumerate(tiles_a):
         left = tiles_b[max(0, first - row * len(tiles_b)) :]
         if not left:
             continue
-        codes_a = tile_a.put(everywhere)  # travels in once for all columns
+        codes_a = tile_a.put(everywhere)  # copied once for all columns
         for tile_b in left:
             values = _score(score_tile, codes_a, tile_b.put(shared), mesh=mesh)
             values.copy_to_host_async()
@@ -126,7 +123,7 @@ def _dispatch(
 
 @functools.partial(jax.jit, static_argnames="mesh")
 def _score(score_tile: Partial, codes_a: Codes, codes_b: Codes, *, mesh: Mesh) -> jax.Array:
-    """[t_a, t_b * devices]: one program for all devices, each of which scores its own columns."""
+    """[t_a, t_b * devices]: one program for all devices; each scores its own columns."""
 
     def own_columns(score_tile: Partial, codes_a: Codes, codes_b: Codes) -> jax.Array:
         values = score_tile(codes_a, codes_b)
@@ -146,7 +143,7 @@ def _score(score_tile: Partial, codes_a: Codes, codes_b: Codes, *, mesh: Mesh) -
 
 
 def _in_flight(dispatched: Iterator) -> Iterator:
-    """The same sequence, `IN_FLIGHT` steps behind: dispatching runs ahead of reading."""
+    """The same sequence, `IN_FLIGHT` steps late, so that tiles are dispatched ahead."""
     ahead: deque = deque()
     for step in dispatched:
         ahead.append(step)
@@ -156,7 +153,7 @@ def _in_flight(dispatched: Iterator) -> Iterator:
 
 
 def _write(scores: np.ndarray, rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> None:
-    """Write the unpadded part of a tile; runs of items as slices, which copy much faster."""
+    """Write the unpadded part of a tile; consecutive items as slices, which are much faster."""
     target = tuple(
         slice(int(items[0]), int(items[0]) + len(items)) if (np.diff(items) == 1).all() else items
         for items in (rows, columns)

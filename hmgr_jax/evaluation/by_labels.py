@@ -1,4 +1,4 @@
-"""Metrics of queries whose gallery are the training items, by shared labels."""
+"""Metrics of queries with the training items as gallery, by shared labels."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from collections.abc import Sequence
 from hmgr_jax.data.split import Split
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.evaluate import Evaluator
-from hmgr_jax.evaluation.room import demand_room
+from hmgr_jax.evaluation.tiles import check_memory
 from hmgr_jax.metrics.directions import direction
 from hmgr_jax.metrics.protocols import get_protocol
 from hmgr_jax.metrics.shared_labels import SharedLabels, sharing
 from hmgr_jax.models.base import Variables
 
 PREFIX = "train_gallery/"
-"""Of metrics of queries whose gallery are the training items."""
+"""Prefix of these metrics."""
 
 
-def demand_labels(queries: Split, train: Split, protocols: Sequence[str]) -> None:
-    """Refuse a search of the training items that nothing could judge.
+def check_labels(queries: Split, train: Split, protocols: Sequence[str]) -> None:
+    """Check that a protocol of shared labels and labels are there.
 
     Raises:
-        UserError: no protocol of shared labels is among them, or labels are missing.
+        UserError: one of them is missing.
     """
     judged = any(isinstance(get_protocol(name), SharedLabels) for name in protocols)
     if not judged or not queries.labels or not train.labels:
@@ -39,23 +39,23 @@ def against_train(
     train: Split,
     protocols: Sequence[str],
 ) -> dict[str, float]:
-    """Metrics of queries whose gallery are the training items of the other modality (SCKR).
+    """Metrics of queries with the training items of the other modality as gallery (SCKR).
 
     Args:
         evaluator: of the model.
         variables: finalised.
-        queries: the split that asks.
-        train: the split that is searched.
-        protocols: of these the ones of shared labels are reported, with `PREFIX` in front.
+        queries: the split of the queries.
+        train: the split of the gallery.
+        protocols: those of shared labels are reported, with `PREFIX`.
 
     Raises:
-        UserError: see `demand_labels`.
+        UserError: see `check_labels`.
     """
-    demand_labels(queries, train, protocols)
+    check_labels(queries, train, protocols)
     chosen = [p for p in map(get_protocol, protocols) if isinstance(p, SharedLabels)]
     found: dict[str, float] = {}
     for a, b in itertools.permutations(evaluator.model.modalities, 2):
-        demand_room(len(queries.sources[a]), len(train.sources[b]), codes=0)
+        check_memory(len(queries.sources[a]), len(train.sources[b]), codes=0)
         codes = {
             a: evaluator.encode(variables, a, queries.sources[a]),
             b: evaluator.encode(variables, b, train.sources[b]),

@@ -1,4 +1,4 @@
-"""Several runs as one: the mean of their score matrices over the same items."""
+"""Ensembles: the mean of the score matrices of several runs over the same items."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hmgr_jax.errors import FoundNonFinite, UserError
 from hmgr_jax.evaluation import results
 from hmgr_jax.evaluation.judged import open_judged
 from hmgr_jax.evaluation.retriever import Retriever
-from hmgr_jax.evaluation.room import demand_room
+from hmgr_jax.evaluation.tiles import check_memory
 from hmgr_jax.metrics.protocols import evaluate_all, over_pairs, pairs_of
 from hmgr_jax.metrics.ranks import require_finite
 from hmgr_jax.training import config as configs
@@ -21,31 +21,31 @@ Pair = tuple[str, str]
 
 
 def mean_of_runs(runs: Sequence[Retriever], role: str) -> dict[str, Any]:
-    """Evaluate the mean scores of ``runs`` on a split, by the protocols of the first run.
+    """Evaluate the mean scores of ``runs`` on a split, with the protocols of the first run.
 
-    The systems may differ. Scores are averaged as they are: a system whose scores spread wider
-    weighs more.
+    The systems may differ. Scores are averaged without rescaling, so a system with a wider spread
+    of scores has more weight.
 
     Args:
-        runs: two or more, which may be equal.
+        runs: two or more runs, which may be equal.
         role: train, dev or test.
 
     Returns:
-        what `hmgr_jax.evaluation.results.record` has, without a step, and with ``runs``: the model,
-        step and config_hash of each.
+        the record of `hmgr_jax.evaluation.results.record` without a step, with ``runs``: the
+        model, step and config_hash of each run.
 
     Raises:
         FoundNonFinite: a score of a run is NaN or infinite.
-        UserError: the runs have other items or captions in the split, or the scores do not fit
-            into memory; nothing is scored then.
+        UserError: the runs have different items or captions in the split, or the scores do not
+            fit into memory; raised before scoring.
     """
     first = runs[0]
     opened = [run.open((role,)) for run in runs]
     splits = [data.splits[role] for data in opened]
     for run, split in zip(runs, splits, strict=True):
-        _demand_same_items(first, splits[0], run, split)
+        _check_same_items(first, splits[0], run, split)
     names = results.protocols(first.config, role)
-    results.demand_that_fit(names, splits[0], first.model.modalities)
+    results.check_fit(names, splits[0], first.model.modalities)
     people = open_judged(first.config.eval, splits[0])
     found: list[dict[str, float]] = []
     for (a, b), scores in _mean(runs, splits, role, names).items():
@@ -86,7 +86,7 @@ def _mean(
     """{(modality a, modality b): mean score matrix}; one matrix of a run is in memory at a time."""
     pairs = pairs_of(names, runs[0].model.modalities)
     for a, b in pairs:
-        demand_room(len(splits[0].sources[a]), len(splits[0].sources[b]), matrices=2)
+        check_memory(len(splits[0].sources[a]), len(splits[0].sources[b]), matrices=2)
     total: dict[Pair, np.ndarray] = {}
     for run, split in zip(runs, splits, strict=True):
         found = run.evaluator.matrices(
@@ -104,11 +104,11 @@ def _mean(
     return total
 
 
-def _demand_same_items(first: Retriever, ours: Split, run: Retriever, theirs: Split) -> None:
+def _check_same_items(first: Retriever, ours: Split, run: Retriever, theirs: Split) -> None:
     if run.model.modalities != first.model.modalities:
         raise UserError(
             f"{first.workdir} scores {' and '.join(first.model.modalities)}, {run.workdir} scores "
-            f"{' and '.join(run.model.modalities)}: an ensemble is of runs on the same items."
+            f"{' and '.join(run.model.modalities)}: give runs on the same items."
         )
     for modality in first.model.modalities:
         for what, a, b in _described(modality, ours, theirs):
@@ -122,14 +122,14 @@ def _demand_same_items(first: Retriever, ours: Split, run: Retriever, theirs: Sp
                 found = f"number {place} is {a[place]!r} there and {b[place]!r} here"
             raise UserError(
                 f"{run.workdir} has other {modality} {what} in {theirs.name} than {first.workdir} "
-                f"({found}): an ensemble is of runs on the same items in the same order."
+                f"({found}): give runs on the same items in the same order."
             )
 
 
 def _described(
     modality: str, ours: Split, theirs: Split
 ) -> list[tuple[str, Sequence[Any], Sequence[Any]]]:
-    """(what, ours, theirs) of everything that must agree for scores to be of the same items."""
+    """(name, ours, theirs) of everything that must agree for the same items."""
     found: list[tuple[str, Sequence[Any], Sequence[Any]]] = [
         ("ids", ours.ids[modality], theirs.ids[modality]),
         ("groups", ours.groups[modality].tolist(), theirs.groups[modality].tolist()),

@@ -20,10 +20,14 @@ from hmgr_jax.distributed import hosts
 from hmgr_jax.distributed.parallel import replicate, shard
 from hmgr_jax.distributed.watchdog import alive
 from hmgr_jax.evaluation.all_pairs import Bucket, Progress, score_matrix
-from hmgr_jax.evaluation.room import code_bytes, demand_room
 from hmgr_jax.evaluation.scoring_progress import ScoringProgress
-from hmgr_jax.evaluation.shared_rows import in_shares
-from hmgr_jax.evaluation.tiles import as_buckets, n_items
+from hmgr_jax.evaluation.tiles import (
+    as_buckets,
+    check_memory,
+    code_bytes,
+    in_shares,
+    n_items,
+)
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.metrics.protocols import evaluate_all, over_pairs, pairs_of
 from hmgr_jax.models.base import Model, Variables, taken
@@ -33,33 +37,21 @@ Codes = Any
 
 
 class Scored(NamedTuple):
-    """All pairs of two modalities of a split, and what they were scored from."""
+    """The scores of all pairs of two modalities of a split, and their codes."""
 
     modalities: tuple[str, str]
     scores: np.ndarray
     """float32 [n_a, n_b]."""
     codes: Mapping[str, Codes | list[Bucket]]
-    """{modality: what `Evaluator.encode` returned}."""
+    """{modality: codes from `Evaluator.encode`}."""
 
 
 More = Callable[[Scored], Mapping[str, float]]
 """Further metrics, or files, from the scores of a pair of modalities."""
 
 
-def together(*reports: More) -> More:
-    """Several of them as one."""
-
-    def more(scored: Scored) -> dict[str, float]:
-        found: dict[str, float] = {}
-        for report in reports:
-            found |= report(scored)
-        return found
-
-    return more
-
-
 class Evaluator:
-    """The compiled encoders of a model, kept over the evaluations of a run."""
+    """The compiled encoders of a model, used for all evaluations of a run."""
 
     def __init__(
         self,
@@ -80,7 +72,7 @@ class Evaluator:
 
     @classmethod
     def of(cls, config: ConfigDict, model: Model, mesh: Mesh) -> Evaluator:
-        """With the sizes that a configuration asks for."""
+        """An evaluator with the sizes of a configuration."""
         return cls(
             model,
             mesh,
@@ -101,13 +93,13 @@ class Evaluator:
     def encode_batch(
         self, variables: Variables, modality: str, items: Tree, numbers: np.ndarray
     ) -> Codes:
-        """Codes (on the host) of one batch, whose size the number of devices divides."""
+        """Codes on the host of one batch; the batch size is a multiple of the devices."""
         wanted = taken(self.model.inputs()[modality], items, f"{modality} items")
         items = shard(self.mesh, wanted)
         return jax.device_get(self._encoders[modality](variables, items, numbers))
 
     def encode(self, variables: Variables, modality: str, source: Source) -> Codes | list[Bucket]:
-        """Codes of all items of ``source`` in order, or buckets where their shapes differ."""
+        """Codes of all items of ``source`` in order, or buckets if their shapes differ."""
         found: dict[Any, list[tuple[np.ndarray, Codes]]] = {}
         alive(compiling=True)
         share, buckets = hosts.share(), self.buckets
@@ -133,7 +125,7 @@ class Evaluator:
     def vectors(
         self, variables: Variables, modality: str, codes: Codes | list[Bucket]
     ) -> np.ndarray:
-        """``model.coarse`` of what ``encode`` returned: float32 [n, E], in the order of items."""
+        """``model.coarse`` of codes: float32 [n, E], in the order of items."""
         if not isinstance(codes, list):
             codes = jax.tree.map(jnp.asarray, codes)
             return np.asarray(self.model.coarse(variables, modality, codes))
@@ -141,9 +133,7 @@ class Evaluator:
         return _in_order(codes, parts)
 
     def uncertainty(self, codes: Codes | list[Bucket]) -> np.ndarray | None:
-        """``model.uncertainty`` of what ``encode`` returned: [n], in the order of items, or None
-        for points.
-        """
+        """``model.uncertainty`` of codes: [n], in the order of items, or None for points."""
         if not isinstance(codes, list):
             found = self.model.uncertainty(codes)
             return None if found is None else np.asarray(found)
@@ -164,7 +154,7 @@ class Evaluator:
     ) -> np.ndarray:
         """Score matrix float32 [items of a, items of b]; options are those of `score_matrix`.
 
-        Of several processes each scores its own rows, and all return the whole matrix.
+        Each process scores its own rows, and all processes return the whole matrix.
         """
 
         def of(some: Codes, store: Path | None) -> np.ndarray:
@@ -197,13 +187,13 @@ class Evaluator:
 
         Args:
             variables: of the model, finalised.
-            split: whose items are encoded and scored.
-            pairs: of modalities; by default each two.
-            store: a folder by which an interrupted scoring goes on, see `score_matrix`.
-            tell: show how far a long scoring is.
+            split: the items to encode and score.
+            pairs: of modalities; by default all.
+            store: a folder to resume an interrupted scoring, see `score_matrix`.
+            tell: show the progress of a long scoring.
 
         Raises:
-            UserError: a matrix and the codes do not fit into memory; nothing is encoded then.
+            UserError: a matrix and the codes do not fit into memory; raised before encoding.
         """
         pairs = pairs or list(itertools.combinations(self.model.modalities, 2))
         sizes = {m: len(split.sources[m]) for m in self.model.modalities}
@@ -212,7 +202,7 @@ class Evaluator:
             for m, inputs in self.model.inputs().items()
         )
         for a, b in pairs:
-            demand_room(sizes[a], sizes[b], codes=held)
+            check_memory(sizes[a], sizes[b], codes=held)
         codes = self.encode_split(variables, split)
         for a, b in pairs:
             what = f"scoring {sizes[a]:,} {a} x {sizes[b]:,} {b} items"
@@ -234,11 +224,10 @@ class Evaluator:
         tell: bool = False,
         more: Callable[[Scored], Mapping[str, float]] | None = None,
     ) -> dict[str, float]:
-        """Metrics of ``protocols``, and by ``more``, for every pair of modalities of a split.
+        """Metrics of ``protocols`` and ``more`` for every pair of modalities of a split.
 
-        Of several pairs what has no direction is the mean of all, ``rsum`` their sum.
-
-        ``store`` and ``tell`` are those of `matrices`.
+        Metrics without a direction are means over the pairs; ``rsum`` is their sum. ``store`` and
+        ``tell`` are those of `matrices`.
 
         Raises:
             FoundNonFinite: a score is NaN or infinite.
@@ -261,13 +250,13 @@ class Evaluator:
             found.append(metrics)
         return over_pairs(found)
 
-    def here(self, variables: Variables) -> Variables:
-        """Variables on the devices of this process."""
+    def to_local_devices(self, variables: Variables) -> Variables:
+        """Variables, copied to the devices of this process."""
         return replicate(self.mesh, hosts.here(variables))
 
     def finalized(self, variables: Variables, train: Split) -> Variables:
-        """Variables for evaluation; encodes the training items only for models that ask."""
-        variables = self.here(variables)
+        """Variables for evaluation; encodes the training items if the model needs them."""
+        variables = self.to_local_devices(variables)
         if not self.model.needs_train:
             return variables
         codes = self.encode_split(self.model.before_finalize(variables), train)
@@ -294,7 +283,7 @@ class _ScoreTile:
         return hash(self._key)
 
     def __repr__(self) -> str:
-        """The same in every process: kept scores are known by it."""
+        """Equal in every process, because it is part of the key of stored scores."""
         return f"{type(self).__name__}{self._key}"
 
 
@@ -305,13 +294,13 @@ def _bucket(parts: list[tuple[np.ndarray, Codes]]) -> Bucket:
 
 
 def _in_order(buckets: Sequence[Bucket], parts: Sequence[np.ndarray]) -> np.ndarray:
-    """What was made of the codes of every bucket, in the order of items."""
+    """Results of every bucket, joined in the order of items."""
     order = np.argsort(np.concatenate([bucket.items for bucket in buckets]))
     return np.concatenate(parts)[order]
 
 
 def recall_table(metrics: Mapping[str, float | str]) -> list[dict[str, float | str]]:
-    """Metrics as rows for a table, one a direction and protocol."""
+    """Metrics as rows of a table, one per direction and protocol."""
     rows: dict[str, dict[str, float | str]] = {}
     for name, value in metrics.items():
         direction, _, measure = name.rpartition("/")

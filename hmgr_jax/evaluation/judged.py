@@ -1,4 +1,4 @@
-"""Graded relevance of a run: its scores of the pairs that people judged (``eval.judgments``)."""
+"""Graded relevance: scores of the pairs that people judged (``eval.judgments``)."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ WHO = {
 
 @dataclass(frozen=True)
 class Judged:
-    """The judged pairs whose image is in a split; their captions may be of any image."""
+    """The judged pairs with an image in a split; their captions may be of any image."""
 
     split: Split
     sets: Mapping[str, Judgments]
     """{"expert" | "crowd": the pairs with their image in the split}."""
     totals: Mapping[str, int]
-    """{name: all judged pairs, wherever their image is}."""
+    """{name: number of all judged pairs}."""
 
     @property
     def captions(self) -> dict[str, str]:
@@ -52,7 +52,7 @@ class Judged:
         Args:
             evaluator: of the model.
             variables: of the model, finalised.
-            data: the ``data`` part of the configuration, which bounds the length of a caption.
+            data: the ``data`` part of the configuration, with the maximal length of a caption.
             vocabulary: of the model.
         """
         wanted = evaluator.model.inputs()["text"]
@@ -65,9 +65,9 @@ class Judged:
     def metrics(self, scores: np.ndarray) -> dict[str, float]:
         """Rank correlations, ``judgments/expert/kendall_tau_c`` and so on.
 
-        An image's own captions are left out, as usual on Flickr8k-Expert: these are the headline.
-        ``.../with_own/...`` has them too, ``.../human/...`` is the agreement of one expert with the
-        other two on the pairs of the headline.
+        The main metrics leave out an image's own captions, as usual on Flickr8k-Expert.
+        ``.../with_own/...`` includes them. ``.../human/...`` is the agreement of one expert with
+        the other two on the pairs of the main metrics.
         """
         row = {image_name(name): i for i, name in enumerate(self.split.ids["image"])}
         column = {caption: j for j, caption in enumerate(self.captions)}
@@ -83,7 +83,7 @@ class Judged:
         return {f"{PREFIX}{name}/{m}": v for name, of in found.items() for m, v in of.items()}
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """{name: {"judged", "with_image", "own"}}, numbers of pairs, kept beside the metrics."""
+        """{name: {"judged", "with_image", "own"}}: numbers of pairs, recorded with the metrics."""
         return {
             name: {
                 "judged": self.totals[name],
@@ -95,18 +95,18 @@ class Judged:
 
 
 def open_judged(evaluation: ConfigDict, split: Split) -> Judged | None:
-    """The judgments that ``eval.judgments`` names, for the images of ``split``; None without one.
+    """The judgments of ``eval.judgments`` for the images of ``split``, or None.
 
     Raises:
         UserError: the files are missing or malformed, the split has no images, or none of the
             judged images is in it.
     """
-    folder = evaluation.get("judgments", "")  # runs of before have no such key
+    folder = evaluation.get("judgments", "")  # older runs lack this key
     if not folder:
         return None
     if not {"image", "text"} <= split.sources.keys():
         raise UserError(
-            f"eval.judgments are of images and captions, but {split.name} has "
+            f"eval.judgments needs images and captions, but {split.name} has "
             f"{' and '.join(split.sources)}: leave it empty."
         )
     everything = read_judgments(folder)
@@ -132,7 +132,7 @@ def open_judged(evaluation: ConfigDict, split: Split) -> Judged | None:
 
 
 def describe(counts: Mapping[str, Mapping[str, Any]], split: str) -> list[str]:
-    """A line for each kind of judgment, printed with every number."""
+    """A line for each kind of judgment, printed with the metrics."""
     return [
         f"{PREFIX}{name}: rank correlation times 100 of scores and judgments; {WHO[name]}; "
         f"{n['with_image'] - n['own']:,} of {n['judged']:,} judged pairs: {n['with_image']:,} have "

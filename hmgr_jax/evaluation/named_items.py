@@ -1,4 +1,4 @@
-"""Items of a split by what a person calls them: an id, a number, or a sentence of their own."""
+"""Find items of a split by an id, a number or a sentence."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _LOOKS_LIKE_AN_ID = re.compile(r"\S+#\d+")
 
 
 class Caption(NamedTuple):
-    """A caption of a split, or a sentence that is in none."""
+    """A caption of a split, or another sentence."""
 
     sentence: str
     id: str | None
-    """None for a sentence of one's own."""
+    """None for another sentence."""
 
 
 def find_image(split: Split, name: str) -> int:
-    """The number of the image (or video) that ``name`` is the id of, or else the number of.
+    """The number of the image (or video) with the id, or else the number, ``name``.
 
     Raises:
         UserError: there is no such image.
@@ -31,10 +31,10 @@ def find_image(split: Split, name: str) -> int:
 
 
 def find_caption(split: Split, text: str) -> Caption:
-    """The caption that ``text`` is the id or the number of, or else ``text`` as a sentence.
+    """The caption with the id or number ``text``, or else ``text`` as a sentence.
 
     Raises:
-        UserError: it is empty, or looks like an id or a number of the split and is none.
+        UserError: ``text`` is empty, or looks like an id or a number and is unknown.
     """
     ids = split.ids["text"]
     if not text.strip():
@@ -50,9 +50,10 @@ def find_caption(split: Split, text: str) -> Caption:
 
 
 def find_item(what: str, ids: Sequence[str], name: str, split: str) -> int:
-    """The number of the item that ``name`` is the id of, or else the number of.
+    """The number of the item with the id, or else the number, ``name``.
 
-    An id comes first: in many data sets ids are numbers. Raises UserError where there is none.
+    Ids have priority, because many data sets have numbers as ids. Raises UserError if there is no
+    such item.
     """
     if name in ids:
         return list(ids).index(name)

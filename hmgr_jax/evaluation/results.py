@@ -23,7 +23,7 @@ SEEDS = "seeds.json"
 
 
 def protocols(config: ConfigDict, split: str) -> tuple[str, ...]:
-    """Names of the protocols by which a split is evaluated."""
+    """Names of the protocols of a split."""
     return tuple(config.eval.protocols if split == "test" else config.eval.dev_protocols)
 
 
@@ -37,7 +37,7 @@ def record(
     fingerprint: str,
     judgments: Mapping[str, Mapping[str, int]] | None = None,
 ) -> dict[str, Any]:
-    """What is written of an evaluation: the numbers and all that they depend on."""
+    """The record of an evaluation: metrics, and what identifies model, run and data."""
     return {
         "model": config.model.name,
         "protocol": ",".join(protocols),
@@ -51,10 +51,10 @@ def record(
 
 
 def finished(workdir: Path, config: ConfigDict) -> dict[str, Any] | None:
-    """Results of the same run if it has finished in ``workdir``.
+    """Results of the same configuration in ``workdir``, or None.
 
     Raises:
-        UserError: there are results that cannot be read, or of other files of the same names.
+        UserError: the results cannot be read, or are of other files of the same names.
     """
     path = workdir / RESULTS
     if not path.is_file():
@@ -65,12 +65,12 @@ def finished(workdir: Path, config: ConfigDict) -> dict[str, Any] | None:
         begun = json.loads((workdir / "config.json").read_bytes()) if same else {}
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
-            f"{path} is not what a run writes: move it away, or give another --workdir."
+            f"{path} is not the results of a run: move it away, or give another --workdir."
         ) from None
     if not same:
         return None
     moved = configs.moved(begun, configs.plain(config))
-    if set(moved) == {"data.root"}:  # the same files may lie elsewhere by now
+    if set(moved) == {"data.root"}:  # the same files may have moved
         opened = open_data(config.data)
         if opened.fingerprint == found["data_fingerprint"]:
             return found
@@ -83,18 +83,18 @@ def finished(workdir: Path, config: ConfigDict) -> dict[str, Any] | None:
 
 
 def check_protocols(experiment: Experiment) -> None:
-    """Refuse, before the first step, protocols that do not fit and a selection that none reports.
+    """Check protocols and ``eval.select`` before the first step.
 
     Raises:
-        UserError: one of them.
+        UserError: a protocol does not fit the data, or none reports the selected metric.
     """
     evaluation, modalities = experiment.config.eval, experiment.model.modalities
     for role, names in (("test", evaluation.protocols), ("dev", evaluation.dev_protocols)):
-        demand_that_fit(names, experiment.data.splits[role], modalities)
+        check_fit(names, experiment.data.splits[role], modalities)
     judged.open_judged(evaluation, experiment.data.splits["test"])
     if evaluation.get("train_gallery"):
         splits = experiment.data.splits
-        by_labels.demand_labels(splits["test"], splits["train"], evaluation.protocols)
+        by_labels.check_labels(splits["test"], splits["train"], evaluation.protocols)
     known = _metric_names(evaluation.dev_protocols, modalities)
     if evaluation.select not in known:
         raise UserError(
@@ -103,11 +103,11 @@ def check_protocols(experiment: Experiment) -> None:
         )
 
 
-def demand_that_fit(protocols: Sequence[str], split: Split, modalities: Sequence[str]) -> None:
-    """Refuse protocols that do not fit a split, before anything is encoded.
+def check_fit(protocols: Sequence[str], split: Split, modalities: Sequence[str]) -> None:
+    """Check that protocols fit a split, before encoding.
 
     Raises:
-        UserError: the first that does not.
+        UserError: of the first protocol that does not fit.
     """
     for a, b in itertools.combinations(modalities, 2):
         sides = Sides(split.groups[a], split.groups[b], (a, b), **split.about)
@@ -116,9 +116,9 @@ def demand_that_fit(protocols: Sequence[str], split: Split, modalities: Sequence
 
 
 def _metric_names(protocols: Sequence[str], modalities: Sequence[str]) -> list[str]:
-    """What the protocols report of pairs of modalities, in their order."""
+    """Metrics of the protocols for pairs of modalities, in order."""
     pairs = list(itertools.combinations(modalities, 2))
     found = dict.fromkeys(
         n for name in protocols for pair in pairs for n in get_protocol(name).names(pair)
     )
-    return [name for name in found if not name.endswith(("medR", "meanR"))]  # less is better there
+    return [name for name in found if not name.endswith(("medR", "meanR"))]  # lower is better

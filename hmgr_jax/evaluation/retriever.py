@@ -1,4 +1,4 @@
-"""A trained model in one's own program: ``hmgr_jax.load(workdir)``."""
+"""A trained model in a program: ``hmgr_jax.load(workdir)``."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from hmgr_jax.data.open import augmentation_of, open_data
 from hmgr_jax.data.pictures.pixels import PictureFiles, PixelSource
 from hmgr_jax.data.split import DataSet, Items, Split
 from hmgr_jax.data.text.captions import CaptionSource
-from hmgr_jax.data.text.pieces import restored
 from hmgr_jax.data.text.sentences import open_sentences
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.distributed.parallel import make_mesh
-from hmgr_jax.errors import UserError
-from hmgr_jax.evaluation.arrays import Arrays
+from hmgr_jax.errors import FoundNonFinite, UserError
 from hmgr_jax.evaluation.evaluate import Evaluator, Scored
 from hmgr_jax.evaluation.judged import Judged
-from hmgr_jax.models.base import Banks, Model, Plan, Variables
+from hmgr_jax.evaluation.trained_run import read_run
+from hmgr_jax.models.base import Banks, Feature, Model, Variables
 from hmgr_jax.shapes import Tree
 from hmgr_jax.training import config as configs
 from hmgr_jax.training.check import check
-from hmgr_jax.training.checkpoint import Checkpoints
-from hmgr_jax.training.experiment import make_model
 from hmgr_jax.training.tables import FILE, make_tables, read_tables
 
 Retrieve = Callable[[Banks, str, ConfigDict, DataSet, Path], Tree]
-"""Makes the tables of a bank by its name, see `hmgr_jax.search.retrieved.retrieved_tables`."""
+"""Makes the tables of a named bank, see `hmgr_jax.search.retrieved.retrieved_tables`."""
+
+COUNTS = {"n_regions": "regions", "n_frames": "frames"}
+"""{input: the input whose true rows it counts}."""
 
 
 class Retriever:
@@ -51,7 +51,7 @@ class Retriever:
         self.model, self.vocabulary = model, vocabulary
         mesh = make_mesh(config.parallel.devices)
         self.evaluator = Evaluator.of(config, model, mesh)
-        self.variables = self.evaluator.here(variables)
+        self.variables = self.evaluator.to_local_devices(variables)
         if model.needs_train:
             train = self.open(("train",)).splits["train"]
             self.variables = self.evaluator.finalized(self.variables, train)
@@ -65,49 +65,42 @@ class Retriever:
         *,
         retrieve: Retrieve | None = None,
     ) -> Retriever:
-        """The dev-best step of the run in ``workdir`` (its newest where none was evaluated).
+        """The dev-best step of the run in ``workdir`` (its newest if none was evaluated).
 
-        ``config`` replaces where the data lies, how pairs are scored and how that is evaluated;
-        ``change`` edits what was saved. The parameters stay those that were trained. ``retrieve``
-        makes the tables of a model that computes with retrieved captions.
+        ``config`` replaces the data, the scoring and the evaluation of the run; ``change`` edits
+        the saved configuration. The parameters are always the trained ones. ``retrieve`` makes the
+        tables of a model that reads retrieved captions.
 
         Raises:
             UserError: there is no checkpoint, it is damaged, ``config`` is of another system, or
                 the model retrieves and ``retrieve`` is None.
         """
         workdir = Path(workdir)
-        if not (workdir / "checkpoints").is_dir():
-            raise UserError(f"{workdir} holds no checkpoints: give the --workdir of a trained run.")
-        with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
-            newest = checkpoints.newest()
-            if newest is None:
-                raise UserError(f"{workdir} holds no whole checkpoint: train there first.")
-            meta = checkpoints.meta(newest)
-            saved = saved_config(meta)
-            # Any machine can use what was trained on many devices.
+
+        def changed(saved: ConfigDict) -> ConfigDict:
+            # A run on many devices can be used on any machine.
             saved.parallel.devices = min(saved.parallel.devices, len(jax.devices()))
             saved = _replaced(saved, config, workdir) if config is not None else saved
             saved = change(saved) if change is not None else saved
             check(saved)
-            model = make_model(saved, saved_plan(meta, saved))
-            abstract = jax.eval_shape(lambda: model.init(jax.random.key(0)))
-            parts = {"params": abstract.params, "stats": abstract.stats, "memory": abstract.memory}
-            best = checkpoints.best_step()
-            state, _, step = checkpoints.restore(parts, best, partial=True)
-        vocabulary = restored(meta["vocabulary"])
+            return saved
+
+        run = read_run(workdir, changed)
+        saved, model, vocabulary = run.config, run.model, run.vocabulary
         if model.needs_tables and (workdir / FILE).is_file():
             tables = read_tables(workdir)
         elif model.banks is not None:
             if retrieve is None:
                 raise UserError(
-                    f"{workdir} holds a {saved.model.name}, which answers with retrieved captions: "
-                    "load it by hmgr_jax.load."
+                    f"{workdir} holds a {saved.model.name}, which reads retrieved captions: "
+                    "load it with hmgr_jax.load."
                 )
             data = open_data(saved.data, vocabulary)
             tables = retrieve(model.banks, model.banks.test, saved, data, workdir)
-        else:  # of all splits, though made of train: what is held out of it depends on the others
+        else:  # all splits are opened, because the held-out part of train depends on them
             tables = make_tables(model, saved.data, lambda: open_data(saved.data, vocabulary))
-        return cls(workdir, saved, model, Variables(**state, tables=tables), vocabulary, step)
+        variables = Variables(**run.state, tables=tables)
+        return cls(workdir, saved, model, variables, vocabulary, run.step)
 
     def open(self, roles: Sequence[str]) -> DataSet:
         """The run's data set, with the vocabulary of the checkpoint."""
@@ -132,9 +125,9 @@ class Retriever:
         return judged.scores(self.evaluator, self.variables, self.config.data, self.vocabulary)
 
     def store(self, role: str) -> Path | None:
-        """Where the scores of train, dev or test are kept until they are evaluated.
+        """The folder for the scores of a split until they are evaluated.
 
-        None for systems whose score is an inner product: these scores are made in seconds.
+        It is None for systems whose score is an inner product, which takes seconds.
         """
         return None if self.model.coarse_exact else self.workdir / "scores" / role
 
@@ -143,18 +136,18 @@ class Retriever:
 
         Args:
             modality: one of ``model.modalities``.
-            items: sentences for ``"text"``, of which the first ``max_words`` words count; files of
-                pictures for ``"image"`` of a system that was trained on pixels; otherwise arrays
-                by input name with a leading item axis, such as ``{"regions": [n, R, D]}``.
+            items: sentences for ``"text"``, cut to ``max_words`` words; picture files for
+                ``"image"`` of a system that was trained on pixels; otherwise arrays by input name
+                with a leading item axis, such as ``{"regions": [n, R, D]}``.
 
         Raises:
             UserError: another modality, inputs that do not fit the model, a picture that cannot be
-                read, or sentences for a model of word graphs where their parser is not installed.
+                read, or sentences for a model of word graphs without an installed parser.
         """
         return self.evaluator.encode(self.variables, modality, self._source(modality, items))
 
     def read(self, sentences: Sequence[str]) -> Items:
-        """Sentences as the arrays that ``encode`` takes as well."""
+        """Sentences as arrays for `encode`."""
         source = self.sentence_source(sentences)
         return source.gather(np.arange(len(source)))
 
@@ -175,23 +168,23 @@ class Retriever:
         if "pixels" in self.model.inputs()[modality]:
             return self.picture_source(items)
         if modality != "text":
-            raise UserError(f"{modality} items are arrays by name.")
+            raise UserError(f"{modality} items must be arrays by input name.")
         return self.sentence_source(items)
 
     def picture_source(self, items: Sequence[str | Path]) -> PixelSource:
-        """Files of pictures as a source of items, for a system that was trained on pixels.
+        """Picture files as a source of items, for a system that was trained on pixels.
 
         Raises:
             UserError: ``items`` is no list of files.
         """
         if isinstance(items, str | Path) or not len(items):
-            raise UserError("image items are a list of at least one file of a picture, or arrays.")
+            raise UserError("image items must be a list of at least one picture file, or arrays.")
         files = PictureFiles([Path(item) for item in items])
         return PixelSource(files, augmentation_of(self.config.data))
 
     @property
     def max_words(self) -> int:
-        """Words of a sentence that are read: with ``<start>`` and ``<end>`` the last bucket holds.
+        """Most words of a sentence; with ``<start>`` and ``<end>`` they fit the last bucket.
 
         Longer sentences are cut, as captions of more than ``data.max_words`` words are.
         """
@@ -199,14 +192,14 @@ class Retriever:
         return max(1, min(data.max_words, max(data.buckets) - 2))
 
     def sentence_source(self, items: Sequence[str | Path]) -> CaptionSource:
-        """Sentences as a source of items; a long one is cut, with a warning.
+        """Sentences as a source of items; a long sentence is cut with a warning.
 
         Raises:
-            UserError: ``items`` is no list of sentences, one is empty, or they have to be parsed
-                and no parser is installed.
+            UserError: ``items`` is no list of sentences, a sentence is empty, or the model needs
+                parsed sentences and no parser is installed.
         """
         if isinstance(items, str) or not len(items):
-            raise UserError("text items are a list of at least one sentence.")
+            raise UserError("text items must be a list of at least one sentence.")
         sentences = [str(item) for item in items]
         for place, sentence in enumerate(sentences):
             if not sentence.strip():
@@ -231,7 +224,7 @@ class Retriever:
     ) -> tuple[np.ndarray, np.ndarray]:
         """The best ``k`` gallery items of every query: (item numbers [q, k], scores [q, k])."""
         if k < 1:
-            raise UserError(f"k must be at least 1, it is {k}.")
+            raise UserError(f"k must be at least 1, got {k}.")
         first = self.model.modalities.index(query[0]) < self.model.modalities.index(gallery[0])
         scores = self.score(query, gallery) if first else self.score(gallery, query).T
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
@@ -239,7 +232,7 @@ class Retriever:
 
 
 def _replaced(saved: ConfigDict, config: ConfigDict, workdir: Path) -> ConfigDict:
-    """``saved`` with data, scoring and evaluation of ``config``; says what that changes."""
+    """``saved`` with data, scoring and evaluation of ``config``; warns of the changes."""
     if config.model.name != saved.model.name:
         raise UserError(
             f"{workdir} holds a {saved.model.name}, not a {config.model.name}: give its own "
@@ -253,40 +246,70 @@ def _replaced(saved: ConfigDict, config: ConfigDict, workdir: Path) -> ConfigDic
     kept = configs.differences(configs.plain(config), configs.plain(saved))
     if kept:
         warnings.warn(
-            f"the run stays as it was trained, whatever the recipe says: {configs.spell(kept)}",
+            f"the run keeps its trained options instead of the recipe's: {configs.spell(kept)}",
             stacklevel=3,
         )
     changed = configs.differences(before, configs.plain(saved))
     if changed:
         warnings.warn(
-            f"the recipe changes what the run was trained with: {configs.spell(changed)}",
+            f"the recipe changes options of the trained run: {configs.spell(changed)}",
             stacklevel=3,
         )
     return saved
 
 
-def saved_plan(meta: Mapping[str, Any], config: ConfigDict) -> Plan:
-    """The plan that a saved model was fitted to, from what lies beside its state."""
-    features = {
-        m: {name: tuple(shape) for name, shape in inputs.items()}
-        for m, inputs in meta["features"].items()
-    }
-    steps, classes = config.train.steps, meta.get("classes", 0)  # older runs have none
-    words = len(restored(meta["vocabulary"]))
-    return Plan(steps, meta["steps_per_epoch"], words, features, classes)
+class Arrays:
+    """A source of the arrays in ``items``, each [n, ...], checked against the inputs of a model.
+
+    Integers become int32 and float64 becomes float32. ``n_regions`` (``n_frames``) may be left out
+    if every image (clip) uses all regions (frames). Raises ``UserError`` for an input that is
+    missing or of another shape, ``FoundNonFinite`` for NaN and infinity.
+    """
+
+    lengths: np.ndarray | None = None
+
+    def __init__(
+        self, items: Mapping[str, np.ndarray], modality: str, inputs: Mapping[str, Feature]
+    ) -> None:
+        found = {name: _narrow(np.asarray(value)) for name, value in items.items()}
+        counts = {len(value) if value.ndim else 0 for value in found.values()}
+        if len(counts) != 1 or 0 in counts:
+            shapes = {name: list(value.shape) for name, value in found.items()}
+            raise UserError(f"Arrays of {modality} items must have one length, got {shapes}.")
+        self._count = counts.pop()
+        for name, of in COUNTS.items():
+            if name in inputs and name not in found and of in found:
+                found[name] = np.full(self._count, found[of].shape[1:2] or 0, np.int32)
+        for name, feature in inputs.items():
+            if name in found or not feature.optional:
+                _check_array(found, name, (self._count, *feature.shape), modality)
+        self._items = found
+
+    def __len__(self) -> int:
+        return self._count
+
+    def gather(self, items: np.ndarray, length: int | None = None) -> Items:
+        """The rows ``items`` of every array."""
+        return {name: value[items] for name, value in self._items.items()}
 
 
-def saved_config(meta: Mapping[str, Any]) -> ConfigDict:
-    """The configuration of a run; keys that did not exist when it was made have their defaults."""
-    saved = with_tuples(meta["config"])
-    config = configs.recipe(saved["name"], saved["model"]["name"]).unlock()
-    with config.ignore_type():
-        config.update(saved)
-    return config
+def _narrow(value: np.ndarray) -> np.ndarray:
+    if value.dtype.kind in "iu":
+        return value.astype(np.int32)
+    return value.astype(np.float32) if value.dtype == np.float64 else value
 
 
-def with_tuples(tree: Any) -> Any:
-    """JSON's lists back to the tuples that configurations hold."""
-    if isinstance(tree, Mapping):
-        return {k: with_tuples(v) for k, v in tree.items()}
-    return tuple(with_tuples(v) for v in tree) if isinstance(tree, list) else tree
+def _check_array(
+    found: Mapping[str, np.ndarray], name: str, shape: tuple[int | None, ...], modality: str
+) -> None:
+    value = found.get(name)
+    if (
+        value is None
+        or len(value.shape) != len(shape)
+        or any(wanted not in (None, has) for wanted, has in zip(shape, value.shape, strict=True))
+    ):
+        got = "nothing" if value is None else list(value.shape)
+        raise UserError(f"{modality} items need {name} of shape {list(shape)}, got {got}.")
+    if value.dtype.kind == "f" and not np.isfinite(value).all():
+        row = int(np.flatnonzero(~np.isfinite(value).reshape(len(value), -1).all(axis=1))[0])
+        raise FoundNonFinite(f"{name} of {modality} item {row} holds NaN or infinity.")

@@ -1,7 +1,7 @@
-"""A score matrix on disk that an interrupted scoring goes on with: a cache, never a result.
+"""A score matrix on disk to resume an interrupted scoring: a cache, never a result.
 
 The folder holds ``scores.npy`` (float32 [n_a, n_b]) and ``tiles.json``: a key of everything the
-scores depend on, and how many tiles, in their order, are done.
+scores depend on, and the number of finished tiles.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from hmgr_jax.files.workdir import lock, write_json_atomic
 
 SCORES, RECORD = "scores.npy", "tiles.json"
 RECORD_SECONDS = 5.0
-"""The record is written at most so often, and what is done since is lost by a kill."""
+"""Least time between writes of the record; a kill loses the tiles since the last one."""
 RECORD_SHARE = 0.1
-"""Of the time, at most so much goes into bringing scores to the disk."""
+"""Largest share of the time for writing scores to the disk."""
 
 
 @contextlib.contextmanager
 def opened(folder: Path, key: str, shape: tuple[int, int]) -> Iterator[ScoreStore]:
-    """The scores in ``folder``, made if absent, for this process alone; what is done is recorded.
+    """Lock and open the scores in ``folder``, or create them; record the progress at the end.
 
-    Scores of another key are dropped with a warning: begun anew, all are scored again.
+    Scores of another key are discarded with a warning.
 
     Raises:
-        UserError: another process scores there, or the disk has no room for the scores.
+        UserError: another process uses the folder, or the disk has no room for the scores.
     """
     with lock(folder):
         store = ScoreStore(folder, key, shape)
@@ -51,9 +51,9 @@ def opened(folder: Path, key: str, shape: tuple[int, int]) -> Iterator[ScoreStor
 
 
 def discard(folder: Path) -> None:
-    """Remove a folder of stores with everything in it, and its parent where that leaves it empty.
+    """Remove a folder of stores, and its parent if it is empty then.
 
-    Scores that were returned from it stay as they are.
+    Scores that were returned from it stay valid.
     """
     shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(OSError):
@@ -61,26 +61,26 @@ def discard(folder: Path) -> None:
 
 
 class ScoreStore:
-    """Scores that are mapped to a file, and the number of tiles that are in them."""
+    """Scores mapped to a file, and the number of finished tiles."""
 
     def __init__(self, folder: Path, key: str, shape: tuple[int, int]) -> None:
         self._folder, self._key = folder, key
         done = self._usable(shape)
         self._map = self._begin(shape) if done is None else self._open(shape)
         self.scores = np.asarray(self._map)
-        """float32 [n_a, n_b], to be written into."""
+        """float32 [n_a, n_b], writable."""
         self.done = self._recorded = done or 0
-        """Tiles that are in ``scores``."""
+        """Finished tiles."""
         self._due = time.monotonic() + RECORD_SECONDS
 
     def advance(self, done: int) -> None:
-        """Tell that ``done`` tiles are in ``scores``; they are recorded now and then."""
+        """Set the number of finished tiles; recorded from time to time."""
         self.done = done
         if time.monotonic() >= self._due:
             self.record()
 
     def record(self) -> None:
-        """Bring the scores and then their number to the disk, in an order that a crash survives."""
+        """Write the scores, and then the number of tiles, to the disk; safe in a crash."""
         begin = time.monotonic()
         if self.done != self._recorded:
             self._map.flush()
@@ -89,7 +89,7 @@ class ScoreStore:
         self._due = now + max(RECORD_SECONDS, (now - begin) / RECORD_SHARE)
 
     def _usable(self, shape: tuple[int, int]) -> int | None:
-        """Tiles done by an earlier process, or None where there is nothing to go on with."""
+        """Tiles finished by an earlier process, or None without usable scores."""
         try:
             record = json.loads((self._folder / RECORD).read_bytes())
             key, done = str(record["key"]), int(record["done"])
@@ -102,7 +102,7 @@ class ScoreStore:
         except (OSError, ValueError, KeyError, TypeError):
             why = "cannot be read"
         warnings.warn(
-            f"the unfinished scores in {self._folder} {why}: scoring begins anew",
+            f"the unfinished scores in {self._folder} {why}: scoring starts from the beginning",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -111,13 +111,13 @@ class ScoreStore:
     def _open(self, shape: tuple[int, int]) -> np.memmap:
         path = self._folder / SCORES
         size = path.stat().st_size
-        found = np.lib.format.open_memmap(path, mode="r+")  # lengthens what was cut short
+        found = np.lib.format.open_memmap(path, mode="r+")  # extends a file that was cut short
         if (found.shape, found.dtype, found.offset + found.nbytes) != (shape, np.float32, size):
             raise ValueError(f"{found.dtype} {found.shape} in {size} bytes")
         return found
 
     def _begin(self, shape: tuple[int, int]) -> np.memmap:
-        """A new file; a reader of the old one keeps what it has mapped."""
+        """Create a new file; a reader of the old one keeps its mapping."""
         path = self._folder / SCORES
         for old in (self._folder / RECORD, path):
             old.unlink(missing_ok=True)
@@ -128,7 +128,7 @@ class ScoreStore:
             path.unlink()
             raise UserError(
                 f"{self._folder} has no room for {found.nbytes / 1e9:,.1f} GB of scores "
-                f"({error.strerror}): free some of that disk."
+                f"({error.strerror}): free space on that disk."
             ) from None
         self._write_record(0)
         return found
@@ -139,16 +139,16 @@ class ScoreStore:
 
 
 def _allocate(path: Path) -> None:
-    """Take the room on the disk now: a mapped file that cannot grow would end the process."""
+    """Reserve the space on the disk: a full disk would end the process while it writes the map."""
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def key_of(score_tile: Partial, sides: Sequence[Sequence[Tile]], mesh: Mesh) -> str:
-    """sha256 of all that the scores depend on: function, weights, codes, tiles, devices.
+    """sha256 of everything the scores depend on: function, weights, codes, tiles, devices.
 
-    A plain function counts by its name; what it closes over does not count.
+    A plain function is identified by its name, without the variables that it closes over.
     """
     digest = hashlib.sha256()
     function, kind = score_tile.func, mesh.devices.flat[0].device_kind

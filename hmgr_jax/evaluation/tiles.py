@@ -1,32 +1,37 @@
-"""Codes cut into tiles of equal shape, bounded in items and in bytes."""
+"""Codes in tiles of equal shape, in shares of processes, and whether they fit into memory."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
+from hmgr_jax.data.split import Source
+from hmgr_jax.distributed import hosts
 from hmgr_jax.errors import UserError
+from hmgr_jax.models.base import Feature
 
 Codes = Any
 """A pytree of host arrays with a leading item axis."""
 TILE_BYTES = 64 * 2**20
-"""Codes of one side of a tile on a device, whatever their number. Codes of fragments are as large
-as hundreds of kilobytes an item; what a tile costs grows with the product of its sides, so this
-also keeps a tile to seconds (minutes on a small machine), which is what an interruption loses."""
+"""Most bytes of codes of one side of a tile on a device. Codes of fragments take hundreds of
+kilobytes an item, and the cost of a tile grows with the product of its sides. The limit keeps a
+tile to seconds (minutes on a small machine), which is what an interruption loses."""
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """Items whose codes share one padded shape, as captions of like length do."""
+    """Items whose codes share one padded shape, such as captions of similar length."""
 
     items: np.ndarray
-    """int [n]: rows (or columns) of the score matrix that these codes fill, in any order."""
+    """int [n]: the rows (or columns) of the score matrix for these codes, in any order."""
     codes: Codes
     """Leaves [n, ...], in the order of ``items``."""
 
@@ -80,15 +85,15 @@ def as_buckets(codes: Codes | Sequence[Bucket]) -> list[Bucket]:
 
 
 def n_items(buckets: Sequence[Bucket]) -> int:
-    """How many items the buckets hold together."""
+    """The number of items of all buckets."""
     return sum(len(bucket.items) for bucket in buckets)
 
 
 def cut(buckets: Sequence[Bucket], limit: int, devices: int = 1) -> list[Tile]:
     """Tiles of at most ``limit`` items and `TILE_BYTES` of codes a device.
 
-    All tiles of a bucket have one size, so that one program scores them, and are as equal as can
-    be, so that padding stays small. An item larger than `TILE_BYTES` is a tile of its own.
+    All tiles of a bucket have one size, so that one program scores them, and need little padding.
+    An item larger than `TILE_BYTES` is a tile of its own.
     """
     tiles = []
     for bucket in buckets:
@@ -100,7 +105,7 @@ def cut(buckets: Sequence[Bucket], limit: int, devices: int = 1) -> list[Tile]:
 
 
 def _at_most(bucket: Bucket, limit: int) -> int:
-    """How many items of a bucket a device may hold."""
+    """The most items of a bucket for one device."""
     codes = sum(leaf.nbytes for leaf in jax.tree.leaves(bucket.codes))
     an_item = max(1, codes // max(1, len(bucket.items)))
     return max(1, min(limit, TILE_BYTES // an_item))
@@ -113,3 +118,101 @@ def _length(codes: Codes) -> int:
             f"codes of one side must be arrays with the same number of items, found {lengths}"
         )
     return lengths.pop()
+
+
+def in_shares(
+    score: Callable[[list[Bucket]], np.ndarray], codes: Codes | Sequence[Bucket], columns: int
+) -> np.ndarray:
+    """Score the rows of this process, and gather those of all: float32 [rows, columns].
+
+    Args:
+        score: buckets with some of the rows, renumbered from 0 -> [these rows, columns].
+        codes: of all rows, the same in every process.
+        columns: their number.
+    """
+    buckets = as_buckets(codes)
+    index, count = hosts.share()
+    rows = n_items(buckets)
+    size = -(-rows // count)
+    own = _between(buckets, index * size, (index + 1) * size)
+    scores = np.zeros((size, columns), np.float32)
+    if own:
+        found = score(own)
+        scores[: len(found)] = found
+    return hosts.exchange(scores)[:rows]
+
+
+def _between(buckets: Sequence[Bucket], start: int, stop: int) -> list[Bucket]:
+    """The items from ``start`` to ``stop`` - 1, numbered from 0, without empty buckets."""
+    found = []
+    for bucket in buckets:
+        inside = (bucket.items >= start) & (bucket.items < stop)
+        if inside.any():
+            codes = jax.tree.map(lambda leaf, keep=inside: leaf[keep], bucket.codes)
+            found.append(Bucket(bucket.items[inside] - start, codes))
+    return found
+
+
+def check_memory(n_a: int, n_b: int, *, matrices: int = 1, codes: int = 0) -> None:
+    """Check that float32 scores [n_a, n_b], held ``matrices`` times, fit into memory.
+
+    ``codes`` are the bytes of codes that will be held beside them. The check passes if the free
+    memory is unknown.
+
+    Raises:
+        UserError: with the needed and the free memory.
+    """
+    scores, free = 4 * n_a * n_b * matrices, free_memory_bytes()
+    if free is not None and scores + codes > free:
+        and_codes = f" and the codes of all items {codes / 1e9:,.1f} GB" if codes else ""
+        raise UserError(
+            f"The scores of {n_a:,} items with {n_b:,} items take {scores / 1e9:,.1f} GB"
+            f"{and_codes}, but {free / 1e9:,.1f} GB of memory are free: evaluate a smaller split, "
+            "or use a machine with more memory."
+        )
+
+
+def code_bytes(
+    encode: Any,
+    variables: Any,
+    features: Mapping[str, Feature],
+    source: Source,
+    buckets: Sequence[int],
+) -> int:
+    """Bytes of the codes of all items of ``source``, each padded to its bucket.
+
+    Args:
+        encode: a function (variables, items, numbers) of ``jax.jit``; only its shapes are used.
+        variables: arrays, or their shapes.
+        features: inputs of an item.
+        source: the items.
+        buckets: padded lengths.
+    """
+    padded = np.asarray(sorted(buckets))
+    lengths = np.full(len(source), padded[-1]) if source.lengths is None else source.lengths
+    of_item = padded[np.minimum(np.searchsorted(padded, lengths), len(padded) - 1)]
+    number, total = jax.ShapeDtypeStruct((1,), np.int32), 0
+    for length, count in zip(*np.unique(of_item, return_counts=True), strict=True):
+        items = {name: _one(feature, int(length)) for name, feature in features.items()}
+        codes = jax.tree.leaves(encode.eval_shape(variables, items, number))
+        total += int(count) * sum(leaf.size * leaf.dtype.itemsize for leaf in codes)
+    return total
+
+
+def _one(feature: Feature, length: int) -> jax.ShapeDtypeStruct:
+    shape = (length if n is None else n for n in feature.shape)
+    return jax.ShapeDtypeStruct((1, *shape), feature.dtype)
+
+
+def free_memory_bytes() -> int | None:
+    """Available memory, or else the memory of this machine; None if both are unknown."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return None

@@ -1,4 +1,4 @@
-"""``--mode=explain``: pictures of what the words of a caption and the regions attend to."""
+"""``--mode=explain``: pictures of the attention between the words of a caption and regions."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from hmgr_jax.evaluation.named_items import Caption, find_caption, find_image
 from hmgr_jax.evaluation.retriever import Retriever
 from hmgr_jax.files.workdir import write_text_atomic
 from hmgr_jax.reports.attention_picture import draw_step
-from hmgr_jax.reports.explanation import PairExplanation, demand_explainable, explain_pair
-from hmgr_jax.reports.plots import save_png
+from hmgr_jax.reports.explanation import PairExplanation, check_explainable, explain_pair
+from hmgr_jax.reports.grid import save_png
 from hmgr_jax.reports.relation_picture import draw_relations
 
 LONGEST = 48
-"""Letters of a sentence in the name of a folder."""
+"""Most letters of a sentence in the name of a folder."""
 
 
 def explain(
@@ -34,16 +34,16 @@ def explain(
 ) -> int:
     """Write ``stepK.png`` for every matching step, ``attention.json``, and ``relations.png``.
 
-    The last where the system has edges between regions or words.
+    ``relations.png`` is written for systems with edges between regions or words.
 
     Args:
-        retriever: a trained run of a system that can explain.
-        split: whose ids or numbers ``pair`` names.
+        retriever: a trained run of a system with attention.
+        split: the split of the ids or numbers in ``pair``.
         pair: an image, and a caption or a sentence.
         images: folder of the picture files; None for generated worlds, or for a blank canvas.
-        out: where to write; None for ``explain/IMAGE-CAPTION`` in the folder of the run.
+        out: folder of the files; None for ``explain/IMAGE-CAPTION`` in the folder of the run.
     """
-    demand_explainable(retriever)
+    check_explainable(retriever)
     data = retriever.config.data
     items = retriever.open((split,)).splits[split]
     image, caption = find_image(items, pair[0]), find_caption(items, pair[1])
@@ -67,9 +67,9 @@ def explain(
 
 
 def folder_name(split: str, image: str, caption: Caption) -> str:
-    """A name of plain letters for a pair; those of other splits than test begin with the split."""
+    """A file name for a pair; it begins with the name of the split unless that is test."""
     text = caption.id
-    if text is None:  # other sentences may begin alike
+    if text is None:  # other sentences may have the same beginning
         digest = hashlib.sha256(caption.sentence.encode()).hexdigest()[:6]
         text = f"{caption.sentence.lower()[:LONGEST]}-{digest}"
     named = f"{image}-{text}" if split == "test" else f"{split}-{image}-{text}"
@@ -82,26 +82,25 @@ def _with_boxes(split: Split, image: int, data: ConfigDict) -> Items:
     if "boxes" not in item:
         file = Path(data.root, f"{data.splits[split.name]}_boxes.npy")
         raise UserError(
-            f"{file} is missing, so nobody knows where in the picture a region lies: add it, "
-            f"float32 [rows, {item['regions'].shape[1]}, 4] of x1, y1, x2, y2 in 0..1 (as for the "
-            "other splits)."
+            f"{file} is missing, so the places of regions in the picture are unknown: add it, "
+            f"float32 [rows, {item['regions'].shape[1]}, 4] of x1, y1, x2, y2 in 0..1."
         )
     return item
 
 
 def _parsed(retriever: Retriever, split: Split, caption: Caption) -> Items | None:
-    """A caption of the split with its word graph, for models that read it."""
+    """A caption of the split with its word graph, for models that read word graphs."""
     if caption.id is None or "heads" not in retriever.model.inputs()["text"]:
         return None
     return split.sources["text"].gather(np.array([list(split.ids["text"]).index(caption.id)]))
 
 
 def _picture(data: ConfigDict, split: Split, image: int, images: str | None) -> np.ndarray | None:
-    """The picture behind the regions; None, with a warning, where it is not at hand."""
+    """The picture of the regions; None, with a warning, if it is not available."""
     name = split.ids["image"][image]
     if data.source == "worlds":
         if images is not None:
-            raise UserError("Generated worlds draw their pictures anew: leave --images out.")
+            raise UserError("Generated worlds draw their pictures themselves: leave --images out.")
         return world_picture(data, split.name, image)
     path = find_picture(Path(images), name) if images is not None else None
     if path is not None:
@@ -114,7 +113,7 @@ def _picture(data: ConfigDict, split: Split, image: int, images: str | None) -> 
 
 
 def _json(found: Mapping[str, Any]) -> str:
-    """A line a key: numbers in long columns are nothing to look at."""
+    """JSON with one line per key."""
     lines = [f"{json.dumps(key)}: {_dumped(value)}" for key, value in found.items()]
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
@@ -125,7 +124,7 @@ def _dumped(value: Any) -> str:
 
 def _tell(found: PairExplanation, image: str, caption: Caption, folder: Path) -> None:
     steps = ", ".join(f"{score:.3f}" for score in found.steps)
-    print(f"{image} with {caption.id or 'your own sentence'}: {caption.sentence}")
+    print(f"{image} with {caption.id or 'a new sentence'}: {caption.sentence}")
     print(f"score:      {found.score:.4f} (steps: {steps})")
     print(f"pictures:   {folder / 'step1.png'}" + _to_the_last(found))
     if found.relations:

@@ -1,4 +1,4 @@
-"""Why a model scores an image and a sentence as it does, in numbers that people can follow."""
+"""The parts of a model's score of an image and a sentence: attention, steps and relations."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from hmgr_jax.models import get_model, list_models
 
 DIRECTIONS = ("t2i", "i2t")
 EDGES = 24
-"""Relations that are told of each item and layer, the strongest."""
+"""Number of strongest relations per item and layer in the JSON."""
 
 
 class Attention(NamedTuple):
-    """How Q words or regions attended to Y regions or words, in K steps."""
+    """Attention of Q words or regions to Y regions or words, in K steps."""
 
     weights: np.ndarray
-    """float [K, Q, Y]: each row sums to 1, or to less where a query also takes of its own side."""
+    """float [K, Q, Y]: each row sums to 1, or less if a query also attends to its own side."""
     cosines: np.ndarray
-    """float [K, Q]: of every query with what it attended to."""
+    """float [K, Q]: of every query with its attended context."""
 
 
 class Edge(NamedTuple):
-    """What one node took from another."""
+    """The weight of one node's attention to another."""
 
     to: int
     source: int
@@ -39,25 +39,25 @@ class Edge(NamedTuple):
 
 @dataclass(frozen=True)
 class PairExplanation:
-    """One image and one sentence: what the score is made of, without padding."""
+    """The parts of the score of one image and one sentence, without padding."""
 
     words: tuple[str, ...]
-    """W, from ``<start>`` to ``<end>``; words that the model does not know as they were given."""
+    """W, from ``<start>`` to ``<end>``; unknown words in their original form."""
     unknown: tuple[str, ...]
     boxes: np.ndarray
     """float [R, 4]: x1, y1, x2, y2 in 0..1."""
     score: float
-    """What the model ranks by."""
+    """The score for ranking."""
     steps: tuple[float, ...]
     """The score of every matching step."""
     attention: Mapping[str, Attention]
     """``t2i``: words attend to regions; ``i2t``: regions to words."""
     relations: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """{modality: float [K, N, N]}: edges between its own nodes, to the first from the second, in K
-    graph layers; empty where the system has none."""
+    """{modality: float [K, N, N]}: weights of edges to the first node from the second, in K graph
+    layers; empty if the system has none."""
 
     def strongest(self, modality: str, layer: int, count: int = EDGES) -> list[Edge]:
-        """The strongest edges between different nodes of a modality, in order."""
+        """The strongest edges between different nodes of a modality, strongest first."""
         weights = self.relations[modality][layer]
         apart = np.where(np.eye(len(weights), dtype=bool), -1.0, weights)
         order = np.argsort(-apart, axis=None, kind="stable")[:count]
@@ -93,17 +93,17 @@ class PairExplanation:
         }
 
 
-def demand_explainable(retriever: Retriever) -> None:
-    """Refuse a system that does not look at regions and words in pairs.
+def check_explainable(retriever: Retriever) -> None:
+    """Check that the system has attention between regions and words.
 
     Raises:
-        UserError: names the systems that do.
+        UserError: it has none; the message names the systems that have.
     """
     if not retriever.model.explainable():
         able = [name for name in list_models() if get_model(name).explainable()]
         raise UserError(
-            f"{retriever.config.model.name} compares a picture with a caption as wholes, so there "
-            f"is no attention between them to show: this is for {', '.join(able)}."
+            f"{retriever.config.model.name} compares a vector of a picture with one of a caption, "
+            f"so it has no attention to explain: use {', '.join(able)}."
         )
 
 
@@ -112,13 +112,13 @@ def explain_pair(
 ) -> PairExplanation:
     """Explain the score of an image (one item with ``boxes``, leading axis 1) and a sentence.
 
-    ``text`` are the arrays of the sentence, where there is more to it than its words.
+    ``text`` are the arrays of the sentence if the model reads more than its words.
 
     Raises:
-        UserError: the system has nothing to explain, or the items do not fit it.
+        UserError: the system has no attention, or the items do not fit it.
         FoundNonFinite: a score or weight is NaN or infinite.
     """
-    demand_explainable(retriever)
+    check_explainable(retriever)
     known = retriever.vocabulary
     tokens = known.tokenize(sentence)[: retriever.max_words]
     unknown = tuple(dict.fromkeys(t for t in tokens if t not in known))
@@ -143,7 +143,7 @@ def explain_pair(
     relations = _relations(retriever, given, {"image": regions, "text": len(words)})
     numbers = jax.tree.leaves((score, found.scores, attention, relations))
     if not all(np.isfinite(x).all() for x in numbers):
-        raise FoundNonFinite("The score of the pair holds NaN or infinity: train the model anew.")
+        raise FoundNonFinite("The score of the pair holds NaN or infinity: train the model again.")
     steps = tuple(_plain(found.scores))
     boxes = np.asarray(image["boxes"][0, :regions])
     return PairExplanation(words, unknown, boxes, float(score[0, 0]), steps, attention, relations)
@@ -152,7 +152,7 @@ def explain_pair(
 def _relations(
     retriever: Retriever, given: Mapping[str, Any], counts: Mapping[str, int]
 ) -> dict[str, np.ndarray]:
-    """Edges within the items, without padding, of the modalities that have any."""
+    """Edges within the items, without padding, for the modalities with edges."""
     found = {m: retriever.relations(m, items) for m, items in given.items()}
     return {
         m: weights[0, :, : counts[m], : counts[m]]
@@ -162,5 +162,5 @@ def _relations(
 
 
 def _plain(values: np.ndarray) -> Any:
-    """Lists of numbers without the digits that float32 does not have."""
+    """Lists of numbers, rounded to the precision of float32."""
     return np.round(np.asarray(values, np.float64), 7).tolist()

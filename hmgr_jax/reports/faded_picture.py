@@ -1,4 +1,4 @@
-"""A picture that shows in its colours what is attended to; the rest fades to pale grey."""
+"""A picture with attended regions in colour and the rest faded to pale grey."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 PALE, GREY_LEFT = 245.0, 0.35
-"""What is not attended to: this tone, mixed with so much of the picture without its colours."""
+"""Tone of unattended parts, and the share of the grey picture that is mixed into it."""
 CANVAS = (247, 140, 40)
-"""RGB of what is attended to where there is no picture."""
+"""RGB of attended regions if there is no picture."""
 FRAME, LINES = "#e8590c", "#9a9a9a"
 LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
 class FadedPicture:
-    """A picture with its regions, to be drawn many times with other weights."""
+    """A picture with its regions, drawn once per set of weights."""
 
     picture: np.ndarray | None
     """uint8 [H, W, 3]; None draws all boxes on a blank canvas."""
@@ -50,7 +50,7 @@ class FadedPicture:
         return self.boxes * np.tile(self.size[::-1], 2)
 
     def heat(self, weights: np.ndarray) -> np.ndarray:
-        """[H, W]: at every pixel the highest of the weights [R] of regions there, else 0."""
+        """[H, W]: the highest weight [R] of the regions at each pixel, else 0."""
         heat = np.zeros(self.size)
         edges = np.rint(self._corners).astype(int).tolist()
         for (x1, y1, x2, y2), weight in zip(edges, weights, strict=True):
@@ -59,7 +59,7 @@ class FadedPicture:
         return heat
 
     def faded(self, weights: np.ndarray, full: float) -> np.ndarray:
-        """uint8 [H, W, 3]: its colours come in with the weights [R] and are whole at ``full``."""
+        """uint8 [H, W, 3]: colours in proportion to the weights [R], full from ``full`` on."""
         share = np.clip(self.heat(weights) / full, 0, 1)[..., None]
         return np.rint(self._pale + share * (self._colours - self._pale)).astype(np.uint8)
 
@@ -72,10 +72,10 @@ class FadedPicture:
         frame: bool = True,
         label: bool = True,
     ) -> None:
-        """Draw it with the region of the highest weight framed, its weight beside."""
+        """Draw the picture with a frame and the weight at the region of the highest weight."""
         tall, wide = self.size
         axes.imshow(self.faded(weights, full), interpolation="antialiased")
-        boxes = self._corners - 0.5  # imshow counts from the middle of the first pixel
+        boxes = self._corners - 0.5  # the first pixel's centre is 0 in imshow
         if self.picture is None:
             for box in boxes:
                 axes.add_patch(_frame(box, LINES, 0.6))
@@ -89,7 +89,7 @@ class FadedPicture:
         axes.spines[:].set_color("#bbbbbb")
 
     def _label(self, axes: Axes, box: np.ndarray, weight: float) -> None:
-        """Above the box where there is room, else within; never beyond the right border."""
+        """Write the weight above the box if there is room, else inside; never past the border."""
         tall, wide = self.size
         x1, y1, x2, _ = box.tolist()
         left = x1 < 0.8 * wide

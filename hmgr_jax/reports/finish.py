@@ -1,4 +1,4 @@
-"""The evaluation of a run while it trains and at its end: metrics, plots and ``results.json``."""
+"""Evaluation of a run during training and at its end: metrics, plots and ``results.json``."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 
 from hmgr_jax.data.split import Split
+from hmgr_jax.data.vqa.questions import ANSWER, QUESTION
 from hmgr_jax.distributed import hosts
 from hmgr_jax.distributed.parallel import replicate
 from hmgr_jax.errors import UserError
-from hmgr_jax.evaluation import answers, by_labels, judged
-from hmgr_jax.evaluation.evaluate import Evaluator, More, recall_table, together
+from hmgr_jax.evaluation import by_labels, judged
+from hmgr_jax.evaluation.evaluate import Evaluator, More, Scored, recall_table
 from hmgr_jax.evaluation.results import SEEDS, check_protocols, record
 from hmgr_jax.files.workdir import RESULTS, write_json_atomic
 from hmgr_jax.metrics.protocols import get_protocol
+from hmgr_jax.metrics.vqa import chosen
 from hmgr_jax.models.base import Variables
 from hmgr_jax.progress import table
 from hmgr_jax.reports import object_reports, plots, precision_recall, uncertainty
@@ -26,12 +28,14 @@ from hmgr_jax.training.checkpoint import Checkpoints
 from hmgr_jax.training.experiment import Experiment
 from hmgr_jax.training.records import read_rows
 
+ANSWERS = "answers"
+
 
 class RunEvaluation:
-    """Evaluates a run on dev while it trains, and the selected step on test at its end.
+    """Evaluates a run on dev during training, and the selected step on test at its end.
 
     Raises:
-        UserError: protocols that do not fit the data, or a selection that none reports.
+        UserError: a protocol does not fit the data, or none reports the metric of ``eval.select``.
     """
 
     def __init__(self, experiment: Experiment, workdir: Path) -> None:
@@ -49,13 +53,13 @@ class RunEvaluation:
     def finish(self, checkpoints: Checkpoints, tables: Tree) -> dict[str, Any]:
         """Evaluate the selected step on test; write plots and, last, ``results.json``.
 
-        ``tables`` are the constants of the model at evaluation.
+        ``tables`` are those of the model at evaluation.
         """
         experiment, evaluator, workdir = self.experiment, self.evaluator, self.workdir
         config, splits = experiment.config, experiment.data.splits
         state, _, step = checkpoints.restore(experiment.abstract_state(), checkpoints.best_step())
         if hosts.first():
-            _say_if_better_was_lost(workdir, config.eval.select, step)
+            _warn_if_best_is_damaged(workdir, config.eval.select, step)
         variables = replicate(experiment.mesh, state.variables(tables))
         variables = evaluator.finalized(variables, splits["train"])
         title = f"{config.model.name} on {config.name}, test"
@@ -71,9 +75,7 @@ class RunEvaluation:
             scores = people.scores(evaluator, variables, config.data, words)
             try:
                 metrics |= people.metrics(scores)
-            except (
-                UserError
-            ) as error:  # all scores are equal: the recalls of hours are worth keeping
+            except UserError as error:  # all scores are equal; the recalls are still useful
                 warnings.warn(f"no rank correlations: {error}", RuntimeWarning, stacklevel=2)
                 people = None
         found = record(
@@ -90,9 +92,7 @@ class RunEvaluation:
             plots.recalls(workdir, metrics, title)
             shown = object_reports.heading(config, protocols, "test")
             object_reports.heat_map(workdir, metrics, experiment.model.modalities, shown)
-            write_json_atomic(
-                workdir / RESULTS, found
-            )  # last: whoever finds it finds everything else
+            write_json_atomic(workdir / RESULTS, found)  # last: it marks a finished run
         return found
 
 
@@ -104,25 +104,47 @@ def reports(
     title: str,
     suffix: str = "",
 ) -> More:
-    """``more`` of `Evaluator.metrics`: what is written besides numbers, as far as it applies.
+    """``more`` of `Evaluator.metrics`: writes all reports that fit the split and the system.
 
     ``suffix`` follows the names of the files.
     """
-    return together(
-        uncertainty.reporter(
-            evaluator, workdir, split, title=title, name=f"{uncertainty.NAME}{suffix}"
-        ),
-        precision_recall.reporter(
-            workdir, split, protocols, title=title, name=f"{precision_recall.NAME}{suffix}"
-        ),
+    names = (f"{name}{suffix}" for name in (uncertainty.NAME, precision_recall.NAME))
+    each = (
+        uncertainty.reporter(evaluator, workdir, split, title=title, name=next(names)),
+        precision_recall.reporter(workdir, split, protocols, title=title, name=next(names)),
         object_reports.sheets(workdir, split, suffix),
-        answers.reporter(workdir, split, suffix),
+        _answers(workdir, split, suffix),
     )
 
+    def more(scored: Scored) -> dict[str, float]:
+        return {name: value for report in each for name, value in report(scored).items()}
 
-def _say_if_better_was_lost(workdir: Path, select: str, step: int) -> None:
-    """A damaged checkpoint may have been the best one."""
-    dev = {row["step"]: row[f"dev/{select}"] for row in _dev_rows(workdir, select)}
+    return more
+
+
+def _answers(workdir: Path, split: Split, suffix: str) -> More:
+    """``more`` of `Evaluator.metrics`: the first process writes ``answers.json`` of questions.
+
+    The file is a list of {"question_id", "answer"} in the order of the split, as VQA's servers
+    expect; ids that are whole numbers are written as such. It adds no metric.
+    """
+
+    def more(scored: Scored) -> dict[str, float]:
+        if scored.modalities == (QUESTION, ANSWER) and hosts.first():
+            answers, ids = split.ids[ANSWER], split.ids[QUESTION]
+            given = [
+                {"question_id": int(name) if name.isdigit() else name, "answer": answers[best]}
+                for name, best in zip(ids, chosen(scored.scores).tolist(), strict=True)
+            ]
+            write_json_atomic(workdir / f"{ANSWERS}{suffix}.json", given)
+        return {}
+
+    return more
+
+
+def _warn_if_best_is_damaged(workdir: Path, select: str, step: int) -> None:
+    rows = read_rows(workdir / "metrics.jsonl")
+    dev = {row["step"]: row[f"dev/{select}"] for row in rows if f"dev/{select}" in row}
     best = max(dev, key=lambda at: (dev[at], -at), default=step)
     if dev.get(best) != dev.get(step):
         warnings.warn(
@@ -131,10 +153,6 @@ def _say_if_better_was_lost(workdir: Path, select: str, step: int) -> None:
             RuntimeWarning,
             stacklevel=3,
         )
-
-
-def _dev_rows(workdir: Path, select: str) -> list[dict[str, float]]:
-    return [row for row in read_rows(workdir / "metrics.jsonl") if f"dev/{select}" in row]
 
 
 def show(results: Mapping[str, Any], data: str) -> None:
@@ -165,7 +183,7 @@ def _show_protocols(results: Mapping[str, Any]) -> None:
 
 
 def show_files(results: Mapping[str, Any], workdir: Path) -> None:
-    """Print where the files of a finished run lie."""
+    """Print the paths of the files of a finished run."""
     for what, path in (
         ("results", RESULTS),
         ("curves", "curves.png"),
@@ -173,8 +191,8 @@ def show_files(results: Mapping[str, Any], workdir: Path) -> None:
         ("checkpoint", f"checkpoints/{results['step']}"),
     ):
         print(f"{what + ':':12s}{workdir / path}")
-    if (workdir / f"{answers.NAME}.json").is_file():
-        print(f"{'answers:':12s}{workdir / answers.NAME}.json")
+    if (workdir / f"{ANSWERS}.json").is_file():
+        print(f"{'answers:':12s}{workdir / ANSWERS}.json")
     if (workdir / f"{precision_recall.NAME}.png").is_file():
         print(f"{'precision:':12s}{workdir / precision_recall.NAME}.png")
     object_reports.show(workdir)
@@ -182,7 +200,7 @@ def show_files(results: Mapping[str, Any], workdir: Path) -> None:
 
 
 def show_uncertainty(workdir: Path, name: str = uncertainty.NAME) -> None:
-    """Print where the report of uncertainties of that name lies, if there is one."""
+    """Print the paths of the report of uncertainties of that name, if it exists."""
     for what, path in uncertainty.files(workdir, name).items():
         print(f"{what + ':':12s}{path}")
 
@@ -193,10 +211,10 @@ def spread(runs: Mapping[int, Mapping[str, Any]], data: str, workdir: Path) -> d
     Args:
         runs: {seed: results}.
         data: the name of the data set.
-        workdir: where the file goes.
+        workdir: the folder of the file.
     """
     first = next(iter(runs.values()))
-    # A correlation is left out of a run where there was none to find.
+    # A run without a correlation lacks that metric.
     common = [n for n in first["metrics"] if all(n in run["metrics"] for run in runs.values())]
     values = {name: [run["metrics"][name] for run in runs.values()] for name in common}
     summary = {

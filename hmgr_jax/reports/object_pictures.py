@@ -1,4 +1,4 @@
-"""3D objects for people: a picture of an item, whatever its modality."""
+"""Pictures of 3D objects in every modality."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from hmgr_jax.data.shapes3d.render import render, render_points
 from hmgr_jax.data.split import Items, Source
 
 TURN = np.deg2rad(30)
-"""Where clouds and meshes are looked at from; views are as they are."""
+"""Camera angle of clouds and meshes."""
 REACH = 1.0
 
 
 def pictures_of(modality: str, source: Source, items: np.ndarray, pixels: int) -> list[np.ndarray]:
     """A picture uint8 [S, S, 3] of each of ``items`` of a source of views, points or faces.
 
-    A view is shown as the model sees it, in its own size; clouds and meshes are drawn at ``pixels``
-    a side, scaled into view.
+    A view is the model's input in its own size. Clouds and meshes are rendered with ``pixels`` per
+    side and scaled to fit.
     """
     found = source.gather(np.asarray(items))
     settings = getattr(source, "shaping", None)
@@ -31,11 +31,11 @@ def pictures_of(modality: str, source: Source, items: np.ndarray, pixels: int) -
         "point": lambda of, k: _cloud(of["points"][k], pixels),
         "mesh": lambda of, k: _mesh(of["faces"][k], pixels),
     }
-    return [_in_colours(draw[modality](found, k)) for k in range(len(items))]
+    return [_to_rgb(draw[modality](found, k)) for k in range(len(items))]
 
 
 def _view(view: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
-    """Back from normalised pixels."""
+    """Undo the normalisation of pixels."""
     colours = view * np.array(std, np.float32) + np.array(mean, np.float32)
     return np.rint(255 * np.clip(colours, 0, 1)).astype(np.uint8)
 
@@ -51,10 +51,10 @@ def _mesh(faces: np.ndarray, pixels: int) -> np.ndarray:
 
 
 def _fitted(points: np.ndarray) -> np.ndarray:
-    """Within the unit ball, float64."""
+    """Points scaled into the unit ball, float64."""
     found = np.asarray(points, np.float64)
     return found / max(REACH, float(np.linalg.norm(found, axis=1).max(initial=0.0)))
 
 
-def _in_colours(picture: np.ndarray) -> np.ndarray:
+def _to_rgb(picture: np.ndarray) -> np.ndarray:
     return picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)

@@ -1,22 +1,21 @@
-"""Pictures of a run: curves over the steps, and the recalls of a result as bars."""
+"""Plots of a run: curves over the steps, and the recalls of a result as bars."""
 
 from __future__ import annotations
 
 import itertools
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from hmgr_jax.reports.grid import save_png
 from hmgr_jax.training.records import Row, read_rows
 
 NOT_LOSSES = {"step", "lr", "grad_norm", "bad_steps", "bad_in_a_row", "bad_total"}
-NOT_LOSSES |= {"scale", "shift", "vib"}  # of PCME; its divergence is 10^5 times its share
+NOT_LOSSES |= {"scale", "shift", "vib"}  # of PCME; vib is not weighted, so 10^5 times larger
 STATISTICS = ("memory/", "log_sigma/")
 DIRECTION = re.compile(r"(\w+2\w+)/(R@\d+|R-P|mAP(?:@[\dR]+)?)")
 """One direction of one pair of modalities: ``i2t/R@1``, ``image2point/mAP``."""
@@ -29,9 +28,9 @@ Points = dict[str, list[tuple[int, float]]]
 
 
 def curves(workdir: Path, best_step: int | None = None) -> Path:
-    """Draw ``metrics.jsonl`` to ``curves.png``: losses, rsum, recalls of every direction.
+    """Draw ``metrics.jsonl`` to ``curves.png``: losses, rsum and recalls of every direction.
 
-    ``best_step`` is marked; by default it is the step of the highest dev rsum.
+    ``best_step`` is marked; the default is the step of the highest dev rsum.
     """
     rows = read_rows(workdir / "metrics.jsonl")
     training, dev = _series(rows)
@@ -41,7 +40,7 @@ def curves(workdir: Path, best_step: int | None = None) -> Path:
     panels: dict[str, Points] = {"training loss": training}
     if rsum:
         panels["dev rsum"] = {"rsum": rsum}
-    percents = {f"dev {_spell(name)}": points for name, points in _directions(dev).items()}
+    percents = {f"dev {_arrow(name)}": points for name, points in _directions(dev).items()}
     for name in filter(ACCURACY.fullmatch, dev):
         percents[f"dev {name}"] = {name: dev[name]}
     figure = _grid(panels | percents, last=max([1, *(row["step"] for row in rows)]))
@@ -54,7 +53,7 @@ def curves(workdir: Path, best_step: int | None = None) -> Path:
 
 
 def recalls(workdir: Path, metrics: Mapping[str, float], title: str) -> Path:
-    """Draw the recalls (and mAPs) of one result, in percent, to ``recalls.png`` as bars."""
+    """Draw the recalls and mAPs of one result, in percent, as bars to ``recalls.png``."""
     directions = _directions({name: [(0, value)] for name, value in metrics.items()})
     names = sorted({name for bars in directions.values() for name in bars}, key=_natural)
     figure = Figure(figsize=(max(6.4, 1.5 * len(directions)), 3.8), layout="constrained")
@@ -66,7 +65,7 @@ def recalls(workdir: Path, metrics: Mapping[str, float], title: str) -> Path:
         color = PALETTE[place % len(PALETTE)]
         drawn = axes.bar(left, [y for _, y in bars], 0.92 * width, label=name, color=color)
         axes.bar_label(drawn, fmt="%.1f", fontsize=8, padding=2)
-    axes.set_xticks(range(len(directions)), [_spell(name) for name in directions])
+    axes.set_xticks(range(len(directions)), [_arrow(name) for name in directions])
     axes.set(title=title, ylabel="%", ylim=(0, 108), yticks=range(0, 101, 20))
     _tidy(axes)
     if names:
@@ -90,7 +89,7 @@ def _series(rows: Sequence[Row]) -> tuple[Points, Points]:
 def _directions(points: Points) -> dict[str, Points]:
     """The recalls and mAPs of the plain protocol: direction -> measure -> points.
 
-    A direction is followed by its reverse: they are one pair of modalities.
+    A direction is followed by its reverse.
     """
     found: dict[str, Points] = {}
     for name in sorted(points, key=_natural):
@@ -101,7 +100,7 @@ def _directions(points: Points) -> dict[str, Points]:
 
 
 def _grid(panels: Mapping[str, Points], last: float) -> Figure:
-    """One panel a name, two a row, over the same steps 0 to ``last``."""
+    """One panel per name, two per row, over the same steps 0 to ``last``."""
     columns = min(len(panels), 2)
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(5.2 * columns, 3.1 * rows), layout="constrained")
@@ -114,7 +113,7 @@ def _grid(panels: Mapping[str, Points], last: float) -> Figure:
 
 
 def _draw(axes: Axes, lines: Points) -> None:
-    """Lines of one panel; a dot a value while there are few enough to tell them apart."""
+    """Draw the lines of one panel, with a dot per value if there are at most 30."""
     styles = itertools.product(("-", "--", ":"), PALETTE)
     for (name, points), (dashes, color) in zip(lines.items(), itertools.cycle(styles)):
         steps, values = zip(*points, strict=True)
@@ -124,7 +123,7 @@ def _draw(axes: Axes, lines: Points) -> None:
     _tidy(axes)
     if len(lines) > 1:
         legend = axes.legend(fontsize=8, frameon=False, ncols=1 + len(lines) // 9)
-        legend.set_in_layout(False)  # it lies inside; the panels must not shrink for it
+        legend.set_in_layout(False)  # it lies inside, so the panel keeps its size
     if not lines:
         axes.text(0.5, 0.5, "nothing recorded", ha="center", transform=axes.transAxes)
 
@@ -150,12 +149,12 @@ def _tidy(axes: Axes) -> None:
 
 
 def _pair(direction: str) -> tuple[list[str], bool]:
-    """Sorting key: the two modalities in any order, then the order of their names."""
+    """Sorting key: the pair of modalities, then the direction."""
     sides = direction.split("2", 1)
     return sorted(sides), sides != sorted(sides)
 
 
-def _spell(direction: str) -> str:
+def _arrow(direction: str) -> str:
     """``i2t`` -> ``image → text``."""
     return " → ".join(NAMES.get(side, side) for side in direction.split("2", 1))
 
@@ -163,14 +162,3 @@ def _spell(direction: str) -> str:
 def _natural(name: str) -> list[tuple[str, int]]:
     """Sorting key that puts R@5 before R@10."""
     return [(rest, int(digits or 0)) for rest, digits in re.findall(r"(\D+)(\d*)", name)]
-
-
-def save_png(figure: Figure, path: Path) -> Path:
-    """Write a PNG whole or not at all: somebody may be looking at the old one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        FigureCanvasAgg(figure).print_png(str(temporary))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path

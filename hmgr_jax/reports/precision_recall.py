@@ -15,7 +15,8 @@ from hmgr_jax.metrics.directions import direction
 from hmgr_jax.metrics.precision import precision_recall
 from hmgr_jax.metrics.protocols import get_protocol
 from hmgr_jax.metrics.shared_labels import SharedLabels, sharing
-from hmgr_jax.reports.plots import PALETTE, save_png
+from hmgr_jax.reports.grid import save_png
+from hmgr_jax.reports.plots import PALETTE
 
 NAME = "precision_recall"
 LEVELS = np.linspace(0.0, 1.0, 101)
@@ -24,16 +25,16 @@ LEVELS = np.linspace(0.0, 1.0, 101)
 def reporter(
     folder: Path, split: Split, protocols: Sequence[str], *, title: str, name: str = NAME
 ) -> More:
-    """``more`` of `Evaluator.metrics`: draws precision by recall as ``NAME.png``, adds no number.
+    """``more`` of `Evaluator.metrics`: draws precision by recall as ``NAME.png``, adds no metric.
 
-    Only where a protocol of shared labels is asked for, and by the first process.
+    The first process draws it if a protocol of shared labels is evaluated.
     """
     found: dict[str, np.ndarray] = {}
 
     def more(scored: Scored) -> dict[str, float]:
         asked = any(isinstance(get_protocol(each), SharedLabels) for each in protocols)
         if asked and hosts.first():
-            found.update(curves(scored, split))  # of several pairs of modalities one picture
+            found.update(curves(scored, split))  # one plot for all pairs of modalities
             draw(folder / f"{name}.png", found, title)
         return {}
 
@@ -41,7 +42,7 @@ def reporter(
 
 
 def curves(scored: Scored, split: Split) -> dict[str, np.ndarray]:
-    """{direction: precision at `LEVELS` of recall, in percent}; right is what shares a label."""
+    """{direction: precision in percent at `LEVELS` of recall}, by shared labels."""
     (a, b), scores = scored.modalities, scored.scores
     found = {}
     for matrix, query, gallery in ((scores, a, b), (scores.T, b, a)):
@@ -51,7 +52,7 @@ def curves(scored: Scored, split: Split) -> dict[str, np.ndarray]:
 
 
 def draw(path: Path, found: Mapping[str, np.ndarray], title: str) -> Path:
-    """Precision over recall, a line a direction."""
+    """Plot precision over recall, with one line per direction."""
     figure = Figure(figsize=(5.2, 4.2), layout="constrained")
     axes = figure.add_subplot()
     for (name, values), color in zip(found.items(), PALETTE, strict=False):

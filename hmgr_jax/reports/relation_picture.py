@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,12 +11,13 @@ from matplotlib.patches import FancyArrowPatch
 
 from hmgr_jax.reports.explanation import Edge, PairExplanation
 from hmgr_jax.reports.faded_picture import FadedPicture
+from hmgr_jax.reports.grid import Page, shorten, wrap
 
 WIDTH, HEAD, WORDS, MARGIN = 13.0, 1.0, 2.4, 0.3
-"""Inches: of the page, its head, the rows of words, and its borders."""
-LEGEND = "An arrow points at the node that takes; the thicker, the more of what it takes."
+"""Inches: the page, its head, the row of words, and the margins."""
+LEGEND = "An arrow goes from the attended node to the attending node; its width is the weight."
 SHOWN = {"image": 10, "text": 12}
-"""Edges drawn of each layer."""
+"""Edges drawn per layer."""
 LETTERS, LONGEST = 110, 14
 ARROW, WORD = "#e8590c", "#1c7ed6"
 
@@ -25,16 +25,16 @@ ARROW, WORD = "#e8590c", "#1c7ed6"
 def draw_relations(
     picture: np.ndarray | None, found: PairExplanation, sentence: str, image: str
 ) -> Figure:
-    """A column a graph layer: regions in the picture above, words in a row below.
+    """Draw one column per graph layer: regions in the picture above, words in a row below.
 
-    An arrow goes from the node that was looked at to the one that looked; the thicker, the more of
-    what that one took. Loops are left out.
+    An arrow goes from the attended node to the attending node; its width is the weight. Self-loops
+    are left out.
 
     Args:
         picture: uint8 [H, W, 3]; None draws the boxes on a blank canvas.
-        found: the numbers, with relations.
-        sentence: for the head of the page.
-        image: its name, likewise.
+        found: the explanation, with relations.
+        sentence: heading of the page.
+        image: name of the picture, in the heading.
     """
     layers = max(len(weights) for weights in found.relations.values())
     faded = FadedPicture(picture, found.boxes)
@@ -43,23 +43,13 @@ def draw_relations(
     above = min(column * tall / wide, 7.0) if "image" in found.relations else 0.0
     below = WORDS if "text" in found.relations else 0.0
     height = HEAD + above + below + 3 * MARGIN
-    figure = Figure(figsize=(WIDTH, height), dpi=100, facecolor="white")
-    title = "\n".join(textwrap.wrap(sentence, LETTERS)[:2] or [sentence])
-    figure.text(
-        MARGIN / WIDTH, 1 - 0.1 / height, title, va="top", fontsize=12, weight="bold",
-        parse_math=False,
-    )  # fmt: skip
-
-    figure.text(MARGIN / WIDTH, 1 - 0.36 / height, LEGEND, va="top", fontsize=9, color="#495057")
-
-    def axes(layer: int, top: float, tall: float) -> Axes:
-        left = MARGIN + layer * (column + MARGIN)
-        where = left / WIDTH, 1 - (top + tall) / height, column / WIDTH, tall / height
-        return figure.add_axes(where)
-
+    page = Page(WIDTH, height)
+    title = wrap(sentence, LETTERS, 2) or sentence
+    page.text(MARGIN, 0.1, title, size=12, weight="bold")
+    page.text(MARGIN, 0.36 + 0.2 * title.count("\n"), LEGEND, color="#495057")
     for modality, top, room in (("image", HEAD, above), ("text", HEAD + above + MARGIN, below)):
         for layer in range(len(found.relations.get(modality, ()))):
-            panel = axes(layer, top, room)
+            panel = page.panel(MARGIN + layer * (column + MARGIN), top, column, room)
             edges = found.strongest(modality, layer, SHOWN[modality])
             if modality == "image":
                 _draw_regions(panel, faded, edges)
@@ -67,11 +57,11 @@ def draw_relations(
                 panel.set_title(name, fontsize=9.5, parse_math=False)
             else:
                 _draw_words(panel, found.words, edges)
-    return figure
+    return page.figure
 
 
 def _draw_regions(axes: Axes, faded: FadedPicture, edges: Sequence[Edge]) -> None:
-    """The regions that edges join in their colours, arrows between their middles."""
+    """Colour the regions that have edges, and draw arrows between their centres."""
     joined = np.zeros(len(faded.boxes))
     for edge in edges:
         joined[[edge.to, edge.source]] = 1.0
@@ -92,9 +82,9 @@ def _draw_regions(axes: Axes, faded: FadedPicture, edges: Sequence[Edge]) -> Non
 
 
 def _draw_words(axes: Axes, words: Sequence[str], edges: Sequence[Edge]) -> None:
-    """Arcs over the words in their order."""
+    """Draw the words in order with arcs above them."""
     for place, word in enumerate(words):
-        short = word if len(word) <= LONGEST else f"{word[: LONGEST - 1]}…"
+        short = shorten(word, LONGEST)
         axes.text(
             place, -0.05, short, rotation=60, ha="right", va="top", fontsize=8, parse_math=False
         )

@@ -1,19 +1,25 @@
-"""What a run's uncertainties are worth, for people: a plot, a table, and a sheet of pictures.
+"""Reports of uncertainties: a plot, a table, and an HTML sheet of pictures.
 
-Of systems whose `Model.uncertainty` is not None, at the end of a run and by ``--mode=evaluate``.
+They are written for systems whose `Model.uncertainty` is not None, at the end of a run and by
+``--mode=evaluate``.
 """
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
+from hmgr_jax.data.pictures.pixels import PixelSource
 from hmgr_jax.data.split import Split
 from hmgr_jax.distributed import hosts
 from hmgr_jax.errors import UserError
@@ -22,24 +28,48 @@ from hmgr_jax.files.workdir import write_text_atomic
 from hmgr_jax.metrics.directions import KS, direction
 from hmgr_jax.metrics.ranks import ranks
 from hmgr_jax.metrics.uncertainty import by_bin, rank_correlations
-from hmgr_jax.reports.plots import PALETTE, save_png
-from hmgr_jax.reports.uncertainty_sheet import Shown, sheet
+from hmgr_jax.reports.grid import save_png
+from hmgr_jax.reports.plots import PALETTE
 
 NAME = "uncertainty"
 PLOT, TABLE, SHEET = ".png", ".csv", ".html"
-"""What follows the name of a report."""
+"""Endings of the files of a report."""
 PREFIX = "uncertainty/"
-"""Of Spearman's rhos among the metrics of a run."""
+"""Prefix of Spearman's rho among the metrics of a run."""
 Row = dict[str, float | str]
+EACH = 12
+"""Most certain items, and as many least certain items."""
+SIDE = 160
+"""Pixels of the longer side of a picture."""
+STYLE = """
+body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding:0 1rem;
+color:#222;background:#fff}h1{font-size:1.35rem}h2{font-size:1.1rem;margin-top:2rem}
+ol{display:grid;grid-template-columns:repeat(auto-fill,minmax(170px,1fr));gap:1rem;padding:0;
+list-style:none}li{border:1px solid #ddd;border-radius:6px;padding:.6rem;overflow-wrap:anywhere}
+img{display:block;max-width:100%;height:auto;margin-bottom:.4rem;border-radius:3px}
+p{margin:.2rem 0}.n{color:#666;font-size:.85em}
+@media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}li{border-color:#444}
+.n{color:#aaa}}
+"""
+
+
+class Shown(NamedTuple):
+    """The uncertainties of one side."""
+
+    modality: str
+    uncertainty: np.ndarray
+    """float [n]."""
+    ranks: np.ndarray
+    """int [n], 0-based, of the best correct answer."""
 
 
 def reporter(
     evaluator: Evaluator, folder: Path, split: Split, *, title: str, name: str = NAME
 ) -> Callable[[Scored], dict[str, float]]:
-    """``more`` of `Evaluator.metrics`: a `report` and its rhos, as ``uncertainty/i2t/rank``.
+    """``more`` of `Evaluator.metrics`: writes a `report`, adds its rhos (``uncertainty/i2t/rank``).
 
-    Nothing is reported for a system without uncertainties, and by other processes than the first.
-    A split that cannot be reported is warned of: its metrics are worth keeping.
+    Systems without uncertainties have no report; only the first process writes. A split that
+    cannot be reported gives a warning and keeps its other metrics.
     """
 
     def more(scored: Scored) -> dict[str, float]:
@@ -59,7 +89,7 @@ def reporter(
 
 
 def describe(metrics: Mapping[str, float]) -> list[str]:
-    """Lines about the rhos among ``metrics``, printed with every number; none without any."""
+    """Lines that explain the rhos among ``metrics``."""
     if not any(name.startswith(PREFIX) for name in metrics):
         return []
     return [
@@ -69,7 +99,7 @@ def describe(metrics: Mapping[str, float]) -> list[str]:
 
 
 def files(folder: Path, name: str = NAME) -> dict[str, Path]:
-    """{what it is: file} of a report, without those that are not there."""
+    """{kind: path} of the existing files of a report."""
     named = {"bins": PLOT, "table": TABLE, "sheet": SHEET}
     found = {what: folder / f"{name}{ending}" for what, ending in named.items()}
     return {what: path for what, path in found.items() if path.is_file()}
@@ -88,20 +118,20 @@ def report(
     """Write a plot, a table and a sheet.
 
     Args:
-        folder: where to.
-        split: whose items were scored.
+        folder: of the files.
+        split: the scored items.
         uncertainty: {modality: float [n]}, of one modality or both; larger is less certain.
         scores: float [n_a, n_b] of ``modalities``.
-        title: what is shown, for people.
+        title: of the plot and the sheet.
         modalities: the two sides of the scores.
         name: of the files, ``uncertainty.png``, ``.csv`` and ``.html``.
 
     Returns:
-        the table (a row a bin and direction) and Spearman's rho of uncertainty and rank, and of
-        uncertainty and the length of a caption, as ``i2t/rank``, ``t2i/rank``, ``t2i/length``.
+        the table (one row per bin and direction), and Spearman's rho of uncertainty and rank and of
+        uncertainty and caption length, as ``i2t/rank``, ``t2i/rank``, ``t2i/length``.
 
     Raises:
-        UserError: a query has no right answer, or a score or an uncertainty is not finite.
+        UserError: a query has no correct answer, or a score or an uncertainty is not finite.
     """
     a, b = modalities
     groups = split.groups[a], split.groups[b]
@@ -118,14 +148,14 @@ def report(
 
 
 def _rho(split: Split, side: Shown) -> dict[str, float]:
-    """Spearman's rho of a side's uncertainties with ranks, and with lengths where it has them."""
+    """Spearman's rho of a side's uncertainties with ranks, and with lengths if it has them."""
     lengths = split.sources[side.modality].lengths
     more = {} if lengths is None else {"length": lengths}
     return rank_correlations(side.uncertainty, side.ranks, **more)
 
 
 def as_csv(table: Sequence[Row]) -> str:
-    """A table as CSV, numbers to six digits."""
+    """A table as CSV, with numbers to six digits."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")
     writer.writeheader()
@@ -135,7 +165,7 @@ def as_csv(table: Sequence[Row]) -> str:
 
 
 def _plot(path: Path, bins: Mapping[str, Sequence[Mapping[str, float]]], title: str) -> None:
-    """R@K of every bin, a panel a direction."""
+    """Plot R@K of every bin, with one panel per direction."""
     figure = Figure(figsize=(max(5.2, 4.8 * len(bins)), 3.6), layout="constrained")
     figure.suptitle(title, fontsize=11)
     for place, (name, rows) in enumerate(bins.items(), start=1):
@@ -151,3 +181,57 @@ def _plot(path: Path, bins: Mapping[str, Sequence[Mapping[str, float]]], title: 
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(fontsize=8, frameon=False, ncols=len(KS))
     save_png(figure, path)
+
+
+def sheet(split: Split, sides: Sequence[Shown], title: str, each: int = EACH) -> str:
+    """HTML with the ``each`` most and least certain items of each side, without external files.
+
+    An image is shown with one of its captions, and a caption with its image, if the split has
+    pictures and not features.
+    """
+    parts = [f"<h1>{escape(title)}</h1>"]
+    for side in sides:
+        order = np.argsort(side.uncertainty, kind="stable").tolist()
+        ends = {"Most certain": order[:each], "Least certain": order[::-1][:each]}
+        for what, items in ends.items():
+            parts.append(f"<h2>{what}: {escape(side.modality)}</h2><ol>")
+            parts += [_item(split, side, item) for item in items]
+            parts.append("</ol>")
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head>"
+        f"<body>{''.join(parts)}</body></html>\n"
+    )
+
+
+def _item(split: Split, side: Shown, item: int) -> str:
+    rows = split.rows[side.modality]
+    row = int(np.flatnonzero(rows == item)[0])
+    image, caption = int(split.rows[split.visual][row]), int(split.rows["text"][row])
+    captions = getattr(split.sources["text"], "captions", ())
+    sentence = captions[caption] if captions else split.ids["text"][caption]
+    name = split.ids[side.modality][item]
+    picture = _picture(split, image, f"picture of {name}")
+    return (
+        f"<li>{picture}<p>{escape(sentence)}</p>"
+        f'<p class="n">{escape(name)}<br>uncertainty {side.uncertainty[item]:.4g}, '
+        f"right answer at rank {int(side.ranks[item]) + 1}</p></li>"
+    )
+
+
+def _picture(split: Split, image: int, alt: str) -> str:
+    """An ``img`` with embedded contents; empty if the split has features."""
+    source = split.sources[split.visual]
+    if not isinstance(source, PixelSource):
+        return ""
+    picture = source.pictures.load(image).copy()
+    picture.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=85)
+    data = base64.b64encode(file.getvalue()).decode()
+    width, height = picture.size
+    return (
+        f'<img width="{width}" height="{height}" alt="{escape(alt)}" '
+        f'src="data:image/jpeg;base64,{data}">'
+    )

@@ -1,4 +1,4 @@
-"""What a person asks: sentences, files of pictures, or items of the run by their ids."""
+"""Queries of a search: sentences, picture files, or items of the run by their ids."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.named_items import find_item
 from hmgr_jax.evaluation.retriever import Retriever
-from hmgr_jax.search.gallery import demand_modality, encoded, of_split
+from hmgr_jax.search.gallery import check_modality, encoded, of_split
 from hmgr_jax.search.index import Item
 
 
@@ -24,21 +24,21 @@ class Questions:
     items: Sequence[Item]
     codes: Any
     split: str = ""
-    """Of the run, where they are from there."""
+    """The split of the run, if the items are from one."""
 
     @property
     def names(self) -> list[str]:
-        """The sentences, or the names of the items."""
+        """The sentences, or the ids of the items."""
         return [i.caption if self.modality == "text" else i.id for i in self.items]
 
 
 def of_sentences(retriever: Retriever, sentences: Sequence[str]) -> Questions:
-    """Sentences of one's own.
+    """Sentences as queries.
 
     Raises:
-        UserError: the system reads none, or one is empty.
+        UserError: the system reads no sentences, or a sentence is empty.
     """
-    demand_modality(retriever, "text")
+    check_modality(retriever, "text")
     source = retriever.sentence_source(sentences)
     items = [Item(f"query {n}", sentence) for n, sentence in enumerate(sentences)]
     return Questions("text", items, encoded(retriever, "text", source))
@@ -55,17 +55,17 @@ def of_names(
 
     Args:
         retriever: the run.
-        names: all files, or none of them.
-        role: the split whose ids they are.
-        modality: of those items; by default what captions describe.
-        pictures: folder of the files that ids name, for people.
+        names: picture files, or ids or numbers of items.
+        role: the split of the items.
+        modality: of the items; by default the one that captions describe.
+        pictures: folder of the picture files that ids name.
 
     Raises:
-        UserError: no such file or item, or files for a system that was not trained on pixels.
+        UserError: a file or item is missing, or the system was not trained on pixels.
     """
     files = [Path(name) for name in names]
     if any(file.is_file() for file in files):
-        demand_modality(retriever, "image")
+        check_modality(retriever, "image")
         if "pixels" not in retriever.model.inputs()["image"]:
             raise UserError(
                 f"{names[0]} is a file, but this {retriever.config.model.name} was not trained on "
@@ -83,7 +83,7 @@ def of_names(
 
 
 class _Some:
-    """Some of the items of a source, in an order of their own."""
+    """Selected items of a source, in a given order."""
 
     def __init__(self, source: Any, numbers: np.ndarray) -> None:
         self._source, self._numbers = source, numbers

@@ -1,4 +1,4 @@
-"""What is searched, and what asks: items of a run with their codes, all of one shape."""
+"""Galleries: the items of a run's split, of a folder or of a file, with codes of one shape."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from hmgr_jax.search.index import Item
 
 @dataclass(frozen=True)
 class Gallery:
-    """Items of one modality, what they stand for, and where they are from."""
+    """Items of one modality and the descriptions of them."""
 
     modality: str
     source: Source
     items: Sequence[Item]
     split: str = ""
-    """Of the run, where they are from there."""
+    """The split of the run, if the items are from one."""
 
     def codes(self, retriever: Retriever) -> Any:
-        """Codes with a leading item axis: sentences are padded to one length."""
+        """Codes with a leading item axis; sentences are padded to one length."""
         return encoded(retriever, self.modality, self.source)
 
 
@@ -65,15 +65,15 @@ def of_split(
 ) -> Gallery:
     """The items of train, dev or test of a run.
 
-    A caption is owned by the item it describes, and that by itself. ``pictures`` is the folder of
-    the files that ids name, for people; a system of pixels knows its own.
+    The owner of a caption is the item that it describes; other items own themselves. ``pictures``
+    is the folder of the picture files that ids name; a system trained on pixels knows its files.
 
     Raises:
-        UserError: the data, or the modality, is not there.
+        UserError: the data or the modality is missing.
     """
     split = retriever.open((role,)).splits[role]
     modality = modality or split.visual
-    demand_modality(retriever, modality)
+    check_modality(retriever, modality)
     visual, ids = split.visual, split.ids[modality]
     owned = _first(split, modality, visual)
     captions = _captions(split)
@@ -91,20 +91,20 @@ def of_split(
 
 
 def of_pictures(retriever: Retriever, folder: Path) -> Gallery:
-    """All pictures in a folder and below, for a system that was trained on pixels.
+    """All pictures in a folder and its subfolders, for a system that was trained on pixels.
 
     Raises:
-        UserError: the system takes something else, or there is no picture.
+        UserError: the system has other inputs, or there is no picture.
     """
-    demand_modality(retriever, "image")
+    check_modality(retriever, "image")
     if "pixels" not in retriever.model.inputs()["image"]:
         takes = ", ".join(retriever.model.inputs()["image"])
         raise UserError(
             f"This {retriever.config.model.name} was trained on {takes} of images, not on pixels: "
-            "prepare them as those of its data were, and give their split by --split."
+            "prepare the same inputs, and give their split as --split."
         )
     if not folder.is_dir():
-        raise UserError(f"--images names {folder}, which is no folder: give that of the pictures.")
+        raise UserError(f"--images names {folder}, which is no folder: give one of pictures.")
     files = sorted(path for path in folder.rglob("*") if path.suffix in ENDINGS)
     if not files:
         raise UserError(f"{folder} holds no picture ({', '.join(ENDINGS[:3])}).")
@@ -115,31 +115,31 @@ def of_pictures(retriever: Retriever, folder: Path) -> Gallery:
 
 
 def of_captions(retriever: Retriever, file: Path) -> Gallery:
-    """The sentences of a file, one a line.
+    """The sentences of a file, one per line.
 
     Raises:
-        UserError: the system takes no sentences, or the file cannot be read or has an empty line.
+        UserError: the system reads no sentences, or the file cannot be read or has an empty line.
     """
-    demand_modality(retriever, "text")
+    check_modality(retriever, "text")
     lines = read_lines(file)
     source = retriever.sentence_source(lines)
     return Gallery("text", source, [Item(f"{n}", line) for n, line in enumerate(lines)])
 
 
-def demand_modality(retriever: Retriever, modality: str) -> None:
-    """Refuse what the system does not read.
+def check_modality(retriever: Retriever, modality: str) -> None:
+    """Check that the system has a modality.
 
     Raises:
-        UserError: names what it does.
+        UserError: it has not; the message names those it has.
     """
     known = retriever.model.modalities
     if modality not in known:
         name = retriever.config.model.name
-        raise UserError(f"{name} knows {', '.join(known)}, not {modality}: correct --modality.")
+        raise UserError(f"{name} has no modality {modality}: choose from {', '.join(known)}.")
 
 
 def _first(split: Split, modality: str, other: str) -> np.ndarray:
-    """For every item of a modality the first item of another that a row pairs it with."""
+    """For every item of a modality, the first item of another one in the same row."""
     found = np.zeros(len(split.ids[modality]), np.int64)
     rows, others = split.rows[modality], split.rows[other]
     found[rows[::-1]] = others[::-1]  # the first row is written last
@@ -147,18 +147,20 @@ def _first(split: Split, modality: str, other: str) -> np.ndarray:
 
 
 def _captions(split: Split) -> dict[int, str]:
-    """Sentences as written, by number; none where a data set holds no words."""
+    """Original sentences by number; empty for a data set without words."""
     source = split.sources.get("text")
     return dict(enumerate(getattr(source, "captions", ())))
 
 
 def _files(split: Split, folder: Path | None) -> dict[int, str]:
-    """{number of a visual item: file of its picture}, as far as they are known."""
+    """{number of a visual item: file of its picture}, without unknown files."""
     source, ids = split.sources[split.visual], split.ids[split.visual]
     if folder is not None:
         found = {n: find_picture(folder, str(name)) for n, name in enumerate(ids)}
         if not any(found.values()):
-            raise UserError(f"{folder} holds no picture of the {split.name} split, as {ids[0]}.")
+            raise UserError(
+                f"{folder} holds no picture of the {split.name} split, such as {ids[0]}."
+            )
         return {n: str(path.resolve()) for n, path in found.items() if path is not None}
     if isinstance(source, PixelSource) and isinstance(source.pictures, PictureFiles):
         return {n: str(path.resolve()) for n, path in enumerate(source.pictures.files)}

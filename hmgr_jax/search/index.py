@@ -1,12 +1,12 @@
-"""An index: vectors found by inner product, and what each of them stands for.
+"""An index: search of vectors by inner product, with the item of each vector.
 
     index = Index.build(vectors, [Item("a.jpg#0", caption="...", owner="a.jpg"), ...], model=key)
     numbers, scores = index.search(queries, k=10, without=["a.jpg", None])
     index.items(numbers[0])
     index.save(folder);  index = Index.load(folder, model=key)
 
-Vectors are known by their numbers, from 0 on in the order of adding. Any number of threads may
-search one index; who adds or deletes meanwhile does so in another one, and swaps (`Served`).
+Vectors are numbered from 0 in the order of adding. Any number of threads may search one index. To
+add or delete at the same time, change another index and swap it in (`Served`).
 """
 
 from __future__ import annotations
@@ -20,29 +20,28 @@ import numpy as np
 from hmgr_jax.errors import FoundNonFinite, UserError
 from hmgr_jax.search import index_files
 from hmgr_jax.search.index_engine import ENGINES, FLAT, IVF, MILVUS, NOBODY, Engine
-from hmgr_jax.search.index_faiss import FaissEngine
-from hmgr_jax.search.index_recall import measured, tuned
+from hmgr_jax.search.index_faiss import FaissEngine, measure_recall, tune
 from hmgr_jax.shapes import Float, Int
 
 FLAT_UP_TO = 500_000
-"""Where no engine is asked for, more vectors than that go into cells (IVF)."""
+"""Most vectors of a flat index by default; a larger index is IVF."""
 SPARE = 8
-"""Found beyond ``k``, to see where equal scores end."""
+"""Results beyond ``k``, to resolve equal scores at the end."""
 
 
 class Item(NamedTuple):
-    """What a vector stands for."""
+    """The item of a vector."""
 
     id: str
     caption: str = ""
     picture: str = ""
     """The file of a picture."""
     owner: str = ""
-    """Who it belongs to: the picture of a caption, say."""
+    """The owner, such as the picture of a caption."""
 
 
 class Index:
-    """Vectors of one model, in an engine, with their items."""
+    """Vectors of one model in an engine, with their items."""
 
     def __init__(
         self, engine: Engine, items: list[Item], deleted: set[int], about: dict[str, Any]
@@ -67,25 +66,26 @@ class Index:
 
         Args:
             vectors: in the order of ``items``.
-            items: what they stand for.
-            model: what made the vectors, see `hmgr_jax.retrieval.indexing.model_key`; searched
-                with another model's vectors, an index would answer nonsense.
-            engine: one of `ENGINES`; by default flat, and ivf above `FLAT_UP_TO` vectors. What is
-                not exact is tuned, and its recall@10 measured: ``about["recall@10"]``.
-            uri: where Milvus is, by default Milvus Lite in this process.
+            items: of the vectors.
+            model: key of the model that made the vectors, see `hmgr_jax.search.searcher.model_key`;
+                vectors of other models cannot be compared with them.
+            engine: one of `ENGINES`; by default flat, and ivf above `FLAT_UP_TO` vectors. An
+                approximate engine is tuned, and ``about["recall@10"]`` is its measured recall.
+            uri: address of Milvus, by default Milvus Lite in this process.
             about: further values of the manifest.
 
         Raises:
-            UserError: vectors and items do not fit, nothing is there, another engine is named, or
-                its package is missing; FoundNonFinite: a vector holds NaN or infinity.
+            UserError: vectors and items do not fit, there are none, the engine is unknown, or its
+                package is missing.
+            FoundNonFinite: a vector holds NaN or infinity.
         """
-        vectors = _demand_vectors(vectors, None, "Vectors")
-        _demand_items(vectors, items)
+        vectors = _check_vectors(vectors, None, "Vectors")
+        _check_items(vectors, items)
         engine = engine or (FLAT if len(vectors) <= FLAT_UP_TO else IVF)
         if engine not in ENGINES:
             raise UserError(f"There is no engine {engine!r}: choose from {', '.join(ENGINES)}.")
         if uri is not None and engine != MILVUS:
-            raise UserError(f"An address (uri) is Milvus's: say engine milvus, not {engine}.")
+            raise UserError(f"uri is for engine milvus, but the engine is {engine}.")
         made = {"model": model, "engine": engine, "dim": vectors.shape[1], **(about or {})}
         built: Engine
         if engine == MILVUS:
@@ -94,16 +94,16 @@ class Index:
             built = MilvusEngine.build(vectors, uri)
         else:
             built = FaissEngine.build(engine, vectors)
-            made |= tuned(built, vectors) if not built.exact else {}
+            made |= tune(built, vectors) if not built.exact else {}
         return cls(built, list(items), set(), made)
 
     @classmethod
     def load(cls, folder: str | Path, *, model: str | None = None) -> Index:
-        """What `save` wrote.
+        """The index that `save` wrote.
 
         Raises:
-            UserError: there is no index, it is half written or damaged (with the command that
-                builds it again), it is of another ``model``, or its engine's package is missing.
+            UserError: there is no index, it is incomplete or damaged (with the command that builds
+                it again), it is of another ``model``, or the package of its engine is missing.
         """
         folder = Path(folder)
         found = index_files.read(folder, model)
@@ -112,13 +112,13 @@ class Index:
 
             engine: Engine = MilvusEngine.read(folder, found.engine)
         else:
-            engine = index_files.legible(folder, found, FaissEngine.read)
+            engine = index_files.read_engine(folder, found, FaissEngine.read)
         items = [Item(*values) for values in found.items]
         return cls(engine, items, set(found.deleted), found.about)
 
     @staticmethod
     def about_of(folder: str | Path) -> dict[str, Any]:
-        """What the manifest of a saved index says of it; raises UserError as `load`."""
+        """The description of a saved index; raises UserError as `load`."""
         return index_files.manifest_of(Path(folder))["about"]
 
     def save(
@@ -128,15 +128,15 @@ class Index:
         command: str = "",
         more: Callable[[Path], None] | None = None,
     ) -> None:
-        """Write all into a new ``folder``, which is there whole or not at all.
+        """Write a new ``folder`` atomically.
 
         Args:
-            folder: must not be there.
-            command: that builds it again, for messages.
-            more: writes further files into the folder that it is given.
+            folder: must not exist.
+            command: builds the index again, for messages.
+            more: writes further files into a given folder.
 
         Raises:
-            UserError: something is there already.
+            UserError: the folder exists.
         """
 
         def fill(partial: Path) -> dict[str, Any]:
@@ -148,47 +148,46 @@ class Index:
         index_files.write(Path(folder), self._items, sorted(self._deleted), about, fill, command)
 
     def __len__(self) -> int:
-        """Vectors that can be found."""
+        """The number of vectors that are not deleted."""
         return len(self._items) - len(self._deleted)
 
     @property
     def dim(self) -> int:
-        """Numbers of a vector."""
+        """Dimension of the vectors."""
         return self.about["dim"]
 
     @property
     def model(self) -> str:
-        """What made the vectors."""
+        """Key of the model that made the vectors."""
         return self.about["model"]
 
     def items(self, numbers: Sequence[int] | Int[np.ndarray, " n"]) -> list[Item]:
-        """What these vectors stand for."""
+        """The items of these vectors."""
         return [self._items[int(number)] for number in numbers]
 
     def numbers(self) -> Int[np.ndarray, " n"]:
-        """Of all that can be found."""
-        all_of_them = np.arange(len(self._items))
-        return np.delete(all_of_them, sorted(self._deleted))
+        """Numbers of all vectors that are not deleted."""
+        return np.delete(np.arange(len(self._items)), sorted(self._deleted))
 
     def add(self, vectors: Float[np.ndarray, "n E"], items: Sequence[Item]) -> None:
-        """More vectors float32 [n, E], whose numbers go on where the last ones ended.
+        """Add vectors float32 [n, E] with the next numbers.
 
         Raises:
-            UserError: they are of another dimension, or vectors and items do not fit;
-                FoundNonFinite: a vector holds NaN or infinity.
+            UserError: they have another dimension, or vectors and items do not fit.
+            FoundNonFinite: a vector holds NaN or infinity.
         """
-        vectors = _demand_vectors(vectors, self.dim, "Vectors")
-        _demand_items(vectors, items)
+        vectors = _check_vectors(vectors, self.dim, "Vectors")
+        _check_items(vectors, items)
         self.engine.add(vectors)
         self._items += items
         self._own(range(len(self._items) - len(items), len(self._items)))
         self.about = {**self.about, "recall@10": None} if not self.engine.exact else self.about
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Items of these ids are found no longer; how many there were.
+        """Delete the items with these ids; returns their number.
 
         Raises:
-            UserError: nothing has such an id; nothing is deleted then.
+            UserError: an id is unknown; no item is deleted then.
         """
         wanted = set([ids] if isinstance(ids, str) else ids)
         found = [int(n) for n in self.numbers() if self._items[n].id in wanted]
@@ -207,23 +206,24 @@ class Index:
     ) -> tuple[Int[np.ndarray, "q k"], Float[np.ndarray, "q k"]]:
         """The best ``k`` of every query: numbers int64 [q, k] and scores float32 [q, k].
 
-        Best first; of equal scores the lower number first.
+        The order is by score, and by number for equal scores.
 
         Args:
             queries: float32 [q, E].
-            k: how many.
-            without: for every query an owner whose items are not wanted, or None.
+            k: number of results.
+            without: for every query an owner whose items are left out, or None.
 
         Raises:
-            UserError: no query, another dimension, ``without`` of another length, or ``k`` above
-                what the index holds (without that owner); FoundNonFinite: NaN or infinity.
+            UserError: there is no query, it has another dimension, ``without`` has another length,
+                or ``k`` is larger than the index (without that owner).
+            FoundNonFinite: a query holds NaN or infinity.
         """
-        queries = _demand_vectors(queries, self.dim, "Queries")
+        queries = _check_vectors(queries, self.dim, "Queries")
         excluded = self._excluded(len(queries), without)
         least = self.most(without)
         if not 1 <= k <= least:
-            but = " without those of an owner" if least < len(self) else ""
-            raise UserError(f"k must be from 1 to {least}, all that the index holds{but}: {k}.")
+            but = " without the items of one owner" if least < len(self) else ""
+            raise UserError(f"k must be from 1 to {least}, the size of the index{but}; got {k}.")
         numbers, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), "f4")
         rows, fetch = np.arange(len(queries)), k + SPARE + len(self) - least
         while len(rows):
@@ -234,29 +234,29 @@ class Index:
         return numbers, scores
 
     def most(self, without: Sequence[str | None] | None = None) -> int:
-        """The largest ``k`` of a search ``without`` these owners."""
+        """The largest ``k`` for a search ``without`` these owners."""
         excluded = self._excluded(len(without), without) if without is not None else [[]]
         return len(self) - max(map(len, excluded), default=0)
 
     def recall(self, queries: Float[np.ndarray, "q E"], k: int = 10) -> float:
         """Share of the true best ``k`` of ``queries`` that a search finds, 0 to 1."""
         numbers = self.numbers()
-        return measured(self.engine, queries, numbers, self.engine.vectors(numbers), k)
+        return measure_recall(self.engine, queries, numbers, self.engine.vectors(numbers), k)
 
     def close(self) -> None:
-        """Let go of what the engine has open."""
+        """Close the engine."""
         self.engine.close()
 
     def _best(
         self, queries: np.ndarray, k: int, fetch: int, excluded: Sequence[Sequence[int]]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(numbers [q, k], scores [q, k], whether more could change them [q])."""
+        """(numbers [q, k], scores [q, k], whether they are final [q])."""
         numbers, scores = self.engine.search(queries, fetch)
         short = _left(numbers, excluded) < k
         if short.any():
             again = self.engine.search(queries[short], fetch, thorough=True)
             numbers[short], scores[short] = again
-        # How far the engine has looked: what it has not returned scores no higher.
+        # Vectors that the engine has not returned score no higher than this.
         last = np.where(numbers[:, -1] == NOBODY, -np.inf, scores.min(axis=1))
         for row, unwanted in enumerate(excluded):
             scores[row, np.isin(numbers[row], unwanted)] = -np.inf
@@ -271,18 +271,18 @@ class Index:
     def _of_all(
         self, query: np.ndarray, k: int, unwanted: Sequence[int]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The best ``k`` by comparing all: equal vectors can cut parts of a graph off."""
+        """The best ``k`` by exhaustive search: equal vectors can disconnect parts of a graph."""
         numbers = np.setdiff1d(self.numbers(), np.asarray(unwanted, np.int64))
         scores = self.engine.vectors(numbers) @ query
         order = np.lexsort((numbers, -scores))[:k]
         return numbers[order], scores[order]
 
     def _excluded(self, count: int, without: Sequence[str | None] | None) -> list[list[int]]:
-        """For every query the numbers that it must not find."""
+        """For every query the numbers to leave out."""
         if without is None:
             return [[]] * count
         if isinstance(without, str) or len(without) != count:
-            raise UserError(f"without needs an owner or None for each of {count} queries.")
+            raise UserError(f"without must have an owner or None for each of {count} queries.")
         gone = self._deleted
         owned = {owner: self._owned.get(owner, []) for owner in without if owner is not None}
         kept = {owner: [n for n in found if n not in gone] for owner, found in owned.items()}
@@ -295,20 +295,22 @@ class Index:
 
 
 def _left(numbers: np.ndarray, excluded: Sequence[Sequence[int]]) -> np.ndarray:
-    """How many of the numbers found [q, n] are wanted, [q]."""
+    """The number of wanted results per query, [q], of numbers [q, n]."""
     found = (numbers != NOBODY).sum(axis=1)
     both = zip(numbers, excluded, strict=True)
     return found - [np.isin(unwanted, row).sum() for row, unwanted in both]
 
 
-def _demand_vectors(vectors: Any, dim: int | None, what: str) -> np.ndarray:
+def _check_vectors(vectors: Any, dim: int | None, what: str) -> np.ndarray:
     found = np.ascontiguousarray(vectors, np.float32)
     if found.ndim != 2 or 0 in found.shape:
-        raise UserError(f"{what} are float32 [at least one, dimension], found {list(found.shape)}.")
+        raise UserError(
+            f"{what} must have shape [at least one, dimension], got {list(found.shape)}."
+        )
     if dim is not None and found.shape[1] != dim:
         raise UserError(
-            f"{what} of {found.shape[1]} numbers do not fit an index of {dim}: take the model that "
-            "it was built with."
+            f"{what} have dimension {found.shape[1]}, but the index has {dim}: use the model that "
+            "built it."
         )
     if not np.isfinite(found).all():
         row = int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])
@@ -316,6 +318,6 @@ def _demand_vectors(vectors: Any, dim: int | None, what: str) -> np.ndarray:
     return found
 
 
-def _demand_items(vectors: np.ndarray, items: Sequence[Item]) -> None:
+def _check_items(vectors: np.ndarray, items: Sequence[Item]) -> None:
     if len(items) != len(vectors):
-        raise UserError(f"{len(vectors)} vectors need as many items, found {len(items)}.")
+        raise UserError(f"{len(vectors)} vectors need as many items, got {len(items)}.")

@@ -1,4 +1,4 @@
-"""What finds vectors by their inner product: the side of an index that FAISS or Milvus fills."""
+"""The engine of an index: search by inner product, implemented by FAISS and Milvus."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from hmgr_jax.shapes import Float, Int
 FLAT, HNSW, IVF, MILVUS = "flat", "hnsw", "ivf", "milvus"
 ENGINES = (FLAT, HNSW, IVF, MILVUS)
 NOBODY = -1
-"""The number where an engine found nothing."""
+"""The number of a place without a result."""
 
 
 class Engine(Protocol):
-    """Vectors by their numbers, from 0 on in the order of adding; a deleted number stays free."""
+    """Vectors, numbered from 0 in the order of adding; deleted numbers are not reused."""
 
     @property
     def exact(self) -> bool:
-        """Whether every search finds the very best."""
+        """Whether every search is exact."""
         ...
 
     def add(self, vectors: Float[np.ndarray, "n E"]) -> None:
-        """Vectors float32 for the next numbers."""
+        """Add vectors float32 with the next numbers."""
         ...
 
     def delete(self, numbers: Int[np.ndarray, " n"]) -> None:
-        """These numbers are found no longer."""
+        """Exclude these numbers from searches."""
         ...
 
     def search(
@@ -36,7 +36,7 @@ class Engine(Protocol):
     ) -> tuple[Int[np.ndarray, "q k"], Float[np.ndarray, "q k"]]:
         """Numbers int64 and scores float32 of the best ``k``; `NOBODY` where fewer were found.
 
-        ``thorough``: look everywhere, whatever that takes.
+        A ``thorough`` search visits everything, at any cost.
         """
         ...
 
@@ -45,9 +45,9 @@ class Engine(Protocol):
         ...
 
     def write(self, folder: Path) -> dict[str, Any]:
-        """Write everything into ``folder``; what the manifest must remember of it."""
+        """Write everything into ``folder``; returns an entry for the manifest."""
         ...
 
     def close(self) -> None:
-        """Let go of connections and threads."""
+        """Close connections and threads."""
         ...

@@ -1,7 +1,6 @@
-"""FAISS in the process: every vector compared (flat), or a graph (HNSW) or cells (IVF) of them.
+"""FAISS in this process: exact search (flat), a graph (HNSW) or cells (IVF) of vectors.
 
-Scores are computed anew from the vectors found, so that equal vectors have equal scores wherever
-they lie.
+Scores are recomputed from the vectors, so that equal vectors have equal scores in any position.
 """
 
 from __future__ import annotations
@@ -12,50 +11,53 @@ from typing import Any
 import numpy as np
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.search.index_engine import FLAT, HNSW, IVF, NOBODY
+from hmgr_jax.search.index_engine import FLAT, HNSW, IVF, NOBODY, Engine
 from hmgr_jax.shapes import Float, Int
 
 FILE = "vectors.faiss"
 LINKS = 16
 """HNSW: neighbours of a node (M)."""
 CONSTRUCTION = 64
-"""HNSW: candidates looked at for them (efConstruction)."""
+"""HNSW: candidates for them (efConstruction)."""
 EFFORT = {HNSW: 64, IVF: 16}
-"""Where `tuned` begins: candidates of a search in HNSW (efSearch), cells that IVF looks into."""
+"""Initial effort of `tune`: candidates of a search in HNSW (efSearch), cells searched by IVF."""
 MOST_CANDIDATES = 4096
-"""HNSW: who needs more is faster with flat."""
+"""HNSW: with more candidates, flat is faster."""
 TRAINED_ON, ROUNDS = 39, 10
-"""IVF: vectors a cell that its centre is learnt from, the fewest that FAISS takes without a
-warning, and rounds of k-means: more take minutes at a million and find no more."""
+"""IVF: training vectors per cell (the fewest that FAISS accepts without a warning), and rounds of
+k-means (more take minutes for a million vectors and do not improve recall)."""
 ROUND = 2**24
-"""Numbers of the vectors that are scored anew at once."""
+"""Numbers of the vectors whose scores are recomputed at once."""
+SAMPLE, WANTED = 100, 0.95
+"""Queries of `tune`, and the recall@10 that it aims at."""
+BLOCK = 1 << 16
+"""Vectors that `nearest` compares at once."""
 
 
-def demand_faiss() -> Any:
-    """FAISS, or a sentence that names the extra."""
+def import_faiss() -> Any:
+    """The package faiss; a UserError names the extra that installs it."""
     try:
         import faiss
     except ImportError:
         raise UserError(
-            "Indices are searched by FAISS, which is not here: install it with pip install "
-            "'hmgr-jax[index]'."
+            "FAISS, which searches indices, is not installed: run pip install 'hmgr-jax[index]'."
         ) from None
     return faiss
 
 
 class FaissEngine:
-    """One FAISS index; the numbers of vectors are their places in it."""
+    """One FAISS index; the number of a vector is its position."""
 
     def __init__(self, kind: str, index: Any, deleted: Int[np.ndarray, " n"] | None = None) -> None:
-        self._faiss = demand_faiss()
+        self._faiss = import_faiss()
         self.kind, self._index = kind, index
         self.effort = EFFORT.get(kind, 0)
         self._deleted = np.zeros(0, np.int64) if deleted is None else deleted
 
     @classmethod
     def build(cls, kind: str, vectors: Float[np.ndarray, "n E"]) -> FaissEngine:
-        """An engine of ``kind`` with ``vectors`` in it."""
-        faiss = demand_faiss()
+        """An engine of ``kind`` that holds ``vectors``."""
+        faiss = import_faiss()
         dim = vectors.shape[1]
         if kind == FLAT:
             index = faiss.IndexFlatIP(dim)
@@ -70,12 +72,12 @@ class FaissEngine:
 
     @classmethod
     def read(cls, folder: Path, about: dict[str, Any]) -> FaissEngine:
-        """What `write` left.
+        """The engine that `write` wrote.
 
         Raises:
             UserError: FAISS cannot read the file.
         """
-        faiss = demand_faiss()
+        faiss = import_faiss()
         try:
             index = faiss.read_index(str(folder / FILE))
         except RuntimeError as error:
@@ -89,31 +91,31 @@ class FaissEngine:
 
     @property
     def exact(self) -> bool:
-        """Only flat looks at every vector."""
+        """Whether every vector is compared, as in flat."""
         return self.kind == FLAT
 
     @property
     def dim(self) -> int:
-        """E."""
+        """E, the dimension of the vectors."""
         return self._index.d
 
     def __len__(self) -> int:
         return self._index.ntotal
 
     def add(self, vectors: Float[np.ndarray, "n E"]) -> None:
-        """Vectors for the next numbers."""
+        """Add vectors with the next numbers."""
         self._index.add(vectors)
         if self.kind == IVF:
             self._index.make_direct_map()
 
     def delete(self, numbers: Int[np.ndarray, " n"]) -> None:
-        """HNSW cannot take nodes out of its graph: all kinds pass over them when they search."""
+        """Exclude vectors from searches; HNSW cannot remove nodes from its graph."""
         self._deleted = np.union1d(self._deleted, numbers)
 
     def search(
         self, queries: Float[np.ndarray, "q E"], k: int, *, thorough: bool = False
     ) -> tuple[Int[np.ndarray, "q k"], Float[np.ndarray, "q k"]]:
-        """The best ``k`` by the vectors themselves; thorough IVF looks into every cell."""
+        """The best ``k``; a ``thorough`` search visits every cell or node."""
         _, numbers = self._index.search(queries, k, params=self._parameters(k, thorough))
         scores = np.full(numbers.shape, -np.inf, np.float32)
         step = max(1, ROUND // (k * self.dim))
@@ -130,15 +132,15 @@ class FaissEngine:
         return self._index.reconstruct_batch(np.ascontiguousarray(numbers, np.int64))
 
     def write(self, folder: Path) -> dict[str, Any]:
-        """One file; deleted vectors stay in it."""
+        """Write one file; deleted vectors stay in it."""
         self._faiss.write_index(self._index, str(folder / FILE))
         return {"kind": self.kind, "effort": self.effort, "deleted": self._deleted.tolist()}
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no file is open."""
 
     def most_effort(self) -> int:
-        """From here on more changes nothing."""
+        """The largest useful effort."""
         return self._index.nlist if self.kind == IVF else min(len(self), MOST_CANDIDATES)
 
     def _parameters(self, k: int, thorough: bool) -> Any:
@@ -156,7 +158,7 @@ class FaissEngine:
 
 
 def _trained_cells(faiss: Any, vectors: Float[np.ndarray, "n E"]) -> Any:
-    """An IVF index without vectors, of about 4 √n cells with centres of unit length."""
+    """A trained IVF index without vectors, with about 4 √n cells."""
     count, dim = vectors.shape
     cells = max(1, min(int(4 * count**0.5), count // TRAINED_ON))
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, cells, faiss.METRIC_INNER_PRODUCT)
@@ -164,3 +166,70 @@ def _trained_cells(faiss: Any, vectors: Float[np.ndarray, "n E"]) -> Any:
     chosen = np.random.default_rng(0).permutation(count)[: TRAINED_ON * cells]
     index.train(np.ascontiguousarray(vectors[np.sort(chosen)]))
     return index
+
+
+def measure_recall(
+    engine: Engine,
+    queries: Float[np.ndarray, "q E"],
+    numbers: Int[np.ndarray, " n"],
+    vectors: Float[np.ndarray, "n E"],
+    k: int = 10,
+) -> float:
+    """Share of the true best ``k`` of every query that ``engine`` finds, 0 to 1.
+
+    Args:
+        engine: holds ``vectors``.
+        queries: [q, E].
+        numbers: of ``vectors``.
+        vectors: all that can be found.
+        k: number of neighbours, at most n.
+    """
+    k = min(k, len(numbers))
+    return _share(engine, queries, numbers[nearest(queries, vectors, k)])
+
+
+def nearest(
+    queries: Float[np.ndarray, "q E"], vectors: Float[np.ndarray, "n E"], k: int
+) -> Int[np.ndarray, "q k"]:
+    """Rows of the best ``k`` vectors of every query, by exhaustive search."""
+    rows: np.ndarray = np.zeros((len(queries), 0), np.int64)
+    scores: np.ndarray = np.zeros((len(queries), 0), np.float32)
+    for first in range(0, len(vectors), BLOCK):
+        found = queries @ vectors[first : first + BLOCK].T
+        places = np.broadcast_to(np.arange(first, first + found.shape[1]), found.shape)
+        rows, scores = np.hstack([rows, places]), np.hstack([scores, found])
+        if rows.shape[1] > k:
+            best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+            rows, scores = (np.take_along_axis(x, best, axis=1) for x in (rows, scores))
+    return rows
+
+
+def tune(engine: FaissEngine, vectors: Float[np.ndarray, "n E"]) -> dict[str, Any]:
+    """Double the engine's effort until it finds `WANTED` of the true ten nearest.
+
+    The queries are `SAMPLE` of ``vectors``, whose numbers start at 0; each is left out of its own
+    result.
+    """
+    chosen = np.random.default_rng(0).permutation(len(vectors))[:SAMPLE]
+    k = min(11, len(vectors))
+    truth = nearest(vectors[chosen], vectors, k)
+    while True:
+        recall = _share(engine, vectors[chosen], truth, itself=chosen)
+        if recall >= WANTED or engine.effort >= engine.most_effort():
+            return {"effort": engine.effort, "recall@10": round(recall, 4)}
+        engine.effort = min(2 * engine.effort, engine.most_effort())
+
+
+def _share(
+    engine: Engine,
+    queries: np.ndarray,
+    truth: np.ndarray,
+    itself: np.ndarray | None = None,
+) -> float:
+    found, _ = engine.search(queries, truth.shape[1])
+    kept = wanted = 0
+    for row, true in enumerate(truth):
+        others = set(true.tolist()) - (set() if itself is None else {int(itself[row])})
+        wanted += len(others)
+        kept += len(others & set(found[row].tolist()))
+    return kept / max(1, wanted)

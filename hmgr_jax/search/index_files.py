@@ -1,7 +1,7 @@
 """The folder of an index: ``index.json`` (the manifest), ``items.jsonl`` and the engine's files.
 
-It is made under another name and renamed when all is in it; the manifest lists size and sha256 of
-every file.
+The folder is written under another name and renamed when it is complete; the manifest lists size
+and sha256 of every file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Built = TypeVar("Built")
 
 
 class Found(NamedTuple):
-    """What a folder holds besides the engine's files."""
+    """The contents of a folder besides the engine's files."""
 
     about: dict[str, Any]
     engine: dict[str, Any]
@@ -41,12 +41,12 @@ def write(
     fill: Callable[[Path], dict[str, Any]],
     command: str,
 ) -> None:
-    """Make ``folder``; ``fill`` writes the engine's files and says what to remember of them.
+    """Write ``folder``; ``fill`` writes the engine's files and returns their manifest entry.
 
     Raises:
-        UserError: something is there, or another process writes there.
+        UserError: the folder exists, or another process writes it.
     """
-    _demand_free(folder)
+    _check_new(folder)
     partial = partial_folder(folder)
     partial.parent.mkdir(parents=True, exist_ok=True)
     with lock(partial, "--out"):
@@ -68,24 +68,24 @@ def write(
         for name in names:
             _sync(partial / name)
         write_json_atomic(partial / MANIFEST, manifest)
-        _demand_free(folder)
+        _check_new(folder)
         os.replace(partial, folder)
         (folder / ".lock").unlink()
     _sync(folder.parent)
 
 
 def read(folder: Path, model: str | None) -> Found:
-    """The manifest and the items of a whole index.
+    """The manifest and the items of an index.
 
     Raises:
-        UserError: there is none, it is half written, damaged, of another format or ``model``.
+        UserError: there is no index, it is incomplete or damaged, or of another format or model.
     """
     manifest = manifest_of(folder)
     about = manifest["about"]
     if model is not None and about["model"] != model:
         raise UserError(
             f"{folder} was built with another model ({about['model']}) than this one ({model}): "
-            f"its vectors mean nothing to it. Build an index with this run.{_again(folder)}"
+            f"their vectors cannot be compared: build an index with this run.{_again(folder)}"
         )
     damage = digests.first_damage(folder, folder / MANIFEST)
     if damage is not None:
@@ -94,22 +94,22 @@ def read(folder: Path, model: str | None) -> Found:
     items = [json.loads(line) for line in lines]
     if len(items) - len(manifest["deleted"]) != about["count"]:
         raise UserError(
-            f"{folder} holds {len(items)} items where its manifest counts {about['count']} and "
+            f"{folder} holds {len(items)} items, but its manifest counts {about['count']} and "
             f"{len(manifest['deleted'])} deleted ones.{_again(folder)}"
         )
     return Found(about, manifest["engine"], items, manifest["deleted"])
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:
-    """What ``index.json`` says.
+    """The contents of ``index.json``.
 
     Raises:
-        UserError: there is no index, it is half written, or of another format.
+        UserError: there is no index, it is incomplete, or of another format.
     """
     if not folder.is_dir():
         partial = partial_folder(folder)
         if partial.is_dir():
-            raise UserError(f"{folder} was never finished.{_again(partial)}")
+            raise UserError(f"{folder} is incomplete.{_again(partial)}")
         raise UserError(
             f"There is no index {folder}: build one with python -m hmgr_jax.search index "
             f"--workdir RUN --out {folder}"
@@ -118,14 +118,14 @@ def manifest_of(folder: Path) -> dict[str, Any]:
         manifest = json.loads((folder / MANIFEST).read_bytes())
         number = int(manifest["format"])
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{folder} holds no whole index ({MANIFEST}).{_again(folder)}") from None
+        raise UserError(f"{folder} holds no complete index ({MANIFEST}).{_again(folder)}") from None
     if number != FORMAT:
-        raise UserError(f"{folder} is of format {number} where {FORMAT} is known.{_again(folder)}")
+        raise UserError(f"{folder} has format {number}, expected {FORMAT}.{_again(folder)}")
     return manifest
 
 
-def legible(folder: Path, found: Found, read: Callable[[Path, dict[str, Any]], Built]) -> Built:
-    """The engine that ``read`` makes of a folder; a refusal names the command as well.
+def read_engine(folder: Path, found: Found, read: Callable[[Path, dict[str, Any]], Built]) -> Built:
+    """The engine that ``read`` returns; an error names the command that builds it again.
 
     Raises:
         UserError: the engine's files cannot be read.
@@ -144,7 +144,7 @@ def _again(folder: Path) -> str:
     return f" Remove it and build it again: {command or 'with the program that made it'}"
 
 
-def _demand_free(folder: Path) -> None:
+def _check_new(folder: Path) -> None:
     if folder.exists():
         raise UserError(f"{folder} exists: give another --out, or remove it.")
 

@@ -1,8 +1,8 @@
 """Vectors in Milvus: Milvus Lite on this machine, or a server or cluster by its address.
 
-Milvus Lite runs in threads of this process on a folder. The one that was saved stays as it is: a
-loaded index works on a copy of its own, which goes with the index. On a server, a saved index is
-the name of a collection; what is added or deleted later changes that very collection.
+Milvus Lite runs in threads of this process on a folder. A loaded index uses a temporary copy of
+the saved folder. On a server, a saved index is the name of a collection, and later additions and
+deletions change that collection.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from hmgr_jax.shapes import Float, Int
 
 FOLDER = "milvus.db"
 TOKEN = "MILVUS_TOKEN"
-"""Environment variable with ``user:password`` or the token of a server; it is never written."""
+"""Environment variable with ``user:password`` or the token of a server; never saved."""
 MOST = 16_384
-"""Milvus gives no more of one query."""
+"""Most results of a query in Milvus."""
 SECONDS = 20.0
-"""A server answers within that, or counts as absent."""
+"""Timeout of a server in seconds."""
 BLOCK_BYTES = 8 << 20
-"""Sent at once."""
+"""Bytes per request."""
 EXACT_UP_TO = 500_000
-"""Vectors of a collection when it is built; more go into a graph (HNSW)."""
+"""Most vectors of an exact collection; a larger one is a graph (HNSW)."""
 
 
-def demand_milvus(lite: bool) -> Any:
-    """The package pymilvus, or a sentence that names the extra."""
+def import_milvus(lite: bool) -> Any:
+    """The package pymilvus; a UserError names the extra that installs it."""
     try:
         import pymilvus
 
@@ -46,19 +46,19 @@ def demand_milvus(lite: bool) -> Any:
             import milvus_lite  # noqa: F401
     except ImportError:
         raise UserError(
-            "Milvus is spoken to by pymilvus and milvus-lite, which are not here: install them "
-            "with pip install 'hmgr-jax[milvus]'."
+            "pymilvus and milvus-lite, which Milvus needs, are not installed: run pip install "
+            "'hmgr-jax[milvus]'."
         ) from None
-    # It logs every error that it raises, with its trace.
+    # pymilvus logs every error that it raises, with a traceback.
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
     return pymilvus
 
 
 class MilvusEngine:
-    """A collection of Milvus with the numbers of vectors as primary keys."""
+    """A collection of Milvus; the numbers of vectors are primary keys."""
 
     def __init__(self, uri: str | None, about: dict[str, Any], copy_of: Path | None) -> None:
-        self._milvus, self._uri, self._about = demand_milvus(uri is None), uri, dict(about)
+        self._milvus, self._uri, self._about = import_milvus(uri is None), uri, dict(about)
         if uri is None:
             own = tempfile.mkdtemp(prefix="hmgr-jax-milvus-")
             self._where = str(Path(own, FOLDER))
@@ -66,7 +66,7 @@ class MilvusEngine:
                 shutil.copytree(copy_of, self._where)
         else:
             self._where = uri
-        # At the latest when this process ends.
+        # Called at the end of this process at the latest.
         self.close = weakref.finalize(self, _end, self._where if uri is None else None)
         self._client = self._connect()
 
@@ -75,7 +75,7 @@ class MilvusEngine:
         """A new collection with ``vectors`` in it.
 
         Raises:
-            UserError: pymilvus is missing, or nobody answers at ``uri``.
+            UserError: pymilvus is missing, or no server answers at ``uri``.
         """
         kind = "FLAT" if len(vectors) <= EXACT_UP_TO else "HNSW"
         name = f"hmgr_jax_{uuid.uuid4().hex[:12]}"
@@ -86,7 +86,7 @@ class MilvusEngine:
 
     @classmethod
     def read(cls, folder: Path, about: dict[str, Any]) -> MilvusEngine:
-        """What `write` left.
+        """The engine that `write` wrote.
 
         Raises:
             UserError: the server does not answer, or it holds no such collection.
@@ -102,7 +102,7 @@ class MilvusEngine:
 
     @property
     def exact(self) -> bool:
-        """Whether the collection compares all."""
+        """Whether the collection compares all vectors."""
         return self._about["kind"] == "FLAT"
 
     def __len__(self) -> int:
@@ -131,13 +131,13 @@ class MilvusEngine:
     def search(
         self, queries: Float[np.ndarray, "q E"], k: int, *, thorough: bool = False
     ) -> tuple[Int[np.ndarray, "q k"], Float[np.ndarray, "q k"]]:
-        """The best ``k`` with Milvus's own scores; thorough HNSW looks at as many as it can.
+        """The best ``k`` with Milvus's own scores; a ``thorough`` HNSW has the largest effort.
 
         Raises:
-            UserError: ``k`` is more than Milvus gives, or it does not answer.
+            UserError: ``k`` is above the limit of Milvus, or Milvus does not answer.
         """
         if k > MOST:
-            raise UserError(f"Milvus finds at most {MOST} of a query, {k} were asked for.")
+            raise UserError(f"Milvus finds at most {MOST} results per query, got {k}: lower k.")
         options = {} if self.exact else {"ef": MOST if thorough else max(64, 2 * k)}
         with self._answers():
             found = self._client.search(
@@ -166,7 +166,7 @@ class MilvusEngine:
         return np.concatenate(parts)
 
     def write(self, folder: Path) -> dict[str, Any]:
-        """The folder of Milvus Lite as it is between two openings; of a server its address."""
+        """Write the folder of Milvus Lite in its closed state, or return the server's address."""
         with self._answers():
             self._client.flush(self._name)
         if self._uri is None:
@@ -201,7 +201,7 @@ class MilvusEngine:
 
     @contextlib.contextmanager
     def _answers(self) -> Iterator[None]:
-        """Refusals of Milvus are the user's to mend: it is not there, or full, or another's."""
+        """Turn errors of Milvus into UserErrors: it may be absent, full or foreign."""
         try:
             yield
         except self._milvus.MilvusException as error:
@@ -213,14 +213,14 @@ class MilvusEngine:
 
 
 def _stop(where: str) -> None:
-    """End the threads of Milvus Lite on a folder, which then is whole."""
+    """Stop the threads of Milvus Lite on a folder, so that the folder is complete."""
     from milvus_lite.server_manager import server_manager_instance
 
     server_manager_instance.release_server(where)
 
 
 def _end(where: str | None) -> None:
-    """Milvus Lite on a folder of ours; a server is left alone."""
+    """Stop Milvus Lite and remove its temporary folder; a server is left alone."""
     if where is None:
         return
     _stop(where)

@@ -1,8 +1,8 @@
-"""Runs that must come first: ``config.needs = {"dxr": "configs/worlds.py:dxr"}``.
+"""Runs that a run depends on: ``config.needs = {"dxr": "configs/worlds.py:dxr"}``.
 
-The command that trains a run trains them before, in ``WORKDIR/needs/NAME``: ordinary runs, which
-go on where they were interrupted and are skipped where they have finished. In place of a recipe
-the folder of a run may be named, which is used as it is.
+The command that trains a run first trains its dependencies in ``WORKDIR/needs/NAME``. They are
+ordinary runs: interrupted ones are resumed and finished ones are skipped. Instead of a recipe,
+``config.needs`` may name the folder of a trained run.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from hmgr_jax.evaluation.retriever import Retriever
 from hmgr_jax.training import recipe_file
 
 Train = Callable[[ConfigDict, Path], Any]
-"""Trains a configuration in a folder; None where a signal stopped it."""
+"""Trains a configuration in a folder; None if a signal stopped it."""
 FOLDER = "needs"
 RANDOM = "random"
-"""The bank from which captions are drawn at random, without a retriever."""
+"""The bank of randomly drawn captions, which needs no retriever."""
 
 
-def meet(config: ConfigDict, workdir: Path, train: Train) -> bool:
-    """Train what the run in ``workdir`` needs; False where a signal stopped that.
+def train_dependencies(config: ConfigDict, workdir: Path, train: Train) -> bool:
+    """Train the dependencies of the run in ``workdir``; False if a signal stopped that.
 
-    They get the seed and the devices of the run.
+    They have the seed and the devices of the run.
 
     Raises:
-        UserError: there is neither a recipe nor a run of that name.
+        UserError: a dependency is neither a recipe nor a run.
     """
     for name, place in config.needs.items():
         if _is_run(Path(place)):
@@ -50,16 +50,16 @@ def _is_run(place: Path) -> bool:
 
 
 def folder(config: ConfigDict, workdir: Path, name: str) -> Path:
-    """Where the run ``config.needs.NAME`` is."""
+    """The folder of the run ``config.needs.NAME``."""
     place = Path(config.needs[name])
     return place if _is_run(place) else workdir / FOLDER / name
 
 
-def retriever(config: ConfigDict, workdir: Path) -> Retriever:
-    """The trained run that a system retrieves with, the only one of ``config.needs``.
+def load_retriever(config: ConfigDict, workdir: Path) -> Retriever:
+    """Load the trained run that a system retrieves with, the only one of ``config.needs``.
 
     Raises:
-        UserError: there is none, it has not been trained, or its scores are no inner products.
+        UserError: there is none, it is not trained, or its scores are no inner products.
     """
     if len(config.needs) != 1:
         raise UserError(
@@ -72,13 +72,14 @@ def retriever(config: ConfigDict, workdir: Path) -> Retriever:
     if not _is_run(where):
         raise UserError(
             f"{where} holds no trained run: train {config.model.name} with --mode=train, which "
-            f"makes {name} first."
+            f"trains {name} first."
         )
     found = Retriever.load(where)
     model = found.model
     if not model.coarse_exact or not {"image", "text"} <= set(model.modalities):
         raise UserError(
-            f"{where} holds a {found.config.model.name}, but a retriever finds captions of "
-            "pictures by an inner product: take dxr, hmgr, vse or another one of a vector an item."
+            f"{where} holds a {found.config.model.name}, but a retriever must find captions of "
+            "pictures by inner product: use a system with one vector per item, such as dxr, hmgr "
+            "or vse."
         )
     return found

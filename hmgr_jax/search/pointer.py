@@ -1,40 +1,69 @@
-"""A name that points to one index, and to another one a moment later."""
+"""Replace an index while it is used: a name on disk, and the index of a server."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from hmgr_jax.errors import UserError
 from hmgr_jax.search.index import Index
-from hmgr_jax.search.served import demand_alike
 
 
 def point(name: str | Path, folder: str | Path) -> Path | None:
-    """Let ``name`` (a symbolic link) mean the index in ``folder`` from now on.
+    """Make ``name`` (a symbolic link) refer to the index in ``folder``, atomically.
 
-    Who opens ``name`` finds the one or the other, whole. Returns what it meant before, None where
-    it was new.
+    Returns:
+        the previous folder, or None if the name is new.
 
     Raises:
-        UserError: ``folder`` is no whole index, or is of another model or dimension than the one
-            in use; ``name`` is something else than such a name.
+        UserError: ``folder`` is no complete index, or its model or dimension is not that of the
+            previous one; or ``name`` is no symbolic link.
     """
     name, folder = Path(name), Path(folder).resolve()
-    index = Index.load(folder)  # all of it: what is damaged must not be served
+    index = Index.load(folder)  # all of it: a damaged index must not be used
     index.close()
     before = None
     if name.is_symlink():
         before = name.resolve()
-        if before.is_dir():  # what is gone cannot be compared with
-            demand_alike(Index.about_of(before), index.about)
+        if before.is_dir():  # a removed folder cannot be compared
+            check_alike(Index.about_of(before), index.about)
     elif name.exists():
-        raise UserError(
-            f"{name} is a folder or a file of its own: give a name that is free, or one that swap "
-            "has made."
-        )
+        raise UserError(f"{name} is a file or folder: give a new name, or one that swap has made.")
     name.parent.mkdir(parents=True, exist_ok=True)
     temporary = name.with_name(f".{name.name}.{os.getpid()}.tmp")
     temporary.symlink_to(folder, target_is_directory=True)
     os.replace(temporary, name)
     return before
+
+
+class Served:
+    """The index of a server. A request reads ``index`` once and uses that one to its end."""
+
+    def __init__(self, index: Index) -> None:
+        self.index = index
+
+    def swap(self, other: Index) -> Index:
+        """Use ``other`` from the next request on; returns the previous index.
+
+        Raises:
+            UserError: ``other`` has another model or dimension.
+        """
+        before = self.index
+        check_alike(before.about, other.about)
+        self.index = other
+        return before
+
+
+def check_alike(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Check that two indices have the same model and dimension.
+
+    Raises:
+        UserError: with the difference.
+    """
+    for key, what in (("model", "model"), ("dim", "dimension")):
+        if before[key] != after[key]:
+            raise UserError(
+                f"The other index has {what} {after[key]}, the one in use {before[key]}: build it "
+                "with the same run."
+            )

@@ -1,29 +1,44 @@
-"""What a search found, for people and for programs: a table, JSON, a contact sheet."""
+"""Results of a search: a table, JSON, and a contact sheet with pictures."""
 
 from __future__ import annotations
 
+import functools
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from ml_collections import ConfigDict
+
+from hmgr_jax.data.generated.worlds.drawings import world_picture
+from hmgr_jax.data.pictures.shown import read_picture
+from hmgr_jax.data.split import Split
+from hmgr_jax.errors import UserError
 from hmgr_jax.progress import table
-from hmgr_jax.reports.search_sheet import Tile, draw_sheet
+from hmgr_jax.reports.grid import INK, Thumbnail, draw_grid, shorten, wrap
+from hmgr_jax.reports.object_pictures import pictures_of
 from hmgr_jax.search.asking import Questions
-from hmgr_jax.search.item_pictures import ItemPictures, gone
+from hmgr_jax.search.index import Item
 from hmgr_jax.search.searcher import Hit, Searcher
 
-WORDS = 70
-"""Letters of a caption in the table."""
+WORDS, LETTERS, LINES = 70, 32, 4
+"""Letters of a caption in the table, and letters and lines of a caption in the sheet."""
+COLUMNS = 10
+"""Results of a query in the sheet."""
 KNOWN = ("system", "step", "modality", "engine", "model")
+OBJECTS, PIXELS = ("solids", "modelnet"), 160
+"""Sources of 3D objects, and pixels per side of a drawn object."""
 
 
 def described(searcher: Searcher, asked: Questions, hits: list[list[Hit]]) -> dict[str, Any]:
-    """Everything, for JSON; ``missing`` marks an item whose file is gone."""
+    """All results for JSON; ``missing`` marks an item whose picture file no longer exists."""
     queries = [
         {
             "query": name,
             "results": [
                 {"rank": rank, "score": hit.score, **hit.item._asdict()}
-                | ({"missing": True} if gone(hit.item) else {})
+                | ({"missing": True} if _is_missing(hit.item) else {})
                 for rank, hit in enumerate(found, start=1)
             ],
         }
@@ -34,40 +49,89 @@ def described(searcher: Searcher, asked: Questions, hits: list[list[Hit]]) -> di
 
 
 def show(found: dict[str, Any]) -> None:
-    """A table for every query of what `described` returned."""
+    """Print a table per query from the output of `described`."""
     for row in found["queries"]:
         table(row["query"], [_cells(result) for result in row["results"]])
 
 
 def _cells(result: dict[str, Any]) -> dict[str, str]:
-    words = result["caption"]
     return {
         "": str(result["rank"]),
         "score": f"{result['score']:.4f}",
         "id": result["id"] + (" (its file is gone)" if "missing" in result else ""),
-        "caption": words if len(words) <= WORDS else f"{words[: WORDS - 1]}…",
+        "caption": shorten(result["caption"], WORDS),
     }
 
 
 def draw(path: Path, searcher: Searcher, asked: Questions, hits: list[list[Hit]]) -> None:
-    """Write a contact sheet, a row a query; warns of pictures that are gone."""
-    about = searcher.index.about
-    found_in = ItemPictures(searcher.retriever, about["split"])
-    asked_of = ItemPictures(searcher.retriever, asked.split)
+    """Write a contact sheet with one row per query; warns of missing picture files."""
+    about, retriever = searcher.index.about, searcher.retriever
+    open_split = functools.cache(lambda role: retriever.open((role,)).splits[role])
+    pictures_of_items = functools.partial(_pictures, retriever.config.data, open_split)
+    queries: Sequence[np.ndarray | None] = [None] * len(asked.items)
+    if asked.modality != "text":
+        queries = pictures_of_items(asked.split, asked.modality, asked.items)
     rows = []
-    for item, name, found in zip(asked.items, asked.names, hits, strict=True):
-        seen = None if asked.modality == "text" else asked_of.of(asked.modality, [item])[0]
-        query = Tile(None, name) if seen is None else Tile(seen, item.caption, name)
-        pictures = found_in.of(searcher.modality, [hit.item for hit in found])
-        tiles = [
-            Tile(picture, _words(hit, picture is not None), f"{hit.item.id}  {hit.score:.3f}")
-            for hit, picture in zip(found, pictures, strict=True)
-        ]
-        rows.append((query, tiles))
+    for item, name, picture, found in zip(asked.items, asked.names, queries, hits, strict=True):
+        words, note = (name, "") if picture is None else (item.caption, name)
+        row = [_thumbnail(picture, words, note, frame=INK)]
+        found = found[:COLUMNS]
+        items = [hit.item for hit in found]
+        pictures = pictures_of_items(about["split"], searcher.modality, items)
+        for hit, picture in zip(found, pictures, strict=True):
+            words = hit.item.caption or (hit.item.id if picture is None else "")
+            row.append(_thumbnail(picture, words, f"{hit.item.id}  {hit.score:.3f}"))
+        rows.append(row)
     title = f"{about['system']}: {len(searcher.index):,} {searcher.modality} items"
-    draw_sheet(path, title, rows)
+    draw_grid(path, rows, side=1.7, below=0.7, headings={0: title}, apart=0.2)
 
 
-def _words(hit: Hit, seen: bool) -> str:
-    """The name stands below in any case; without a picture it stands in its place as well."""
-    return hit.item.caption or ("" if seen else hit.item.id)
+def _thumbnail(picture: np.ndarray | None, words: str, note: str, **options: Any) -> Thumbnail:
+    """Words stand below a picture, or in its place."""
+    if picture is None:
+        return Thumbnail(None, words, below=note, **options)
+    below = "\n".join(filter(None, (note, wrap(words, LETTERS, LINES))))
+    return Thumbnail(picture, below=below, **options)
+
+
+def _pictures(
+    data: ConfigDict,
+    open_split: Callable[[str], Split],
+    role: str,
+    modality: str,
+    items: Sequence[Item],
+) -> list[np.ndarray | None]:
+    """Pictures uint8 [H, W, 3] of items, None without one; of a caption, its own picture."""
+
+    def picture(item: Item) -> np.ndarray | None:
+        if item.picture:
+            return _from_file(item)
+        if not role or not item.owner:
+            return None
+        if data.source == "worlds":
+            owner_role, _, scene = item.owner.rpartition("/")
+            return world_picture(data, owner_role, int(scene))
+        if data.source in OBJECTS:
+            split = open_split(role)
+            number = list(split.ids[modality]).index(item.id)
+            return pictures_of(modality, split.sources[modality], np.array([number]), PIXELS)[0]
+        return None
+
+    return [picture(item) for item in items]
+
+
+def _is_missing(item: Item) -> bool:
+    return bool(item.picture) and not Path(item.picture).is_file()
+
+
+def _from_file(item: Item) -> np.ndarray | None:
+    try:
+        return read_picture(Path(item.picture))
+    except UserError as error:
+        warnings.warn(
+            f"the picture of {item.id} is left out: {error} Restore the file, or build the index "
+            "again without it.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None

@@ -1,20 +1,25 @@
-"""Scores of queries with candidates of their own, by a model that looks at pairs."""
+"""Re-rank a shortlist: codes of a gallery beside its index, and scores of their pairs."""
 
 from __future__ import annotations
 
+import json
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from hmgr_jax.files.npy_rows import NpyRows
+from hmgr_jax.files.workdir import write_json_atomic
 from hmgr_jax.models.base import Model, Variables
-from hmgr_jax.search.code_store import CodeStore
 from hmgr_jax.shapes import Float, Int
 
-Codes = Any
+FOLDER, FORM = "codes", "form.json"
 AT_ONCE = 16
 """Queries whose candidates are in memory together."""
+Codes = Any
+"""A tree of dicts and tuples with arrays [n, ...]."""
 
 
 def score_candidates(
@@ -27,17 +32,17 @@ def score_candidates(
     """``model.score`` of every query with its own candidates.
 
     Args:
-        model: with ``score``.
-        variables: its weights.
-        asked: modality and codes of the queries, [q, ...].
-        gallery: modality and codes of what is searched.
-        candidates: their numbers, for every query.
+        model: scores pairs.
+        variables: of the model.
+        asked: modality and codes [q, ...] of the queries.
+        gallery: modality and codes of the gallery.
+        candidates: item numbers for every query.
     """
     count = len(candidates)
     scores = np.empty(candidates.shape, np.float32)
     size = min(AT_ONCE, 1 << (count - 1).bit_length())  # few shapes, few compilations
     for first in range(0, count, size):
-        rows = np.minimum(np.arange(first, first + size), count - 1)  # the last block is filled up
+        rows = np.minimum(np.arange(first, first + size), count - 1)  # the last block is padded
         queries = jax.tree.map(lambda leaf, rows=rows: np.asarray(leaf)[rows], asked[1])
         found = gallery[1].gather(candidates[rows])
         some = _score(model, asked[0], gallery[0], variables, queries, found)
@@ -49,7 +54,7 @@ def score_candidates(
 def _score(
     model: Model, asked: str, searched: str, variables: Variables, queries: Codes, found: Codes
 ) -> jax.Array:
-    """[q, C], a query at a time."""
+    """[q, C], one query at a time."""
     in_order = model.modalities.index(asked) < model.modalities.index(searched)
 
     def of_query(pair: tuple[Codes, Codes]) -> jax.Array:
@@ -59,3 +64,64 @@ def _score(
         return model.score(variables, (searched, pair[1]), query)[:, 0]
 
     return jax.lax.map(of_query, (queries, found))
+
+
+class CodeStore:
+    """The codes of a gallery, in memory or read from files on demand."""
+
+    def __init__(self, form: Any, leaves: list[Any]) -> None:
+        self._form, self._leaves = form, leaves
+
+    @classmethod
+    def of(cls, codes: Codes) -> CodeStore:
+        """A store of codes in memory.
+
+        Raises:
+            TypeError: the codes have other containers than dicts and tuples.
+        """
+        leaves: list[Any] = []
+        return cls(_form_of(codes, leaves), leaves)
+
+    @classmethod
+    def read(cls, folder: Path) -> CodeStore:
+        """The store that `write` wrote; raises UserError for unreadable arrays."""
+        found = json.loads((folder / FOLDER / FORM).read_text("utf-8"))
+        return cls(
+            found["form"], [NpyRows(folder / FOLDER / f"{n}.npy") for n in range(found["leaves"])]
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write one ``.npy`` per array, and the form of their tree."""
+        (folder / FOLDER).mkdir()
+        for number, leaf in enumerate(self._leaves):
+            np.save(folder / FOLDER / f"{number}.npy", leaf)
+        form = {"form": self._form, "leaves": len(self._leaves)}
+        write_json_atomic(folder / FOLDER / FORM, form)
+
+    def gather(self, numbers: Int[np.ndarray, "..."]) -> Codes:
+        """Codes of these items, leaves [*shape of numbers, ...]."""
+        flat = numbers.reshape(-1)
+        some = [
+            rows.gather(flat) if isinstance(rows, NpyRows) else rows[flat] for rows in self._leaves
+        ]
+        return _filled(self._form, [x.reshape(*numbers.shape, *x.shape[1:]) for x in some])
+
+
+def _form_of(tree: Any, leaves: list[Any]) -> Any:
+    """The tree with numbers in place of arrays, which are appended to ``leaves``."""
+    if type(tree) is dict:
+        return {"dict": {name: _form_of(value, leaves) for name, value in tree.items()}}
+    if type(tree) is tuple:
+        return {"tuple": [_form_of(value, leaves) for value in tree]}
+    if not hasattr(tree, "shape"):
+        raise TypeError(f"codes must be dicts and tuples of arrays, got {type(tree).__name__}")
+    leaves.append(np.asarray(tree))
+    return len(leaves) - 1
+
+
+def _filled(form: Any, leaves: list[np.ndarray]) -> Codes:
+    if isinstance(form, int):
+        return leaves[form]
+    if "dict" in form:
+        return {name: _filled(value, leaves) for name, value in form["dict"].items()}
+    return tuple(_filled(value, leaves) for value in form["tuple"])

@@ -1,10 +1,10 @@
-"""What was retrieved for every question, as tables: found once, and kept in the run's folder.
+"""Retrieved captions and pictures of every question as tables, stored in the run's folder.
 
-    captions [N, C], lengths [N]     words of the bank's captions, where captions are read
-    vectors [N, E]                   of pictures, where pictures are read
-    retrieved [Q, K]                 their rows for every picture (question) of all splits, -1: none
+    captions [N, C], lengths [N]     words of the bank's captions, if the model reads captions
+    vectors [N, E]                   of pictures, if the model reads pictures
+    retrieved [Q, K]                 their rows for every picture (question) of all splits, or -1
 
-N is rounded up, so that banks of about one size have tables of one shape.
+N is rounded up, so that banks of similar size have tables of one shape.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ FOLDER = "retrieved"
 ROUND = 4096
 """Rows of tables are a multiple of this."""
 PROBES = 8
-"""Pictures of every split that are compared to tell whether they are the same."""
+"""Pictures of every split in the fingerprint."""
 
 Tables = dict[str, np.ndarray]
 
 
 def run_tables(experiment: Experiment, workdir: Path | None) -> RunTables:
-    """The constants of a run's model: its own, or what is retrieved for its questions.
+    """The tables of a run's model: its own, or those retrieved for its questions.
 
-    ``workdir`` is the folder of the run; None where nothing is trained, see `retrieved_tables`.
+    ``workdir`` is the folder of the run, or None if nothing is trained, see `retrieved_tables`.
 
     Raises:
         UserError: see `retrieved_tables`.
@@ -65,24 +65,24 @@ def load_run(
     config: ConfigDict | None = None,
     change: Callable[[ConfigDict], ConfigDict] | None = None,
 ) -> Retriever:
-    """`Retriever.load`, also of a run whose model computes with what was retrieved."""
+    """`Retriever.load`, also for a model that reads retrieved captions or pictures."""
     return Retriever.load(workdir, config, change, retrieve=retrieved_tables)
 
 
 def retrieved_tables(
     banks: Banks, name: str, config: ConfigDict, data: DataSet, workdir: Path | None
 ) -> Tables:
-    """The tables of the bank ``name``; retrieved now unless ``workdir`` has them already.
+    """The tables of the bank ``name``; retrieved now unless ``workdir`` holds them.
 
     Args:
-        banks: what the model wants.
+        banks: requirements of the model.
         name: of a bank of the data, or ``random``.
         config: of the run.
         data: with all its splits.
-        workdir: of the run; None: nothing is retrieved, and the tables have only their shapes.
+        workdir: of the run; with None nothing is retrieved, and only the shapes are right.
 
     Raises:
-        UserError: no such bank, no trained retriever, or a bank with too few captions.
+        UserError: the bank is unknown or too small, or the retriever is not trained.
     """
     bank = open_bank(config.data, bank_names(config.data)[0] if name == needs.RANDOM else name)
     sources: list[Any] = [split.sources[QUESTION] for split in data.splits.values()]
@@ -92,7 +92,7 @@ def retrieved_tables(
         if banks.what != "captions":
             found["vectors"] = np.zeros((_round(len(bank)), config.model.picture_dim), np.float32)
     else:
-        found = _kept(banks, name, bank, config, sources, workdir)
+        found = _stored(banks, name, bank, config, sources, workdir)
     if banks.what != "images":
         found |= _words(bank, data, banks.words)
     return found
@@ -114,7 +114,7 @@ def _words(bank: Bank, data: DataSet, most: int) -> Tables:
     }
 
 
-def _kept(
+def _stored(
     banks: Banks,
     name: str,
     bank: Bank,
@@ -122,37 +122,37 @@ def _kept(
     sources: Sequence[QuestionSource],
     workdir: Path,
 ) -> Tables:
-    """``retrieved`` (and ``vectors``) from the run's folder, or made and put there."""
+    """``retrieved`` (and ``vectors``) from the run's folder, or computed and stored there."""
     what = f"{name}-{banks.query}-{banks.what}{'' if banks.exclude_owner else '-own'}"
     path = workdir / FOLDER / f"{what}.npz"
     about = {"bank": bank.fingerprint, "asked": _fingerprint(banks, sources)}
-    kept = _read(path, about)
-    enough = kept is not None and kept["retrieved"].shape[1] >= banks.most
-    if hosts.of_first(enough) and kept is not None:
-        return {**kept, "retrieved": kept["retrieved"][:, : banks.most]}
+    stored = _read(path, about)
+    enough = stored is not None and stored["retrieved"].shape[1] >= banks.most
+    if hosts.of_first(enough) and stored is not None:
+        return {**stored, "retrieved": stored["retrieved"][:, : banks.most]}
     if name == needs.RANDOM and banks.what != "captions":
         raise UserError(
-            f"The bank {name} has captions alone, but model.retrieve is {banks.what}: set it to "
+            f"The bank {name} has only captions, but model.retrieve is {banks.what}: set it to "
             "captions, or name another bank."
         )
     if name == needs.RANDOM:
         made = _at_random(banks, bank, sources)
     else:
-        made = _search(banks, bank, sources, needs.retriever(config, workdir), config)
+        made = _search(banks, bank, sources, needs.load_retriever(config, workdir), config)
     if hosts.first():
         _write(path, made, about)
     return made
 
 
 def _owners(banks: Banks, sources: Sequence[QuestionSource]) -> np.ndarray:
-    """Of every query in the order of its number, which captions are about its own picture."""
+    """The owner of every query in order: the picture that it is about."""
     if banks.query == "image":
         return np.concatenate([source.pictures.owners for source in sources])
     return np.concatenate([source.pictures.owners[source.of] for source in sources])
 
 
 def _fingerprint(banks: Banks, sources: Sequence[QuestionSource]) -> str:
-    """Of the pictures of all splits and, where these search, of the questions."""
+    """Fingerprint of the pictures of all splits and, if questions are queries, of questions."""
     digest = hashlib.sha256()
     for source in sources:
         digest.update(source.pictures.owners.tobytes())
@@ -165,14 +165,14 @@ def _fingerprint(banks: Banks, sources: Sequence[QuestionSource]) -> str:
 
 
 def _at_random(banks: Banks, bank: Bank, sources: Sequence[QuestionSource]) -> Tables:
-    """Captions drawn anew until none is about the own picture."""
+    """Random captions, none of which is about the query's own picture."""
     owners, draws = _owners(banks, sources)[:, None], np.random.default_rng(0)
     found = draws.integers(len(bank), size=(len(owners), banks.most), dtype=np.int32)
     if banks.exclude_owner:
         if len(np.unique(bank.owners)) == 1 and (owners == bank.owners[0]).any():
             raise UserError(
-                f"All captions of the bank {bank.name} are about one picture, which cannot read "
-                "its own: give a larger bank."
+                f"All captions of the bank {bank.name} are about one picture, whose own captions "
+                "are excluded: give a larger bank."
             )
         while (own := bank.owners[found] == owners).any():
             found[own] = draws.integers(len(bank), size=int(own.sum()), dtype=np.int32)
@@ -186,7 +186,7 @@ def _search(
     retriever: Retriever,
     config: ConfigDict,
 ) -> Tables:
-    """The bank in a flat index, searched with every query."""
+    """Search the bank in a flat index with every query."""
     if hosts.first():
         print(f"Retrieving from {bank.name}, {len(bank):,} captions, for every {banks.query} ...")
     pictures = np.concatenate([_encoded(retriever, source) for source in sources])
@@ -214,11 +214,11 @@ def _search(
 def _vectors(
     pictures: np.ndarray, of_pictures: np.ndarray, owners: np.ndarray, dim: int
 ) -> np.ndarray:
-    """The vector of the picture of every item, 0 where the data does not have it."""
+    """The vector of the picture of every item, 0 if the data lacks the picture."""
     if pictures.shape[1] != dim:
         raise UserError(
-            f"model.picture_dim is {dim}, but the retriever's vectors have {pictures.shape[1]} "
-            f"numbers: set it to {pictures.shape[1]}."
+            f"model.picture_dim is {dim}, but the retriever's vectors have dimension "
+            f"{pictures.shape[1]}: set it to {pictures.shape[1]}."
         )
     place = {owner: row for row, owner in enumerate(of_pictures.tolist())}
     found = np.zeros((_round(len(owners)), dim), np.float32)
@@ -239,7 +239,7 @@ def _encoded(retriever: Retriever, source: QuestionSource) -> np.ndarray:
         if not fits and not feature.optional:
             raise UserError(
                 f"{retriever.workdir} reads {name} of shape {list(feature.shape)} of a picture, "
-                f"but the questions have pictures with {list(shape) if name in has else 'none'}: "
+                f"but pictures of the questions have {list(shape) if name in has else 'none'}: "
                 "train the retriever on the same features."
             )
     codes = retriever.evaluator.encode(retriever.variables, "image", pictures)
@@ -253,14 +253,14 @@ def _sentences(retriever: Retriever, sentences: Sequence[str]) -> np.ndarray:
 
 
 def _read(path: Path, about: Mapping[str, Any]) -> Tables | None:
-    """What `_write` wrote about the same things; None where that is not there."""
+    """The tables that `_write` wrote with the same ``about``, or None."""
     if not path.is_file():
         return None
     try:
         with np.load(path, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read ({error}): delete it, to search anew.") from None
+        raise UserError(f"{path} cannot be read ({error}): delete it to retrieve again.") from None
     return found if json.loads(str(found.pop("about"))) == dict(about) else None
 
 

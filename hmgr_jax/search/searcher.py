@@ -1,7 +1,7 @@
-"""A run and an index of what it encoded: queries in, the best items out.
+"""Search with a run and an index of its codes: queries in, the best items out.
 
-Where the score is an inner product (``coarse_exact``) the index answers alone. Else it gives a
-shortlist by the ``coarse`` vectors, and the model scores those pairs itself.
+If the score is an inner product (``coarse_exact``), the index finds the items. Otherwise the index
+finds a shortlist by the ``coarse`` vectors, and the model scores its pairs.
 """
 
 from __future__ import annotations
@@ -16,19 +16,18 @@ import numpy as np
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.retriever import Retriever
 from hmgr_jax.leaves import by_name
-from hmgr_jax.search.code_store import CodeStore
 from hmgr_jax.search.gallery import Gallery
 from hmgr_jax.search.index import Index, Item
-from hmgr_jax.search.rerank import score_candidates
+from hmgr_jax.search.rerank import CodeStore, score_candidates
 from hmgr_jax.shapes import Float, Int
 from hmgr_jax.training import config as configs
 
 CANDIDATES = 100
-"""Items of a shortlist, where nobody says."""
+"""Default number of items in a shortlist."""
 
 
 def model_key(retriever: Retriever) -> str:
-    """16 hex digits of what makes vectors: system and configuration, step, weights."""
+    """16 hex digits that identify a model: configuration, step and weights."""
     digest = hashlib.sha256()
     digest.update(f"{configs.config_hash(retriever.config)} {retriever.step}\0".encode())
     own = retriever.variables
@@ -40,7 +39,7 @@ def model_key(retriever: Retriever) -> str:
 
 
 class Hit(NamedTuple):
-    """An item that was found."""
+    """One result."""
 
     number: int
     item: Item
@@ -48,7 +47,7 @@ class Hit(NamedTuple):
 
 
 class Searcher:
-    """Searches one index with the run that made it."""
+    """An index with the run that made it."""
 
     def __init__(self, retriever: Retriever, index: Index, codes: CodeStore | None) -> None:
         self.retriever, self.index, self.codes = retriever, index, codes
@@ -63,20 +62,20 @@ class Searcher:
         uri: str | None = None,
         candidates: int = CANDIDATES,
     ) -> Searcher:
-        """Encode a gallery and put it into an index.
+        """Encode a gallery and build its index.
 
         Args:
             retriever: the run.
-            gallery: what is to be searched.
+            gallery: the items.
             engine: see `Index.build`.
             uri: see `Index.build`.
-            candidates: of a shortlist, where the system scores pairs.
+            candidates: items of a shortlist, for a system that scores pairs.
 
         Raises:
-            UserError: the items, the engine or the number of candidates do not fit.
+            UserError: the items, the engine or the number of candidates are invalid.
         """
         if candidates < 1:
-            raise UserError(f"A shortlist has at least 1 candidate, not {candidates}.")
+            raise UserError(f"candidates must be at least 1, got {candidates}.")
         codes, model = gallery.codes(retriever), retriever.model
         vectors = retriever.evaluator.vectors(retriever.variables, gallery.modality, codes)
         about: dict[str, Any] = {
@@ -101,17 +100,17 @@ class Searcher:
 
     @classmethod
     def open(cls, folder: str | Path, workdir: str | Path | None = None) -> Searcher:
-        """An index that `save` wrote, with its run (``workdir`` where that has moved).
+        """The index that `save` wrote, with its run; ``workdir`` is the new folder of a moved run.
 
         Raises:
-            UserError: see `Index.load` and `Retriever.load`; the run has gone on since.
+            UserError: see `Index.load` and `Retriever.load`; or the run was trained further.
         """
-        folder = Path(folder).resolve()  # what a name points to now, whatever it does later
+        folder = Path(folder).resolve()  # a name may be swapped later
         about = Index.about_of(folder)
         if not {"workdir", "modality", "split"} <= about.keys():
             raise UserError(
-                f"{folder} was not made by hmgr_jax.search index, and names no run: search it by "
-                "Index.load, or make one by that command."
+                f"{folder} was not made by hmgr_jax.search index and names no run: open it with "
+                "Index.load, or make one with that command."
             )
         retriever = Retriever.load(workdir or about["workdir"])
         index = Index.load(folder, model=model_key(retriever))
@@ -124,7 +123,7 @@ class Searcher:
 
     @property
     def modality(self) -> str:
-        """Of what is searched."""
+        """The modality of the items."""
         return self.index.about["modality"]
 
     def search(
@@ -141,13 +140,13 @@ class Searcher:
         Args:
             modality: of the queries.
             codes: of the queries, as `hmgr_jax.search.gallery.encoded` makes them.
-            k: how many.
+            k: number of results.
             without: see `Index.search`.
-            candidates: of the shortlist; by default what the index was built for. All that there
-                are make an exhaustive search.
+            candidates: items of the shortlist, by default that of the index; with all items the
+                search is exhaustive.
 
         Raises:
-            UserError: as `Index.search`, or the system does not score these two modalities.
+            UserError: see `Index.search`; or the system does not score these two modalities.
         """
         retriever, model = self.retriever, self.retriever.model
         vectors = retriever.evaluator.vectors(retriever.variables, modality, codes)
@@ -156,17 +155,17 @@ class Searcher:
         if modality == self.modality:
             name = retriever.config.model.name
             raise UserError(
-                f"{name} scores {' with '.join(model.modalities)}, and this index holds "
-                f"{modality} items too: ask it with the other."
+                f"{name} scores {' with '.join(model.modalities)}, but the index and the query are "
+                f"both {modality} items: use a query of the other modality."
             )
         wanted = self.index.about["candidates"] if candidates is None else candidates
         if wanted < 1 or k < 1:
-            what = "A shortlist has at least 1 candidate" if wanted < 1 else "k must be at least 1"
-            raise UserError(f"{what}, not {min(wanted, k)}: raise it.")
+            what = "candidates" if wanted < 1 else "k"
+            raise UserError(f"{what} must be at least 1, got {min(wanted, k)}.")
         found, _ = self.index.search(
             vectors, max(k, min(wanted, self.index.most(without))), without
         )
-        # In the order of numbers, of which equal scores then stand in the lower first.
+        # Ordered by number, so that among equal scores the lower number comes first.
         found = np.sort(found, axis=1)
         scores = score_candidates(
             model, retriever.variables, (modality, codes), (self.modality, self.codes), found
@@ -175,7 +174,7 @@ class Searcher:
         return np.take_along_axis(found, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
     def hits(self, numbers: np.ndarray, scores: np.ndarray) -> list[list[Hit]]:
-        """What was found, a list a query, best first."""
+        """The results, one list per query, best first."""
         return [
             [
                 Hit(int(number), item, float(score))

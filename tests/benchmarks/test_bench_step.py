@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hmgr_jax.benchmarks.step import run
-from hmgr_jax.benchmarks.workload import F8K_LENGTHS, parsed, random_batch
+from hmgr_jax.benchmarks.workload import F8K_LENGTHS, parse_options, random_batch
 from hmgr_jax.errors import UserError
 from hmgr_jax.models import get_model
 from hmgr_jax.models.base import Plan
@@ -45,12 +45,12 @@ def test_devices_share_the_work(measured):
 
 
 def test_options_are_hyper_parameters_of_their_types():
-    found = parsed("imram", "variant=text,steps=2,sharpness=4,mask_same_image=False")
+    found = parse_options("imram", "variant=text,steps=2,sharpness=4,mask_same_image=False")
     assert found == {"variant": "text", "steps": 2, "sharpness": 4.0, "mask_same_image": False}
-    assert parsed("hmgr", "") == {}
-    for options, sentence in (("stpes=2", "did you mean 'steps'"), ("steps=two", "is int")):
+    assert parse_options("hmgr", "") == {}
+    for options, sentence in (("stpes=2", "did you mean 'steps'"), ("steps=two", "must be int")):
         with pytest.raises(UserError, match=sentence):
-            parsed("imram", options)
+            parse_options("imram", options)
 
 
 def test_lengths_of_flickr8k():

@@ -1,9 +1,8 @@
-"""``bench index`` and ``bench shortlist``: their rows, and what they refuse."""
+"""``bench index``: its row, and the options that it refuses."""
 
 import json
 
 import pytest
-from tiny_run import finished
 
 from hmgr_jax import bench
 
@@ -36,35 +35,14 @@ def test_vectors_around_centres_are_nearer(capsys):
     assert row["recall@10"] > 0.8
 
 
-@pytest.mark.slow
-def test_a_shortlist_of_all_is_the_exhaustive_search(capsys):
-    row = _row(
-        capsys, "shortlist", "--workdir", finished("imram"), "--candidates", "10,60", "--repeats", 1
-    )
-    assert list(row["directions"]) == ["i2t", "t2i"]
-    for found in row["directions"].values():
-        some, every = found["shortlists"]
-        assert every["candidates"] == found["gallery"]
-        assert every["kept"] == 1
-        assert 0 < some["kept"] <= 1
-        for name in ("R@1", "R@5", "R@10", "medR"):
-            assert every[name] == found["exhaustive"][name]
-        assert some["R@10"] <= 100
-
-
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["index", "--k", "0"], "at least 1"),
         (["index", "--vectors", "5", "--k", "6"], "at most --vectors"),
         (["index", "--vectors", "50", "--engine", "annoy"], "no engine 'annoy'"),
-        (["shortlist"], "give its folder"),
-        (["shortlist", "--workdir", "x", "--split", "all"], "one of train, dev, test"),
-        (["shortlist", "--workdir", "x", "--candidates", "a"], "numbers from 1"),
-        (["shortlist", "--workdir", "x", "--candidates", "0"], "numbers from 1"),
-        (["shortlist", "--workdir", "{vse}"], "no shortlist is needed"),
     ],
 )
 def test_rejects_bad_arguments(arguments, sentence, capsys):
-    assert bench.main(["bench", *[a.format(vse=finished("vse")) for a in arguments]]) == 2
+    assert bench.main(["bench", *arguments]) == 2
     assert sentence in capsys.readouterr().err

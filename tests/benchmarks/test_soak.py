@@ -1,4 +1,4 @@
-"""The soak kills, resumes and compares; and it would notice a run that ends otherwise."""
+"""The soak kills, resumes and compares runs, and it notices a run that ends differently."""
 
 import json
 import random
@@ -7,14 +7,15 @@ import sys
 import pytest
 
 from benchmarks import soak
-from benchmarks.soak_phases import Pace, phase
+from benchmarks.soak import Pace, phase
 from benchmarks.soak_recipe import STEPS
 from hmgr_jax import bench
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
-def test_a_few_kills(capsys):
-    assert bench.main(["bench", "soak", "--kills", "4", "--seed", "1"]) == 0
+
+def test_a_killed_and_resumed_run_ends_like_an_uninterrupted_one(capsys):
+    assert bench.main_of(soak.run, ["soak", "--kills", "4", "--seed", "1"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     row = json.loads(line)
     assert row["kills"] == sum(row["killed_while"].values()) == 4
@@ -63,7 +64,7 @@ def test_each_failure_is_reported(tmp_path, monkeypatch, fault, sentence):
     monkeypatch.setattr(soak.random.Random, "uniform", lambda *_: 60.0)
     row = soak.run(kills=1, folder=str(tmp_path))
     assert any(problem.startswith(sentence) for problem in row["problems"]), row
-    assert bench.main(["bench", "soak", "--kills", "1", "--folder", str(tmp_path)]) == 1
+    assert bench.main_of(soak.run, ["soak", "--kills", "1", "--folder", str(tmp_path)]) == 1
 
 
 def test_moments_are_spread_over_what_is_left_of_a_run():

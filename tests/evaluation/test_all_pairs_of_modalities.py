@@ -29,7 +29,7 @@ def evaluated(tmp_path_factory):
         return more(scored)
 
     metrics = evaluator.metrics(variables, split, PROTOCOLS, more=seen)
-    codes = evaluator.encode_split(evaluator.here(variables), split)
+    codes = evaluator.encode_split(evaluator.to_local_devices(variables), split)
     return metrics, codes, split.labels["mesh"], drawn, folder
 
 

@@ -11,10 +11,10 @@ from hmgr_jax.data.text.captions import CaptionSource
 from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.distributed.parallel import make_mesh
 from hmgr_jax.errors import UserError
-from hmgr_jax.evaluation import room, tiles
+from hmgr_jax.evaluation import tiles
 from hmgr_jax.evaluation.all_pairs import Bucket, score_matrix
-from hmgr_jax.evaluation.arrays import Arrays
 from hmgr_jax.evaluation.evaluate import Evaluator
+from hmgr_jax.evaluation.retriever import Arrays
 from hmgr_jax.models.base import Model, regions_and_tokens
 
 RNG = np.random.default_rng(0)
@@ -57,7 +57,7 @@ def test_the_budget_holds_on_the_way_to_the_devices(monkeypatch):
 
 
 def test_a_matrix_beyond_memory_is_refused_before_anything_is_done(monkeypatch):
-    monkeypatch.setattr(room, "free_memory_bytes", lambda: 4_000_000)
+    monkeypatch.setattr(tiles, "free_memory_bytes", lambda: 4_000_000)
     a, b = np.zeros((1000, 1), np.float32), np.zeros((1001, 1), np.float32)
 
     def never(x, y):
@@ -69,11 +69,11 @@ def test_a_matrix_beyond_memory_is_refused_before_anything_is_done(monkeypatch):
         "The scores of 1,000 items with 1,001 items take 0.0 GB, but 0.0 GB of memory are free: "
         "evaluate a smaller split, or use a machine with more memory."
     )
-    room.demand_room(1000, 1000)
+    tiles.check_memory(1000, 1000)
     with pytest.raises(UserError):
-        room.demand_room(1000, 1000, matrices=2)
-    monkeypatch.setattr(room, "free_memory_bytes", lambda: None)
-    room.demand_room(10**9, 10**9)
+        tiles.check_memory(1000, 1000, matrices=2)
+    monkeypatch.setattr(tiles, "free_memory_bytes", lambda: None)
+    tiles.check_memory(10**9, 10**9)
 
 
 def test_the_train_split_of_coco_is_refused_here():
@@ -90,7 +90,7 @@ def test_the_train_split_of_coco_is_refused_here():
 
     split = type("Split", (), {"sources": {"image": Source(113_287), "text": Source(566_435)}})
     evaluator = Evaluator(FragmentsOnly(), make_mesh(1))
-    free = room.free_memory_bytes()
+    free = tiles.free_memory_bytes()
     if free is None or free > 256e9:
         pytest.skip("a large machine")
     with pytest.raises(UserError, match=r"113,287 items with 566,435 items take 256\.7 GB and the"):
@@ -129,7 +129,7 @@ def test_codes_count_each_at_its_padded_length(monkeypatch):
     assert held == codes
     split = type("Split", (), {"sources": {"image": pictures, "text": words}})
     matrix = 4 * 2 * 3
-    monkeypatch.setattr(room, "free_memory_bytes", lambda: codes + matrix - 1)
+    monkeypatch.setattr(tiles, "free_memory_bytes", lambda: codes + matrix - 1)
     monkeypatch.setattr(Evaluator, "encode_split", lambda *_: pytest.fail("encoded"))
     with pytest.raises(UserError) as caught:
         next(evaluator.matrices(None, split))
@@ -137,11 +137,11 @@ def test_codes_count_each_at_its_padded_length(monkeypatch):
         "The scores of 2 items with 3 items take 0.0 GB and the codes of all items 0.0 GB, but 0.0 "
         "GB of memory are free: evaluate a smaller split, or use a machine with more memory."
     )
-    monkeypatch.setattr(room, "free_memory_bytes", lambda: codes + matrix)
+    monkeypatch.setattr(tiles, "free_memory_bytes", lambda: codes + matrix)
     with pytest.raises(pytest.fail.Exception, match="encoded"):
         next(evaluator.matrices(None, split))
 
 
 def test_free_memory_is_known_here_and_plausible():
-    free = room.free_memory_bytes()
+    free = tiles.free_memory_bytes()
     assert free is None or 2**20 < free < 2**50

@@ -159,7 +159,7 @@ def test_a_damaged_store_begins_anew(tmp_path, scored, whole, damage):
     if damage == "missing":
         found = score(store=tmp_path / "s")
     else:
-        with pytest.warns(RuntimeWarning, match="cannot be read: scoring begins anew"):
+        with pytest.warns(RuntimeWarning, match="cannot be read: scoring starts from"):
             found = score(store=tmp_path / "s")
     assert len(scored) == TILES
     np.testing.assert_array_equal(found, whole)
@@ -167,7 +167,7 @@ def test_a_damaged_store_begins_anew(tmp_path, scored, whole, damage):
 
 def test_scores_that_were_returned_outlive_a_new_beginning(tmp_path, whole):
     found = score(store=tmp_path / "s")
-    with pytest.warns(RuntimeWarning, match="begins anew"):
+    with pytest.warns(RuntimeWarning, match="starts from the beginning"):
         score(2 * WEIGHTS, store=tmp_path / "s")
     np.testing.assert_array_equal(found, whole)
 

@@ -99,7 +99,7 @@ def test_other_tiles_begin_anew_with_a_warning(workdir, scored, monkeypatch, cap
         assert evaluate(workdir) == 130
     capsys.readouterr()
     assert evaluate(workdir, "--config.eval.tile=2") == 0
-    assert "begins anew" in capsys.readouterr().err
+    assert "starts from the beginning" in capsys.readouterr().err
     assert json.loads((workdir / "evaluation-test.json").read_text()) == results(workdir)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hmgr_jax.evaluation.retriever import saved_config
+from hmgr_jax.evaluation.trained_run import saved_config
 from hmgr_jax.training.config import plain, recipe
 
 

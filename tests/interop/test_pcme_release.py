@@ -11,6 +11,7 @@ from torch_files import save, tensors
 from hmgr_jax import convert
 from hmgr_jax.conversion import run_folder
 from hmgr_jax.data.generated.worlds import open_worlds
+from hmgr_jax.evaluation.trained_run import saved_model
 from hmgr_jax.interop import pcme, state_dict
 from hmgr_jax.interop.names import covers, from_params, unused
 from hmgr_jax.models.pcme import PCME
@@ -59,7 +60,7 @@ def test_a_release_arrives_whole(tmp_path, made, capsys):
     for part in ("params", "stats"):
         assert jax.tree.structure(saved.state[part]) == jax.tree.structure(made.ours[part])
         jax.tree.map(np.testing.assert_array_equal, saved.state[part], made.ours[part])
-    model = run_folder.model_of(saved.meta)
+    model = saved_model(saved.meta)
     assert (model.cnn, model.dim, model.picture_size) == ("resnet18", 6, 224)
     assert (model.samples_train, model.samples_eval, model.vib_beta) == (5, 3, 0.25)
     assert (model.init_shift, model.cnn_small_stem) == (4.0, False)

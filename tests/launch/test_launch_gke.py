@@ -208,7 +208,7 @@ def test_an_evicted_pod_saves_and_asks_for_a_restart(tmp_path):
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("", "Say what to run on, tpu or gpu"),
+        ("", "give tpu or gpu"),
         ("cpu", "invalid choice: 'cpu'"),
         ("tpu --name coco --image I --accelerator A", "--topology is needed for tpu"),
         ("gpu --name coco --image I", "--accelerator is needed for gpu"),

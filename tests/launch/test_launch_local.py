@@ -87,7 +87,7 @@ def test_who_does_not_end_is_killed_with_its_own_children(tmp_path):
     assert done.returncode == 128 + signal.SIGSEGV
     assert done.stderr.splitlines() == [
         "local: process 0 failed with exit code 139 (SIGSEGV)",
-        "local: still there 0.5 s after that, and killed: process 1",
+        "local: process 1 did not end within 0.5 s and is killed",
     ]
     assert not any(map(alive, (tmp_path / "pids").read_text().split()))
 

@@ -163,7 +163,7 @@ def test_a_sentence_of_ones_own(workdir, tmp_path, drawn, capsys):
     assert explain(workdir, "0", OWN, tmp_path) == 0
     printed = capsys.readouterr()
     assert "does not know zebra, ufo: each is read as <unk>" in printed.err
-    assert "your own sentence" in printed.out
+    assert "a new sentence" in printed.out
     found = numbers(tmp_path)
     assert found["caption"] is None
     assert found["words"] == ["<start>", *OWN.split(), "<end>"]

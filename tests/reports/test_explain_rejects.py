@@ -72,7 +72,7 @@ def test_rejects_missing_and_extra_flags(workdir, capsys):
     _fails(capsys, ["--mode=encode", f"--workdir={workdir}", "--pair", "0", "0"], "--pair is for")
     _fails(capsys, ["--mode=encode", f"--workdir={workdir}", "--out=x"], "--out is for --mode=ex")
     pair = [*explained, "--pair", "0", "0", "--images=."]
-    _fails(capsys, pair, "Generated worlds draw their pictures anew")
+    _fails(capsys, pair, "Generated worlds draw their pictures themselves")
 
 
 def test_pictures_that_are_missing_or_broken(trained, tmp_path, capsys):
@@ -97,7 +97,7 @@ def test_without_boxes_it_says_what_is_needed(trained, tmp_path, capsys):
 
 def test_systems_without_attention_are_refused(tmp_path, capsys):
     argv = ["--mode=explain", f"--workdir={finished('vse')}", "--pair", "0", "0"]
-    said = _fails(capsys, argv, "vse compares a picture with a caption as wholes", "imram, scan")
+    said = _fails(capsys, argv, "vse compares a vector of a picture", "imram, scan")
     assert "hmgr" not in said
     able = [name for name in list_models() if get_model(name).explainable()]
     assert {"imram", "scan"} <= set(able)

@@ -9,6 +9,7 @@ from tiny_run import finished
 import hmgr_jax
 from hmgr_jax.data.generated.worlds import open_worlds
 from hmgr_jax.reports.explanation import PairExplanation
+from hmgr_jax.reports.grid import DPI
 from hmgr_jax.reports.relation_picture import SHOWN, draw_relations
 
 
@@ -20,11 +21,11 @@ def made(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_pages_and_numbers(made):
+def test_writes_pages_and_numbers(made):
     names = ["attention.json", "relations.png", "step1.png"]
     assert sorted(path.name for path in made.iterdir()) == names
     with Image.open(made / "relations.png") as page:
-        assert page.width == 1300
+        assert page.width == 13 * DPI
         assert len(page.convert("L").getcolors()) > 50
 
 
@@ -59,7 +60,7 @@ def test_the_score_is_that_of_the_retriever(made):
     assert abs(matched + together - found["score"]) < 1e-5
 
 
-def test_the_strongest_edges():
+def test_the_strongest_edges_are_listed_and_drawn():
     weights = np.array([[[0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.0, 0.0, 1.0]]])
     found = PairExplanation(
         ("<start>", "a", "<end>"), (), np.tile([0, 0, 1, 1], (3, 1)), 1.0, (1.0,), {},

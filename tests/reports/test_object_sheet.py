@@ -8,9 +8,9 @@ from PIL import Image
 from hmgr_jax.data.generated.solids.open import Solids, open_solids
 from hmgr_jax.data.shapes3d.augment import Shaping
 from hmgr_jax.errors import UserError
-from hmgr_jax.reports import object_sheet
+from hmgr_jax.reports import object_reports
 from hmgr_jax.reports.object_pictures import pictures_of
-from hmgr_jax.reports.object_sheet import RIGHT, WRONG, draw_object_sheet
+from hmgr_jax.reports.object_reports import RIGHT, WRONG, draw_object_sheet
 
 COUNT = 24
 
@@ -23,17 +23,16 @@ def split():
 
 
 def _drawn(monkeypatch, *arguments, **options):
-    """[(name, colour) of every picture] in the order of drawing."""
-    seen = []
-    monkeypatch.setattr(
-        object_sheet, "_draw", lambda axis, picture, name, colour: seen.append((name, colour))
-    )
+    """[(name, colour) of every picture] of the only row of a sheet."""
+    found = []
+    monkeypatch.setattr(object_reports, "draw_grid", lambda path, rows, **_: found.extend(rows))
     draw_object_sheet(*arguments, **options)
-    return seen
+    (row,) = found
+    return [(shown.above, shown.frame) for shown in row]
 
 
 @pytest.mark.parametrize("modality", ["image", "point", "mesh"])
-def test_an_item_has_a_picture(split, modality):
+def test_every_modality_is_drawn(split, modality):
     pictures = pictures_of(modality, split.sources[modality], np.array([9, 1]), 48)
     side = 32 if modality == "image" else 48
     for picture in pictures:
@@ -43,7 +42,7 @@ def test_an_item_has_a_picture(split, modality):
     assert not np.array_equal(*pictures)
 
 
-def test_neighbours_in_order_with_frames_by_class(split, monkeypatch, tmp_path):
+def test_neighbours_are_in_order_with_frames_by_class(split, monkeypatch, tmp_path):
     scores = np.zeros((COUNT, COUNT))
     scores[3, [15, 4, 3]] = 3, 2, 1  # another chair, a cross, itself
     seen = _drawn(monkeypatch, tmp_path / "a.png", split, ("image", "mesh"), scores, [3], columns=3)
@@ -59,7 +58,7 @@ def test_neighbours_in_order_with_frames_by_class(split, monkeypatch, tmp_path):
     assert "chair_000003" not in [name for name, _ in seen[1:]]
 
 
-def test_the_sheet_has_its_colours(split, tmp_path):
+def test_the_sheet_has_frames_in_both_colours(split, tmp_path):
     rng = np.random.default_rng(0)
     path = tmp_path / "sheet.png"
     draw_object_sheet(path, split, ("point", "mesh"), rng.random((COUNT, COUNT)), [0, 5], columns=4)
@@ -74,9 +73,9 @@ def test_the_sheet_has_its_colours(split, tmp_path):
 
 def test_rejects_bad_items_and_scores(split, tmp_path):
     good, path = np.zeros((COUNT, COUNT)), tmp_path / "no.png"
-    with pytest.raises(UserError, match="no text with labels to draw: choose of image, point"):
+    with pytest.raises(UserError, match="no text with labels to draw: choose from image, point"):
         draw_object_sheet(path, split, ("image", "text"), good, [0])
-    with pytest.raises(UserError, match=r"Scores are \[23, 24\]"):
+    with pytest.raises(UserError, match=r"Scores must have shape \[24, 24\], got \[23, 24\]"):
         draw_object_sheet(path, split, ("image", "mesh"), good[1:], [0])
     with pytest.raises(UserError, match="NaN"):
         draw_object_sheet(path, split, ("image", "mesh"), good + np.nan, [0])

@@ -11,7 +11,7 @@ from index_cases import DIM, best, captions, unit
 from hmgr_jax.errors import FoundNonFinite, UserError
 from hmgr_jax.search import index_faiss
 from hmgr_jax.search.index import Index, Item
-from hmgr_jax.search.served import Served
+from hmgr_jax.search.pointer import Served
 
 pytest.importorskip("faiss", reason="needs faiss-cpu: pip install 'hmgr-jax[index]'")
 
@@ -146,9 +146,9 @@ def test_it_is_swapped_while_others_search(tmp_path):
 
 def test_rejects_swapping_to_another_model_or_size():
     served = Served(_index(50))
-    with pytest.raises(UserError, match="of model other, the one in use of m"):
+    with pytest.raises(UserError, match="has model other, the one in use m"):
         served.swap(_index(50, model="other"))
-    with pytest.raises(UserError, match="of dimension 8, the one in use of 16"):
+    with pytest.raises(UserError, match="has dimension 8, the one in use 16"):
         served.swap(Index.build(unit(50, dim=8), captions(50), model="m"))
     assert served.index.dim == DIM
 
@@ -157,7 +157,7 @@ def test_rejects_bad_vectors_and_engines():
     for vectors in (unit(3)[:0], unit(3)[0], unit(3)[:, :0]):
         with pytest.raises(UserError, match="at least one, dimension"):
             Index.build(vectors, captions(len(vectors)), model="m")
-    with pytest.raises(UserError, match="3 vectors need as many items, found 2"):
+    with pytest.raises(UserError, match="3 vectors need as many items, got 2"):
         Index.build(unit(3), captions(2), model="m")
     bad = unit(3)
     bad[2, 1] = np.nan
@@ -165,24 +165,24 @@ def test_rejects_bad_vectors_and_engines():
         Index.build(bad, captions(3), model="m")
     with pytest.raises(UserError, match="no engine 'annoy': choose from flat, hnsw, ivf, milvus"):
         _index(3, engine="annoy")
-    with pytest.raises(UserError, match="say engine milvus, not flat"):
+    with pytest.raises(UserError, match="uri is for engine milvus, but the engine is flat"):
         Index.build(unit(3), captions(3), model="m", engine="flat", uri="http://localhost:19530")
 
 
 def test_rejects_bad_queries_and_additions():
     index = _index(20)
-    with pytest.raises(UserError, match="Queries of 8 numbers do not fit an index of 16"):
+    with pytest.raises(UserError, match="Queries have dimension 8, but the index has 16"):
         index.search(unit(2, dim=8), 3)
-    with pytest.raises(UserError, match="Vectors of 8 numbers do not fit an index of 16"):
+    with pytest.raises(UserError, match="Vectors have dimension 8, but the index has 16"):
         index.add(unit(2, dim=8), captions(2))
     with pytest.raises(FoundNonFinite, match="Queries: row 1"):
         index.search(np.array([np.zeros(DIM), np.full(DIM, np.inf)]), 3)
     with pytest.raises(UserError, match="at least one"):
         index.search(unit(2)[:0], 3)
     for k in (0, 21):
-        with pytest.raises(UserError, match=f"from 1 to 20, all that the index holds: {k}"):
+        with pytest.raises(UserError, match=f"from 1 to 20, the size of the index; got {k}"):
             index.search(unit(2), k)
-    with pytest.raises(UserError, match=r"from 1 to 15, .* without those of an owner: 16"):
+    with pytest.raises(UserError, match=r"from 1 to 15, .* without the items of one owner; got 16"):
         index.search(unit(2), 16, without=["p1", None])
     for without in (["p1"], "p1"):
         with pytest.raises(UserError, match="for each of 2 queries"):
@@ -238,18 +238,18 @@ def test_a_folder_that_was_not_finished(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         _index(10).save(folder, command="make the index", more=stopped)
     assert not folder.exists()
-    with pytest.raises(UserError, match=r"never finished.* again: make the index"):
+    with pytest.raises(UserError, match=r"is incomplete.* again: make the index"):
         Index.load(folder)
     _index(10).save(folder)
     assert len(Index.load(folder)) == 10
     (folder / "index.json").unlink()
-    with pytest.raises(UserError, match="no whole index"):
+    with pytest.raises(UserError, match="no complete index"):
         Index.load(folder)
 
 
 def test_a_manifest_of_another_format(copy):
     manifest = json.loads((copy / "index.json").read_text())
-    for content, why in ((json.dumps({**manifest, "format": 9}), "format 9"), ("{", "no whole")):
+    for content, why in ((json.dumps({**manifest, "format": 9}), "format 9"), ("{", "no complete")):
         (copy / "index.json").write_text(content)
         with pytest.raises(UserError, match=f"{why}.*make the index"):
             Index.load(copy)

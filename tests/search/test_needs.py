@@ -127,7 +127,7 @@ def test_a_bank_is_swapped_in_a_loaded_run_without_compiling(done):
     data = loaded.open(("train", "dev", "test"))
     other = retrieved.retrieved_tables(wanted, "other", loaded.config, data, done)
     variables = loaded.variables.replace(tables=other)
-    variables = loaded.evaluator.here(variables)
+    variables = loaded.evaluator.to_local_devices(variables)
     before = compilations()
     second = loaded.evaluator.encode(variables, "question", split.sources["question"])
     assert compilations() == before
@@ -158,7 +158,7 @@ def test_a_system_retrieves_with_one_run(tmp_path, capsys):
 def test_a_retriever_must_be_of_inner_products(tmp_path, capsys):
     options = {"needs__finder": finished("imram"), "train__steps": 4}
     assert main(arguments(tmp_path / "run", model="xtra", **options)) == 2
-    assert "holds a imram, but a retriever finds captions" in capsys.readouterr().err
+    assert "holds a imram, but a retriever must find captions" in capsys.readouterr().err
 
 
 def test_needs_are_beside_the_run_or_where_they_are_named(tmp_path):

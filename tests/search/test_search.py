@@ -125,20 +125,24 @@ def test_captions_of_a_file(tmp_path, capsys):
 @pytest.mark.slow
 def test_a_sheet_shows_scenes_and_captions(vse, imram, tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(search_report, "draw_sheet", lambda *given: drawn.append(given))
+    monkeypatch.setattr(
+        search_report, "draw_grid", lambda *given, **options: drawn.append((given, options))
+    )
     sheet = tmp_path / "sheet.png"
     assert _search("query", "--index", vse, *SENTENCES, "-k", 3, "--sheet", sheet) == 0
     assert _search("query", "--index", imram, "--image", "7", "-k", 3, "--sheet", sheet) == 0
-    (_, title, rows), (_, _, of_captions) = drawn
-    assert title == "vse: 12 image items"
-    for sentence, (query, tiles) in zip(SENTENCES, rows, strict=True):
+    ((_, rows), options), ((_, of_captions), _) = drawn
+    assert options["headings"] == {0: "vse: 12 image items"}
+    for sentence, (query, *tiles) in zip(SENTENCES, rows, strict=True):
         assert (query.words, query.picture) == (sentence, None)
         assert [tile.picture.shape for tile in tiles] == [(96, 96, 3)] * 3
-    ((query, tiles),) = of_captions
+    ((query, *tiles),) = of_captions
     assert query.picture.shape == (96, 96, 3)
-    assert query.note == "test/000007"
+    assert query.below.splitlines()[0] == "test/000007"
     split = hmgr_jax.load(finished("imram")).open(("test",)).splits["test"]
-    assert all(tile.words in split.sources["text"].captions for tile in tiles)
+    for tile in tiles:  # the id and score, and the caption in lines
+        caption = " ".join(tile.below.splitlines()[1:])
+        assert caption in split.sources["text"].captions
 
 
 def test_json_alone_on_the_screen(vse, capsys):
@@ -150,14 +154,14 @@ def test_json_alone_on_the_screen(vse, capsys):
 
 
 @pytest.mark.slow
-def test_another_engine_says_its_recall(tmp_path, capsys):
+def test_an_approximate_engine_prints_its_recall(tmp_path, capsys):
     given = ("index", "--workdir", finished("vse"), "--split", "train", "--engine", "hnsw")
     assert _search(*given, "--out", tmp_path / "index") == 0
     assert "recall@10:  1.000" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_swapped_to_an_index_of_the_same_model_alone(vse, imram, tmp_path, capsys):
+def test_a_name_is_swapped_only_to_an_index_of_the_same_model(vse, imram, tmp_path, capsys):
     name, dev = tmp_path / "served" / "current", tmp_path / "dev"
     given = ("index", "--workdir", finished("vse"), "--split", "dev", "--out", dev)
     assert _search(*given) == 0
@@ -167,14 +171,14 @@ def test_swapped_to_an_index_of_the_same_model_alone(vse, imram, tmp_path, capsy
     assert "(was " in capsys.readouterr().out
     (row,) = _asked(tmp_path, "--index", name, SENTENCES[0], "-k", 1)
     assert row["results"][0]["id"].startswith("dev/")
-    assert "The other index is of model" in _refused(capsys, "swap", "--name", name, "--to", imram)
+    assert "The other index has model" in _refused(capsys, "swap", "--name", name, "--to", imram)
     assert "no index" in _refused(capsys, "swap", "--name", name, "--to", tmp_path / "none")
-    assert "of its own" in _refused(capsys, "swap", "--name", dev, "--to", vse)
+    assert "is a file or folder" in _refused(capsys, "swap", "--name", dev, "--to", vse)
     assert name.resolve() == dev.resolve()
 
 
 @pytest.mark.slow
-def test_the_run_has_moved_or_is_another(vse, tmp_path, capsys):
+def test_the_folder_of_a_moved_run_can_be_given(vse, tmp_path, capsys):
     moved = shutil.copytree(finished("vse"), tmp_path / "moved")
     assert len(_asked(tmp_path, "--index", vse, "--workdir", moved, *SENTENCES, "-k", 2)) == 2
     said = _refused(capsys, "query", "--index", vse, "--workdir", finished("imram"), "a ring")
@@ -194,7 +198,7 @@ def test_the_key_of_a_model_is_of_its_weights():
 
 
 @pytest.mark.slow
-def test_one_s_own_program(vse):
+def test_a_program_can_search_an_index(vse):
     searcher = Searcher.open(vse)
     own = gallery.of_split(searcher.retriever, "test", "text")
     codes = own.codes(searcher.retriever)
@@ -221,13 +225,16 @@ def test_one_s_own_program(vse):
             ["index", "--workdir", "{vse}", "--out", "x", "--images", "p", "--modality", "text"],
             "leave them out with --images",
         ),
-        (["index", "--workdir", "{vse}", "--out", "x", "--modality", "mesh"], "knows image, text"),
+        (["index", "--workdir", "{vse}", "--out", "x", "--modality", "mesh"], "no modality mesh"),
         (["index", "--workdir", "{vse}", "--out", "x", "--engine", "annoy"], "no engine 'annoy'"),
-        (["index", "--workdir", "{vse}", "--out", "x", "--uri", "a"], "say engine milvus"),
+        (["index", "--workdir", "{vse}", "--out", "x", "--uri", "a"], "uri is for engine milvus"),
         (["index", "--workdir", "{vse}", "--out", "x", "--images", "."], "not on pixels"),
         (["index", "--workdir", "{vse}", "--out", "x", "--captions", "none"], "cannot be read"),
         (["index", "--workdir", "{vse}", "--out", "x", "--pictures", "none"], "no folder"),
-        (["index", "--workdir", "{vse}", "--out", "x", "--candidates", "0"], "at least 1 candid"),
+        (
+            ["index", "--workdir", "{vse}", "--out", "x", "--candidates", "0"],
+            "candidates must be at least 1",
+        ),
         (["query", "a ring"], "--index is missing"),
         (["query", "--index", "none", "a ring"], "There is no index"),
         (["query", "--index", "{index}"], "Ask either sentences"),
@@ -242,7 +249,7 @@ def test_one_s_own_program(vse):
         (["swap", "--name", "x"], "--to is missing"),
     ],
 )
-def test_bad_input_is_refused_in_one_sentence(
+def test_rejects_invalid_inputs_in_one_sentence(
     arguments, sentence, vse, capsys, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -254,7 +261,7 @@ def test_bad_input_is_refused_in_one_sentence(
 @pytest.mark.slow
 def test_pairs_of_one_modality_are_refused(imram, capsys):
     said = _refused(capsys, "query", "--index", imram, "a ring")
-    assert "imram scores image with text, and this index holds text items too" in said
+    assert "the index and the query are both text items" in said
 
 
 def test_a_damaged_index_names_the_command(vse, tmp_path, capsys):

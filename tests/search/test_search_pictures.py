@@ -54,7 +54,7 @@ def test_files_that_are_no_pictures(retriever, files, tmp_path):
     with pytest.raises(UserError, match=r"text\.png"):
         retriever.encode("image", [tmp_path / "text.png"])
     for wrong in (str(files[0]), files[0], []):
-        with pytest.raises(UserError, match="list of at least one file of a picture"):
+        with pytest.raises(UserError, match="list of at least one picture file"):
             retriever.encode("image", wrong)
 
 
@@ -89,7 +89,10 @@ def test_pictures_of_a_folder_and_one_that_is_gone(retriever, tmp_path, capsys):
         assert drawn.width > 600
     # This distance is of a picture and a text, not of two pictures.
     assert _search("query", "--index", out, "--image", folder / "red.png", "-k", 3) == 2
-    assert "this index holds image items too: ask it with the other" in capsys.readouterr().err
+    assert (
+        "the index and the query are both image items: use a query of the other"
+        in capsys.readouterr().err
+    )
     (folder / "red.png").unlink()
     capsys.readouterr()
     (row,) = _asked(tmp_path, "--index", out, "a red circle", "-k", 3, "--sheet", sheet)

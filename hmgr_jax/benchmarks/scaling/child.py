@@ -1,6 +1,6 @@
 """One configuration in a process of its own: ``python -m hmgr_jax.benchmarks.scaling.child JSON``.
 
-The number of CPU devices, and who belongs to a group of processes, is fixed when JAX starts.
+JAX fixes the number of CPU devices and the group of processes when it starts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hmgr_jax.command import guarded
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Measure what the JSON says (see ``children.start``) and write the row to its file."""
+    """Measure the configuration of the JSON (see ``children.start``) and write its row."""
     job = json.loads(arguments[0])
     mode, devices, processes, workload = job["configuration"]
     local = devices // processes

@@ -1,4 +1,4 @@
-"""Configurations on this machine, each in one or several processes of its own."""
+"""Run configurations on this machine, each in one or several processes of its own."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ import hmgr_jax
 from hmgr_jax.benchmarks.scaling.grid import Configuration, Row
 
 CHILD = "hmgr_jax.benchmarks.scaling.child"
-TELLING = re.compile(r"error: |(\w+\.)*\w*(Error|Exception|Interrupt)\b")
-"""How the line begins that says what went wrong: our sentence, or the end of a traceback."""
+ERROR_LINE = re.compile(r"error: |(\w+\.)*\w*(Error|Exception|Interrupt)\b")
+"""The beginning of the line that names the error: a sentence of ours or a traceback's end."""
 PATIENCE = 5.0
-"""Seconds that the peers of a process that failed have to end by themselves."""
+"""Seconds that the peers of a failed process have to end by themselves."""
 
 
 def in_children(configuration: Configuration, platform: str, how: dict[str, Any]) -> Row:
-    """The row of a configuration; one with ``error``, a sentence, where a process failed.
+    """The row of a configuration; it has ``error``, a sentence, if a process failed.
 
-    ``platform`` is cpu, gpu, tpu or empty for whatever JAX finds; ``how`` goes to ``measure``.
-    On CPU there are as many devices as the configuration wants; elsewhere those present, of which
-    several processes take an equal share each.
+    ``platform`` is cpu, gpu, tpu, or empty for JAX's default; ``how`` holds options of ``measure``.
+    On CPU the configuration gets as many virtual devices as it needs. Elsewhere several processes
+    share the present devices equally.
     """
     with tempfile.TemporaryDirectory() as folder:
         row_file = Path(folder, "row.json")
@@ -54,7 +54,7 @@ def in_children(configuration: Configuration, platform: str, how: dict[str, Any]
 
 
 def start(job: dict[str, Any], log: Path) -> subprocess.Popen:
-    """A process that measures ``job`` and writes whatever it says to ``log``."""
+    """Start a process that measures ``job``, with its output in ``log``."""
     places = [str(Path(hmgr_jax.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, places))}
     with log.open("w") as out:
@@ -67,7 +67,7 @@ def start(job: dict[str, Any], log: Path) -> subprocess.Popen:
 
 
 def _wait(children: list[subprocess.Popen]) -> int | None:
-    """Wait until all have ended, or one has failed: then its number."""
+    """Wait until all have ended or one has failed; the number of the failed one."""
     while True:
         codes = [child.poll() for child in children]
         failed = next((i for i, code in enumerate(codes) if code), None)
@@ -80,7 +80,7 @@ def _wait(children: list[subprocess.Popen]) -> int | None:
 
 
 def _error(configuration: Configuration, log: str, code: int) -> Row:
-    lines = [line for line in log.splitlines() if TELLING.match(line)]
+    lines = [line for line in log.splitlines() if ERROR_LINE.match(line)]
     told = lines[-1] if lines else f"The process ended with code {code}."
     workload = asdict(configuration.workload)
     names = ("mode", "devices", "processes")

@@ -1,16 +1,16 @@
-"""How many bytes a compiled program sends between devices, read from the text of its HLO.
+"""The bytes that a compiled program sends between devices, read from the text of its HLO.
 
-Two sizes are told of every kind of collective. ``result_bytes`` is what one device holds after it.
-``sent_bytes`` is what one device sends (and receives as much) under the bandwidth-optimal ring over
-g devices: of a result of R bytes
+Every kind of collective has two sizes. ``result_bytes`` is the size of its result on one device.
+``sent_bytes`` is what one device sends (and receives) with the bandwidth-optimal ring over g
+devices: of a result of R bytes
 
     all-gather, all-to-all           R (g-1)/g
     reduce-scatter                   R (g-1)      R is one share, the input is g times as large
     all-reduce                       2 R (g-1)/g  a reduce-scatter and an all-gather
     collective-permute, -broadcast   R
 
-so that a gradient of R bytes costs 2R, however many devices there are, and a gathered batch costs
-what it is large. Trees and torus algorithms send as much or more, in fewer turns.
+A gradient of R bytes costs about 2R for any number of devices, and a gathered batch costs its
+size. Tree and torus algorithms send as much or more, in fewer rounds.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ class _Instruction(NamedTuple):
 
 
 def collectives(hlo: str) -> tuple[dict[str, dict[str, int]], int]:
-    """What one run of a compiled program moves, from ``compiled.as_text()``.
+    """The collectives of one run of a compiled program, from ``compiled.as_text()``.
 
-    A loop counts as often as it turns, a conditional as its dearest branch, an asynchronous pair
-    (``-start``, ``-done``) once.
+    A loop counts once per iteration, a conditional as its most expensive branch, an asynchronous
+    pair (``-start``, ``-done``) once.
 
     Returns:
         {kind: {"count", "result_bytes", "sent_bytes"}} of one device, without kinds that do not
-        occur; and in how many places a loop of unknown length, counted as one turn, holds
+        occur; and the number of loops of unknown length, counted as one iteration, that hold
         collectives (0: the counts are exact).
     """
     bodies, entry = _computations(hlo)

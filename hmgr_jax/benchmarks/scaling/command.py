@@ -4,15 +4,14 @@
 
 --batch is the batch of one device with --weak and of all of them with --strong; without either,
 both are measured. Every configuration runs in processes of its own: on CPU with that many virtual
-devices (whose times tell nothing of scaling, so they are marked), elsewhere on the first of the
+devices (their times say nothing about scaling, so they are marked), elsewhere on the first of the
 devices present. On a cluster, start the same command on every host with --hosts auto, or with
 --hosts HOST:PORT,N,I for process I of N; it then runs over all their devices.
 
---compile-only counts FLOPs, memory and what devices send to each other without running a step: also
-for machines far larger than this one. --project ROWS.jsonl works out what such rows mean for a TPU
-v5e-256 and 64 H100s, at --utilisation of the peak.
+--compile-only counts FLOPs, memory and the bytes between devices without running a step, so the
+configuration may be far larger than this machine.
 
-Written to --out: rows.jsonl (a row a configuration) and scaling.png.
+The command writes rows.jsonl (one row per configuration) and scaling.png to --out.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from hmgr_jax.benchmarks.scaling import pod
 from hmgr_jax.benchmarks.scaling.grid import MODES, Configuration, Row, compared, grid
 from hmgr_jax.benchmarks.workload import Workload
 from hmgr_jax.command import Parser, guarded
@@ -40,33 +38,28 @@ OPTIONS = {
     "platform": "",
     "hosts": "",
     "out": "",
-    "project": "",
-    "utilisation": 0.4,
 }
 SWITCHES = ("weak", "strong", "compile_only")
 SIZES = {field.name: field.default for field in dataclasses.fields(Workload)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; exit code 2 for a mistake, or where a configuration could not be measured."""
+    """The command; exit code 2 for invalid options or a configuration that failed."""
     return guarded(run, argv)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Measure, or project rows measured before."""
+    """Measure every configuration of the command line."""
     flags = _parser().parse(arguments)
     if flags.help:
         print(__doc__)
         print("\n".join(f"    --{_dashed(k)} {v}" for k, v in (SIZES | OPTIONS).items()))
         print("".join(f"    --{_dashed(name)}\n" for name in SWITCHES), end="")
         return 0
-    if flags.project:
-        print(pod.report(read_rows(Path(flags.project)), flags.utilisation))
-        return 0
     workload = Workload(**{name: getattr(flags, name) for name in SIZES})
-    workload.system()  # a name that does not exist is told before anything starts
+    workload.system()  # refuses an unknown name before anything starts
     if flags.repeats < 1:
-        raise UserError(f"--repeats is {flags.repeats}, but a time needs at least one step.")
+        raise UserError(f"--repeats must be at least 1, got {flags.repeats}.")
     modes = [mode for mode in MODES if getattr(flags, mode)] or MODES
     plan = grid(workload, _numbers(flags, "devices"), _numbers(flags, "processes"), modes)
     rows = _measured(plan, flags)
@@ -76,59 +69,43 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a file that this command has written.
-
-    Raises:
-        UserError: something else is in it.
-    """
-    try:
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-        assert all(row["benchmark"] == "scaling" for row in rows)
-    except (ValueError, KeyError, TypeError, AssertionError):
-        raise UserError(
-            f"{path} does not hold rows of this benchmark: give a rows.jsonl."
-        ) from None
-    return rows
-
-
 def _measured(plan: Sequence[Configuration], flags: Namespace) -> list[Row]:
-    """The rows of the plan, in the process that writes them."""
+    """The rows of the plan; an empty list in every process but the first."""
     how = {name: getattr(flags, name) for name in ("repeats", "matmul_size", "compile_only")}
     if not flags.hosts:
         from hmgr_jax.benchmarks.scaling.children import in_children
 
         return _rows(plan, flags, partial(in_children, platform=flags.platform, how=how))
-    from hmgr_jax.benchmarks.scaling.hosts import on_hosts
+    from hmgr_jax.benchmarks.scaling.measure import measure_on_hosts
     from hmgr_jax.distributed.hosts import first, joined
 
     with joined(flags.hosts):
         if first():
-            return _rows(plan, flags, partial(on_hosts, how=how))
+            return _rows(plan, flags, partial(measure_on_hosts, how=how))
         for configuration in plan:
-            on_hosts(configuration, how)
+            measure_on_hosts(configuration, how)
     return []
 
 
 def _rows(
     plan: Sequence[Configuration], flags: Namespace, measured: Callable[[Configuration], Row | None]
 ) -> list[Row]:
-    """Write every row as soon as it is there, and show them all at the end."""
+    """Write every row when it is measured, and show all of them at the end."""
     rows: list[Row] = []
     path = _rows_file(flags)
     for configuration in plan:
         row = measured(configuration)
-        assert row is not None  # the first process has a part in everything
+        assert row is not None  # the first process takes part in every configuration
         rows.append(compared(row, rows))
         with path.open("a") as file:
             file.write(json.dumps(rows[-1]) + "\n")
-        print(f"{len(rows)}/{len(plan)} {_told(rows[-1])}", flush=True)
+        print(f"{len(rows)}/{len(plan)} {_progress_line(rows[-1])}", flush=True)
     show(rows, path)
     return rows
 
 
 def show(rows: Sequence[Row], path: Path) -> None:
-    """The table on the terminal and the picture beside ``path``, as far as this machine can."""
+    """Print the table and draw the picture beside ``path``, if rich and matplotlib are there."""
     if importlib.util.find_spec("rich"):
         from hmgr_jax.benchmarks.scaling.table import print_tables
 
@@ -140,7 +117,7 @@ def show(rows: Sequence[Row], path: Path) -> None:
     print(f"rows: {path}")
 
 
-def _told(row: Row) -> str:
+def _progress_line(row: Row) -> str:
     where = f"{row['mode']}: {row['devices']} devices in {row['processes']} processes"
     return f"{where}: {row['error']}" if "error" in row else where
 
@@ -149,7 +126,7 @@ def _rows_file(flags: Namespace) -> Path:
     named = f"runs/scaling-{flags.model}-{time.strftime('%Y%m%d-%H%M%S')}"
     path = Path(flags.out or named) / "rows.jsonl"
     if path.exists():
-        raise UserError(f"{path} exists: name another folder with --out, nothing is overwritten.")
+        raise UserError(f"{path} exists: give another folder as --out; nothing is overwritten.")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -157,7 +134,7 @@ def _rows_file(flags: Namespace) -> Path:
 def _numbers(flags: Namespace, name: str) -> list[int]:
     text = getattr(flags, name)
     if not text or not all(part.strip().isdigit() for part in text.split(",")):
-        raise UserError(f"--{name} are numbers such as 1,2,4, not {text!r}.")
+        raise UserError(f"--{name} must list numbers such as 1,2,4, got {text!r}.")
     return [int(part) for part in text.split(",")]
 
 

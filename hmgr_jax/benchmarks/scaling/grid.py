@@ -1,4 +1,4 @@
-"""What is measured: the same work on ever more devices, and how its rows compare."""
+"""The configurations to measure, and how their rows compare."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ MODES = ("weak", "strong")
 
 @dataclass(frozen=True)
 class Configuration:
-    """One row to be."""
+    """The configuration of one row."""
 
     mode: str
     devices: int
     processes: int
     workload: Workload
-    """Its ``batch`` is that of all devices together."""
+    """Its ``batch`` is the batch of all devices together."""
 
 
 def grid(
@@ -30,16 +30,16 @@ def grid(
     processes: Sequence[int] = (1,),
     modes: Sequence[str] = MODES,
 ) -> list[Configuration]:
-    """Every mode, number of processes and of devices, devices growing fastest.
+    """Every combination of mode, processes and devices, with devices varying fastest.
 
-    ``workload.batch`` is the batch of one device (weak) or of all (strong). Where the processes
-    cannot share the devices evenly there is no configuration.
+    ``workload.batch`` is the batch of one device (weak) or of all (strong). Combinations in which
+    the processes cannot share the devices evenly are left out.
 
     Raises:
-        UserError: a batch that the devices cannot share, or nothing left to measure.
+        UserError: the devices cannot share the batch, or nothing is left to measure.
     """
     if min(*devices, *processes) < 1:
-        raise UserError("--devices and --processes are numbers of at least 1, such as 1,2,4.")
+        raise UserError("--devices and --processes must be numbers of at least 1, such as 1,2,4.")
     found = [
         Configuration(mode, n, p, _sized(workload, mode, n))
         for mode in modes
@@ -61,11 +61,12 @@ def _sized(workload: Workload, mode: str, devices: int) -> Workload:
 
 
 def compared(row: Row, before: Iterable[Row]) -> Row:
-    """``row`` with what it keeps of the first row of its mode.
+    """``row`` with its efficiency relative to the first row of its mode.
 
-    ``efficiency`` compares items a second and device (None without times), ``work_efficiency`` the
-    FLOPs that an item costs, there over here: 1.0 where the devices divide all work, less where
-    each of them repeats some of it, or (weak) where an item is compared with a larger batch.
+    ``efficiency`` is items per second and device over those of the first row (None without times).
+    ``work_efficiency`` is the FLOPs per item of the first row over those of ``row``: 1.0 if the
+    devices divide all work, less if each of them repeats some of it, or (weak) if an item is
+    compared with a larger batch.
     """
     same = ("mode", "model", "dim", "dtype", "options")
     if "error" in row:

@@ -1,4 +1,4 @@
-"""One configuration, measured on the devices that this process (and its peers) have."""
+"""The row of one configuration, on the devices of this process and its peers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh
 
 from hmgr_jax.benchmarks.program import Program, matmul_rate, xla_counts
@@ -24,23 +25,23 @@ def measure(
     matmul_size: int = 0,
     compile_only: bool = False,
 ) -> Row | None:
-    """The row of a configuration, on the first devices there are; every process calls it alike.
+    """The row of a configuration on the first devices; every process calls it.
 
-    Steps are timed one by one, each waited for, so that a time includes starting it from Python.
-    ``utilisation`` is our count of FLOPs a second and device over what a plain matrix product of
-    the same type reaches on one device, measured before and after. ``compile_seconds`` includes
+    Steps are timed one by one, each to its end, so that a time includes dispatch from Python.
+    ``utilisation`` is our count of FLOPs per second and device over the rate of a plain matrix
+    product of the same type on one device, measured before and after. ``compile_seconds`` includes
     tracing; a compile cache (JAX_COMPILATION_CACHE_DIR) shortens them.
 
     Returns:
-        a row for JSON; None in a process none of whose devices take part.
+        a row for JSON; None in a process whose devices take no part.
 
     Raises:
-        UserError: more devices than there are.
+        UserError: the configuration has more devices than this machine.
     """
     workload, devices = configuration.workload, configuration.devices
     if devices > len(jax.devices()):
-        here = f"{len(jax.devices())} of the kind {jax.devices()[0].device_kind}"
-        raise UserError(f"{devices} devices were asked for, but there are {here}: ask for fewer.")
+        found = f"{len(jax.devices())} of the kind {jax.devices()[0].device_kind}"
+        raise UserError(f"{devices} devices were asked for, but there are {found}: ask for fewer.")
     mesh = _mesh(devices)
     members = {device.process_index for device in mesh.devices.flat}
     if jax.process_index() not in members:
@@ -67,8 +68,18 @@ def measure(
     return row | speed | {"load": os.getloadavg()[0]}
 
 
+def measure_on_hosts(configuration: Configuration, how: dict[str, Any]) -> Row | None:
+    """`measure` with the options ``how`` on the first devices of all hosts.
+
+    Hosts that take no part wait for the others and get None.
+    """
+    row = measure(configuration, **how)
+    multihost_utils.sync_global_devices("configuration")
+    return row
+
+
 def _mesh(devices: int) -> Mesh:
-    """The first devices, those of a process side by side; unlike in training, not all of them."""
+    """A mesh of the first devices, ordered by process; training uses all devices instead."""
     found = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     return Mesh(np.asarray(found[:devices]), (DATA,), axis_types=(AxisType.Auto,))
 
@@ -87,7 +98,7 @@ def _described(configuration: Configuration, mesh: Mesh) -> Row:
         "lengths": workload.lengths,
         "options": workload.options,
         "devices": configuration.devices,
-        # CPU devices share the cores of one machine: their times tell nothing of scaling.
+        # CPU devices share the cores of one machine: their times say nothing about scaling.
         "virtual": first.platform == "cpu",
         "platform": f"{first.platform} {first.device_kind}",
         "jax": jax.__version__,

@@ -15,11 +15,11 @@ from hmgr_jax.benchmarks.scaling.grid import Row
 PALETTE = ("#1f5fa8", "#d1731f", "#3d8c52", "#8b5aa8")
 KINDS = ("all-reduce", "all-gather", "reduce-scatter")
 STYLES = {"weak": "-", "strong": "--"}
-"""Of lines; every number of processes has a colour, or every kind of collective."""
+"""Line styles; colours stand for numbers of processes or kinds of collectives."""
 
 
 def draw(rows: Sequence[Row], path: Path) -> Path:
-    """Draw the rows that were measured; without times, work_efficiency stands for efficiency."""
+    """Draw the measured rows; without times, work_efficiency replaces efficiency."""
     good = [row for row in rows if "error" not in row]
     figure = Figure(figsize=(10.4, 7.2), layout="constrained")
     panels = list(figure.subplots(2, 2).flat)
@@ -47,7 +47,7 @@ def _title(rows: Sequence[Row]) -> str:
     size = f"{row['model']}, dim {row['dim']}, {row['dtype']}, {row['platform']}"
     if not row["seconds"]:
         return f"{size}, compiled only"
-    return size + (" (virtual devices: times tell nothing of scaling)" if row["virtual"] else "")
+    return size + (" (virtual devices: times say nothing about scaling)" if row["virtual"] else "")
 
 
 def _throughput(axes: Axes, rows: Sequence[Row]) -> None:
@@ -56,11 +56,11 @@ def _throughput(axes: Axes, rows: Sequence[Row]) -> None:
     devices = sorted({row["devices"] for row in rows})
     ideal = [first["items_per_second"] * n / first["devices"] for n in devices]
     axes.plot(devices, ideal, color="#999999", lw=1, ls=":", label="ideal")
-    axes.set(title="throughput", ylabel="items a second", yscale="log")
+    axes.set(title="throughput", ylabel="items per second", yscale="log")
 
 
 def _shares(axes: Axes, rows: Sequence[Row], timed: Sequence[Row]) -> None:
-    axes.set(title="efficiency" if timed else "FLOPs of an item: first row / here")
+    axes.set(title="efficiency" if timed else "FLOPs per item: first row / this row")
     _lines(axes, timed or rows, lambda row: row["efficiency" if timed else "work_efficiency"])
     axes.axhline(1, color="#999999", lw=1, ls=":")
     axes.yaxis.set_major_formatter(PercentFormatter(1))
@@ -68,10 +68,10 @@ def _shares(axes: Axes, rows: Sequence[Row], timed: Sequence[Row]) -> None:
 
 
 def _collectives(axes: Axes, rows: Sequence[Row]) -> None:
-    """Bytes by kind; runs of several processes send the same and are left out."""
+    """Bytes by kind; runs of several processes send the same bytes and are left out."""
     axes.set(title="sent by one device (ring algorithms)", ylabel="MB a step")
     alone = [row for row in rows if row["processes"] == 1] or list(rows)
-    widths = (1.4, 4, 1.4)  # what is gathered comes back as gradients: two lines in one place
+    widths = (1.4, 4, 1.4)  # gathers and their gradients have equal bytes: two lines in one place
     for color, kind, width in zip(PALETTE, KINDS, widths, strict=False):
         for mode, own in _series(alone, "mode"):
             sent = [row["collectives"].get(kind, {}).get("sent_bytes", 0) / 1e6 for row in own]
@@ -83,7 +83,7 @@ def _collectives(axes: Axes, rows: Sequence[Row]) -> None:
 
 
 def _lines(axes: Axes, rows: Sequence[Row], value: Callable[[Row], float]) -> None:
-    """A line a mode (its style) and number of processes (its colour)."""
+    """One line per mode (style) and number of processes (colour)."""
     processes = sorted({row["processes"] for row in rows})
     for mode, some in _series(rows, "mode"):
         for count, own in _series(some, "processes"):

@@ -32,7 +32,7 @@ WORK: Columns = {
 
 
 def print_tables(rows: Sequence[Row], console: Console | None = None) -> None:
-    """Print times (where there are any) and what one device computes, holds and sends."""
+    """Print times, if measured, and what one device computes, holds and sends."""
     console = console or Console()
     good = [row for row in rows if "error" not in row]
     timed = [row for row in good if row["seconds"]]
@@ -44,7 +44,7 @@ def print_tables(rows: Sequence[Row], console: Console | None = None) -> None:
         console.print(_table("one device: matrix products and memory", good, WORK))
         console.print(_table("one device: MB it sends a step", good, _sent_by_kind(good)))
     if any(row["loops_of_unknown_length"] for row in good):
-        console.print("a loop of unknown length counts as one turn: more is sent than is told")
+        console.print("a loop of unknown length counts once: more is sent than is shown")
 
 
 def _table(title: str, rows: Iterable[Row], columns: Columns) -> Table:

@@ -137,7 +137,7 @@ def _split_up(
                 "no array split that deals its rows out: add one, or write {} for the split's name."
             )
     if "split" in arrays and whole["image"] and whole["text"]:
-        _demand_labels(root, arrays, given["labels"], whole["labels"])
+        _check_labels(root, arrays, given["labels"], whole["labels"])
         return _by_column(root, arrays, whole, splits)
     found = {}
     for role, names in ROLES.items():
@@ -155,7 +155,7 @@ def _split_up(
                     f"{', '.join(tried[side])}, found {', '.join(arrays) or 'no array'}; name "
                     f"yours as data.features.{side}."
                 )
-        _demand_labels(root, arrays, given["labels"], keys["labels"])
+        _check_labels(root, arrays, given["labels"], keys["labels"])
         chosen = {side: arrays[key] for side, key in keys.items() if key}
         again = [] if given["labels"] else _names(names, OF_TEXTS)
         own = [arrays[name] for name in again if name in arrays]
@@ -163,7 +163,7 @@ def _split_up(
     return found
 
 
-def _demand_labels(root: Path, arrays: Mapping[str, np.ndarray], given: str, found: str) -> None:
+def _check_labels(root: Path, arrays: Mapping[str, np.ndarray], given: str, found: str) -> None:
     """Refuse labels that were named and are not there."""
     if given and not found:
         raise UserError(

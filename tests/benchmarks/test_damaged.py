@@ -1,4 +1,4 @@
-"""Words, regions and rectangles that are taken away: which, and that nothing else changes."""
+"""Removed words, regions and rectangles: the right ones, and nothing else changes."""
 
 from itertools import pairwise
 
@@ -11,8 +11,9 @@ from hmgr_jax.data.pictures.augment import Augmentation
 from hmgr_jax.data.pipeline import eval_batches
 from hmgr_jax.data.text.captions import CaptionSource
 from hmgr_jax.data.text.vocabulary import END, START, Vocabulary
-from hmgr_jax.evaluation.arrays import Arrays
+from hmgr_jax.evaluation.retriever import Arrays
 
+pytestmark = pytest.mark.slow
 NAMES = {"name": "regions", "number": "n_regions"}
 
 
@@ -28,7 +29,7 @@ def assert_same(found, wanted):
         assert found[name].dtype == value.dtype
 
 
-def test_nothing_taken_away_changes_nothing(worlds):
+def test_level_0_changes_nothing(worlds):
     items = np.array([7, 0, 3, 7])
     text, image = worlds.sources["text"], worlds.sources["image"]
     assert_same(FewerWords(text, 0).gather(items, 32), text.gather(items, 32))
@@ -41,7 +42,7 @@ def test_nothing_taken_away_changes_nothing(worlds):
 
 
 @pytest.mark.parametrize("count", [1, 3, 6])
-def test_words(worlds, count):
+def test_the_count_of_words_is_removed(worlds, count):
     text = worlds.sources["text"]
     items = np.arange(len(text))
     source, whole = FewerWords(text, count), text.gather(items)
@@ -75,7 +76,7 @@ def test_removed_words_stay_removed():
     assert all(more > less for more, less in pairwise(left[:8]))
 
 
-def test_shorter_captions_take_shorter_buckets(worlds):
+def test_shorter_captions_use_shorter_buckets(worlds):
     source = FewerWords(worlds.sources["text"], 6)
     lengths = [
         items["tokens"].shape[1]
@@ -101,7 +102,7 @@ def _regions():
     return Arrays(items, "image", {})
 
 
-def test_regions():
+def test_the_share_of_regions_is_removed():
     whole = _regions().gather(np.arange(3))
     found = FewerRegions(_regions(), 0.4, **NAMES).gather(np.arange(3))
     assert found["n_regions"].tolist() == [3, 2, 1]
@@ -114,7 +115,7 @@ def test_regions():
         assert (found["labels"][k, count:] == -1).all()
 
 
-def test_regions_go_one_after_the_other():
+def test_a_removed_region_is_removed_at_every_higher_level():
     left = [FewerRegions(_regions(), s / 5, **NAMES).gather(np.array([0])) for s in range(5)]
     sets = [set(x["labels"][0, : x["n_regions"][0]].tolist()) for x in left]
     assert [len(some) for some in sets] == [5, 4, 3, 2, 1]
