@@ -1,21 +1,7 @@
-"""Measure something on this machine, or of a trained run, and print it as one JSON row.
+"""Measure this machine, and print one JSON row.
 
-``python -m hmgr_jax.bench NAME`` with one of
-
-    step         a training step: --model --batch --dim --dtype --devices ...
-    pictures     pictures a second, decoded and augmented: --folder --batch --threads --workers ...
-    pipeline     batches a second from a feature file: --batch --threads --sparse-gb ...
-    recall       a full evaluation: --images --captions --dim ...
-    match        PCME's loss, and all its pairs: --batch --dim --samples --images --captions ...
-    graph        a vocabulary's graph: --words --batch --neighbours ...
-    edgeconv     a layer of DGCNN in two forms: --batch --points --neighbours ...
-    index        an index of random vectors: --vectors --dim --engine --queries --k ...
-    shortlist    what re-ranking a shortlist keeps and saves: --workdir --candidates 20,50,100 ...
-    soak         a run killed again and again, and whether it ends the same: --kills --seed ...
-    sigma        does uncertainty rise where words or regions are missing: --workdir --split ...
-
-``python -m hmgr_jax.bench NAME --help`` lists the options with their defaults. ``step`` needs
-nothing but jax, flax, optax and numpy.
+``step`` needs nothing but jax, flax, optax and numpy. Benchmarks that only developers run are in
+the folder ``benchmarks/`` of the repository.
 """
 
 from __future__ import annotations
@@ -25,47 +11,58 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from hmgr_jax.command import Parser, guarded
-from hmgr_jax.errors import UserError
 
-NAMES = (
-    *("step", "pipeline", "pictures", "recall", "match", "graph", "edgeconv", "index", "shortlist"),
-    *("soak", "sigma"),
-)
+BENCHMARKS = {
+    "step": "a training step: time, FLOPs, memory",
+    "pipeline": "batches per second from a feature file",
+    "pictures": "pictures per second, decoded and augmented",
+    "recall": "a full evaluation of generated codes",
+    "index": "an index of random vectors: build time, queries per second, recall",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; exit code 2 for a user's mistake, 1 where the row has problems."""
+    """The command; exit code 2 for an invalid command line, 1 where the row has problems."""
     return guarded(run, argv)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the benchmark that the first argument names."""
-    name, *rest = arguments or ["--help"]
-    if name in ("-h", "--help"):
-        print(__doc__)
+    """Run the benchmark that the first argument names; the exit code."""
+    arguments = arguments or ["--help"]
+    name = arguments[0]
+    parser = Parser("hmgr-jax bench", __doc__)
+    commands = parser.add_commands("benchmark", BENCHMARKS)
+    if name not in commands:
+        parser.parse(arguments)
         return 0
-    if name not in NAMES:
-        raise UserError(f"There is no benchmark {name!r}: choose from {', '.join(NAMES)}.")
     benchmark = importlib.import_module(f"hmgr_jax.benchmarks.{name}").run
-    options = vars(_parser(benchmark).parse(rest))
-    if options.pop("help"):
-        print(inspect.getdoc(benchmark))
-        print("".join(f"\n    --{k.replace('_', '-')} {v}" for k, v in options.items()))
-        return 0
-    row = benchmark(**options)
+    return _run(benchmark, commands[name], arguments[1:])
+
+
+def main_of(benchmark: Callable[..., dict], argv: Sequence[str] | None = None) -> int:
+    """A whole command for one benchmark, with an option for every argument of the function.
+
+    Args:
+        benchmark: every argument has a default, whose type is that of the option; returns the row.
+        argv: the program's name and the options; by default ``sys.argv``.
+
+    Returns:
+        the exit code; see `main`.
+    """
+    return guarded(partial(_run, benchmark, Parser()), argv)
+
+
+def _run(benchmark: Callable[..., dict], parser: Parser, arguments: Sequence[str]) -> int:
+    parser.description = inspect.getdoc(benchmark)
+    for name, argument in inspect.signature(benchmark).parameters.items():
+        flag, default = f"--{name.replace('_', '-')}", argument.default
+        parser.add_argument(flag, type=type(default), default=default, help="default %(default)r")
+    row = benchmark(**vars(parser.parse(arguments)))
     print(json.dumps(row))
     return 1 if row.get("problems") else 0
-
-
-def _parser(benchmark: Callable[..., dict]) -> Parser:
-    """A flag for every argument of the benchmark, of the type of its default."""
-    parser = Parser()
-    for name, argument in inspect.signature(benchmark).parameters.items():
-        flag = f"--{name.replace('_', '-')}"
-        parser.add_argument(flag, type=type(argument.default), default=argument.default)
-    return parser
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ AXIS = "columns"
 IN_FLIGHT = 2
 """Tiles dispatched ahead: one computing, one travelling."""
 
-Progress = Callable[[int, int], None]
+Report = Callable[[int, int], None]
 
 
 def score_matrix(
@@ -38,7 +38,7 @@ def score_matrix(
     *,
     tile: tuple[int, int] = (1024, 4096),
     devices: Sequence[jax.Device] | None = None,
-    progress: Progress | None = None,
+    progress: Report | None = None,
     store: Path | None = None,
 ) -> np.ndarray:
     """Scores of every item of one side with every item of the other, on the host.
@@ -90,7 +90,7 @@ def _fill(
     score_tile: Partial,
     tiles: tuple[list[Tile], list[Tile]],
     mesh: Mesh,
-    progress: Progress | None,
+    progress: Report | None,
     kept: ScoreStore | None,
 ) -> np.ndarray:
     """``scores`` with all tiles in it; those that ``kept`` has are there already."""

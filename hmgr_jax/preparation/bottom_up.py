@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from hmgr_jax.preparation.filling import fill, fitting, plan_arrays
 from hmgr_jax.preparation.joining import join
 from hmgr_jax.preparation.plan import FEATURES, Array, Chunk, Plan, SplitPlan, identity
 from hmgr_jax.preparation.tsv_lines import Line, decode, read_lines
-from hmgr_jax.progress import Bar
+from hmgr_jax.progress import Progress
 
 Place = tuple[str, int]
 """A split, and a row of it."""
@@ -99,7 +100,8 @@ def _index(files: Sequence[Path]) -> tuple[dict[str, _Seen], Line]:
     """What is known of every id, and the first line; the same line twice counts once."""
     seen: dict[str, _Seen] = {}
     first: Line | None = None
-    with Bar("looking through, bytes", sum(path.stat().st_size for path in files)) as bar:
+    size = sum(path.stat().st_size for path in files)
+    with Progress(size, "bytes", title="checking", stream=sys.stderr) as bar:
         for path in files:
             position = 0
             for line in read_lines(path):

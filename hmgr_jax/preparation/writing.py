@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -23,7 +24,7 @@ from hmgr_jax.preparation.half import to_half
 from hmgr_jax.preparation.plan import FEATURES, NOUNS, Chunk, Plan, SplitPlan
 from hmgr_jax.preparation.row_file import RowFile
 from hmgr_jax.preparation.written import PROGRESS, Written
-from hmgr_jax.progress import Bar
+from hmgr_jax.progress import Progress
 
 SAVE_SECONDS = 5.0
 """At most so much work is lost by a kill."""
@@ -166,7 +167,7 @@ def _write_rows(plan: Plan, files: Files, written: Written) -> None:
     """All rows that are not written yet."""
     total = sum(len(split) for split in plan.splits.values())
     saved = time.monotonic()
-    with Bar(NOUNS[plan.visual], total, written.count()) as bar:
+    with Progress(total, NOUNS[plan.visual], done=written.count(), stream=sys.stderr) as bar:
         try:
             for chunk in plan.source.chunks(written.todo()):
                 _write_chunk(chunk, files[chunk.split])

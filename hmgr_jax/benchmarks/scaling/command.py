@@ -55,11 +55,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(arguments: Sequence[str]) -> int:
     """Measure, or project rows measured before."""
     flags = _parser().parse(arguments)
-    if flags.help:
-        print(__doc__)
-        print("\n".join(f"    --{_dashed(k)} {v}" for k, v in (SIZES | OPTIONS).items()))
-        print("".join(f"    --{_dashed(name)}\n" for name in SWITCHES), end="")
-        return 0
     if flags.project:
         print(pod.report(read_rows(Path(flags.project)), flags.utilisation))
         return 0
@@ -162,9 +157,10 @@ def _numbers(flags: Namespace, name: str) -> list[int]:
 
 
 def _parser() -> Parser:
-    parser = Parser()
+    parser = Parser(description=__doc__)
     for name, default in (SIZES | OPTIONS).items():
-        parser.add_argument(f"--{_dashed(name)}", type=type(default), default=default)
+        flag, kind = f"--{_dashed(name)}", type(default)
+        parser.add_argument(flag, type=kind, default=default, help="default %(default)r")
     for name in SWITCHES:
         parser.add_argument(f"--{_dashed(name)}", action="store_true")
     return parser
