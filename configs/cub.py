@@ -1,13 +1,13 @@
 """CUB-200-2011 with ten captions a picture (Reed et al., CVPR 2016), read from pictures.
 
-    python -m hmgr_jax.main --config configs/cub.py --config.data.root=DATA/cub
+    hmgr-jax train --config cub --config.data.root=DATA/cub
 
-Expected in ``data.root``: ``CUB_200_2011/images/NNN.Species/*.jpg``, and ``cvpr2016_cub`` with
+Files in ``data.root``: ``CUB_200_2011/images/NNN.Species/*.jpg``, and ``cvpr2016_cub`` with
 ``text_c10/NNN.Species/*.txt`` and the lists ``trainvalclasses.txt``, ``testclasses.txt`` and, of
 PCME's release, ``seen_test_images.txt`` (pictures of seen species that are held out).
 
 Trained on the 150 seen species without the held-out pictures; dev is these (seen species), by which
-the step is chosen, test is the 50 unseen species. Everything of a query's species is right: the
+the step is selected, test is the 50 unseen species. Items of a query's species are relevant: the
 protocol ``cub`` reports R-Precision, R@1, P@5 to P@100 and mAP@R of both directions. For the
 hyper-parameters the release has three splits of the 150 into 100 and 50, as
 ``--config.data.splits.train=trainclasses1 --config.data.splits.dev=valclasses1
@@ -18,8 +18,7 @@ and cut to 224, with random erasing and without crops or flips, as PCME's. ResNe
 random unless ``--config.init.cnn=resnet50.pth`` names weights; words come from GloVe with
 ``--config.data.vectors=glove.840B.300d.txt``.
 
-Hardware: one accelerator with 16 GB. Time and numbers: unknown, never measured by us: the pictures
-are not ours to ship and no run was made.
+Hardware: one accelerator with 16 GB. Never measured: the pictures are not ours to ship.
 """
 
 from typing import Any
@@ -27,6 +26,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from hmgr_jax.training.config import recipe
+from hmgr_jax.training.recipe_parts import WORD_NOISE, use_adamp
 
 SPECIES = 150
 EPOCH = 470  # steps: 70,570 captions in batches of 150
@@ -38,8 +38,7 @@ PCME: dict[str, Any] = {
     "init_shift": 5.0,
     "vib_beta": 1e-3,
     "uniform_lambda": 10.0,
-    "word_dropout": 0.1,
-    "word_removal": 0.1,
+    **WORD_NOISE,
 }
 
 
@@ -63,8 +62,7 @@ def get_config(model: str = "pcme") -> ConfigDict:
     config.eval.dev_protocols = ("cub",)
     config.eval.select = "R-P"
     if model == "pcme":
-        config.train.optimizer = "adamp"
-        config.train.unclipped = ("match",)
+        use_adamp(config)
         # The first stage makes the first 10 epochs of the whole run's cosine (of 60; released: 50).
         first = {"steps": FIRST, "frozen": ("cnn", "words"), "own_schedule": False}
         second = {"steps": SECOND, "own_schedule": True, "fresh_optimizer": True}

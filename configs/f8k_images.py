@@ -1,33 +1,22 @@
 """Flickr8k pictures with COCO-format captions, trained from pixels.
 
-    python -m hmgr_jax.main --config configs/f8k_images.py --config.data.root=DATA/f8k_images
+    hmgr-jax train --config f8k_images --config.data.root=DATA/f8k_images
 
-Expected in ``data.root``: a folder ``images`` and ``captions_{train,dev,test}.json`` in COCO's
-format. Where a folder ``f8k_text`` with ``Flickr8k.token.txt`` and ``Flickr_8k.trainImages.txt``
+Files in ``data.root``: a folder ``images`` and ``captions_{train,dev,test}.json`` in COCO's
+format. If a folder ``f8k_text`` with ``Flickr8k.token.txt`` and ``Flickr_8k.trainImages.txt``
 lies beside it, words are learnt from the captions of that whole train list. Pictures are scaled to
 128 on the shorter side and cut to 112; other sizes with ``--config.data.pixels.resize`` and
-``size``. The CNN begins at random unless ``--config.init.cnn=resnet18.pth`` names weights.
+``size``. The CNN has random weights without ``--config.init.cnn=resnet18.pth``.
 
-Hardware: one accelerator, or a patient CPU. Numbers: unknown, never measured by us.
+Hardware: one accelerator, or a patient CPU. Never measured.
 """
-
-from typing import Any
 
 from ml_collections import ConfigDict
 
 from hmgr_jax.training.config import recipe
+from hmgr_jax.training.recipe_parts import SMALL_PCME, WORD_NOISE, use_adamp
 
-PCME: dict[str, Any] = {
-    "dim": 256,
-    "cnn": "resnet18",
-    "init_scale": 5.0,
-    "init_shift": 5.0,
-    "log_sigma_start": -4.0,
-    "match": "group",
-    "vib_beta": 1e-4,
-    "word_dropout": 0.1,
-    "word_removal": 0.1,
-}
+PCME = {"dim": 256, "cnn": "resnet18", **SMALL_PCME, **WORD_NOISE}
 
 
 def get_config(model: str = "pcme") -> ConfigDict:
@@ -48,6 +37,5 @@ def get_config(model: str = "pcme") -> ConfigDict:
     config.train.decay = "cosine"
     config.eval.protocols = ("f8k",)
     if model == "pcme":
-        config.train.optimizer = "adamp"
-        config.train.unclipped = ("match",)
+        use_adamp(config)
     return config

@@ -1,12 +1,12 @@
 """Pictures with one caption each and 64 grid vectors instead of regions, the shape of KWAI-AD.
 
-    python -m hmgr_jax.main --config configs/kwai_ad.py --config.data.root=DATA/my_ads
+    hmgr-jax train --config kwai_ad --config.data.root=DATA/my_ads
 
-IMRAM's third data set is not public; this is its shape for a folder of one's own. Files expected in
+IMRAM's third data set is not public; this is its shape for a folder of your own. Files expected in
 ``data.root``: ``{train,dev,test}_ims.npy`` [pictures, 64, features] (float16 or float32) and
 ``_caps.txt`` with a caption a line; ``_ids.txt`` may name the rows.
 
-Hardware, time and numbers: unknown, the data is not public and no run was made.
+Never measured: the data is not public.
 """
 
 from ml_collections import ConfigDict

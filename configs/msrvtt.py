@@ -1,10 +1,10 @@
 """MSR-VTT, frame features of a prepared folder, at the sizes of HGR and VSE∞.
 
-    python -m hmgr_jax.main --config configs/msrvtt.py --config.data.root=DATA/msrvtt
-    python -m hmgr_jax.main --config configs/msrvtt.py:vse --config.data.root=DATA/msrvtt
-    python -m hmgr_jax.main --config configs/msrvtt.py:hmgr-1ka --config.data.root=DATA/msrvtt_1ka
+    hmgr-jax train --config msrvtt --config.data.root=DATA/msrvtt
+    hmgr-jax train --config msrvtt:vse --config.data.root=DATA/msrvtt
+    hmgr-jax train --config msrvtt:hmgr-1ka --config.data.root=DATA/msrvtt_1ka
 
-Files expected in ``data.root``: ``{train,dev,test}_ims.npy`` [clips, frames, features] (float16 or
+Files in ``data.root``: ``{train,dev,test}_ims.npy`` [clips, frames, features] (float16 or
 float32), ``_counts.npy`` with the true number of frames of each clip, ``_caps.txt``, ``_ids.txt``
 and ``_cap_ids.txt``. Of longer clips 20 frames are read, evenly spread
 (``--config.model.frame_sampling=random`` draws one of each of 20 stretches in training, of clips
@@ -15,8 +15,7 @@ The full split has 6,513 / 497 / 2,990 clips (papers say 6,573) with 20 captions
 is a query, and a clip counts its best caption. ``-1ka`` is the 1k-A split: 9,000 clips for train
 and dev, and 1,000 test clips with one caption each.
 
-Hardware: one accelerator with 16 GB, or several. Time and numbers: unknown, never measured by us:
-the features are not ours to ship and no run was made.
+Hardware: one accelerator with 16 GB, or several. Never measured: the features are not ours to ship.
 
 Schedule: 50 epochs at 1e-4 as HGR's, a tenth of it for the last third of them as VSE∞'s; times of
 frames are off, as there (``--config.model.frame_positions=True`` turns them on).

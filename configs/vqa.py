@@ -1,6 +1,6 @@
 """VQA v2: questions about COCO's pictures, answered with captions that a DXR retrieves.
 
-    python -m hmgr_jax.main --config configs/vqa.py --config.data.root=vqa --config.needs.dxr=DXR
+    hmgr-jax train --config vqa --config.data.root=vqa --config.needs.dxr=DXR
 
 The folder holds the questions and annotations as they are given out, features of pictures in a
 file each (data.vqa.features; MCAN's .npz, or grids as .npy), and COCO's captions for the bank. DXR

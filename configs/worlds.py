@@ -1,69 +1,35 @@
 """Generated worlds: scenes of coloured shapes with captions, made on the spot, no files needed.
 
-    python -m hmgr_jax.main --config configs/worlds.py
-    python -m hmgr_jax.main --config configs/worlds.py:vse
-    python -m hmgr_jax.main --config configs/worlds.py:imram
-    python -m hmgr_jax.main --config configs/worlds.py:racg
-    python -m hmgr_jax.main --config configs/worlds.py:resg
-    python -m hmgr_jax.main --config configs/worlds.py:pcme
-    python -m hmgr_jax.main --config configs/worlds.py:gpldan
-    python -m hmgr_jax.main --config configs/worlds.py:gin
-    python -m hmgr_jax.main --config configs/worlds.py:sckr
-    python -m hmgr_jax.main --config configs/worlds.py:dxr
-    python -m hmgr_jax.main --config configs/worlds.py:xtra
+    hmgr-jax train --config worlds          or worlds:SYSTEM
 
-Hardware: a laptop; hmgr takes 3 minutes on 2 CPU cores, of which making 8,000 scenes takes 15 s.
-Measured on 400 test scenes, 3 seeds: sum of recalls 340.0 ± 7.1 of the 450 that finding every
-family would give, family accuracy 25.9 ± 0.4% (chance 25%). A per-region MLP of equal size
-instead of the graph has 334.5 ± 2.0:
-``--config.model.visual_graph=False --config.model.region_hidden=576``. ``:imram`` has 395.9 and
-47.2% (one seed) and takes 20 minutes of one core. ``:pcme`` makes 2,400 steps in 5 minutes of one
-core: 310.0 ± 10.5 and 26.8 ± 1.1%. ``:gin`` and ``:sckr`` read captions as bags of words and have
-152.5 ± 2.4 and 153.0 ± 2.4 after half a minute (an MLP on the same bags: 142.0 ± 5.2). ``:dxr``
-reads captions with a BERT of 2 layers, from nothing: 276.7 and 27.9% (one seed) after 5 minutes of
-one core.
+Systems: hmgr, vse, imram, scan, racg, racg_strict, resg, pcme, dxr, gin, sckr, gpldan, xtra. A run
+takes minutes of a laptop.
+
+``:gin`` and ``:sckr`` read captions as bags of words. ``:gpldan`` reads the worlds as a feature set
+(``data.worlds.features``): one vector per image, the bag of words of a caption; a scene of the same
+kind is relevant, one of eight by its most frequent shape.
 
 ``:xtra`` answers questions about the scenes, with captions of sibling scenes that a retriever
-finds; it is trained first, in WORKDIR/needs, on captions like those (``:dxr-told``, ``:vse-told``).
-
-``:gpldan`` reads the worlds as a feature set (``data.worlds.features``): one vector an image, the
-bag of words of a caption; right is a scene of the same kind, one of eight by its most frequent
-shape. Nothing of this tells siblings apart, which differ in who stands where.
+finds. The retriever is trained first, in WORKDIR/needs, on such captions (``:dxr-told``,
+``:vse-told``).
 """
-
-from typing import Any
 
 from ml_collections import ConfigDict
 
-from hmgr_jax.training.config import recipe
+from hmgr_jax.models import properties
+from hmgr_jax.training.config import known_fields, recipe
+from hmgr_jax.training.recipe_parts import (
+    SMALL_BERT,
+    SMALL_GIN,
+    SMALL_PCME,
+    TO_THE_END,
+    use_adamp,
+    use_adamw,
+)
 
 STEPS = 800
-TO_THE_END = 10**9
-BAGS = ("gin", "sckr")
-MATCHING = ("imram", "scan", "racg", "racg_strict", "resg")
 TOLD = "-told"
 CLASSES = 64  # 8 shapes in 8 colours
-BERT = {"bert_layers": 2, "bert_width": 128, "bert_heads": 4, "bert_intermediate": 256}
-GIN = {
-    "image_hidden": (256,),
-    "filters": (8, 8),  # of one filter, one bad start is the end
-    "l2": 0.0,
-}
-OF_MODEL: dict[str, dict[str, Any]] = {
-    "dxr": {**BERT, "region_embedding": "mlp", "region_hidden": 256},
-    "gin": GIN,
-    "sckr": GIN,
-    "racg": {"object_classes": CLASSES, "text_distance": 4},
-    "racg_strict": {"object_classes": CLASSES, "text_distance": 4},
-    "resg": {"object_classes": CLASSES},
-    "pcme": {
-        "init_scale": 5.0,
-        "init_shift": 5.0,
-        "log_sigma_start": -4.0,
-        "match": "group",
-        "vib_beta": 1e-4,
-    },
-}
 HMGR = {
     "slots": 64,
     "key_dim": 64,
@@ -74,6 +40,17 @@ HMGR = {
     "graph_gate": True,
     "boxes": True,
 }
+OF_MODEL = {
+    "hmgr": HMGR,
+    "vse": HMGR,
+    "dxr": {**SMALL_BERT, "region_embedding": "mlp", "region_hidden": 256},
+    "gin": SMALL_GIN,
+    "sckr": SMALL_GIN,
+    "racg": {"object_classes": CLASSES, "text_distance": 4},
+    "racg_strict": {"object_classes": CLASSES, "text_distance": 4},
+    "resg": {"object_classes": CLASSES},
+    "pcme": SMALL_PCME,
+}
 
 
 def get_config(model: str = "hmgr") -> ConfigDict:
@@ -81,16 +58,13 @@ def get_config(model: str = "hmgr") -> ConfigDict:
     if model == "xtra":
         return _questions()
     if model.endswith(TOLD):
-        return _told(model.removesuffix(TOLD))
-    fields: dict[str, Any] = {"dim": 128} if model == "dxr" else {"dim": 128, "word_dim": 64}
-    if model == "gpldan":
-        return _feature_set()
-    if model not in BAGS:
-        # On the hardest negative, always a sibling, training falls back to its plateau.
-        fields["sum_warmup_steps"] = TO_THE_END
-    fields |= HMGR if model in ("hmgr", "vse") else {}
-    fields |= OF_MODEL.get(model, {})
-    config = recipe("worlds", model, **fields)
+        return _retriever(model.removesuffix(TOLD))
+    system = properties(model)
+    if system.reads == "features":
+        return _feature_set(model)
+    # On the hardest negative, always a sibling, training falls back to its plateau.
+    fields = known_fields(model, dim=128, word_dim=64, sum_warmup_steps=TO_THE_END)
+    config = recipe("worlds", model, **fields, **OF_MODEL.get(model, {}))
     config.data.source = "worlds"
     config.data.batching = "groups"
     config.data.buckets = (24,)
@@ -105,25 +79,23 @@ def get_config(model: str = "hmgr") -> ConfigDict:
     config.eval.protocols = ("worlds", "family")
     config.eval.dev_protocols = ("worlds", "family")
     if model == "dxr":
-        config.train.optimizer = "adamw"
-        config.train.weight_decay = 1e-4
+        use_adamw(config)
         config.train.lr = 2e-3
     if model == "pcme":
-        config.train.optimizer = "adamp"
-        config.train.unclipped = ("match",)
+        use_adamp(config)
         config.train.steps = 3 * STEPS  # they are short
-    if model in BAGS:
+    if system.reads == "bags":
         config.data.vectors = "captions"
         config.train.lr = 2e-3
-    if model in MATCHING:  # a step's time grows with the square of the batch
+    if system.score == "pairs":  # a step's time grows with the square of the batch
         config.train.batch_size = 64
         config.train.lr = 1e-3
     return config
 
 
-def _feature_set() -> ConfigDict:
-    """GPLDAN on vectors of scenes and bags of words, chosen and evaluated by kinds of scenes."""
-    config = recipe("worlds", "gpldan", dim=256, gate_dim=64)
+def _feature_set(model: str) -> ConfigDict:
+    """Vectors of scenes and bags of words, selected and evaluated by kinds of scenes."""
+    config = recipe("worlds", model, **known_fields(model, dim=256, gate_dim=64))
     config.data.source = "worlds"
     config.data.worlds.features = True
     config.data.buckets = (24,)
@@ -139,11 +111,11 @@ def _feature_set() -> ConfigDict:
     return config
 
 
-def _told(model: str) -> ConfigDict:
-    """A retriever of captions that tell which objects there are, and facts about them."""
+def _retriever(model: str) -> ConfigDict:
+    """A retriever of captions that name the objects of a scene, and facts about them."""
     config = get_config(model)
     config.data.worlds.told = "main"
-    config.data.batching = "rows"  # what is told of a scene is as true of its siblings
+    config.data.batching = "rows"  # such captions are true of a scene's siblings too
     config.eval.protocols = ("worlds",)
     config.eval.dev_protocols = ("worlds",)
     return config

@@ -1,34 +1,25 @@
 """Generated worlds as rendered pictures, made on the spot, no files needed.
 
-    python -m hmgr_jax.main --config configs/worlds_images.py
+    hmgr-jax train --config worlds_images
 
-The scenes and captions of ``configs/worlds.py``, seen as pictures of 64 by 64 pixels instead of
-region features. Nothing is flipped or cropped: captions say who stands left of whom. A random
-rectangle is erased with probability 0.2.
-
-Hardware: a laptop; drawing a picture takes 3 ms of a core, once a run, and a step 1.0 to 1.5 s of
-one: a run took 17 minutes of a busy core. Measured, one seed: sum of recalls 108.8 (dev 162.2,
-still rising) and family accuracy 26.1% (chance 25%).
+The scenes and captions of the recipe ``worlds``, as pictures of 64 by 64 pixels instead of region
+features. Nothing is flipped or cropped: captions say which object stands left of which. A random
+rectangle is erased with probability 0.2. Hardware: a laptop, 17 minutes of a core.
 """
-
-from typing import Any
 
 from ml_collections import ConfigDict
 
 from hmgr_jax.training.config import recipe
+from hmgr_jax.training.recipe_parts import SMALL_PCME, use_adamp
 
 STEPS = 800
-PCME: dict[str, Any] = {
+PCME = {
     "dim": 128,
     "word_dim": 64,
     "cnn": "resnet10",
     "cnn_width": 16,
     "cnn_small_stem": True,
-    "init_scale": 5.0,
-    "init_shift": 5.0,
-    "log_sigma_start": -4.0,
-    "match": "group",
-    "vib_beta": 1e-4,
+    **SMALL_PCME,
 }
 
 
@@ -54,6 +45,5 @@ def get_config(model: str = "pcme") -> ConfigDict:
     config.eval.protocols = ("worlds", "family")
     config.eval.dev_protocols = ("worlds", "family")
     if model == "pcme":
-        config.train.optimizer = "adamp"
-        config.train.unclipped = ("match",)
+        use_adamp(config)
     return config

@@ -1,16 +1,7 @@
-"""Measure something on this machine and print it as one JSON row.
+"""Measure this machine, and print one JSON row.
 
-``python -m hmgr_jax.bench NAME`` with one of
-
-    step         a training step: --model --batch --dim --dtype --devices ...
-    pictures     pictures a second, decoded and augmented: --folder --batch --threads --workers ...
-    pipeline     batches a second from a feature file: --batch --threads --sparse-gb ...
-    recall       a full evaluation: --images --captions --dim ...
-    index        an index of random vectors: --vectors --dim --engine --queries --k ...
-
-``python -m hmgr_jax.bench NAME --help`` lists the options with their defaults. ``step`` needs
-nothing but jax, flax, optax and numpy. Benchmarks that only developers run are in the folder
-``benchmarks/`` of the repository.
+``step`` needs nothing but jax, flax, optax and numpy. Benchmarks that only developers run are in
+the folder ``benchmarks/`` of the repository.
 """
 
 from __future__ import annotations
@@ -23,9 +14,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from hmgr_jax.command import Parser, guarded
-from hmgr_jax.errors import UserError
 
-NAMES = ("step", "pipeline", "pictures", "recall", "index")
+BENCHMARKS = {
+    "step": "a training step: time, FLOPs, memory",
+    "pipeline": "batches per second from a feature file",
+    "pictures": "pictures per second, decoded and augmented",
+    "recall": "a full evaluation of generated codes",
+    "index": "an index of random vectors: build time, queries per second, recall",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,14 +30,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the benchmark that the first argument names."""
-    name, *rest = arguments or ["--help"]
-    if name in ("-h", "--help"):
-        print(__doc__)
+    """Run the benchmark that the first argument names; the exit code."""
+    arguments = arguments or ["--help"]
+    name = arguments[0]
+    parser = Parser("hmgr-jax bench", __doc__)
+    commands = parser.add_commands("benchmark", BENCHMARKS)
+    if name not in commands:
+        parser.parse(arguments)
         return 0
-    if name not in NAMES:
-        raise UserError(f"There is no benchmark {name!r}: choose from {', '.join(NAMES)}.")
-    return _run(importlib.import_module(f"hmgr_jax.benchmarks.{name}").run, rest)
+    benchmark = importlib.import_module(f"hmgr_jax.benchmarks.{name}").run
+    return _run(benchmark, commands[name], arguments[1:])
 
 
 def main_of(benchmark: Callable[..., dict], argv: Sequence[str] | None = None) -> int:
@@ -54,20 +52,15 @@ def main_of(benchmark: Callable[..., dict], argv: Sequence[str] | None = None) -
     Returns:
         the exit code; see `main`.
     """
-    return guarded(partial(_run, benchmark), argv)
+    return guarded(partial(_run, benchmark, Parser()), argv)
 
 
-def _run(benchmark: Callable[..., dict], arguments: Sequence[str]) -> int:
-    parser = Parser()
+def _run(benchmark: Callable[..., dict], parser: Parser, arguments: Sequence[str]) -> int:
+    parser.description = inspect.getdoc(benchmark)
     for name, argument in inspect.signature(benchmark).parameters.items():
-        flag = f"--{name.replace('_', '-')}"
-        parser.add_argument(flag, type=type(argument.default), default=argument.default)
-    options = vars(parser.parse(arguments))
-    if options.pop("help"):
-        print(inspect.getdoc(benchmark))
-        print("".join(f"\n    --{k.replace('_', '-')} {v}" for k, v in options.items()))
-        return 0
-    row = benchmark(**options)
+        flag, default = f"--{name.replace('_', '-')}", argument.default
+        parser.add_argument(flag, type=type(default), default=default, help="default %(default)r")
+    row = benchmark(**vars(parser.parse(arguments)))
     print(json.dumps(row))
     return 1 if row.get("problems") else 0
 

@@ -1,19 +1,7 @@
-"""Train, evaluate, encode or show.
+"""Train, evaluate, encode, explain or show: ``python -m hmgr_jax.main --config worlds``.
 
-``python -m hmgr_jax.main --config configs/worlds.py`` with
-
-    --config configs/coco.py:imram       a recipe, and which system
-    --config.train.lr=1e-3               any value of it
-    --workdir runs/mine                  where everything of the run lies; default runs/RECIPE-MODEL
-    --mode train|evaluate|encode|explain|show
-    --split test|dev|train               for evaluate, encode and explain
-    --seeds 0,1,2                        a run for each, and their mean and spread
-    --ensemble DIR [DIR ...]             for evaluate: the mean scores of --workdir and these runs
-    --pair IMAGE CAPTION                 for explain: ids or numbers, or a sentence of your own
-    --images FOLDER                      for explain: the picture files, named by their ids
-    --out FOLDER                         for explain; default WORKDIR/explain/IMAGE-CAPTION
-    --hosts auto | HOST:PORT,N,I         be one of several processes of a run: as the cluster says,
-                                         or process I of N, of which process 0 listens at HOST:PORT
+``hmgr-jax train`` and the other modes as sub-commands are the same. ``--help`` lists the options
+of a mode.
 """
 
 from __future__ import annotations
@@ -21,8 +9,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -30,27 +19,71 @@ from hmgr_jax.command import Parser, guarded
 from hmgr_jax.errors import UserError
 from hmgr_jax.training import recipe_file
 
-MODES = ("train", "evaluate", "encode", "explain", "show")
+MODES = {
+    "train": "Train a run, or resume it.",
+    "evaluate": "Evaluate the best checkpoint of a run, or an ensemble of runs.",
+    "encode": "Write the vectors of a split with their ids.",
+    "explain": "Draw what an image and a caption attend to, of systems that score pairs.",
+    "show": "Print configuration, model, data and plan of a recipe without training.",
+}
 SPLITS = ("train", "dev", "test")
+LATER = ("evaluate", "encode", "explain")
+OPTIONS: Mapping[str, tuple[Sequence[str], Mapping[str, Any]]] = {
+    "config": (
+        tuple(MODES),
+        {"metavar": "RECIPE[:SYSTEM]", "help": "a name, as worlds:imram, or a file"},
+    ),
+    "config.KEY": (
+        tuple(MODES),
+        {"metavar": "VALUE", "help": "any value of the recipe, as --config.train.lr=1e-3"},
+    ),
+    "workdir": (
+        tuple(MODES),
+        {"metavar": "DIR", "help": "folder of the run; without it runs/RECIPE-SYSTEM"},
+    ),
+    "seeds": (("train",), {"help": "0,1,2: a run per seed, then their mean and spread"}),
+    "split": (LATER, {"choices": SPLITS, "help": "which items (without it test)"}),
+    "ensemble": (
+        ("evaluate",),
+        {"nargs": "+", "metavar": "DIR", "help": "the mean scores of --workdir and these runs"},
+    ),
+    "pair": (
+        ("explain",),
+        {
+            "nargs": 2,
+            "metavar": ("IMAGE", "CAPTION"),
+            "help": "ids or numbers of the split, or a sentence of your own",
+        },
+    ),
+    "images": (("explain",), {"metavar": "DIR", "help": "the picture files, named by their ids"}),
+    "out": (
+        ("explain",),
+        {"metavar": "DIR", "help": "without it WORKDIR/explain/IMAGE-CAPTION"},
+    ),
+    "hosts": (
+        ("train", "evaluate"),
+        {
+            "metavar": "auto|HOST:PORT,N,I",
+            "help": "be one of several processes of a run: as the cluster says, or process I of N, "
+            "of which process 0 listens at HOST:PORT",
+        },
+    ),
+}
+"""{option: modes that take it, and its argparse arguments}."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; exit code 2 for a user's mistake."""
+    """The command; exit code 2 for an error the user can fix."""
     return guarded(run, argv)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Do what the command line says; the exit code."""
     overrides, others = recipe_file.split_overrides(arguments)
-    flags = _parser().parse(others)
-    if flags.help:
-        print(__doc__)
-        return 0
+    flags = _parse(others)
     config = recipe_file.load(flags.config, overrides) if flags.config is not None else None
-    _seeds(flags)
-    _check_explain(flags)
-    _check_ensemble(flags)
-    _check_hosts(flags)
+    seeds = _seeds(flags.seeds)
+    _check_modes(flags)
     if config is not None and config.deterministic:
         # Read when the first device is used, which is later; CPUs are deterministic without it.
         given = os.environ.get("XLA_FLAGS", "")
@@ -58,52 +91,54 @@ def run(arguments: Sequence[str]) -> int:
     from hmgr_jax.distributed import hosts
 
     with hosts.joined(flags.hosts):
-        return _do(flags, config, overrides)
+        return _do(flags, config, overrides, seeds)
 
 
 def _do(
-    flags: argparse.Namespace, config: ConfigDict | None, overrides: dict[str, str | None]
+    flags: argparse.Namespace,
+    config: ConfigDict | None,
+    overrides: dict[str, str | None],
+    seeds: Sequence[int],
 ) -> int:
-    # Slow to import: after the flags are known to be right.
+    # Slow to import: after the options are known to be right.
     from hmgr_jax import modes as commands
     from hmgr_jax.reports import explain
 
     if flags.mode == "train":
-        config = _demand(config)
-        return commands.train(config, _workdir(flags, config), _seeds(flags))
+        config = _given(config)
+        return commands.train(config, _workdir(flags, config), seeds)
     if flags.mode == "show":
-        return commands.show(_demand(config))
+        return commands.show(_given(config))
+    split = flags.split or "test"
     if flags.ensemble:
         workdirs = [_workdir(flags, config), *map(Path, flags.ensemble)]
-        return commands.ensemble(workdirs, flags.split, overrides)
+        return commands.ensemble(workdirs, split, overrides)
     # Without a recipe, the values change the configuration that was saved with the run.
     retriever = commands.load(_workdir(flags, config), config, overrides if not config else {})
     if flags.mode == "evaluate":
-        return commands.evaluate(retriever, flags.split)
+        return commands.evaluate(retriever, split)
     if flags.mode == "explain":
-        return explain.explain(retriever, flags.split, flags.pair, flags.images, flags.out)
-    return commands.encode(retriever, flags.split)
+        return explain.explain(retriever, split, flags.pair, flags.images, flags.out)
+    return commands.encode(retriever, split)
 
 
-def _parser() -> Parser:
-    """The flags that are no values of a recipe."""
-    parser = Parser()
-    parser.add_argument("--config")
-    parser.add_argument("--mode", choices=MODES, default="train")
-    parser.add_argument("--workdir")
-    parser.add_argument("--split", choices=SPLITS, default="test")
-    parser.add_argument("--seeds")
-    parser.add_argument("--ensemble", nargs="+")
-    parser.add_argument("--pair", nargs=2)
-    parser.add_argument("--images")
-    parser.add_argument("--out")
-    parser.add_argument("--hosts")
-    return parser
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options in ``arguments``; ``--help`` shows those of the mode."""
+    modes: Mapping[str, Any] = {"choices": tuple(MODES), "default": "train", "help": "what to do"}
+    first = Parser(add_help=False)
+    first.add_argument("--mode", **modes)
+    mode = first.parse_known_args(arguments)[0].mode
+    parser = Parser(f"hmgr-jax {mode}", MODES[mode])
+    parser.add_argument("--mode", **modes)
+    for name, (takers, options) in OPTIONS.items():
+        help_text = options["help"] if mode in takers else argparse.SUPPRESS
+        parser.add_argument(f"--{name}", **{**options, "help": help_text})
+    return parser.parse(arguments)
 
 
-def _demand(config: ConfigDict | None) -> ConfigDict:
+def _given(config: ConfigDict | None) -> ConfigDict:
     if config is None:
-        raise UserError("A recipe is expected: give one, as --config configs/worlds.py.")
+        raise UserError("A recipe is expected: give one, as --config worlds.")
     return config
 
 
@@ -115,53 +150,40 @@ def _workdir(flags: argparse.Namespace, config: ConfigDict | None) -> Path:
     return Path("runs") / f"{config.name}-{config.model.name}"
 
 
-def _seeds(flags: argparse.Namespace) -> list[int]:
-    if flags.seeds is None:
+def _seeds(text: str | None) -> list[int]:
+    """The seeds in ``0,1,2``, none where the option is not given."""
+    if text is None:
         return []
-    if flags.mode != "train":
-        raise UserError(f"--seeds is for training, not for --mode={flags.mode}: leave it out.")
-    texts = [text.strip() for text in flags.seeds.split(",")]
-    if not all(text.isascii() and text.isdigit() for text in texts):
+    texts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in texts):
         raise UserError(
-            f"--seeds expects integers from 0 with commas between, such as 0,1,2, not "
-            f"{flags.seeds!r}."
+            f"--seeds expects integers from 0 with commas between, such as 0,1,2, not {text!r}."
         )
-    seeds = [int(text) for text in texts]
+    seeds = [int(part) for part in texts]
     if len(set(seeds)) < len(seeds):
-        raise UserError(f"--seeds names a seed twice: {flags.seeds}.")
+        raise UserError(f"--seeds names a seed twice: {text}.")
     return seeds
 
 
-def _check_ensemble(flags: argparse.Namespace) -> None:
-    if flags.ensemble and flags.mode != "evaluate":
-        raise UserError(f"--ensemble is for --mode=evaluate, not for --mode={flags.mode}.")
+def _check_modes(flags: argparse.Namespace) -> None:
+    """Refuse options of other modes, and combinations that have no meaning."""
+    for name, (takers, _) in OPTIONS.items():
+        if getattr(flags, name) is not None and flags.mode not in takers:
+            modes = " and ".join(f"--mode={mode}" for mode in takers)
+            raise UserError(f"--{name} is for {modes}, not for --mode={flags.mode}: leave it out.")
+    if flags.mode == "explain" and flags.pair is None:
+        raise UserError(
+            "--mode=explain needs an image and a caption: give ids or numbers of the split, as "
+            "--pair IMAGE CAPTION, or a sentence of your own for CAPTION."
+        )
     if flags.ensemble and flags.config is not None:
         raise UserError(
             "--ensemble evaluates every run with the configuration that it was saved with: leave "
             "--config out and give --workdir; single values can be changed for all of them, as "
             "--config.data.root=FOLDER."
         )
-
-
-def _check_hosts(flags: argparse.Namespace) -> None:
-    if flags.hosts and (flags.mode not in ("train", "evaluate") or flags.ensemble):
-        what = "--ensemble" if flags.ensemble else f"--mode={flags.mode}"
-        raise UserError(
-            f"--hosts is for training and evaluation of a run, not for {what}: start one process."
-        )
-
-
-def _check_explain(flags: argparse.Namespace) -> None:
-    if flags.mode == "explain":
-        if flags.pair is None:
-            raise UserError(
-                "--mode=explain needs an image and a caption: give ids or numbers of the split, as "
-                "--pair IMAGE CAPTION, or a sentence of your own for CAPTION."
-            )
-        return
-    for name in ("pair", "images", "out"):
-        if getattr(flags, name) is not None:
-            raise UserError(f"--{name} is for --mode=explain, not for --mode={flags.mode}.")
+    if flags.ensemble and flags.hosts:
+        raise UserError("--ensemble runs in one process: leave --hosts out.")
 
 
 if __name__ == "__main__":

@@ -1,120 +1,38 @@
-"""Data as people have it becomes a folder to train on.
+"""Convert common dataset formats to a folder that training reads.
 
-``python -m hmgr_jax.prepare scan`` checks a SCAN, VSRN or IMRAM folder, stores every image once and
-in float16:
-
-    --source DIR                 {split}_ims.npy or _feat.npy, _caps.txt, _ids.txt, and what there
-                                 is of _boxes.npy, _counts.npy, _labels.npy, _scores.npy, _wh.npy
-                                 and _caps.conllu
-    --out DIR                    the folder to make
-    --splits train,dev,test      by default all that the folder holds
-    --captions-per-image N       where rows repeat but there are no ids
-
-``python -m hmgr_jax.prepare array-record`` makes a TFDS dataset in ArrayRecord files, for
---config.data.source=array_record and for ``tfds.builder_from_directory``, from such a folder, raw
-or prepared, with all that it holds of regions; features keep their precision. Word graphs are put
-beside the records, where array_record reads them and tfds does not. It takes the four options of
-scan and no others.
-
-``python -m hmgr_jax.prepare bottom-up`` reads the base64 TSV of bottom-up attention (6 columns, or
-10 with objects and attributes):
-
-    --source FILE.tsv[.gz] ...   one or several, in any order of images
-    --captions FILE              dataset_X.json of Karpathy, or other captions as below
-    --out DIR
-
-``python -m hmgr_jax.prepare karpathy`` joins dataset_{coco,flickr30k,flickr8k}.json with features:
-
-    --json dataset_X.json
-    --features PATH              a .npy with ids, a folder with a .npz or .npy an image, or a .h5
-    --ids FILE                   of the .npy, an id a row; by default {name}_ids.txt beside it
-    --array NAME                 of a .npz or .h5 that holds several
-    --no-boxes                   leave out boxes that the features have
-    --out DIR
-
-``python -m hmgr_jax.prepare folder`` takes pictures of your own, or features of them:
-
-    --pictures DIR               encoded as grid patches: pixels, colours and gradients of each
-    --grid 6                     patches a side
-    --features DIR               in place of --pictures: as for karpathy
-    --captions FILE ...          .csv or .jsonl with the columns image and caption, a caption a row,
-                                 perhaps a column split; or COCO's captions_X.json; or Karpathy's
-                                 JSON; a file a split is given as train=FILE dev=FILE test=FILE
-    --dev 0.1 --test 0.1         shares of the pictures, where nothing says their splits
-    --out DIR
-
-``python -m hmgr_jax.prepare msrvtt`` joins MSR-VTT's captions with videos or features of them; the
-folder is trained on with --config.data.visual=video:
-
-    --json FILE ...              videodatainfo.json, or train_val_videodatainfo.json and
-                                 test_videodatainfo.json: its own splits
-    --csv FILE                   MSRVTT_JSFUSION_test.csv: 1k-A; its rows are the test split, all
-                                 other videos of --json train and dev
-    --names DIR                  {trn,val,tst}_names.npy of HGR, with --json ref_captions.json
-    --features PATH              a folder with a .npy a video [frames, features], or a .h5 with one
-                                 dataset a video (--array, --ids as for karpathy)
-    --videos DIR                 in place of --features: clips, decoded with PyAV (the extra video);
-                                 no pretrained network comes with hmgr_jax: a frame is described
-                                 as pictures are
-    --grid 2                     patches a side of a frame; they are put side by side
-    --frames 20                  at most so many frames of a video, spread evenly
-    --dev 0.05                   with --csv: share or number of the other videos held out for dev
-    --out DIR
-
-``python -m hmgr_jax.prepare modelnet`` makes points, faces and views of meshes in OFF files (the
-extra shapes); files that cannot be read are named and left out, and a second run makes what is
-missing:
-
-    --source DIR                 class/train/name.off and class/test/name.off, as ModelNet has them
-    --points 2048                on the surface of each object
-    --faces 1024                 at most so many; meshes of more are simplified
-    --views 12                   rendered around each object
-    --size 256                   pixels a side of a view
-    --up z                       the axis of the files that points upwards, y or z
-    --workers N                  processes; by default as many as there are cores
-    --out DIR
-
-``python -m hmgr_jax.prepare dependencies`` parses the captions of a folder and writes the word
-graphs that ``resg`` reads, {split}_caps.conllu (CoNLL-U) beside {split}_caps.txt:
-
-    --root DIR                   the folder
-    --splits train,dev,test      by default all that the folder holds
-    --parser en_core_web_sm      a model of spaCy, installed by hand after pip install '.[parse]'
-    --check                      parse nothing: hold files made elsewhere against the captions, and
-                                 list them in the manifest of a prepared folder
-
-Options of bottom-up, karpathy and folder:
-
-    --key NAME                   what the ids of the features are: filename, stem, cocoid, padded
-                                 or imgid; by default whichever of them fits all images
-    --captions-per-image N       keep the first N captions of an image or video
-
-Options of bottom-up, karpathy and folder:
-
-    --restval                    take the images of Karpathy's split restval into train
-    --regions N                  keep at most the first N regions of an image; images with fewer are
-                                 filled up with zeros, and {split}_counts.npy says how many are true
-
-Stopped by a signal or killed, the same command goes on where it was. ``python -m hmgr_jax.prepare
---verify DIR`` checks a prepared folder against its manifest.
+``hmgr-jax prepare PREPARATION`` (or ``python -m hmgr_jax.prepare``) makes it, ``--verify DIR``
+checks one against its manifest.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hmgr_jax.command import Parser, guarded
+from hmgr_jax.command import Parser, guarded, required
 from hmgr_jax.errors import UserError
 
 if TYPE_CHECKING:
+    from hmgr_jax.preparation.modelnet import Report
+    from hmgr_jax.preparation.objects_tree import Making
     from hmgr_jax.preparation.plan import Plan
 
+KINDS = {
+    "scan": "a SCAN, VSRN or IMRAM folder, with every image once and in float16",
+    "array-record": "a SCAN folder, raw or prepared, to a TFDS dataset in ArrayRecord files",
+    "bottom-up": "base64 TSV of bottom-up attention (6 columns, or 10 with objects and attributes)",
+    "karpathy": "dataset_{coco,flickr30k,flickr8k}.json of Karpathy with features",
+    "folder": "your own pictures, or features of them, with captions",
+    "msrvtt": "MSR-VTT's captions with videos, or features of them",
+    "modelnet": "points, faces and views of meshes in OFF files (the extra shapes)",
+    "dependencies": "word graphs of the captions of a folder, beside them",
+}
 JOINING = ("key", "restval", "captions-per-image")
-VERBS = {
+OPTIONS_OF = {
     "scan": ("source", "out", "splits", "captions-per-image"),
     "array-record": ("source", "out", "splits", "captions-per-image"),
     "bottom-up": ("source", "captions", "out", "regions", "dev", "test", *JOINING),
@@ -127,38 +45,128 @@ VERBS = {
         *("json", "csv", "names", "features", "ids", "array", "videos", "grid", "frames", "dev"),
         *("out", "key", "captions-per-image"),
     ),
+    "modelnet": ("source", "out", "points", "faces", "views", "size", "up", "workers"),
+    "dependencies": ("root", "splits", "parser", "check"),
 }
-SEVERAL = {"bottom-up": ("source", "captions"), "folder": ("captions",), "msrvtt": ("json",)}
-"""Flags that take several values, and may be repeated."""
-PARSING = ("root", "splits", "parser")
-COUNTS = ("captions-per-image", "regions", "grid", "frames")
-SHARES = ("dev", "test")
-SWITCHES = ("restval", "no-boxes")
+COUNT: dict[str, Any] = {"type": int}
+SHARE: dict[str, Any] = {"type": float}
+SWITCH: dict[str, Any] = {"action": "store_true"}
+SEVERAL: dict[str, Any] = {"nargs": "+", "action": "extend"}
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "source": {"metavar": "DIR", "help": "folder with {split}_ims.npy, {split}_caps.txt, ..."},
+    "out": {"metavar": "DIR", "help": "the folder to make"},
+    "splits": {"help": "names with commas, as train,dev,test; without it all that the folder has"},
+    "captions-per-image": COUNT | {"help": "keep the first N captions of an image or video"},
+    "captions": SEVERAL
+    | {
+        "metavar": "FILE",
+        "help": ".csv or .jsonl with image, caption and perhaps split; captions_X.json of COCO; "
+        "dataset_X.json of Karpathy; or train=FILE dev=FILE test=FILE",
+    },
+    "regions": COUNT | {"help": "keep the first N regions of an image, and pad images with fewer"},
+    "dev": SHARE | {"default": 0.1, "help": "share of the images, if no file gives their splits"},
+    "test": SHARE | {"default": 0.1, "help": "share of the images, if no file gives their splits"},
+    "key": {
+        "help": "what the ids of the features are: filename, stem, cocoid, padded or imgid; "
+        "without it the one that fits all images"
+    },
+    "restval": SWITCH | {"help": "train on Karpathy's split restval too"},
+    "json": {"metavar": "FILE", "help": "dataset_X.json"},
+    "features": {
+        "metavar": "PATH",
+        "help": "a .npy with ids, a folder with one .npz or .npy per image, or a .h5",
+    },
+    "ids": {"metavar": "FILE", "help": "ids of a .npy, one per row; without it {name}_ids.txt"},
+    "array": {"metavar": "NAME", "help": "which array of a .npz or .h5 with several"},
+    "no-boxes": SWITCH | {"help": "leave out boxes that the features have"},
+    "pictures": {"metavar": "DIR", "help": "pictures, encoded as pixels and colours of patches"},
+    "grid": COUNT | {"help": "patches per side (6 of a picture, 2 of a frame)"},
+    "csv": {"metavar": "FILE", "help": "MSRVTT_JSFUSION_test.csv: its rows are the test split"},
+    "names": {"metavar": "DIR", "help": "{trn,val,tst}_names.npy of HGR, for its ref_captions"},
+    "videos": {"metavar": "DIR", "help": "clips to decode instead of --features (extra video)"},
+    "frames": COUNT | {"help": "at most this many frames of a video, evenly spread (20)"},
+    "points": COUNT | {"help": "points on the surface of an object"},
+    "faces": COUNT | {"help": "faces of an object; larger meshes are simplified"},
+    "views": COUNT | {"help": "rendered views around an object"},
+    "size": COUNT | {"help": "pixels per side of a view"},
+    "up": {"choices": ("y", "z"), "help": "the axis of the files that points upwards"},
+    "workers": COUNT | {"help": "processes"},
+    "root": {"metavar": "DIR", "help": "the folder with {split}_caps.txt"},
+    "parser": {"help": "a model of spaCy (extra parse; without it en_core_web_sm)"},
+    "check": SWITCH | {"help": "parse nothing: validate {split}_caps.conllu made elsewhere"},
+}
+DIFFERENT: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "bottom-up": {"source": SEVERAL | {"metavar": "FILE", "help": "one or several .tsv[.gz]"}},
+    "msrvtt": {
+        "json": SEVERAL
+        | {"metavar": "FILE", "help": "videodatainfo.json, or train_val_ and test_ of it"},
+        "dev": SHARE | {"default": None, "help": "share or number of the other videos, for dev"},
+    },
+    "modelnet": {"source": {"metavar": "DIR", "help": "folder with CLASS/{train,test}/NAME.off"}},
+}
+"""What an option of the same name is in these kinds."""
+VIEWS, POINTS = 4, 1024
+"""What the recipe of ModelNet reads of an object."""
+NAMED = 20
+"""Objects left out that are printed; all of them are listed in a file."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; exit code 2 for a user's mistake, 143 after SIGTERM, 130 after Ctrl-C."""
+    """The command; exit code 2 for an error the user can fix, 143 after SIGTERM, 130 by Ctrl-C."""
     return guarded(run, argv)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Do what the command line says; the exit code."""
-    verb, *rest = arguments or ["--help"]
-    if verb in ("-h", "--help"):
-        print(__doc__)
-        return 0
-    if verb == "--verify" or verb.startswith("--verify="):
-        return _verify([verb, *rest])
-    if verb in ALONE:
-        return ALONE[verb](rest)
-    if verb not in VERBS:
-        known = ", ".join([*VERBS, *ALONE])
-        raise UserError(f"There is no preparation {verb!r}: choose {known} or --verify.")
-    flags = _flags(verb, rest)
-    if flags.help:
-        print(__doc__)
-        return 0
-    from hmgr_jax.preparation import plans, writing  # after the flags are known to be right
+    """Prepare or verify what the command line says; the exit code."""
+    arguments = arguments or ["--help"]
+    kind = arguments[0]
+    if kind.partition("=")[0] == "--verify":
+        return _verify(arguments)
+    flags = _parser(kind).parse(arguments)
+    del flags.preparation
+    for name, value in vars(flags).items():
+        dashed = name.replace("_", "-")
+        if OPTIONS[dashed].get("type") is int and value is not None and value < 1:
+            raise UserError(f"--{dashed} is {value}, but must be at least 1: correct it.")
+    if kind == "dependencies":
+        return _dependencies(flags)
+    from hmgr_jax.preparation.writing import Terminated  # after the options are known to be right
+
+    try:
+        return _modelnet(flags) if kind == "modelnet" else _rows(kind, flags)
+    except Terminated:
+        print(
+            "error: Stopped by SIGTERM: run the same command to resume.",
+            file=sys.stderr,
+            flush=True,
+        )
+        return 143
+
+
+def _parser(kind: str) -> Parser:
+    """The command line, with the options of ``kind``."""
+    parser = Parser("hmgr-jax prepare", __doc__)
+    commands = parser.add_commands("preparation", KINDS)
+    if kind not in commands:
+        parser.add_argument("--verify", metavar="DIR", help="check a folder, with no PREPARATION")
+        return parser
+    defaults = {}
+    if kind == "modelnet":
+        from hmgr_jax.preparation.object_workers import usual_workers
+        from hmgr_jax.preparation.objects_tree import Making
+
+        defaults = dataclasses.asdict(Making()) | {"workers": usual_workers()}
+    for name in OPTIONS_OF[kind]:
+        options = DIFFERENT.get(kind, {}).get(name, OPTIONS[name])
+        if name in defaults:
+            options = {**options, "default": defaults[name]}
+        commands[kind].add_argument(f"--{name}", **options)
+    return parser
+
+
+def _rows(kind: str, flags: argparse.Namespace) -> int:
+    """Write a folder of rows of features with their captions."""
+    from hmgr_jax.preparation import plans, writing
 
     makers: dict[str, Callable[[argparse.Namespace], Plan]] = {
         "scan": plans.scan,
@@ -168,45 +176,19 @@ def run(arguments: Sequence[str]) -> int:
         "msrvtt": plans.msrvtt,
     }
     layout = writing.ROWS
-    if verb == "array-record":
+    if kind == "array-record":
         from hmgr_jax.preparation import array_record  # which loads tensorflow-datasets
 
-        makers[verb], layout = array_record.of_flags, array_record.RECORDS
-    out = Path(plans.demand(flags, "out"))
-    try:
-        plan = makers[verb](flags)
-        made = writing.write(plan, out, layout)
-    except writing.Terminated:
-        print("error: Stopped by SIGTERM: the same command goes on.", file=sys.stderr, flush=True)
-        return 143
+        makers[kind], layout = array_record.of_flags, array_record.RECORDS
+    out = Path(required(flags, "out"))
+    plan = makers[kind](flags)
+    made = writing.write(plan, out, layout)
     _report(plan, out, made)
     return 0
 
 
-def _flags(verb: str, arguments: Sequence[str]) -> argparse.Namespace:
-    parser = Parser()
-    for name in VERBS[verb]:
-        if name in SWITCHES:
-            parser.add_argument(f"--{name}", action="store_true")
-        elif name in COUNTS:
-            parser.add_argument(f"--{name}", type=int)
-        elif name in SHARES:
-            share = None if verb == "msrvtt" else 0.1
-            parser.add_argument(f"--{name}", type=float, default=share)
-        elif name in SEVERAL.get(verb, ()):
-            parser.add_argument(f"--{name}", nargs="+", action="extend")
-        else:
-            parser.add_argument(f"--{name}")
-    flags = parser.parse(arguments)
-    for name in COUNTS:
-        value = getattr(flags, name.replace("-", "_"), None)
-        if value is not None and value < 1:
-            raise UserError(f"--{name} is {value} where a number from 1 was expected: correct it.")
-    return flags
-
-
 def _verify(arguments: Sequence[str]) -> int:
-    parser = Parser()
+    parser = Parser("hmgr-jax prepare")
     parser.add_argument("--verify")
     flags = parser.parse(arguments)
     from hmgr_jax.files import manifest
@@ -215,50 +197,68 @@ def _verify(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _dependencies(arguments: Sequence[str]) -> int:
-    parser = Parser()
-    for name in PARSING:
-        parser.add_argument(f"--{name}")
-    parser.add_argument("--check", action="store_true")
-    flags = parser.parse(arguments)
-    if flags.help:
-        print(__doc__)
-        return 0
-    from hmgr_jax.preparation import dependencies, plans
+def _dependencies(flags: argparse.Namespace) -> int:
+    """Parse captions, or check word graphs made elsewhere."""
+    from hmgr_jax.preparation import dependencies
 
-    root = Path(plans.demand(flags, "root"))
+    root = Path(required(flags, "root"))
     if flags.check:
         if flags.parser:
-            raise UserError(
-                "--check parses nothing, so --parser has no say: leave one of them out."
-            )
+            raise UserError("--parser has no effect with --check: leave one of them out.")
         for path, count, listed in dependencies.check(root, flags.splits):
-            told = ", and is listed in the manifest" if listed else ""
-            print(f"{path} fits its {count:,} captions{told}.", flush=True)
+            more = ", and is listed in the manifest" if listed else ""
+            print(f"{path} fits its {count:,} captions{more}.", flush=True)
         return 0
     for path, count in dependencies.write(root, flags.splits, flags.parser):
         print(f"{path} holds the word graphs of {count:,} captions.", flush=True)
     return 0
 
 
-def _modelnet(arguments: Sequence[str]) -> int:
-    from hmgr_jax.preparation import objects_command
+def _modelnet(flags: argparse.Namespace) -> int:
+    """Prepare objects; the exit code is 0 even if some files were left out."""
+    from hmgr_jax.preparation.modelnet import prepare_objects
+    from hmgr_jax.preparation.objects_tree import Making
 
-    return objects_command.run(arguments, __doc__ or "")
+    source, out = (Path(required(flags, name)) for name in ("source", "out"))
+    making = Making(**{f.name: getattr(flags, f.name) for f in dataclasses.fields(Making)})
+    report = prepare_objects(source, out, making, flags.workers)
+    _report_objects(report, out, making)
+    return 0
 
 
-ALONE: dict[str, Callable[[Sequence[str]], int]] = {
-    "dependencies": _dependencies,
-    "modelnet": _modelnet,
-}
-"""Preparations that are no plan of rows."""
+def _report_objects(report: Report, out: Path, making: Making) -> None:
+    from hmgr_jax.preparation.modelnet import LEFT_OUT
+
+    for why in list(report.left_out.values())[:NAMED]:
+        print(f"warning: {why}", file=sys.stderr)
+    if len(report.left_out) > NAMED:
+        more = len(report.left_out) - NAMED
+        print(f"warning: and {more} more, see {out / LEFT_OUT}.", file=sys.stderr)
+    splits = ", ".join(f"{count:,} of {name}" for name, count in report.splits.items())
+    print(f"{out} holds objects of {report.classes} classes: {splits}.")
+    print(f"Made in this run: {report.fresh:,}; left out as unreadable: {len(report.left_out):,}.")
+    recipe = f"modelnet{':10' if report.classes == 10 else ''}"
+    command = f"hmgr-jax train --config {recipe} --config.data.root={out}"
+    print(f"Train: {command}{_smaller_sizes(making)}", flush=True)
+
+
+def _smaller_sizes(making: Making) -> str:
+    """Values that the recipe needs if the objects have less than it reads."""
+    views = 1 if making.views == 1 else 2
+    sizes = {
+        "data.points": making.points if making.points < POINTS else None,
+        "data.faces": making.faces if making.faces != type(making).faces else None,
+        "data.objects.views": views if making.views < VIEWS else None,
+        "model.views_test": views if making.views < VIEWS else None,
+    }
+    return "".join(f" --config.{key}={size}" for key, size in sizes.items() if size)
 
 
 def _report(plan: Plan, out: Path, made: bool) -> None:
     from hmgr_jax.preparation.plan import NOUNS
 
     if not made:
-        print(f"{out} was prepared already, whole; --verify {out} checks it.")
+        print(f"{out} is already complete; --verify {out} checks it.")
         return
     counts = ", ".join(
         f"{len(split):,} of {name} ({sum(map(len, split.captions)):,} captions)"
@@ -268,7 +268,7 @@ def _report(plan: Plan, out: Path, made: bool) -> None:
     if "train" not in plan.splits:
         return
     source = " --config.data.source=array_record" if "shard_bytes" in plan.about else ""
-    command = f"python -m hmgr_jax.main --config {_recipe(plan)} --config.data.root={out}"
+    command = f"hmgr-jax train --config {_recipe(plan)} --config.data.root={out}"
     print(f"Train: {command}{source}")
 
 
@@ -276,8 +276,8 @@ def _recipe(plan: Plan) -> str:
     if plan.visual == "video":
         tests = plan.splits["test"].captions if "test" in plan.splits else ()
         one = len(tests) == 1000 and all(len(of) == 1 for of in tests)
-        return "configs/msrvtt.py:hmgr-1ka" if one else "configs/msrvtt.py"
-    return "configs/coco.py" if "testall" in plan.splits else "configs/f8k.py"
+        return "msrvtt:hmgr-1ka" if one else "msrvtt"
+    return "coco" if "testall" in plan.splits else "f8k"
 
 
 if __name__ == "__main__":

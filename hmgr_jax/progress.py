@@ -1,68 +1,84 @@
-"""What a person sees while a model trains: one live line on a terminal, plain lines elsewhere."""
+"""Progress of a command: one live line on a terminal, plain lines elsewhere; and tables."""
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Self, TextIO, TypeVar
 
 from rich.console import Console
 from rich.live import Live
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
 Cell = str | float | None
+T = TypeVar("T")
+
+LINE_SECONDS = 10.0
+"""Between plain lines of work that is not training."""
 
 
 class Progress:
-    """Where training stands: ``epoch 2  step 130/1000  loss 0.4321  812 items/s  4:05 left``.
+    """``scoring 200 x 1,000 items  tiles 12/40  3:05 left``, or a line of training.
 
     On a terminal this is one line that is kept up to date and loses its last fields where the
-    window is narrow; elsewhere a line is printed for every update that has a loss. ``items`` is the
-    size of a global batch, ``steps_per_epoch`` may be a fraction, ``first_step`` is where the run
-    was resumed. With ``shown=False`` (all processes but one) nothing is printed.
+    window is narrow. Elsewhere a line is printed every ten seconds; in training, for every update
+    with a loss: ``epoch 2  step 130/1,000  loss 0.4321  812 items/s  4:05 left``.
+
+    Args:
+        total: units of the whole work; may be given with an update, where it is known only then.
+        unit: what is counted.
+        title: what is being done.
+        done: units that were done before.
+        items: of training: rows of a global batch.
+        steps_per_epoch: of training, may be a fraction; 0: this is not training.
+        announce_after: seconds before anything is shown; then a line is, even without an update.
+            None: the live line is shown at once.
+        shown: False on all processes but one: nothing is printed.
+        stream: where to; by default standard output.
     """
 
     def __init__(
         self,
-        steps: int,
+        total: int,
+        unit: str,
         *,
-        items: int,
-        steps_per_epoch: float,
-        first_step: int = 0,
+        title: str = "",
+        done: int = 0,
+        items: int = 0,
+        steps_per_epoch: float = 0.0,
+        announce_after: float | None = None,
         shown: bool = True,
         stream: TextIO | None = None,
     ) -> None:
-        self._steps, self._items, self._steps_per_epoch = steps, items, steps_per_epoch
+        self._done, self._total, self._unit, self._title = done, total, unit, title
+        self._items, self._steps_per_epoch = items, steps_per_epoch
         self._console = Console(file=stream or sys.stdout, highlight=False)
-        self._shown = shown
+        self._shown, self._open = shown, False
         self._live: Live | None = None
-        self._step = first_step
+        self._lock = threading.Lock()
+        now = time.perf_counter()
+        self._due = now + (LINE_SECONDS if announce_after is None else announce_after)
+        self._timer: threading.Timer | None = None
+        if announce_after is not None:  # the first unit may take minutes
+            self._timer = threading.Timer(announce_after, self._show)
+            self._timer.daemon = True
         self._loss: float | None = None
-        self._mark = (first_step, time.perf_counter())
+        # Work that is resumed says so with its first update, and time counts from there.
+        self._mark = (done, now) if steps_per_epoch else None
         self.items_per_second: float | None = None
-        """Throughput between the last two updates with a loss; None before the second."""
-        self._seconds_per_step, self._intervals = 0.0, 0
+        """Of training: throughput between the last two updates with a loss; None before that."""
+        self._timed_units, self._timed_seconds, self._intervals = 0, 0.0, 0
 
     def __enter__(self) -> Self:
-        if self._shown and is_live(self._console):
-            self._live = Live(
-                console=self._console,
-                get_renderable=self._line,
-                refresh_per_second=4,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-            self._live.start()
+        self._open = True
+        if self._shown and self._timer is not None:
+            self._timer.start()
+        elif self._shown and is_live(self._console):
+            self._start_live()
         return self
 
     def __exit__(
@@ -71,57 +87,100 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        if self._timer is not None:
+            self._timer.cancel()
+        with self._lock:  # the timer may be at work
+            self._open = False
+            if self._live is not None:
+                self._live.stop()
+                self._live = None
 
-    def update(self, step: int, loss: float | None = None) -> None:
-        """Tell that ``step`` steps are done; ``loss`` where it was fetched from the device.
+    def update(self, done: int, loss: float | None = None, *, total: int | None = None) -> None:
+        """Report that ``done`` units are done.
 
-        Only updates with a loss are timed: steps in between have merely been handed to the device.
+        In training only updates with a ``loss`` (which was fetched from the device) are timed:
+        steps in between have merely been handed to the device.
         """
-        self._step = step
-        if loss is None:
-            return
-        self._loss = loss
-        self._measure(step)
-        if self._shown and self._live is None:
-            self._print(self._line())
+        self._done = done
+        self._total = self._total if total is None else total
+        if not self._steps_per_epoch:
+            self._measure(done)
+            self._show()
+        elif loss is not None:
+            self._loss = loss
+            self._measure(done)
+            if self._shown and self._live is None:
+                print_line(self._console, self._line())
+
+    def advance(self, count: int = 1) -> None:
+        """Report that ``count`` more units are done."""
+        self.update(self._done + count)
+
+    def over(self, units: Iterable[T]) -> Iterator[T]:
+        """The units, each of which counts as done when the next one is asked for."""
+        for unit in units:
+            yield unit
+            self.advance()
 
     def restart_clock(self) -> None:
-        """Leave what passed since the last update (an evaluation) out of the throughput."""
-        self._mark = (self._step, time.perf_counter())
+        """Leave the time since the last update (an evaluation) out of the throughput."""
+        self._mark = (self._done, time.perf_counter())
 
     def say(self, text: str) -> None:
         """Print a line of its own, above the live one."""
         if self._shown:
-            self._print(Text(text))
+            print_line(self._console, Text(text))
 
-    def _measure(self, step: int) -> None:
-        (marked, then), now = self._mark, time.perf_counter()
-        self._mark = (step, now)
-        if step <= marked or now <= then:
+    def _show(self) -> None:
+        """Print a plain line, or start the live one, if it is time for it."""
+        with self._lock:
+            due = time.perf_counter() >= self._due
+            if not self._shown or not self._open or self._live is not None or not due:
+                return
+            if is_live(self._console):
+                self._start_live()
+            else:
+                print_line(self._console, self._line())
+                self._due = time.perf_counter() + LINE_SECONDS
+
+    def _start_live(self) -> None:
+        self._live = Live(
+            console=self._console,
+            get_renderable=self._line,
+            refresh_per_second=4,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._live.start()
+
+    def _measure(self, done: int) -> None:
+        now = time.perf_counter()
+        (marked, then), self._mark = self._mark or (done, now), (done, now)
+        units, seconds = done - marked, now - then
+        if units <= 0 or seconds <= 0:
             return
-        seconds = (now - then) / (step - marked)
-        self.items_per_second = self._items / seconds
+        self.items_per_second = self._items * units / seconds
         self._intervals += 1
-        # The first interval holds the compilation, so the second one replaces it outright.
-        share = 1.0 if self._intervals <= 2 else 0.3
-        self._seconds_per_step += share * (seconds - self._seconds_per_step)
+        if self._intervals == 2:  # the first one includes the compilation
+            self._timed_units, self._timed_seconds = 0, 0.0
+        self._timed_units += units
+        self._timed_seconds += seconds
 
     def _line(self) -> Text:
-        epoch = 1 + int(max(self._step - 1, 0) / self._steps_per_epoch)
-        fields = [f"epoch {epoch}", f"step {self._step}/{self._steps}"]
+        fields = [self._title] if self._title else []
+        if self._steps_per_epoch:
+            fields.append(f"epoch {1 + int(max(self._done - 1, 0) / self._steps_per_epoch)}")
+        if self._total:
+            fields.append(f"{self._unit} {self._done:,}/{self._total:,}")
         if self._loss is not None:
             fields.append(f"loss {self._loss:.4f}")
-        if self.items_per_second is not None:
+        if self._items and self.items_per_second is not None:
             fields.append(f"{self.items_per_second:.4g} items/s")
-            left = (self._steps - self._step) * self._seconds_per_step
-            fields.append(f"{clock(left)} left")
+        if self._timed_units and self._mark is not None:
+            marked, then = self._mark
+            rest = (self._total - marked) * self._timed_seconds / self._timed_units
+            fields.append(f"{clock(rest - (time.perf_counter() - then))} left")
         return Text("  ".join(fields), no_wrap=True, overflow="ellipsis")
-
-    def _print(self, text: Text) -> None:
-        print_line(self._console, text)
 
 
 def table(title: str, rows: Sequence[Mapping[str, Cell]], *, stream: TextIO | None = None) -> None:
@@ -180,45 +239,3 @@ def clock(seconds: float) -> str:
     minutes, second = divmod(round(max(seconds, 0)), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
-
-
-LINE_SECONDS = 10.0
-
-
-class Bar:
-    """``with Bar("images", 1000) as bar: bar.advance(10)``; printed on stderr."""
-
-    def __init__(self, what: str, total: int, done: int = 0) -> None:
-        self._what, self._total, self._done = what, total, done
-        console = Console(stderr=True)
-        self._live = RichProgress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task = self._live.add_task(what, total=total, completed=done)
-        self._due = time.monotonic() + LINE_SECONDS
-
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._live.stop()
-
-    def advance(self, count: int) -> None:
-        """``count`` more are done."""
-        self._done += count
-        self._live.update(self._task, completed=self._done)
-        if self._live.disable and time.monotonic() > self._due:
-            self._due = time.monotonic() + LINE_SECONDS
-            print(f"{self._what} {self._done:,} of {self._total:,}", file=sys.stderr, flush=True)

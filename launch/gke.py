@@ -69,9 +69,6 @@ def run(arguments: Sequence[str]) -> int:
     own, command = split_command(arguments)
     parser = _parser()
     flags = parser.parse(own)
-    if flags.help:
-        print(__doc__)
-        return 0
     if flags.kind is None:
         raise UserError("The kind of nodes is missing: give tpu or gpu, as in gke.py tpu.")
     for name in ("name", "image", "accelerator", *(["topology"] if flags.kind == "tpu" else [])):
@@ -104,7 +101,7 @@ def check(text: str) -> None:
 
 
 def _parser() -> Parser:
-    parser = Parser()
+    parser = Parser(description=__doc__)
     parser.add_argument("kind", nargs="?", choices=("tpu", "gpu"))
     for name in ("name", "image", "accelerator", "topology", "claim", "bucket"):
         parser.add_argument(f"--{name}")

@@ -49,16 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(arguments: Sequence[str]) -> int:
     """Start, watch and restart the processes; returns the exit code."""
     own, command = split_command(arguments)
-    parser = Parser()
+    parser = Parser(description=__doc__)
     parser.add_argument("processes", type=int, nargs="?")
     parser.add_argument("--devices", type=int)
     parser.add_argument("--restarts", type=int, default=0)
     parser.add_argument("--grace", type=float, default=15.0)
     parser.add_argument("--dry-run", action="store_true")
     flags = parser.parse(own)
-    if flags.help:
-        print(__doc__)
-        return 0
     _check(flags.processes, flags.devices, flags.restarts, command)
     added = cpu_environment(flags.devices)
     if flags.dry_run:

@@ -36,9 +36,9 @@ def test_recall(capsys):
 
 def test_help_lists_benchmarks_and_options(capsys):
     assert bench.main(["bench"]) == 0
-    assert "step         a training step" in capsys.readouterr().out
+    assert "a training step" in capsys.readouterr().out
     assert bench.main(["bench", "pipeline", "--help"]) == 0
-    assert "--sparse-gb 0.0" in capsys.readouterr().out
+    assert "--sparse-gb FLOAT" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -45,15 +45,18 @@ def _command(text):
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
-        ("", "A recipe is expected: give one, as --config configs/worlds.py."),
+        ("", "A recipe is expected: give one, as --config worlds."),
         ("--config", "expected one argument"),
         ("--config=", "--config is empty"),
         ("--config configs/none.py", "There is no recipe 'configs/none.py'"),
         ("--config WORLDS:hmgrr", "There is no model 'hmgrr'; did you mean 'hmgr'?"),
         ("--config WORLDS --worddir x", "There is no flag '--worddir'; did you mean --workdir?"),
-        ("--config WORLDS extra", "There is no flag 'extra'; known: --help, --config, --mode,"),
-        ("--config WORLDS --mode=trian", "invalid choice: 'trian' (choose from 'train',"),
-        ("--config WORLDS --split=val", "invalid choice: 'val' (choose from 'train', 'dev',"),
+        ("--config WORLDS extra", "There is no flag 'extra'; known: --help, --mode, --config,"),
+        (
+            "--config WORLDS --mode=trian",
+            "--mode is one of train, evaluate, encode, explain, show,",
+        ),
+        ("--config WORLDS --split=val", "--split is one of train, dev, test, not 'val'."),
         (
             "--config WORLDS --seeds=a,1",
             "integers from 0 with commas between, such as 0,1,2, not 'a",
@@ -61,7 +64,10 @@ def _command(text):
         ("--config WORLDS --seeds=0,,1", "not '0,,1'"),
         ("--config WORLDS --seeds=-1", "not '-1'"),
         ("--config WORLDS --seeds=3,3", "--seeds names a seed twice: 3,3."),
-        ("--config WORLDS --seeds=1 --mode=show", "--seeds is for training, not for --mode=show"),
+        (
+            "--config WORLDS --seeds=1 --mode=show",
+            "--seeds is for --mode=train, not",
+        ),
         ("--mode=evaluate", "--mode=evaluate needs a trained run: give its folder as --workdir."),
         ("--mode=evaluate --workdir /none", "/none holds no checkpoints: give the --workdir of"),
         ("--mode=encode --workdir /none", "/none holds no checkpoints: give the --workdir of"),
@@ -334,6 +340,15 @@ def test_an_internal_error_is_a_traceback(tmp_path, monkeypatch):
         run(tmp_path / "run", "--mode=show")
 
 
-def test_help(capsys):
-    assert main(["main", "--help"]) == 0
-    assert "--mode train|evaluate|encode|explain|show" in capsys.readouterr().out
+@pytest.mark.parametrize(
+    ("arguments", "shown", "hidden"),
+    [
+        (["--help"], "--mode {train,evaluate,encode,explain,show}", "--pair"),
+        (["--mode=explain", "--help"], "--pair IMAGE CAPTION", "--seeds"),
+    ],
+)
+def test_help_shows_the_options_of_a_mode(capsys, arguments, shown, hidden):
+    assert main(["main", *arguments]) == 0
+    out = capsys.readouterr().out
+    assert shown in out
+    assert hidden not in out

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def clock(monkeypatch):
 
 def test_a_log_gets_a_line_for_every_loss(clock):
     stream = io.StringIO()
-    with Progress(1000, items=64, steps_per_epoch=100, stream=stream) as progress:
+    with Progress(1000, "step", items=64, steps_per_epoch=100, stream=stream) as progress:
         progress.update(1)
         clock[0] += 50.0  # compilation
         progress.update(10, 3.25)
@@ -40,16 +41,16 @@ def test_a_log_gets_a_line_for_every_loss(clock):
         clock[0] += 4.0
         progress.update(101, 0.123456)
     lines = stream.getvalue().splitlines()
-    assert lines[0] == "epoch 1  step 10/1000  loss 3.2500  12.8 items/s  1:22:30 left"
-    assert lines[1] == "epoch 1  step 20/1000  loss 1.5000  320 items/s  3:16 left"
+    assert lines[0] == "epoch 1  step 10/1,000  loss 3.2500  12.8 items/s  1:22:30 left"
+    assert lines[1] == "epoch 1  step 20/1,000  loss 1.5000  320 items/s  3:16 left"
     assert lines[2].startswith("dev rsum 301.2 [best] of")
     assert lines[2].endswith("xxx")
-    assert lines[3].startswith("epoch 2  step 101/1000  loss 0.1235  1296 items/s  ")
+    assert lines[3].startswith("epoch 2  step 101/1,000  loss 0.1235  1296 items/s  ")
     assert len(lines) == 4
 
 
 def test_throughput_is_that_of_the_last_interval(clock):
-    progress = Progress(9, items=8, steps_per_epoch=3, stream=io.StringIO(), first_step=4)
+    progress = Progress(9, "step", items=8, steps_per_epoch=3, stream=io.StringIO(), done=4)
     assert progress.items_per_second is None
     clock[0] += 1.0
     progress.update(6, 1.0)
@@ -65,7 +66,7 @@ def test_throughput_is_that_of_the_last_interval(clock):
 
 def test_epochs_turn_with_their_first_step():
     stream = io.StringIO()
-    progress = Progress(12, items=1, steps_per_epoch=2.5, stream=stream)
+    progress = Progress(12, "step", items=1, steps_per_epoch=2.5, stream=stream)
     for step in (0, 1, 2, 3, 5, 6):
         progress.update(step, 1.0)
     assert re.findall(r"epoch (\d)", stream.getvalue()) == ["1", "1", "1", "1", "2", "3"]
@@ -73,10 +74,56 @@ def test_epochs_turn_with_their_first_step():
 
 def test_other_processes_print_nothing():
     stream = io.StringIO()
-    with Progress(9, items=1, steps_per_epoch=3, shown=False, stream=stream) as progress:
+    with Progress(9, "step", items=1, steps_per_epoch=3, shown=False, stream=stream) as progress:
         progress.update(1, 1.0)
         progress.say("hello")
     assert stream.getvalue() == ""
+
+
+def test_work_that_ends_before_its_announcement_prints_nothing(clock):
+    stream = io.StringIO()
+    with Progress(0, "tiles", announce_after=2.0, stream=stream) as progress:
+        for done in range(1, 11):
+            clock[0] += 0.19
+            progress.update(done, total=10)
+    assert stream.getvalue() == ""
+
+
+def test_a_log_gets_a_line_of_work_every_ten_seconds(clock):
+    stream = io.StringIO()
+    with Progress(0, "tiles", title="scoring", announce_after=2.0, stream=stream) as progress:
+        for done in range(1, 61):
+            clock[0] += 1.0
+            progress.update(done, total=60)
+    assert stream.getvalue().splitlines() == [
+        f"scoring  tiles {done}/60  0:{60 - done:02} left" for done in (2, 12, 22, 32, 42, 52)
+    ]
+
+
+def test_units_done_before_do_not_count_for_the_time_left(clock):
+    stream = io.StringIO()
+    with Progress(0, "tiles", announce_after=2.0, stream=stream) as progress:
+        progress.update(900, total=1000)
+        clock[0] += 3.0
+        progress.update(901)
+    assert stream.getvalue() == "tiles 901/1,000  4:57 left\n"
+
+
+def test_a_first_unit_that_takes_long_is_announced():
+    stream = io.StringIO()
+    with Progress(0, "tiles", title="scoring 3 x 4", announce_after=0.05, stream=stream):
+        deadline = time.monotonic() + 10
+        while not stream.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert stream.getvalue() == "scoring 3 x 4\n"
+
+
+def test_units_of_an_iterable_are_counted(clock):
+    stream = io.StringIO()
+    with Progress(3, "cases", stream=stream) as progress:
+        for _ in progress.over("abc"):
+            clock[0] += 6.0
+    assert stream.getvalue() == "cases 2/3  0:06 left\n"
 
 
 def test_a_table_in_a_log_is_aligned():
@@ -102,7 +149,7 @@ TERMINAL = """
 import time
 from hmgr_jax.progress import Progress, table
 
-with Progress(100, items=32, steps_per_epoch=10, first_step=0) as progress:
+with Progress(100, "step", items=32, steps_per_epoch=10) as progress:
     for step in range(1, 13):
         progress.update(step, 1 / step if step % 3 == 0 else None)
         time.sleep(0.03)
@@ -113,13 +160,25 @@ print("end")
 """
 
 
-def on_terminal(columns, term="xterm-256color"):
+SCORING = """
+import time
+from hmgr_jax.progress import Progress
+
+with Progress(0, "tiles", title="scoring 3 x 4", announce_after=SECONDS) as progress:
+    for done in range(1, 5):
+        time.sleep(0.1)
+        progress.update(done, total=4)
+print("end")
+"""
+
+
+def on_terminal(columns, term="xterm-256color", code=TERMINAL):
     """What a terminal of that many columns receives, and its lines without escape sequences."""
     master, slave = pty.openpty()
     environment = os.environ | {"TERM": term, "COLUMNS": str(columns), "LINES": "24"}
     environment.pop("NO_COLOR", None)
     process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", TERMINAL],
+        [sys.executable, "-W", "error", "-c", code],
         stdin=slave,
         stdout=slave,
         stderr=slave,
@@ -168,3 +227,14 @@ def test_a_dumb_terminal_gets_plain_lines():
         "epoch 2  step 12/100  loss 0.0833"
     )
     assert len([line for line in lines if line.startswith("epoch")]) == 4
+
+
+@pytest.mark.parametrize("announce_after", [0.15, 30.0])
+def test_work_is_one_live_line_once_it_is_announced(announce_after):
+    text, lines = on_terminal(80, code=SCORING.replace("SECONDS", str(announce_after)))
+    assert lines[-1] == "end"
+    if announce_after > 1:
+        assert lines == ["end"]
+        return
+    assert lines[-2].rstrip() == "scoring 3 x 4  tiles 4/4  0:00 left"
+    assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1  # the cursor comes back

@@ -27,7 +27,7 @@ AXIS = "columns"
 IN_FLIGHT = 2
 """Tiles dispatched ahead: one in computation, one in transfer."""
 
-Progress = Callable[[int, int], None]
+Report = Callable[[int, int], None]
 
 
 def score_matrix(
@@ -37,7 +37,7 @@ def score_matrix(
     *,
     tile: tuple[int, int] = (1024, 4096),
     devices: Sequence[jax.Device] | None = None,
-    progress: Progress | None = None,
+    progress: Report | None = None,
     store: Path | None = None,
 ) -> np.ndarray:
     """Scores of every item of one side with every item of the other, on the host.
@@ -87,7 +87,7 @@ def _fill(
     score_tile: Partial,
     tiles: tuple[list[Tile], list[Tile]],
     mesh: Mesh,
-    progress: Progress | None,
+    progress: Report | None,
     kept: ScoreStore | None,
 ) -> np.ndarray:
     """Fill ``scores`` with the tiles that ``kept`` does not have."""

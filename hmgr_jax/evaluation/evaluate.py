@@ -19,8 +19,7 @@ from hmgr_jax.data.split import Source, Split
 from hmgr_jax.distributed import hosts
 from hmgr_jax.distributed.parallel import replicate, shard
 from hmgr_jax.distributed.watchdog import alive
-from hmgr_jax.evaluation.all_pairs import Bucket, Progress, score_matrix
-from hmgr_jax.evaluation.scoring_progress import ScoringProgress
+from hmgr_jax.evaluation.all_pairs import Bucket, Report, score_matrix
 from hmgr_jax.evaluation.tiles import (
     as_buckets,
     check_memory,
@@ -31,6 +30,7 @@ from hmgr_jax.evaluation.tiles import (
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.metrics.protocols import evaluate_all, over_pairs, pairs_of
 from hmgr_jax.models.base import Model, Variables, taken
+from hmgr_jax.progress import Progress
 from hmgr_jax.shapes import Tree
 
 Codes = Any
@@ -149,7 +149,7 @@ class Evaluator:
         b: str,
         codes_b: Codes,
         *,
-        progress: Progress | None = None,
+        progress: Report | None = None,
         store: Path | None = None,
     ) -> np.ndarray:
         """Score matrix float32 [items of a, items of b]; options are those of `score_matrix`.
@@ -208,9 +208,11 @@ class Evaluator:
             what = f"scoring {sizes[a]:,} {a} x {sizes[b]:,} {b} items"
             folder = None if store is None else store / f"{a}-{b}"
             alive(compiling=True)
-            with ScoringProgress(what, shown=tell and hosts.first()) as progress:
+            with Progress(
+                0, "tiles", title=what, announce_after=2.0, shown=tell and hosts.first()
+            ) as progress:
                 scores = self.scores(
-                    variables, a, codes[a], b, codes[b], progress=progress, store=folder
+                    variables, a, codes[a], b, codes[b], progress=_report(progress), store=folder
                 )
             yield Scored((a, b), scores, {a: codes[a], b: codes[b]})
 
@@ -261,6 +263,16 @@ class Evaluator:
             return variables
         codes = self.encode_split(self.model.before_finalize(variables), train)
         return self.model.finalize(variables, codes, train.rows)
+
+
+def _report(progress: Progress) -> Report:
+    """Report scored tiles to the user and to the watchdog."""
+
+    def report(done: int, total: int) -> None:
+        alive()
+        progress.update(done, total=total)
+
+    return report
 
 
 class _ScoreTile:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hmgr_jax.errors import UserError
 from hmgr_jax.files.workdir import write_json_atomic
-from hmgr_jax.progress import Bar
+from hmgr_jax.progress import Progress
 
 MANIFEST = "manifest.json"
 PREPARED = "prepared.json"
@@ -28,7 +29,7 @@ _BLOCK = 8 << 20
 def listed(folder: Path, files: Sequence[str]) -> dict[str, dict[str, Any]]:
     """{name: its bytes and sha256} of files by their names in ``folder``."""
     sizes = {name: (folder / name).stat().st_size for name in sorted(files)}
-    with Bar("checksums, bytes", sum(sizes.values())) as bar:
+    with Progress(sum(sizes.values()), "bytes", title="checksums", stream=sys.stderr) as bar:
         return {
             name: {"bytes": size, "sha256": _sha256(folder / name, bar.advance)}
             for name, size in sizes.items()
@@ -65,7 +66,7 @@ def verify(folder: Path) -> str:
                 "prepare again."
             )
     total = sum(entry["bytes"] for entry in files.values())
-    with Bar("checksums, bytes", total) as bar:
+    with Progress(total, "bytes", title="checksums", stream=sys.stderr) as bar:
         for name, entry in files.items():
             found_sum = _sha256(folder / name, bar.advance)
             if found_sum != entry["sha256"]:

@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import importlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from hmgr_jax.errors import UserError
 from hmgr_jax.models.base import Model
@@ -66,6 +66,31 @@ def get_model(name: str, **hyperparameters: Any) -> Model:
         if key not in known:
             raise UserError(unknown_name(f"hyper-parameter of {name}", key, known))
     return model_class(**{**preset, **hyperparameters})
+
+
+class Properties(NamedTuple):
+    """What a recipe may want to know of a system."""
+
+    score: str
+    """``pairs``: every pair is scored by itself; ``vectors``: by two vectors, one per item."""
+    reads: str
+    """``words`` in their order, ``bags`` of words, or ``features`` of whole items."""
+    fields: frozenset[str]
+    """Names of its hyper-parameters."""
+
+
+def properties(name: str) -> Properties:
+    """Properties of a registered system.
+
+    Raises:
+        UserError: no such system.
+    """
+    model_class, _ = _look_up(name)
+    fields = frozenset(f.name for f in dataclasses.fields(model_class))
+    in_pairs = hasattr(model_class, "score_block") or model_class.explainable()
+    words = "words" if "vocabulary_size" in fields else "features"
+    reads = "bags" if "bag_norm" in fields else words
+    return Properties("pairs" if in_pairs else "vectors", reads, fields)
 
 
 def _look_up(name: str) -> tuple[type[Model], Mapping[str, Any]]:

@@ -11,16 +11,17 @@ import argparse
 import dataclasses
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from hmgr_jax.command import required
 from hmgr_jax.data.records.features import DESCRIPTIONS
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation.plan import FEATURES, Chunk, Plan
-from hmgr_jax.preparation.plans import demand
 from hmgr_jax.preparation.row_file import RowFile, Written
 from hmgr_jax.preparation.tfds_builder import (
     FORMAT,
@@ -32,7 +33,7 @@ from hmgr_jax.preparation.tfds_builder import (
     plan_folder,
 )
 from hmgr_jax.preparation.writing import Files, Layout
-from hmgr_jax.progress import Bar
+from hmgr_jax.progress import Progress
 
 _SHARD = ".shard"
 _BESIDES = 1 << 10  # bytes of a record that are not its arrays, about
@@ -41,7 +42,7 @@ _BESIDES = 1 << 10  # bytes of a record that are not its arrays, about
 def of_flags(flags: argparse.Namespace) -> Plan:
     """The plan of ``prepare array-record``."""
     splits = [name for name in (flags.splits or "").split(",") if name]
-    return plan(Path(demand(flags, "source")), splits, flags.captions_per_image)
+    return plan(Path(required(flags, "source")), splits, flags.captions_per_image)
 
 
 def plan(
@@ -72,7 +73,8 @@ def _fill(folder: Path, plan: Plan, files: Files, written: Written) -> list[str]
     with tempfile.TemporaryDirectory() as unused:  # where TFDS itself would write
         builder = RetrievalRecords(source=plan, data_dir=unused)
         total = sum(len(split) for split in plan.splits.values())
-        with Bar("images", total, _rows_done(plan, written)) as bar:
+        done = _rows_done(plan, written)
+        with Progress(total, "images", done=done, stream=sys.stderr) as bar:
             infos = [
                 _write_split(folder, name, builder, files[name], written, bar)
                 for name in plan.splits
@@ -92,7 +94,7 @@ def _write_split(
     builder: RetrievalRecords,
     files: Mapping[str, RowFile],
     written: Written,
-    bar: Bar,
+    bar: Progress,
 ) -> tfds.core.SplitInfo:
     """Write the missing record files of a split, each atomically."""
     plan, features = builder.plan, builder.info.features

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import gzip
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from hmgr_jax.data.text.captioned import Captioned
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation.plan import BOXES, FEATURES, Array, Chunk, Plan, SplitPlan, identity
 from hmgr_jax.preparation.stores import fill, fitting, join, plan_arrays
-from hmgr_jax.progress import Bar
+from hmgr_jax.progress import Progress
 
 Place = tuple[str, int]
 """A split, and a row of it."""
@@ -103,7 +104,8 @@ def _index(files: Sequence[Path]) -> tuple[dict[str, _Seen], Line]:
     """The entry of every id, and the first line; a line that occurs twice counts once."""
     seen: dict[str, _Seen] = {}
     first: Line | None = None
-    with Bar("looking through, bytes", sum(path.stat().st_size for path in files)) as bar:
+    size = sum(path.stat().st_size for path in files)
+    with Progress(size, "bytes", title="checking", stream=sys.stderr) as bar:
         for path in files:
             position = 0
             for line in read_lines(path):

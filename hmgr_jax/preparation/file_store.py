@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from hmgr_jax.errors import UserError
 from hmgr_jax.files.npy_rows import read_header
 from hmgr_jax.preparation.plan import BOXES, FEATURES, identity
 from hmgr_jax.preparation.region_arrays import read_regions, region_shape
-from hmgr_jax.progress import Bar
+from hmgr_jax.progress import Progress
 
 ENDINGS = (".npz", ".npy")
 
@@ -62,7 +63,7 @@ class FileStore:
     def regions(self, ids: Sequence[str]) -> np.ndarray:
         """Read from the header of every file."""
         counts = np.zeros(len(ids), np.int64)
-        with Bar("looking through, files", len(ids)) as bar:
+        with Progress(len(ids), "files", title="checking", stream=sys.stderr) as bar:
             for i, name in enumerate(ids):
                 shapes = _shapes(self.files[name])
                 counts[i] = region_shape(shapes, self._key(shapes), self.where(name))[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation.plan import BOXES, FEATURES, identity
 from hmgr_jax.preparation.region_arrays import FEATURE_NAMES, read_regions, region_shape
-from hmgr_jax.progress import Bar
+from hmgr_jax.progress import Progress
 
 IDS = ("ids", "image_ids", "image_id", "img_ids")
 
@@ -78,7 +79,7 @@ class H5Store:
         if self._columns:
             return np.full(len(ids), self._columns["features"].shape[1])
         counts = np.zeros(len(ids), np.int64)
-        with Bar("looking through, datasets", len(ids)) as bar:
+        with Progress(len(ids), "datasets", title="checking", stream=sys.stderr) as bar:
             for i, name in enumerate(ids):
                 arrays = self._arrays(name)
                 counts[i] = region_shape(arrays, self._key(arrays), self.where(name))[0]

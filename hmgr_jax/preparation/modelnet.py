@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from hmgr_jax.files.workdir import lock, write_json_atomic, write_text_atomic
 from hmgr_jax.preparation.object_workers import made
 from hmgr_jax.preparation.objects_tree import UP, Making, Task, classes_of, find_objects
 from hmgr_jax.preparation.writing import terminable
-from hmgr_jax.progress import Bar
+from hmgr_jax.progress import Progress
 
 LEFT_OUT = "left_out.txt"
 """Objects that could not be prepared, one line each: the file and the reason."""
@@ -73,7 +74,8 @@ def _make(
     about = dataclasses.asdict(making)
     write_json_atomic(out / manifest.PREPARED, {"command": "modelnet", "options": about})
     left_out: dict[str, str] = {}
-    with Bar("objects", len(tasks), len(tasks) - len(todo)) as bar:
+    done = len(tasks) - len(todo)
+    with Progress(len(tasks), "objects", done=done, stream=sys.stderr) as bar:
         for task, wrong in made(todo, making, workers):
             if wrong:
                 left_out[task.label] = wrong

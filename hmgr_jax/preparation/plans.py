@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hmgr_jax.command import required
 from hmgr_jax.data.text.captioned import Captioned, by_split, first_captions
 from hmgr_jax.data.text.captions_files import read_captions, read_karpathy
 from hmgr_jax.errors import UserError
@@ -31,7 +32,7 @@ GRID = 6
 HDF5 = (".h5", ".hdf5", ".hdf")
 FRAMES, FRAME_GRID = 20, 2
 PLACES = (
-    *("help", "out", "source", "captions", "json", "csv", "names", "features", "pictures"),
+    *("out", "source", "captions", "json", "csv", "names", "features", "pictures"),
     *("videos", "ids"),
 )
 """Options that name places; the key of a preparation does not depend on them."""
@@ -40,16 +41,16 @@ PLACES = (
 def scan(flags: argparse.Namespace) -> Plan:
     """The plan of ``prepare scan``."""
     splits = [name for name in (flags.splits or "").split(",") if name]
-    return plan_scan(Path(demand(flags, "source")), splits, flags.captions_per_image)
+    return plan_scan(Path(required(flags, "source")), splits, flags.captions_per_image)
 
 
 def bottom_up(flags: argparse.Namespace) -> Plan:
     """The plan of ``prepare bottom-up``."""
-    files = [Path(name) for name in demand(flags, "source")]
+    files = [Path(name) for name in required(flags, "source")]
     for path in files:
         if not path.is_file():
             raise UserError(f"{path} is no file: give --source the TSV files.")
-    images, captions = read_captions(demand(flags, "captions"))
+    images, captions = read_captions(required(flags, "captions"))
     return plan_bottom_up(
         _splits(flags, images),
         files,
@@ -61,8 +62,8 @@ def bottom_up(flags: argparse.Namespace) -> Plan:
 
 def karpathy(flags: argparse.Namespace) -> Plan:
     """The plan of ``prepare karpathy``."""
-    path = Path(demand(flags, "json"))
-    store = _store(flags, Path(demand(flags, "features")), with_boxes=not flags.no_boxes)
+    path = Path(required(flags, "json"))
+    store = _store(flags, Path(required(flags, "features")), with_boxes=not flags.no_boxes)
     splits = _splits(flags, read_karpathy(path))
     about = _about("karpathy", flags, [path])
     return plan_store(splits, store, kind=flags.key, about=about, regions=flags.regions)
@@ -71,7 +72,7 @@ def karpathy(flags: argparse.Namespace) -> Plan:
 def folder(flags: argparse.Namespace) -> Plan:
     """The plan of ``prepare folder``."""
     _demand_one(flags, "pictures", "features")
-    images, captions = read_captions(demand(flags, "captions"))
+    images, captions = read_captions(required(flags, "captions"))
     splits = _splits(flags, images)
     store: Store
     if flags.pictures:
@@ -143,14 +144,6 @@ def _tell_unused(store: Store, used: int) -> None:
             RuntimeWarning,
             stacklevel=2,
         )
-
-
-def demand(flags: argparse.Namespace, name: str) -> Any:
-    """The value of a required option."""
-    value = getattr(flags, name)
-    if not value:
-        raise UserError(f"--{name} is missing: give it; --help shows the command line.")
-    return value
 
 
 def _splits(

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ from hmgr_jax.files import manifest
 from hmgr_jax.files.workdir import lock, partial_folder, write_json_atomic, write_text_atomic
 from hmgr_jax.preparation.plan import FEATURES, NOUNS, Chunk, Plan, SplitPlan
 from hmgr_jax.preparation.row_file import PROGRESS, RowFile, Written, to_half
-from hmgr_jax.progress import Bar
+from hmgr_jax.progress import Progress
 
 SAVE_SECONDS = 5.0
 """The most work that a kill can lose, in seconds."""
@@ -164,7 +165,7 @@ def _write_rows(plan: Plan, files: Files, written: Written) -> None:
     """Write all missing rows."""
     total = sum(len(split) for split in plan.splits.values())
     saved = time.monotonic()
-    with Bar(NOUNS[plan.visual], total, written.count()) as bar:
+    with Progress(total, NOUNS[plan.visual], done=written.count(), stream=sys.stderr) as bar:
         try:
             for chunk in plan.source.chunks(written.todo()):
                 _write_chunk(chunk, files[chunk.split])

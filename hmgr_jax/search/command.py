@@ -1,46 +1,15 @@
-"""Search a trained run's items by sentences, pictures or other items.
-
-``python -m hmgr_jax.search index`` encodes a gallery and writes an index of it:
-
-    --workdir RUN                a trained run of any system
-    --out DIR                    the folder to make
-    --split test|dev|train       the items of a split of the run (test by default), or
-    --images FOLDER              all pictures in a folder (a run that was trained on pixels), or
-    --captions FILE              the sentences of a file, one a line
-    --modality image|text|...    which items of a split; by default what captions describe
-    --pictures FOLDER            where the pictures lie that the ids of a split name, to be shown
-    --engine flat|hnsw|ivf       FAISS; by default flat (exact), and ivf for very many
-    --engine milvus [--uri URI]  Milvus Lite, or a Milvus server (its token in MILVUS_TOKEN)
-    --candidates 100             items of a shortlist, where the system scores pairs
-
-``python -m hmgr_jax.search query`` asks it:
-
-    --index DIR                  an index, or a name that swap has made
-    "a sentence" ...             what is asked, or
-    --image FILE|ID ...          pictures, or ids (or numbers) of items of a split
-    --split test --from image    which items those are; by default what captions describe
-    -k 10                        how many are wanted
-    --without-own                leave out what belongs to the item that asks
-    --candidates N               of the shortlist, for these questions
-    --json FILE|-                the results as JSON, - to the screen in place of the table
-    --sheet FILE.png             the results as a picture
-    --pictures FOLDER            where the pictures of items that ask lie
-    --workdir RUN                where the run is now, if it has moved
-
-``python -m hmgr_jax.search swap --name NAME --to DIR`` lets NAME, which is given as --index, mean
-another index of the same model, at once.
-"""
+"""Search the items of a trained run by sentences, pictures or other items."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hmgr_jax.command import Parser, guarded
+from hmgr_jax.command import Parser, guarded, required
 from hmgr_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -50,47 +19,89 @@ if TYPE_CHECKING:
     from hmgr_jax.search.searcher import Hit, Searcher
 
 SPLITS = ("train", "dev", "test")
+ACTIONS = {
+    "index": "encode a gallery and write an index of it",
+    "query": "search an index",
+    "swap": "point a name to another index of the same model, which queries of it use at once",
+}
+DIR: dict[str, Any] = {"metavar": "DIR"}
+FILE: dict[str, Any] = {"metavar": "FILE"}
+OPTIONS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "index": {
+        "--workdir": DIR | {"help": "a trained run of any system"},
+        "--out": DIR | {"help": "the folder to make"},
+        "--split": {"choices": SPLITS, "help": "index a split of the run (without any: test)"},
+        "--images": DIR | {"help": "index all pictures in a folder (a run trained on pixels)"},
+        "--captions": FILE | {"help": "index the sentences of a file, one per line"},
+        "--modality": {"help": "of a split: which items; without it those that captions describe"},
+        "--pictures": DIR | {"help": "of a split: the picture files, named by their ids"},
+        "--engine": {"help": "flat, hnsw, ivf or milvus; without it flat (exact), ivf from a size"},
+        "--uri": {"help": "of a Milvus server (its token in MILVUS_TOKEN); without it Milvus Lite"},
+        "--candidates": {
+            "type": int,
+            "help": "items of a shortlist, if the system scores pairs (100)",
+        },
+    },
+    "query": {
+        "sentences": {"nargs": "*", "help": "sentences to search for, or --image"},
+        "--index": DIR | {"help": "an index, or a name that swap has made"},
+        "--image": {
+            "nargs": "+",
+            "metavar": "FILE|ID",
+            "help": "pictures, or ids (or numbers) of items of a split",
+        },
+        "--split": {"choices": SPLITS, "help": "of the ids (without it the split of the index)"},
+        "--from": {"help": "modality of the ids; without it what captions describe"},
+        "-k": {"type": int, "default": 10, "metavar": "INT", "help": "results per query"},
+        "--without-own": {
+            "action": "store_true",
+            "help": "leave out results that belong to the query's own item",
+        },
+        "--candidates": {"type": int, "help": "items of the shortlist; without it as indexed"},
+        "--json": {"metavar": "FILE|-", "help": "write the results; - prints them, and no table"},
+        "--sheet": {"metavar": "FILE.png", "help": "draw the results"},
+        "--pictures": DIR | {"help": "the picture files of the ids"},
+        "--workdir": DIR | {"help": "where the run is now, if it has moved"},
+    },
+    "swap": {
+        "--name": {"metavar": "NAME", "help": "the name, given to query as --index"},
+        "--to": DIR | {"help": "the index"},
+    },
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; exit code 2 for a user's mistake."""
+    """The command; exit code 2 for an error the user can fix."""
     return guarded(run, argv)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Do what the first argument names."""
-    verbs: dict[str, Callable[[Sequence[str]], int]] = {
-        "index": index,
-        "query": query,
-        "swap": swap,
-    }
-    name, *rest = arguments or ["--help"]
-    if name in ("-h", "--help") or {"-h", "--help"} & set(rest):
-        print(__doc__)
-        return 0
-    if name not in verbs:
-        raise UserError(f"There is no {name!r}: choose from {', '.join(verbs)}.")
-    return verbs[name](rest)
+    """Do what the command line says; the exit code."""
+    flags = _parser().parse(arguments or ["--help"])
+    if flags.action == "index":
+        return index(flags, "python -m hmgr_jax.search " + shlex.join(arguments))
+    return query(flags) if flags.action == "query" else swap(flags)
 
 
-def index(arguments: Sequence[str]) -> int:
-    """Encode a gallery and write an index of it."""
-    parser = Parser()
-    for flag in ("workdir", "out", "images", "captions", "modality", "pictures", "engine", "uri"):
-        parser.add_argument(f"--{flag}")
-    parser.add_argument("--split", choices=SPLITS)
-    parser.add_argument("--candidates", type=int)
-    flags = parser.parse(arguments)
-    _demand(flags, "workdir", "out")
-    out = Path(flags.out)
+def _parser() -> Parser:
+    parser = Parser("hmgr-jax search", __doc__)
+    for action, command in parser.add_commands("action", ACTIONS).items():
+        for name, options in OPTIONS[action].items():
+            command.add_argument(name, **options)
+    return parser
+
+
+def index(flags: argparse.Namespace, command: str) -> int:
+    """Encode a gallery and write an index of it, with the ``command`` that makes it again."""
+    workdir, out = required(flags, "workdir"), Path(required(flags, "out"))
     if out.exists():
         raise UserError(f"{out} exists: give another --out, or remove it.")
-    _demand_one(flags, "split", "images", "captions")
-    # Slow to import: after the flags are known to be right.
+    _check_gallery(flags)
+    # Slow to import: after the options are known to be right.
     from hmgr_jax.search.retrieved import load_run
     from hmgr_jax.search.searcher import CANDIDATES, Searcher
 
-    retriever = load_run(flags.workdir)
+    retriever = load_run(workdir)
     gallery = _gallery(retriever, flags)
     made = Searcher.build(
         retriever,
@@ -99,7 +110,7 @@ def index(arguments: Sequence[str]) -> int:
         uri=flags.uri,
         candidates=CANDIDATES if flags.candidates is None else flags.candidates,
     )
-    made.save(out, "python -m hmgr_jax.search index " + shlex.join(arguments))
+    made.save(out, command)
     about = made.index.about
     print(
         f"{len(made.index):,} {gallery.modality} items of {about['dim']} numbers, {about['engine']}"
@@ -113,23 +124,13 @@ def index(arguments: Sequence[str]) -> int:
     return 0
 
 
-def query(arguments: Sequence[str]) -> int:
-    """Ask an index."""
-    parser = Parser()
-    for flag in ("index", "from", "json", "sheet", "pictures", "workdir"):
-        parser.add_argument(f"--{flag}")
-    parser.add_argument("--image", nargs="+")
-    parser.add_argument("--split", choices=SPLITS)
-    parser.add_argument("-k", type=int, default=10)
-    parser.add_argument("--candidates", type=int)
-    parser.add_argument("--without-own", action="store_true")
-    parser.add_argument("sentences", nargs="*")
-    flags = parser.parse(arguments)
-    _demand(flags, "index")
+def query(flags: argparse.Namespace) -> int:
+    """Search an index."""
+    required(flags, "index")
     if bool(flags.sentences) == bool(flags.image):
         raise UserError('Ask either sentences ("a red ball") or --image FILE|ID.')
     if flags.sheet and Path(flags.sheet).suffix != ".png":
-        raise UserError(f"--sheet writes a PNG, not {flags.sheet}: let its name end in .png.")
+        raise UserError(f"--sheet writes a PNG, not {flags.sheet}: the file name must end in .png.")
     from hmgr_jax.search.searcher import Searcher
 
     searcher = Searcher.open(flags.index, flags.workdir)
@@ -142,32 +143,24 @@ def query(arguments: Sequence[str]) -> int:
         without=[item.owner or None for item in asked.items] if own else None,
         candidates=flags.candidates,
     )
-    _tell(searcher, asked, searcher.hits(numbers, scores), flags)
+    _report(searcher, asked, searcher.hits(numbers, scores), flags)
     searcher.index.close()
     return 0
 
 
-def swap(arguments: Sequence[str]) -> int:
+def swap(flags: argparse.Namespace) -> int:
     """Point a name to another index."""
-    parser = Parser()
-    parser.add_argument("--name")
-    parser.add_argument("--to")
-    flags = parser.parse(arguments)
-    _demand(flags, "name", "to")
+    name, to = required(flags, "name"), required(flags, "to")
     from hmgr_jax.search.pointer import point
 
-    before = point(flags.name, flags.to)
-    print(f"{flags.name} -> {Path(flags.to).resolve()}" + (f" (was {before})" if before else ""))
+    before = point(name, to)
+    print(f"{name} -> {Path(to).resolve()}" + (f" (was {before})" if before else ""))
     return 0
 
 
-def _demand(flags: argparse.Namespace, *names: str) -> None:
-    for name in names:
-        if not getattr(flags, name):
-            raise UserError(f"--{name} is missing; --help shows the command line.")
-
-
-def _demand_one(flags: argparse.Namespace, *names: str) -> None:
+def _check_gallery(flags: argparse.Namespace) -> None:
+    """Refuse two galleries, and options of a split with another gallery."""
+    names = ("split", "images", "captions")
     given = [f"--{name}" for name in names if getattr(flags, name) is not None]
     if len(given) > 1:
         raise UserError(f"{' and '.join(given)} exclude each other: give one.")
@@ -202,10 +195,10 @@ def _path(given: str | None) -> Path | None:
     return None if given is None else Path(given)
 
 
-def _tell(
+def _report(
     searcher: Searcher, asked: Questions, hits: list[list[Hit]], flags: argparse.Namespace
 ) -> None:
-    """The table, the JSON and the sheet."""
+    """Print the table or the JSON, and write the files asked for."""
     from hmgr_jax.files.workdir import write_json_atomic
     from hmgr_jax.search import report as search_report
 

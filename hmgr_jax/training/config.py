@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from hmgr_jax.data.pictures.augment import MEAN, STD
 from hmgr_jax.errors import UserError
-from hmgr_jax.models import defaults, unknown_name
+from hmgr_jax.models import defaults, properties, unknown_name
 
 OPEN_GROUPS: Mapping[str, Any] = {
     "train.lr_factors": 1.0,
@@ -81,7 +81,8 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
     known.pop("dtype")  # config.dtype
     for field in model_fields:
         if field not in known:
-            raise UserError(unknown_name(f"hyper-parameter of {model}", field, list(known)))
+            why = unknown_name(f"hyper-parameter of {model}", field, list(known))
+            raise UserError(f"The recipe {name} sets model.{field}. {why}")
     config = ConfigDict(
         {
             "name": name,
@@ -223,6 +224,12 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
     for group in (config.train.lr_factors, config.init, config.needs, config.data.vqa.banks):
         group.unlock()
     return config
+
+
+def known_fields(model: str, **fields: Any) -> dict[str, Any]:
+    """Those of the fields that are hyper-parameters of the system ``model``."""
+    known = properties(model).fields
+    return {name: value for name, value in fields.items() if name in known}
 
 
 BY_LABEL: Mapping[str, Mapping[str, Any]] = {

@@ -150,9 +150,10 @@ class _Run:
         stream = self._batches()
         self.progress = Progress(
             t.steps,
+            "step",
+            done=self.start,
             items=t.batch_size,
             steps_per_epoch=epoch,
-            first_step=self.start,
             shown=hosts.first(),
         )
         with self.progress, contextlib.closing(self.log):

@@ -1,4 +1,4 @@
-"""Recipes from the command line: ``--config configs/NAME.py:MODEL`` and ``--config.KEY=VALUE``."""
+"""Recipes from the command line: ``--config NAME:MODEL`` and ``--config.KEY=VALUE``."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ from hmgr_jax.training.config import OPEN_GROUPS, flatten, plain
 from hmgr_jax.training.pretrained import fit_to_bert
 
 FLAG = "--config."
+PACKAGE = Path(__file__).parents[1]
+RECIPES = PACKAGE / "recipes" if (PACKAGE / "recipes").is_dir() else PACKAGE.parent / "configs"
+"""Recipes of the package: in a wheel within it, in a checkout beside it."""
 _YES_NO = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -49,11 +52,11 @@ def load(recipe: str, overrides: Mapping[str, str | None]) -> ConfigDict:
     Raises:
         UserError: missing or broken recipe, unknown key (with a spelling hint), wrong type.
     """
-    path, _, model = recipe.partition(":")
-    if not path:
-        raise UserError("--config is empty: give a recipe, such as configs/worlds.py.")
+    name, _, model = recipe.partition(":")
+    if not name:
+        raise UserError("--config is empty: give a recipe, such as worlds or configs/worlds.py.")
     model = overrides.get("model.name") or model
-    config = _get_config(Path(path), model)
+    config = _get_config(_find(name), model)
     for key, text in overrides.items():
         if key != "model.name":  # the recipe itself was asked for that system
             override(config, key, text)
@@ -80,15 +83,27 @@ def override(config: ConfigDict, key: str, text: str | None) -> None:
     group[last] = _parse(key, old, text)
 
 
+def _find(name: str) -> Path:
+    """The file of a recipe: ``name`` itself, or the recipe of that name in the package."""
+    path = Path(name)
+    if path.is_file() and path.suffix == ".py":
+        return path
+    packaged = RECIPES / f"{name}.py"
+    if path.name == name and packaged.is_file():
+        return packaged
+    here = map(str, sorted(path.parent.glob("*.py"))) if path.name != name else ()
+    known = list(here) or sorted(recipe.stem for recipe in RECIPES.glob("*.py"))
+    raise UserError(
+        f"There is no recipe {name!r}: give a Python file with get_config(), or one of "
+        f"{', '.join(known)}."
+    )
+
+
 def _get_config(path: Path, model: str) -> ConfigDict:
-    """What the recipe's ``get_config`` returns; any mistake in the file is one sentence."""
+    """The result of the recipe's ``get_config``; an error in the file is one sentence."""
     spec = importlib.util.spec_from_file_location("recipe", path)
-    if spec is None or spec.loader is None or not path.is_file():
-        others = ", ".join(map(str, sorted(path.parent.glob("*.py")))) or "configs/worlds.py"
-        raise UserError(
-            f"There is no recipe {str(path)!r}: give a Python file that has get_config(), such as "
-            f"{others}."
-        )
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

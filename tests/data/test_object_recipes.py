@@ -39,17 +39,17 @@ def test_solids_by_their_recipe(tmp_path):
     assert config_hash(config) != whole
 
 
-@pytest.mark.parametrize("name", ["modelnet40", "modelnet10"])
+@pytest.mark.parametrize("classes", ["40", "10"])
 @pytest.mark.parametrize("changed", [{}, {"model.center_update": "wen_ema", "train.plain": "()"}])
-def test_the_parts_that_recipes_name_are_there(name, changed):
-    config = recipe_file.load(f"configs/{name}.py", changed)
+def test_the_parts_that_recipes_name_are_there(classes, changed):
+    config = recipe_file.load(f"modelnet:{classes}", changed)
     fields = {k: v for k, v in config.model.items() if k != "name"}
     check_parts(config, get_model("center3d", **fields).parts())
 
 
-@pytest.mark.parametrize(("name", "steps"), [("modelnet40", 27_500), ("modelnet10", 22_500)])
+@pytest.mark.parametrize(("name", "steps"), [("modelnet", 27_500), ("modelnet:10", 22_500)])
 def test_modelnet_has_the_sizes_of_the_paper(name, steps):
-    config = _recipe(name)
+    config = recipe_file.load(name, {}).copy_and_resolve_references()
     shaping = shaping_of(config.data)
     assert (shaping.image_size, shaping.points, shaping.faces, shaping.crop) == (
         112,

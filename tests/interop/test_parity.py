@@ -301,6 +301,6 @@ def test_cases_are_named_by_patterns_too(plain, parity_of):
     assert [*rows] == [("recall", "i2t"), ("recall", "t2i")]
 
 
-def test_help(capsys):
+def test_help_shows_what_is_compared(capsys):
     assert parity.main(["parity", "--help"]) == 0
-    assert "python -m hmgr_jax.parity FOLDER" in capsys.readouterr().out
+    assert "case | quantity | largest error" in capsys.readouterr().out

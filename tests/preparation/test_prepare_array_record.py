@@ -133,7 +133,7 @@ def test_a_stopped_preparation_goes_on(
     assert not (tmp_path / "out.partial").exists()
     capsys.readouterr()
     assert prepare(*command(source, tmp_path / "out")) == 0
-    assert "was prepared already, whole" in capsys.readouterr().out
+    assert "is already complete" in capsys.readouterr().out
 
 
 def test_rejects_unusable_sources(source, tmp_path, refused):

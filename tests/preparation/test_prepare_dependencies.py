@@ -165,7 +165,7 @@ def test_a_raw_folder_is_checked_too(tmp_path, capsys):
 def test_files_that_do_not_fit_are_not_listed(prepared, refused):
     check = ("dependencies", "--root", prepared, "--check")
     refused("holds no dev_caps.conllu to check", *check)
-    refused("--parser has no say", *check, "--parser", "en_core_web_sm")
+    refused("--parser has no effect", *check, "--parser", "en_core_web_sm")
     before = (prepared / "manifest.json").read_bytes()
     chained(prepared)
     path = prepared / "train_caps.conllu"

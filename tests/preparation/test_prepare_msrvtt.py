@@ -66,7 +66,7 @@ def test_the_split_of_the_file(tmp_path, features, capsys):
     )
     said = capsys.readouterr().out
     assert f"{out} holds videos: 4 of train (7 captions), 1 of dev (2 captions), 2 of test" in said
-    assert f"configs/msrvtt.py --config.data.root={out}" in said
+    assert f"--config msrvtt --config.data.root={out}" in said
     for split, numbers in OFFICIAL.items():
         check(out, split, numbers)
     found = json.loads((out / "manifest.json").read_text())["splits"]["train"]

@@ -120,7 +120,7 @@ def test_half_of_another_preparation_is_refused(source, tmp_path, monkeypatch, r
 def test_what_is_there_is_not_overwritten(source, whole, tmp_path, refused, capsys):
     before = files(whole)
     assert prepare("scan", "--source", source, "--out", whole) == 0
-    assert "was prepared already, whole" in capsys.readouterr().out
+    assert "is already complete" in capsys.readouterr().out
     refused("exists and is not this preparation", "scan", "--source", source, "--out", source)
     command = ("scan", "--source", source, "--out", whole, "--splits", "dev")
     refused("exists and is not this preparation", *command)
@@ -229,7 +229,8 @@ def _wait(ready, process, seconds=60):
 def test_the_command_line(capsys, refused):
     assert prepare("--help") == 0
     assert prepare() == 0
-    assert prepare("scan", "--help") == 0
     assert "base64 TSV of bottom-up attention" in capsys.readouterr().out
+    assert prepare("scan", "--help") == 0
+    assert "--captions-per-image INT" in capsys.readouterr().out
     refused("--out is missing", "scan", "--source", "x")
     refused("Argument --verify: expected one argument", "--verify")

@@ -211,12 +211,15 @@ def test_a_program_can_search_an_index(vse):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["search"], "There is no 'search': choose from index, query, swap"),
+        (["search"], "There is no action 'search': choose from index, query, swap"),
         (["index", "--out", "x"], "--workdir is missing"),
         (["index", "--workdir", "{vse}"], "--out is missing"),
         (["index", "--workdir", "none", "--out", "x"], "holds no checkpoints"),
         (["index", "--workdir", "{vse}", "--out", "{index}"], "exists: give another --out"),
-        (["index", "--workdir", "{vse}", "--out", "x", "--split", "all"], "invalid choice"),
+        (
+            ["index", "--workdir", "{vse}", "--out", "x", "--split", "all"],
+            "--split is one of",
+        ),
         (
             ["index", "--workdir", "{vse}", "--out", "x", "--split", "dev", "--images", "p"],
             "--split and --images exclude each other",
@@ -272,7 +275,14 @@ def test_a_damaged_index_names_the_command(vse, tmp_path, capsys):
     assert "build it again: python -m hmgr_jax.search index --workdir" in said
 
 
-def test_help(capsys):
-    for arguments in ([], ["--help"], ["query", "--help"]):
-        assert _search(*arguments) == 0
-        assert "lets NAME" in capsys.readouterr().out
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        ([], "point a name to another index"),
+        (["query", "--help"], "-k INT"),
+        (["swap", "-h"], "--to DIR"),
+    ],
+)
+def test_help_shows_the_options_of_an_action(arguments, shown, capsys):
+    assert _search(*arguments) == 0
+    assert shown in capsys.readouterr().out

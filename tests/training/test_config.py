@@ -1,6 +1,7 @@
 """What a configuration's hash and differences see, and how values are put in."""
 
 import json
+import shutil
 
 import pytest
 from contract_cases import CAPTIONED
@@ -96,6 +97,49 @@ def test_values_keep_their_types():
     assert found.model.memory_warmup_steps == -1
     empty = recipe_file.load(f"{ROOT}/configs/features.py:sckr", {"model.image_hidden": "8,4"})
     assert empty.model.image_hidden == (8, 4)  # none in the preset
+
+
+def test_a_recipe_is_found_by_its_name_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = ROOT / "configs" / "worlds.py"
+    assert recipe_file.load("worlds:imram", {}) == recipe_file.load(f"{file}:imram", {})
+    with pytest.raises(UserError, match=r"no recipe 'wolrds': .* or one of clips, coco, "):
+        recipe_file.load("wolrds", {})
+
+
+def test_the_hash_does_not_depend_on_where_a_recipe_lies(tmp_path):
+    moved = shutil.copy(ROOT / "configs" / "worlds.py", tmp_path / "worlds.py")
+    found, packaged = recipe_file.load(f"{moved}:xtra", {}), recipe_file.load("worlds:xtra", {})
+    assert found.needs.dxr == f"{moved}:dxr-told"
+    assert configs.config_hash(found) == configs.config_hash(packaged)
+    assert recipe_file.load(found.needs.dxr, {}).model.name == "dxr"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name", "model"),
+    [
+        ("features", "features", "gpldan"),
+        ("features:pascal", "pascal", "gpldan"),
+        ("features:gin-nuswide", "nuswide", "gin"),
+        ("features:sckr-xmedia", "xmedia", "sckr"),
+        ("modelnet", "modelnet40", "center3d"),
+        ("modelnet:center3d-10", "modelnet10", "center3d"),
+    ],
+)
+def test_a_recipe_with_a_choice_has_the_name_of_the_set(recipe, name, model):
+    found = recipe_file.load(recipe, {})
+    assert (found.name, found.model.name) == (name, model)
+
+
+@pytest.mark.parametrize("recipe", ["features:gin-paskal", "modelnet:center3d-20"])
+def test_a_choice_that_a_recipe_lacks_raises(recipe):
+    with pytest.raises(UserError, match=r"no feature set 'paskal'|40 or 10 classes, not 20"):
+        recipe_file.load(recipe, {})
+
+
+def test_a_field_that_a_system_lacks_names_the_recipe():
+    with pytest.raises(UserError, match=r"The recipe clips sets model.visual. There is no hyper-p"):
+        recipe_file.load("clips:imram", {})
 
 
 def test_overrides_are_separated_from_flags():

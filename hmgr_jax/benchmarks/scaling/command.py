@@ -51,11 +51,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(arguments: Sequence[str]) -> int:
     """Measure every configuration of the command line."""
     flags = _parser().parse(arguments)
-    if flags.help:
-        print(__doc__)
-        print("\n".join(f"    --{_dashed(k)} {v}" for k, v in (SIZES | OPTIONS).items()))
-        print("".join(f"    --{_dashed(name)}\n" for name in SWITCHES), end="")
-        return 0
     workload = Workload(**{name: getattr(flags, name) for name in SIZES})
     workload.system()  # refuses an unknown name before anything starts
     if flags.repeats < 1:
@@ -139,9 +134,10 @@ def _numbers(flags: Namespace, name: str) -> list[int]:
 
 
 def _parser() -> Parser:
-    parser = Parser()
+    parser = Parser(description=__doc__)
     for name, default in (SIZES | OPTIONS).items():
-        parser.add_argument(f"--{_dashed(name)}", type=type(default), default=default)
+        flag, kind = f"--{_dashed(name)}", type(default)
+        parser.add_argument(flag, type=kind, default=default, help="default %(default)r")
     for name in SWITCHES:
         parser.add_argument(f"--{_dashed(name)}", action="store_true")
     return parser

@@ -22,15 +22,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(arguments: Sequence[str]) -> int:
     """Parse the command line and write the files; ``UserError`` for what cannot be done."""
-    parser = Parser()
+    parser = Parser(description=__doc__)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--train", type=int, default=1200)
     parser.add_argument("--test", type=int, default=480)
     options = parser.parse(arguments)
-    if options.help:
-        print(__doc__)
-        return 0
     if options.out is None:
         raise UserError("--out is missing: give the folder to write, as --out DIR.")
     if min(options.seed, options.train, options.test) < 0:
