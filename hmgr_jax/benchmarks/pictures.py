@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hmgr_jax.data.pictures.augment import Augmentation
-from hmgr_jax.data.pictures.decode import load_picture
-from hmgr_jax.data.pictures.folder import PictureFolder
-from hmgr_jax.data.pictures.pixels import PictureFiles, PixelSource
+from hmgr_jax.data.pictures.files import PictureFolder, load_picture
+from hmgr_jax.data.pictures.pixels import Augmentation, PictureFiles, PixelSource
 from hmgr_jax.data.pipeline import batches, told
 from hmgr_jax.data.split import Split
 from hmgr_jax.data.text.captions import CaptionSource

@@ -17,10 +17,10 @@ from hmgr_jax.data.generated.worlds.clips import open_clips
 from hmgr_jax.data.generated.worlds.facts import BANKS
 from hmgr_jax.data.generated.worlds.questions import Worlds, open_questions
 from hmgr_jax.data.generated.worlds.questions import open_bank as open_worlds_bank
-from hmgr_jax.data.pictures.augment import Augmentation
 from hmgr_jax.data.pictures.captioned import open_pictures
 from hmgr_jax.data.pictures.coco_extras import with_numbers, with_objects
 from hmgr_jax.data.pictures.cub import open_cub
+from hmgr_jax.data.pictures.pixels import Augmentation
 from hmgr_jax.data.pictures.sets import Settings
 from hmgr_jax.data.regions.scan import open_scan
 from hmgr_jax.data.shapes3d.augment import Shaping

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import hmgr_jax
 from hmgr_jax.data.shapes3d.modelnet.prepared import OBJECTS
+from hmgr_jax.data.shapes3d.render import demand_embree
 from hmgr_jax.data.shapes3d.simplify import demand_trimesh
-from hmgr_jax.data.shapes3d.visible import demand_embree
 from hmgr_jax.errors import UserError
 from hmgr_jax.files import manifest
 from hmgr_jax.files.workdir import lock, write_json_atomic, write_text_atomic

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hmgr_jax.data.regions.boxes import read_boxes
 from hmgr_jax.data.regions.regions import open_features
-from hmgr_jax.data.regions.row_arrays import demand_zero, read_counts
+from hmgr_jax.data.regions.row_arrays import demand_zero, read_boxes, read_counts
 from hmgr_jax.data.text.captions import read_lines
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation.plan import BOXES, FEATURES, identity

@@ -11,15 +11,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hmgr_jax.data.shapes3d.cameras import around
-from hmgr_jax.data.shapes3d.faces import edge_neighbours, face_features, normalised
-from hmgr_jax.data.shapes3d.mesh import turned
+from hmgr_jax.data.shapes3d.mesh import (
+    edge_neighbours,
+    face_features,
+    normalised,
+    sample_points,
+    turned,
+)
 from hmgr_jax.data.shapes3d.modelnet.prepared import object_file, write_object
 from hmgr_jax.data.shapes3d.off import read_off
-from hmgr_jax.data.shapes3d.points import sample_points
-from hmgr_jax.data.shapes3d.render import render
+from hmgr_jax.data.shapes3d.render import around, ray_caster, render
 from hmgr_jax.data.shapes3d.simplify import simplified
-from hmgr_jax.data.shapes3d.visible import ray_caster
 from hmgr_jax.errors import UserError
 
 SPLITS = ("train", "test")

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hmgr_jax.data.pictures.decode import ENDINGS
-from hmgr_jax.data.pictures.shown import read_picture
+from hmgr_jax.data.pictures.files import ENDINGS, read_picture
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation.grid import SIZE, encode_grid, grid_boxes
 from hmgr_jax.preparation.plan import BOXES, FEATURES, identity

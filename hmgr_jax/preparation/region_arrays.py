@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hmgr_jax.data.regions.boxes import within
+from hmgr_jax.data.regions.row_arrays import within
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation.plan import BOXES, FEATURES
 

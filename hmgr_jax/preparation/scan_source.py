@@ -12,9 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from hmgr_jax.data.regions.boxes import read_boxes
 from hmgr_jax.data.regions.regions import open_features
-from hmgr_jax.data.regions.row_arrays import COUNTS, KINDS, demand_zero, read_array, read_counts
+from hmgr_jax.data.regions.row_arrays import (
+    COUNTS,
+    KINDS,
+    demand_zero,
+    read_array,
+    read_boxes,
+    read_counts,
+)
 from hmgr_jax.data.regions.scan_files import (
     ScanFiles,
     demand_files,

@@ -12,8 +12,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from hmgr_jax.data.regions.boxes import within
-from hmgr_jax.data.regions.row_arrays import fitted
+from hmgr_jax.data.regions.row_arrays import fitted, within
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation.plan import BOXES, FEATURES
 

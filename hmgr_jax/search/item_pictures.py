@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hmgr_jax.data.generated.worlds.drawings import world_picture
-from hmgr_jax.data.pictures.shown import read_picture
+from hmgr_jax.data.generated.worlds.render import world_picture
+from hmgr_jax.data.pictures.files import read_picture
 from hmgr_jax.data.split import Split
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.retriever import Retriever

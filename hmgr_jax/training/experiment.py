@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from hmgr_jax.data.open import open_data, word_vectors
 from hmgr_jax.data.pipeline import demand_fits, steps_per_epoch
 from hmgr_jax.data.split import DataSet, Split
-from hmgr_jax.data.text.class_names import class_vectors, read_class_names
+from hmgr_jax.data.text.vectors import class_vectors, read_class_names
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.distributed.parallel import MappedAxis, make_mesh, map_step
 from hmgr_jax.errors import UserError

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hmgr_jax.data.split import DataSet
-from hmgr_jax.data.text.class_names import class_vectors, read_class_names
+from hmgr_jax.data.text.vectors import class_vectors, read_class_names
 from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import UserError
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from picture_files import write_picture
 
-from hmgr_jax.data.pictures.augment import Augmentation
 from hmgr_jax.data.pictures.cub import open_cub
+from hmgr_jax.data.pictures.pixels import Augmentation
 from hmgr_jax.data.pictures.sets import Settings
 from hmgr_jax.errors import UserError
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from judgment_files import CAPTIONS, CROWD, EXPERT, write_judgments
 
-from hmgr_jax.data.text.judgments import image_name, read_judgments
+from hmgr_jax.data.text.flickr8k import image_name, read_judgments
 from hmgr_jax.errors import UserError
 
 TEXTS = {"a.jpg#0": "A dog .", "a.jpg#1": "A wet dog .", "b.jpg#0": "Two men ."}

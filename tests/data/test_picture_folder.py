@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hmgr_jax.data.pictures.decode import load_picture
-from hmgr_jax.data.pictures.folder import PictureFolder
+from hmgr_jax.data.pictures.files import PictureFolder, load_picture
 from hmgr_jax.errors import UserError
 
 

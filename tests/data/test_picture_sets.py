@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from picture_files import write_picture
 
-from hmgr_jax.data.pictures.augment import Augmentation
 from hmgr_jax.data.pictures.captioned import open_pictures
+from hmgr_jax.data.pictures.pixels import Augmentation
 from hmgr_jax.data.pictures.sets import Settings
 from hmgr_jax.errors import UserError
 

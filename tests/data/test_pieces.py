@@ -12,7 +12,7 @@ from layer_cases import random_params
 
 from hmgr_jax.data.open import open_data
 from hmgr_jax.data.text.pieces import Pieces, restored
-from hmgr_jax.data.text.sentences import open_sentences
+from hmgr_jax.data.text.text_graph import open_sentences
 from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.retriever import Retriever

@@ -8,11 +8,18 @@ from picture_files import picture, write_picture
 from PIL import Image
 
 from hmgr_jax.data.draws import Draws
-from hmgr_jax.data.generated.worlds.drawings import SceneDrawings
-from hmgr_jax.data.generated.worlds.family import make_family
-from hmgr_jax.data.generated.worlds.render import render
-from hmgr_jax.data.pictures.augment import MEAN, STD, TRIES, Augmentation, crop_box, erased_box
-from hmgr_jax.data.pictures.pixels import PictureFiles, PixelSource
+from hmgr_jax.data.generated.worlds.captions import make_family
+from hmgr_jax.data.generated.worlds.render import SceneDrawings, render
+from hmgr_jax.data.pictures.pixels import (
+    MEAN,
+    STD,
+    TRIES,
+    Augmentation,
+    PictureFiles,
+    PixelSource,
+    crop_box,
+    erased_box,
+)
 from hmgr_jax.data.pipeline import batches, eval_batches
 from hmgr_jax.data.split import Split
 from hmgr_jax.data.text.captions import CaptionSource

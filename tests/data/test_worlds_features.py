@@ -6,7 +6,7 @@ import pytest
 from hmgr_jax.data.generated.worlds import open_worlds
 from hmgr_jax.data.generated.worlds.scene import SHAPES, Backdrop, Scene, Thing
 from hmgr_jax.data.text.captions import bags_of
-from hmgr_jax.data.text.sentences import open_sentences
+from hmgr_jax.data.text.text_graph import open_sentences
 from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import UserError
 

@@ -18,7 +18,7 @@ from hmgr_jax.data.generated.solids import CLASSES, make_solid
 from hmgr_jax.data.generated.solids.__main__ import main as write_solids
 from hmgr_jax.data.generated.solids.primitives import ball
 from hmgr_jax.data.shapes3d.augment import Shaping
-from hmgr_jax.data.shapes3d.faces import edge_neighbours
+from hmgr_jax.data.shapes3d.mesh import edge_neighbours
 from hmgr_jax.data.shapes3d.modelnet.joining import Where
 from hmgr_jax.data.shapes3d.modelnet.open import open_modelnet
 from hmgr_jax.data.shapes3d.off import write_off

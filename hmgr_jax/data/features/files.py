@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from hmgr_jax.data.features.nuswide import is_nuswide, read_nuswide
-from hmgr_jax.data.features.pickles import read_array_pickle
-from hmgr_jax.data.features.sckr import is_sckr, read_sckr
+from hmgr_jax.data.features.layouts import is_nuswide, is_sckr, read_nuswide, read_sckr
 from hmgr_jax.errors import UserError
 
 ENDINGS = (".mat", ".npz", ".h5", ".hdf5", ".npy", ".pkl")
@@ -26,7 +26,7 @@ def read_arrays(root: str | Path) -> tuple[dict[str, np.ndarray], list[Path]]:
     A ``.npy`` or ``.pkl`` is an array named after its file; .mat is read by scipy up to version 7
     and by h5py in version 7.3. A folder may also hold Wikipedia's ``*set_txt_img_cat.list``, which
     become the labels ``L_tr`` and ``L_te``; or it is laid out as NUS-WIDE's release
-    (`hmgr_jax.data.features.nuswide`) or SCKR's (`hmgr_jax.data.features.sckr`).
+    (`hmgr_jax.data.features.layouts`) or SCKR's (`hmgr_jax.data.features.layouts`).
 
     Raises:
         UserError: nothing is there, a file is damaged, h5py is not installed, or two files hold
@@ -155,3 +155,32 @@ def _read_list(path: Path) -> np.ndarray:
             )
         labels.append(int(words[2]))
     return np.array(labels, np.int64)
+
+
+_NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
+_KNOWN = {(module, name) for module in _NUMPY for name in ("_reconstruct", "scalar")}
+_KNOWN |= {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _KNOWN:
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which no array needs")
+        return super().find_class(module, name)
+
+
+def read_array_pickle(path: Path) -> np.ndarray:
+    """The array of a ``.pkl`` of Python 2 or 3, as ACMR's release has them.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    with path.open("rb") as file:
+        found = _ArrayUnpickler(file, encoding="latin-1").load()
+    array = np.asarray(found)
+    if array.dtype == object:
+        raise UserError(
+            f"{path} holds a {type(found).__name__} where one array of numbers was expected: give "
+            "the pickles of ACMR's release, or store the array as .npy."
+        )
+    return array

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from hmgr_jax.data.pictures.folder import PictureFolder
+from hmgr_jax.data.pictures.files import PictureFolder
 from hmgr_jax.data.pictures.sets import Listed, Settings, picture_set
 from hmgr_jax.data.split import DataSet
 from hmgr_jax.data.text.captioned import Captioned, by_split, distinct, file_names, first_captions

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from hmgr_jax.data.split import DataSet, Split
-from hmgr_jax.data.text.captions_files import load_json
-from hmgr_jax.data.text.coco_captions import coco_images
+from hmgr_jax.data.text.captions_files import coco_images, load_json
 from hmgr_jax.errors import UserError
 
 KINDS = 90

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
-from hmgr_jax.data.pictures.folder import PictureFolder
+from hmgr_jax.data.pictures.files import PictureFolder
 from hmgr_jax.data.pictures.sets import Listed, Settings, picture_set
 from hmgr_jax.data.split import DataSet
 from hmgr_jax.data.text.captions import read_lines

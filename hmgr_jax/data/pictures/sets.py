@@ -10,14 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from hmgr_jax.data.fingerprint import fingerprint
-from hmgr_jax.data.pictures.augment import Augmentation
-from hmgr_jax.data.pictures.folder import readable
-from hmgr_jax.data.pictures.pixels import PictureFiles, PixelSource
+from hmgr_jax.data.pictures.files import readable
+from hmgr_jax.data.pictures.pixels import Augmentation, PictureFiles, PixelSource
 from hmgr_jax.data.split import DataSet, Split
 from hmgr_jax.data.text.captions import MAX_WORDS, CaptionSource
 from hmgr_jax.data.text.tokens import tokenize
-from hmgr_jax.data.text.vocabulary import Vocabulary
-from hmgr_jax.data.text.word_counts import build_vocabulary
+from hmgr_jax.data.text.vocabulary import Vocabulary, build_vocabulary
 from hmgr_jax.errors import UserError
 
 

@@ -2,16 +2,132 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.proto import tf_example_pb2
 
 from hmgr_jax.data.records.array_files import ArrayRecords, Shard
-from hmgr_jax.data.records.features import DESCRIPTIONS, FEATURES, ID, stored, stored_raw
-from hmgr_jax.data.records.wire import locate
 from hmgr_jax.errors import UserError
+
+ID, FEATURES, CAPTIONS, TEXT = "id", "features", "captions", "text"
+RECORD_NAMES = {"ims": FEATURES, "counts": "count"}
+"""{ending of a ``.npy`` file: name in a record} where the two differ."""
+BESIDE = ("counts", "boxes", "labels", "scores", "attributes", "attribute_scores", "wh")
+"""Endings of the small arrays that may stand beside the features."""
+DESCRIPTIONS = ("dataset_info.json", "features.json")
+_RAW = "bytes"
+
+
+def name_in_record(ending: str) -> str:
+    """What ``{split}_{ending}.npy`` is called in a record."""
+    return RECORD_NAMES.get(ending, ending)
+
+
+def describe(arrays: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> tfds.features.FeaturesDict:
+    """The features of a record with ``arrays``: {ending: (shape of a row, type)}."""
+    fields = {
+        name_in_record(ending): tfds.features.Tensor(shape=shape, dtype=dtype, encoding=_RAW)
+        if shape
+        else tfds.features.Scalar(dtype)
+        for ending, (shape, dtype) in arrays.items()
+    }
+    text = tfds.features.Text()
+    captions = tfds.features.Sequence({ID: text, TEXT: text})
+    return tfds.features.FeaturesDict({ID: text, **fields, CAPTIONS: captions})
+
+
+def stored_raw(feature: Any) -> bool:
+    """Whether values lie in a record as they lie in memory."""
+    return feature.to_json()["content"]["encoding"] == _RAW
+
+
+def stored(record: bytes, name: str) -> list[Any]:
+    """The values of one feature of a record as stored: bytes, or whole numbers; perhaps none."""
+    feature = tf_example_pb2.Example.FromString(record).features.feature[name]
+    return list(feature.bytes_list.value or feature.int64_list.value)
+
+
+def demand_features(features: Any, where: str) -> None:
+    """Refuse a dataset whose records are not as this module describes.
+
+    Raises:
+        UserError: what was expected and what was found.
+    """
+    found = dict(features) if isinstance(features, tfds.features.FeaturesDict) else {}
+    problem = _problem(found)
+    if problem:
+        described = ", ".join(f"{name}: {_spell(feature)}" for name, feature in found.items())
+        raise UserError(
+            f"{where} {problem}; expected were id (Text or whole number), features (Tensor "
+            "[R, D] of float16 or float32) and captions (Sequence of Text or of {'text': Text}), "
+            f"perhaps count, {', '.join(BESIDE[1:])}, found {described or 'nothing'}: write the "
+            "dataset with these names."
+        )
+
+
+def _problem(found: Mapping[str, Any]) -> str:
+    """What is wrong with the features of a dataset; empty where nothing is."""
+    missing = [name for name in (ID, FEATURES, CAPTIONS) if name not in found]
+    if missing:
+        return f"has no feature {', '.join(missing)}"
+    values = found[FEATURES]
+    shape, dtype = getattr(values, "shape", None), getattr(values, "np_dtype", None)
+    if not isinstance(values, tfds.features.Tensor) or shape is None or len(shape) != 2:
+        return "has other features than [R, D]"
+    if None in shape or 0 in shape or dtype not in (np.float16, np.float32):
+        return "has features of unknown size or type"
+    captions = found[CAPTIONS]
+    if isinstance(captions, tfds.features.Sequence):
+        captions = captions.feature
+    if isinstance(captions, tfds.features.FeaturesDict):
+        captions = dict(captions).get(TEXT)
+    return "" if isinstance(captions, tfds.features.Text) else "has captions without text"
+
+
+def _spell(feature: Any) -> str:
+    return " ".join(repr(feature).split())
+
+
+_FIRST, _SECOND = 0x0A, 0x12  # fields 1 and 2, with a length
+
+
+def locate(record: bytes, name: bytes) -> tuple[int, int] | None:
+    """(offset, size) of the first bytes of feature ``name``; None where it is not found so."""
+    try:
+        size, at = _enter(record, 0, _FIRST)
+        end = at + size
+        while at < end:
+            size, at = _enter(record, at, _FIRST)
+            after = at + size
+            size, at = _enter(record, at, _FIRST)
+            if record[at : at + size] == name:
+                _, at = _enter(record, at + size, _SECOND)
+                _, at = _enter(record, at, _FIRST)
+                size, at = _enter(record, at, _FIRST)
+                return (at, size) if at + size <= after <= len(record) else None
+            at = after
+    except (IndexError, ValueError):
+        pass
+    return None
+
+
+def _enter(record: bytes, at: int, field: int) -> tuple[int, int]:
+    """(length, offset) of what is in the field that begins at ``at``."""
+    if record[at] != field:
+        raise ValueError(f"no field {field >> 3} at byte {at}")
+    value = shift = 0
+    while True:
+        at += 1
+        part = record[at]
+        value |= (part & 0x7F) << shift
+        if part < 0x80:
+            return value, at + 1
+        shift += 7
+
 
 _NAME = FEATURES.encode()
 

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from hmgr_jax.data.fingerprint import fingerprint
-from hmgr_jax.data.regions.boxes import read_boxes
 from hmgr_jax.data.regions.regions import RegionSource, open_features
-from hmgr_jax.data.regions.row_arrays import GIVEN, read_array, read_counts
+from hmgr_jax.data.regions.row_arrays import GIVEN, read_array, read_boxes, read_counts
 from hmgr_jax.data.regions.scan_files import (
     ScanFiles,
     demand_files,
@@ -24,8 +23,7 @@ from hmgr_jax.data.text.captions import MAX_WORDS, CaptionSource
 from hmgr_jax.data.text.pieces import Pieces
 from hmgr_jax.data.text.text_graph import find_word_graphs, read_word_graphs
 from hmgr_jax.data.text.tokens import tokenize
-from hmgr_jax.data.text.vocabulary import Vocabulary
-from hmgr_jax.data.text.word_counts import build_vocabulary
+from hmgr_jax.data.text.vocabulary import Vocabulary, build_vocabulary
 from hmgr_jax.errors import UserError
 
 

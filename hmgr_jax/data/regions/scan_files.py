@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hmgr_jax.data.regions.boxes import find_boxes
-from hmgr_jax.data.regions.row_arrays import COUNTS, find_arrays
+from hmgr_jax.data.regions.row_arrays import COUNTS, find_arrays, find_boxes
 from hmgr_jax.data.text.captions import read_lines
 from hmgr_jax.errors import UserError
 from hmgr_jax.files.npy_rows import Rows

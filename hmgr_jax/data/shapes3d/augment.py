@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from hmgr_jax.data.pictures.augment import MEAN, STD
-from hmgr_jax.data.shapes3d.faces import JITTERED, filled
+from hmgr_jax.data.pictures.pixels import MEAN, STD
+from hmgr_jax.data.shapes3d.mesh import JITTERED, filled
 from hmgr_jax.errors import UserError
 
 SCALES, SHIFT = (2 / 3, 3 / 2), 0.2

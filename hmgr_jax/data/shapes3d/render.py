@@ -2,13 +2,185 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from hmgr_jax.data.shapes3d.cameras import DISTANCE, Camera, projected
 from hmgr_jax.data.shapes3d.mesh import Mesh
-from hmgr_jax.data.shapes3d.visible import Look, rasteriser
+from hmgr_jax.errors import UserError
+
+ELEVATION = np.deg2rad(30)
+ANGLE = np.deg2rad(50)
+"""What a camera sees, from edge to edge."""
+DISTANCE = 2.7
+"""From the origin; a ball of radius 1 fills 0.85 of the picture's width, so that the middle 7/8 of
+it, which evaluation sees, holds all of an object."""
+
+
+class Camera(NamedTuple):
+    """A camera that looks at the origin, y upwards in its pictures."""
+
+    eye: np.ndarray
+    """float64 [3]."""
+    axes: np.ndarray
+    """float64 [3, 3]: rows to the right, upwards, and backwards, towards the camera."""
+
+
+def camera_at(turn: float, elevation: float = ELEVATION) -> Camera:
+    """A camera at an angle about the vertical (0: the x axis) and one above the horizon."""
+    flat = np.cos(elevation)
+    back = np.array([np.cos(turn) * flat, np.sin(elevation), np.sin(turn) * flat])
+    right = np.cross([0.0, 1.0, 0.0], back)
+    right /= np.linalg.norm(right)
+    return Camera(DISTANCE * back, np.stack([right, np.cross(back, right), back]))
+
+
+def around(views: int) -> list[Camera]:
+    """Cameras at equal angles around the object."""
+    return [camera_at(2 * np.pi * k / views) for k in range(views)]
+
+
+def spread(views: int, wanted: int) -> np.ndarray:
+    """Which ``wanted`` of ``views`` pictures of a round are as far apart as can be, int [wanted].
+
+    In the order of the round: of four the first two are a quarter turn apart, which says more of an
+    object than opposite ones do.
+    """
+    return np.arange(wanted) * views // wanted
+
+
+def projected(points: np.ndarray, camera: Camera, size: int) -> np.ndarray:
+    """float64 [n, 3]: pixels to the right and downwards, and nearness (1 over the distance)."""
+    seen = (points - camera.eye[None]) @ camera.axes.T
+    near = -1 / seen[:, 2]
+    scale = size / 2 / np.tan(ANGLE / 2)
+    right, down = size / 2 + scale * seen[:, 0] * near, size / 2 - scale * seen[:, 1] * near
+    return np.stack([right, down, near], axis=1)
+
+
+def rays(camera: Camera, size: int) -> np.ndarray:
+    """Unit directions from the camera through the middle of every pixel, float32 [size², 3]."""
+    right, up, back = _directions(size)
+    found = np.empty((size * size, 3), np.float32)
+    # By columns, not as a matrix product: one this thin is slow, and BLAS starts threads for it.
+    for k, (a, b, c) in enumerate(camera.axes.T.astype(np.float32)):
+        found[:, k] = a * right + b * up + c * back
+    return found
+
+
+@lru_cache(maxsize=2)
+def _directions(size: int) -> np.ndarray:
+    """float32 [3, size²], along the axes of the camera."""
+    middle = ((np.arange(size) + 0.5) / size * 2 - 1) * np.tan(ANGLE / 2)
+    right, up = np.meshgrid(middle, -middle)
+    found = np.stack([right, up, -np.ones_like(right)]).reshape(3, -1)
+    return (found / np.linalg.norm(found, axis=0, keepdims=True)).astype(np.float32)
+
+
+Look = Callable[[Camera, int], np.ndarray]
+"""(camera, pixels a side) -> int [size, size]: the face in every pixel, -1 where there is none."""
+NOTHING = -1
+_FLAT = 1e-12  # twice the area, in pixels, below which a face is seen edge on
+
+
+def rasteriser(mesh: Mesh) -> Look:
+    """Look at a mesh by going through the pixels around each of its faces.
+
+    Everything must lie in front of the camera.
+    """
+
+    def look(camera: Camera, size: int) -> np.ndarray:
+        return _rasterised(projected(mesh.vertices, camera, size)[mesh.faces], size)
+
+    return look
+
+
+def ray_caster(mesh: Mesh) -> Look:
+    """Look at a mesh along a ray a pixel, by Embree.
+
+    Raises:
+        UserError: embreex is not installed.
+    """
+    scene = _scene(mesh)
+
+    def look(camera: Camera, size: int) -> np.ndarray:
+        directions = rays(camera, size)
+        origins = np.tile(camera.eye.astype(np.float32), (len(directions), 1))
+        found: np.ndarray = scene.run(origins, directions)
+        return found.reshape(size, size)
+
+    return look
+
+
+def demand_embree() -> tuple[Any, Any]:
+    """Embree's scene and mesh, or a sentence that names the extra."""
+    try:
+        from embreex.mesh_construction import TriangleMesh
+        from embreex.rtcore_scene import EmbreeScene
+    except ImportError:
+        raise UserError(
+            "Views of meshes are rendered by embreex, which is not here: install it with pip "
+            "install 'hmgr-jax[shapes]'."
+        ) from None
+    return EmbreeScene, TriangleMesh
+
+
+def _scene(mesh: Mesh) -> Any:
+    make_scene, make_mesh = demand_embree()
+    scene = make_scene()
+    make_mesh(scene, np.ascontiguousarray(mesh.corners, np.float32))
+    return scene
+
+
+def _rasterised(corners: np.ndarray, size: int) -> np.ndarray:
+    """``corners`` float64 [F, 3, 3] as `projected` gives them."""
+    a, b, c = corners.swapaxes(0, 1)
+    low = np.clip(np.ceil(corners[..., :2].min(axis=1) - 0.5), 0, size).astype(np.int64)
+    high = np.clip(np.floor(corners[..., :2].max(axis=1) + 0.5), 0, size).astype(np.int64)
+    extent = np.maximum(high - low, 0)
+    twice = _cross(b - a, c - a)
+    pixels = np.where(np.abs(twice) > _FLAT, extent.prod(axis=1), 0)
+    shown = np.flatnonzero(pixels)
+    # One row for each face and each pixel of the rectangle around it.
+    face = np.repeat(shown, pixels[shown])
+    starts = np.repeat(np.cumsum(pixels[shown]) - pixels[shown], pixels[shown])
+    down, right = np.divmod(np.arange(len(face)) - starts, extent[face, 0])
+    x, y = low[face, 0] + right, low[face, 1] + down
+    share_b, share_c = _shares(a, b, c, np.where(pixels, twice, 1.0), face, x + 0.5, y + 0.5)
+    share_a = 1 - share_b - share_c
+    inside = (share_a >= 0) & (share_b >= 0) & (share_c >= 0)
+    near = share_a * a[face, 2] + share_b * b[face, 2] + share_c * c[face, 2]
+    face, near, pixel = face[inside], near[inside], (y * size + x)[inside]
+    found = np.full(size * size, NOTHING, np.int64)
+    order = np.argsort(near, kind="stable")
+    found[pixel[order]] = face[order]  # the nearest last, which stays
+    return found.reshape(size, size)
+
+
+def _shares(
+    a: np.ndarray,
+    b: np.ndarray,
+    c: np.ndarray,
+    twice: np.ndarray,
+    face: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Barycentric shares of the corners b and c at a point of every face in ``face``."""
+    found = []
+    for start, end in ((c, a), (a, b)):  # the edge across from b, from c
+        slope_x, slope_y = (start - end)[:, 1] / twice, (end - start)[:, 0] / twice
+        offset = -(slope_x * start[:, 0] + slope_y * start[:, 1])
+        found.append(slope_x[face] * x + slope_y[face] * y + offset[face])
+    return found[0], found[1]
+
+
+def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    found: np.ndarray = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+    return found
+
 
 FINER = 2
 """Pixels a side that are averaged into one."""

@@ -2,16 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
+from PIL import Image
 
 from hmgr_jax.data.draws import FACES, POINTS, VIEWS, Draws
 from hmgr_jax.data.shapes3d.augment import TRAINED, Shaping
-from hmgr_jax.data.shapes3d.cameras import spread
-from hmgr_jax.data.shapes3d.store import Objects
-from hmgr_jax.data.split import Items
+from hmgr_jax.data.shapes3d.render import spread
+from hmgr_jax.data.split import Items, Source, Split
 from hmgr_jax.errors import UserError
+
+MODALITIES = ("image", "point", "mesh")
+
+
+class Objects(Protocol):
+    """Objects of one split; each may have pictures, a point cloud and a mesh."""
+
+    modalities: tuple[str, ...]
+    """Those of `MODALITIES` that every object has."""
+
+    def __len__(self) -> int: ...
+
+    def views(self, number: int) -> int:
+        """How many pictures there are of an object, taken around it in this order."""
+        ...
+
+    def view(self, number: int, k: int) -> Image.Image:
+        """One of them, grey or in colours; ``UserError`` names one that cannot be read."""
+        ...
+
+    def points(self, number: int) -> np.ndarray:
+        """Points on its surface, float32 [n, 3], in random order, y up, in the unit ball."""
+        ...
+
+    def faces(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Features float32 [F, 15] and neighbours int32 [F, 3] of its faces.
+
+        See `hmgr_jax.data.shapes3d.mesh`.
+        """
+        ...
+
+
+class ChosenObjects:
+    """Some of the objects, in another order."""
+
+    def __init__(self, objects: Objects, chosen: np.ndarray) -> None:
+        self._objects, self._chosen = objects, np.asarray(chosen, np.int64)
+        self.modalities = objects.modalities
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def views(self, number: int) -> int:
+        """As of the object that is meant."""
+        return self._objects.views(int(self._chosen[number]))
+
+    def view(self, number: int, k: int) -> Image.Image:
+        """As of the object that is meant."""
+        return self._objects.view(int(self._chosen[number]), k)
+
+    def points(self, number: int) -> np.ndarray:
+        """As of the object that is meant."""
+        return self._objects.points(int(self._chosen[number]))
+
+    def faces(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """As of the object that is meant."""
+        return self._objects.faces(int(self._chosen[number]))
+
 
 Generator = np.random.Generator
 
@@ -134,3 +193,41 @@ class MeshSource(ObjectSource):
                 "it, or prepare the meshes with fewer (--faces)."
             )
         return self.shaping.mesh(faces, rng, train=train)
+
+
+SOURCES: dict[str, type[ViewSource] | type[CloudSource] | type[MeshSource]] = {
+    "image": ViewSource,
+    "point": CloudSource,
+    "mesh": MeshSource,
+}
+
+
+def object_split(
+    name: str,
+    objects: Objects,
+    ids: Sequence[str],
+    classes: np.ndarray,
+    count: int,
+    shaping: Shaping,
+) -> Split:
+    """A split of all modalities that the objects have.
+
+    Args:
+        name: train, dev or test.
+        objects: where they are read from.
+        ids: ``class/name`` of each.
+        classes: int [n], which of the classes each belongs to.
+        count: how many classes there are in all splits.
+        shaping: sizes and augmentation.
+    """
+    number = np.arange(len(objects), dtype=np.int32)
+    labels = np.eye(count, dtype=np.uint8)[np.asarray(classes, np.int64)]
+    sources: dict[str, Source] = {m: SOURCES[m](objects, shaping) for m in objects.modalities}
+    return Split(
+        name=name,
+        sources=sources,
+        groups=dict.fromkeys(sources, number),
+        rows=dict.fromkeys(sources, number),
+        ids=dict.fromkeys(sources, tuple(ids)),
+        labels=dict.fromkeys(sources, labels),
+    )

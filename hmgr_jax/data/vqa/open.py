@@ -14,12 +14,13 @@ from hmgr_jax.data.fingerprint import fingerprint
 from hmgr_jax.data.split import DataSet, Split
 from hmgr_jax.data.text.captioned import Captioned
 from hmgr_jax.data.text.captions import CaptionSource
-from hmgr_jax.data.text.coco_captions import coco_images
+from hmgr_jax.data.text.captions_files import coco_images
 from hmgr_jax.data.text.tokens import tokenize
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.data.vqa.files import (
     Annotation,
     Asked,
+    PictureArrays,
     commonest_answers,
     read_annotations,
     read_answers,
@@ -27,7 +28,6 @@ from hmgr_jax.data.vqa.files import (
     read_questions,
     read_text,
 )
-from hmgr_jax.data.vqa.picture_arrays import PictureArrays
 from hmgr_jax.data.vqa.questions import (
     AnswerSource,
     Bank,

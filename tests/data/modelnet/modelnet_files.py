@@ -7,8 +7,7 @@ import numpy as np
 from PIL import Image
 
 from hmgr_jax.data.generated.solids.primitives import ball, box
-from hmgr_jax.data.shapes3d.faces import edge_neighbours, face_features, normalised
-from hmgr_jax.data.shapes3d.points import sample_points
+from hmgr_jax.data.shapes3d.mesh import edge_neighbours, face_features, normalised, sample_points
 
 CLASSES = ("airplane", "bed", "cup")
 EACH = {"train": 8, "test": 2}

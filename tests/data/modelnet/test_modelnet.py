@@ -18,7 +18,7 @@ from modelnet_files import (
 
 from hmgr_jax.data.pipeline import batches
 from hmgr_jax.data.shapes3d.augment import Shaping
-from hmgr_jax.data.shapes3d.faces import face_features
+from hmgr_jax.data.shapes3d.mesh import face_features
 from hmgr_jax.data.shapes3d.modelnet.joining import Where
 from hmgr_jax.data.shapes3d.modelnet.open import open_modelnet
 from hmgr_jax.errors import UserError

@@ -7,9 +7,17 @@ import pytest
 
 from hmgr_jax.data.generated.solids import make_solid
 from hmgr_jax.data.generated.solids.primitives import ball, box
-from hmgr_jax.data.shapes3d.faces import edge_neighbours, face_features, filled, normalised
-from hmgr_jax.data.shapes3d.mesh import Mesh, join, moved, turned
-from hmgr_jax.data.shapes3d.points import sample_points
+from hmgr_jax.data.shapes3d.mesh import (
+    Mesh,
+    edge_neighbours,
+    face_features,
+    filled,
+    join,
+    moved,
+    normalised,
+    sample_points,
+    turned,
+)
 from hmgr_jax.data.shapes3d.simplify import simplified
 from hmgr_jax.errors import UserError
 

@@ -5,12 +5,20 @@ import pytest
 
 from hmgr_jax.data.generated.solids import CLASSES, make_solid
 from hmgr_jax.data.generated.solids.primitives import ball, box
-from hmgr_jax.data.shapes3d.cameras import around, camera_at, projected, rays, spread
-from hmgr_jax.data.shapes3d.faces import normalised
-from hmgr_jax.data.shapes3d.mesh import join, moved
-from hmgr_jax.data.shapes3d.points import sample_points
-from hmgr_jax.data.shapes3d.render import BACKGROUND, render, render_points
-from hmgr_jax.data.shapes3d.visible import NOTHING, rasteriser, ray_caster
+from hmgr_jax.data.shapes3d.mesh import join, moved, normalised, sample_points
+from hmgr_jax.data.shapes3d.render import (
+    BACKGROUND,
+    NOTHING,
+    around,
+    camera_at,
+    projected,
+    rasteriser,
+    ray_caster,
+    rays,
+    render,
+    render_points,
+    spread,
+)
 
 SIZE = 64
 

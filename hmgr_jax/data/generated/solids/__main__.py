@@ -10,8 +10,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from hmgr_jax.command import Parser, guarded
-from hmgr_jax.data.generated.solids.off_tree import write_tree
+from hmgr_jax.data.generated.solids import CLASSES, make_solid
+from hmgr_jax.data.shapes3d.mesh import turned
+from hmgr_jax.data.shapes3d.off import write_off
 from hmgr_jax.errors import UserError
 
 
@@ -40,6 +44,21 @@ def run(arguments: Sequence[str]) -> int:
     count = write_tree(options.out, seed=options.seed, train=options.train, test=options.test)
     print(f"{options.out}: {count:,} files")
     return 0
+
+
+UPRIGHT = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
+"""From y upwards to z upwards, as ModelNet's files stand."""
+
+
+def write_tree(folder: Path, *, seed: int, train: int, test: int) -> int:
+    """Write so many solids of each split; how many files there are."""
+    for split, count in (("train", train), ("test", test)):
+        for index in range(count):
+            solid = make_solid(seed, split, index)
+            path = folder / CLASSES[solid.kind] / split / f"{solid.name}.off"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_off(path, turned(solid.mesh, UPRIGHT))
+    return train + test
 
 
 if __name__ == "__main__":

@@ -9,13 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from hmgr_jax.data.generated.solids.kept import keep
+from hmgr_jax.data.generated.solids import CLASSES
 from hmgr_jax.data.generated.solids.kinds import MOST_FACES
-from hmgr_jax.data.generated.solids.objects import SolidObjects
-from hmgr_jax.data.generated.solids.solid import CLASSES
+from hmgr_jax.data.generated.solids.objects import SolidObjects, keep
 from hmgr_jax.data.shapes3d.augment import Shaping
-from hmgr_jax.data.shapes3d.object_set import object_split
-from hmgr_jax.data.shapes3d.store import Objects
+from hmgr_jax.data.shapes3d.sources import Objects, object_split
 from hmgr_jax.data.split import DataSet, Split
 from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import UserError

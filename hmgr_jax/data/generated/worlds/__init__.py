@@ -11,14 +11,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hmgr_jax.data.generated.worlds.drawings import SceneDrawings
+from hmgr_jax.data.generated.worlds.captions import Family, make_family
 from hmgr_jax.data.generated.worlds.facts import bank_grammar, demand_bank, make_bank
-from hmgr_jax.data.generated.worlds.family import Family, make_family
 from hmgr_jax.data.generated.worlds.lexicon import grammar
 from hmgr_jax.data.generated.worlds.regions import make_regions, with_features
+from hmgr_jax.data.generated.worlds.render import SceneDrawings
 from hmgr_jax.data.generated.worlds.scene import SHAPES, SIBLINGS
-from hmgr_jax.data.pictures.augment import Augmentation
-from hmgr_jax.data.pictures.pixels import PixelSource
+from hmgr_jax.data.pictures.pixels import Augmentation, PixelSource
 from hmgr_jax.data.split import DataSet, Source, Split
 from hmgr_jax.data.text.captions import CaptionSource
 from hmgr_jax.data.text.pieces import Pieces

@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 
-from hmgr_jax.data.generated.worlds.scene import Scene
+from hmgr_jax.data.generated.worlds.scene import Scene, draw_scenes, generator
 from hmgr_jax.data.generated.worlds.statements import (
     RELATIONS,
     Statement,
@@ -142,3 +142,24 @@ def _statements(count: int) -> _Statements:
         subject[row, list(subjects(statement))] = 1
     kinds = np.array([RELATIONS[statement.relation].kind for statement in everything])
     return _Statements(everything, kinds, about, subject)
+
+
+ATTEMPTS = 1000
+
+
+@dataclass(frozen=True)
+class Family:
+    """Four scenes that differ only in who stands where, and five captions for each."""
+
+    scenes: tuple[Scene, ...]
+    captions: tuple[tuple[Caption, ...], ...]
+
+
+def make_family(seed: int, split: str, number: int) -> Family:
+    """Family `number` of a split: drawn anew until every sibling has its five captions."""
+    for attempt in range(ATTEMPTS):
+        scenes = draw_scenes(seed, split, number, attempt)
+        captions = describe(scenes, generator(seed, split, "captions", number, attempt))
+        if captions is not None:
+            return Family(scenes, tuple(tuple(five) for five in captions))
+    raise RuntimeError(f"no describable family {number} of {split} in {ATTEMPTS} draws")

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hmgr_jax.data.generated.worlds.clip import Clip, draw_clips
-from hmgr_jax.data.generated.worlds.clip_captions import PER_CLIP, describe_clip
-from hmgr_jax.data.generated.worlds.clip_lexicon import clip_grammar
+from hmgr_jax.data.generated.worlds.clip_captions import PER_CLIP, clip_grammar, describe_clip
 from hmgr_jax.data.generated.worlds.frames import make_frames
 from hmgr_jax.data.generated.worlds.scene import SIBLINGS
 from hmgr_jax.data.split import DataSet, Split

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hmgr_jax.data.generated.worlds.captions import make_family
 from hmgr_jax.data.generated.worlds.facts import (
     MAKERS,
     MATERIALS,
@@ -22,7 +23,6 @@ from hmgr_jax.data.generated.worlds.facts import (
     material,
     thing_name,
 )
-from hmgr_jax.data.generated.worlds.family import make_family
 from hmgr_jax.data.generated.worlds.regions import make_regions
 from hmgr_jax.data.generated.worlds.scene import COLOURS, MOST, SHAPES, SIBLINGS, Scene
 from hmgr_jax.data.generated.worlds.statements import Statement, truth

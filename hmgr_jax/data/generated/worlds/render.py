@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+from typing import Any
 
-from hmgr_jax.data.generated.worlds.scene import MOST, Backdrop, Scene
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image
+
+from hmgr_jax.data.generated.worlds.captions import make_family
+from hmgr_jax.data.generated.worlds.scene import MOST, SIBLINGS, Backdrop, Scene
 from hmgr_jax.data.generated.worlds.shapes import PALETTE, coverage
 
 PIXELS = 96
@@ -50,3 +56,33 @@ def _paint(scene: Scene, shown: range | list[int], pixels: int) -> np.ndarray:
         picture += share * (colours[index] - picture)
     picture += GRAIN * scene.generator("grain").standard_normal(picture.shape)
     return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+
+
+class SceneDrawings:
+    """Generated scenes as pictures of ``pixels`` by ``pixels``, drawn when first asked for.
+
+    Drawings are kept (12 kB each at 64 pixels); a copy for another process begins without any.
+    """
+
+    def __init__(self, scenes: Sequence[Scene], pixels: int) -> None:
+        self.scenes, self.pixels = tuple(scenes), pixels
+        self._drawn: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_drawn": {}}
+
+    def load(self, number: int) -> Image.Image:
+        """Draw a scene, the same picture every time."""
+        found = self._drawn.get(number)
+        if found is None:
+            found = self._drawn[number] = render(self.scenes[number], self.pixels)
+        return Image.fromarray(found)
+
+
+def world_picture(data: ConfigDict, split: str, number: int) -> np.ndarray:
+    """Scene ``number`` of a split of the worlds that ``data`` describes, uint8 [H, W, 3]."""
+    family = make_family(data.worlds.seed, split, number // SIBLINGS)
+    return render(family.scenes[number % SIBLINGS])

@@ -10,8 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from hmgr_jax.data.generated.worlds.captions import Caption
-from hmgr_jax.data.generated.worlds.family import make_family
+from hmgr_jax.data.generated.worlds.captions import Caption, make_family
 from hmgr_jax.data.generated.worlds.regions import detect
 from hmgr_jax.data.generated.worlds.render import PIXELS, render
 from hmgr_jax.data.generated.worlds.scene import SIBLINGS, Scene

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,109 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hmgr_jax.data.shapes3d.modelnet.meshes import read_faces
-from hmgr_jax.data.shapes3d.modelnet.views import ViewFolders
-from hmgr_jax.data.shapes3d.store import MODALITIES
+from hmgr_jax.data.pictures.files import ENDINGS, load_picture
+from hmgr_jax.data.shapes3d.mesh import FEATURES
+from hmgr_jax.data.shapes3d.sources import MODALITIES
 from hmgr_jax.errors import UserError
+
+_NUMBER = re.compile(r"\d+")
+
+
+class ViewFolders:
+    """``class/object/object.0.png`` and so on below a folder; listed when first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._listed: dict[str, tuple[str, ...]] = {}
+
+    def has(self, name: str) -> bool:
+        """Whether there is a view of the object ``class/object``."""
+        folder = self.folder / name
+        return folder.is_dir() and any(x.name.endswith(ENDINGS) for x in folder.iterdir())
+
+    def files(self, name: str) -> tuple[str, ...]:
+        """File names of the views of an object by their numbers.
+
+        Raises ``UserError`` where there is none.
+        """
+        found = self._listed.get(name)
+        if found is None:
+            folder = self.folder / name
+            listed = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+            found = tuple(sorted((x for x in listed if x.endswith(ENDINGS)), key=_last_number))
+            if not found:
+                raise UserError(
+                    f"{folder} holds no view (.png or .jpg): render it again, or leave the object "
+                    "out by data.corrupt=skip."
+                )
+            self._listed[name] = found
+        return found
+
+    def load(self, name: str, k: int) -> Image.Image:
+        """A view in colours; ``UserError`` names a file that cannot be read."""
+        return load_picture(self.folder / name / self.files(name)[k])
+
+
+def _last_number(name: str) -> tuple[int, str]:
+    """Views are numbered at the end: ``chair_0001.12.png`` comes after ``chair_0001.9.png``."""
+    numbers = _NUMBER.findall(name.rpartition(".")[0])
+    return (int(numbers[-1]) if numbers else 0, name)
+
+
+DIALECTS = (("face", "neighbor_index"), ("faces", "neighbors"))
+"""Names of the arrays: of the cross-modal center loss and here; of MeshNet's newer release."""
+
+
+def find_meshes(folder: Path) -> dict[str, dict[str, Path]]:
+    """{split: {``class/object``: file}} of ``class/train/object.npz`` and ``class/test/...``."""
+    found: dict[str, dict[str, Path]] = {}
+    for path in sorted(folder.glob("*/*/*.npz")):
+        kind, split = path.parts[-3], path.parts[-2]
+        found.setdefault(split, {})[f"{kind}/{path.stem}"] = path
+    return found
+
+
+def read_faces(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Features float32 [F, 15] and neighbours int32 [F, 3] of a file of either dialect.
+
+    Raises:
+        UserError: the file is not there, damaged, of neither dialect, or holds NaN.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            names = next((pair for pair in DIALECTS if set(pair) <= set(arrays.files)), None)
+            if names is None:
+                raise UserError(
+                    f"{path} holds {', '.join(arrays.files) or 'nothing'} where face and "
+                    "neighbor_index, or faces and neighbors, were expected: prepare it again."
+                )
+            features, neighbours = (arrays[name] for name in names)
+    except FileNotFoundError:
+        raise UserError(
+            f"There is no {path}: put it there, or leave the object out by data.corrupt=skip."
+        ) from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is no .npz that can be read ({error}): copy it again.") from None
+    return _checked(path, features, neighbours)
+
+
+def _checked(
+    path: Path, features: np.ndarray, neighbours: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    count = len(features)
+    if not count or features.shape != (count, FEATURES) or neighbours.shape != (count, 3):
+        raise UserError(
+            f"{path} has faces {list(features.shape)} and neighbours {list(neighbours.shape)} "
+            f"where [F, {FEATURES}] and [F, 3] were expected: prepare it again."
+        )
+    if not np.isfinite(features).all():
+        raise UserError(f"{path} has a face with NaN or infinity: prepare it again.")
+    if neighbours.min() < 0 or neighbours.max() >= count:
+        raise UserError(
+            f"{path} names neighbour {int(neighbours.max())} where its faces are numbered from 0 "
+            f"to {count - 1}: prepare it again."
+        )
+    return features.astype(np.float32), neighbours.astype(np.int32)
 
 
 class FiledObjects:

@@ -10,12 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hmgr_jax.data.pictures.folder import CORRUPT
+from hmgr_jax.data.pictures.files import CORRUPT
 from hmgr_jax.data.shapes3d.modelnet.clouds import Clouds, cloud_files, name_file, read_clouds
-from hmgr_jax.data.shapes3d.modelnet.files import FiledObjects
-from hmgr_jax.data.shapes3d.modelnet.meshes import find_meshes
-from hmgr_jax.data.shapes3d.modelnet.views import ViewFolders
-from hmgr_jax.data.shapes3d.store import Objects
+from hmgr_jax.data.shapes3d.modelnet.files import FiledObjects, ViewFolders, find_meshes
+from hmgr_jax.data.shapes3d.sources import Objects
 from hmgr_jax.errors import UserError
 
 USUAL: Mapping[str, tuple[str, ...]] = {

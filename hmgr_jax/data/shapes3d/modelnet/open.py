@@ -11,8 +11,7 @@ from hmgr_jax.data.fingerprint import fingerprint
 from hmgr_jax.data.shapes3d.augment import Shaping
 from hmgr_jax.data.shapes3d.modelnet.joining import Found, Where, find_parts, joined
 from hmgr_jax.data.shapes3d.modelnet.prepared import MANIFEST, Listed, PreparedObjects, read_list
-from hmgr_jax.data.shapes3d.object_set import object_split
-from hmgr_jax.data.shapes3d.store import ChosenObjects
+from hmgr_jax.data.shapes3d.sources import ChosenObjects, object_split
 from hmgr_jax.data.split import DataSet, Split
 from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import UserError

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from hmgr_jax.data.pictures.decode import BROKEN
-from hmgr_jax.data.shapes3d.modelnet.meshes import read_faces
-from hmgr_jax.data.shapes3d.store import MODALITIES
+from hmgr_jax.data.pictures.files import BROKEN
+from hmgr_jax.data.shapes3d.modelnet.files import read_faces
+from hmgr_jax.data.shapes3d.sources import MODALITIES
 from hmgr_jax.errors import UserError
 
 MANIFEST, OBJECTS = "manifest.json", "objects"

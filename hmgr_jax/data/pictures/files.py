@@ -1,4 +1,4 @@
-"""Which file of a folder is the picture that a list names, and which of the files can be read."""
+"""Files of pictures: find the file that a list names, check it, decode it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,50 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
-from hmgr_jax.data.pictures.decode import ENDINGS, load_picture
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
 from hmgr_jax.errors import UserError
+
+BROKEN = (
+    UnidentifiedImageError,
+    OSError,
+    ValueError,
+    SyntaxError,  # a PNG whose chunks are damaged
+    Image.DecompressionBombError,
+)
+"""What Pillow raises for a file that is no whole picture."""
+ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+
+
+def load_picture(path: Path, near: int | None = None, *, decode: bool = True) -> Image.Image:
+    """A picture in RGB, turned as it is meant to be seen.
+
+    Args:
+        path: the file.
+        near: a size to which the picture will be scaled down; a JPEG that is much larger is decoded
+            at a fraction of its size, which is faster and nearly the same.
+        decode: False looks at the head of the file alone and gives no picture.
+
+    Raises:
+        UserError: there is no such file, or it holds no picture that can be read.
+    """
+    try:
+        with Image.open(path) as image:
+            if near is not None:
+                image.draft("RGB", (near, near))
+            if not decode:
+                return Image.new("RGB", (1, 1))
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except FileNotFoundError:
+        raise UserError(
+            f"There is no picture {path}: put it there, or correct the list that names it."
+        ) from None
+    except BROKEN as error:
+        raise UserError(
+            f"{path} holds no picture that can be read ({error}): replace the file or remove it."
+        ) from None
+
 
 CORRUPT = ("refuse", "skip")
 CHECK_BELOW = 20_000
@@ -148,3 +190,31 @@ def _wrong(file: Path | None, *, decode: bool) -> str:
     except UserError as error:
         return str(error)
     return ""
+
+
+LARGEST = 640
+"""Pixels of the longer side; a larger picture is scaled down."""
+
+
+def find_picture(folder: Path, name: str) -> Path | None:
+    """The file of ``folder`` that holds the picture of that id, with or without an ending.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise UserError(f"--images names {folder}, which is no folder: give that of the pictures.")
+    stem = str(Path(name).with_suffix("")) if name.lower().endswith(ENDINGS) else name
+    named = [folder / name, *(folder / f"{stem}{ending}" for ending in ("", *ENDINGS))]
+    return next((path for path in named if path.is_file()), None)
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """A picture as uint8 [H, W, 3], at most `LARGEST` pixels wide and high.
+
+    Raises:
+        UserError: the file holds no picture that can be read.
+    """
+    picture = load_picture(path, near=LARGEST)
+    picture.thumbnail((LARGEST, LARGEST))
+    return np.asarray(picture)
