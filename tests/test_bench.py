@@ -78,7 +78,7 @@ def test_help(capsys):
         ("pictures --batch 0", "Every size must be at least 1"),
         ("pictures --folder /none", "/none is no folder"),
         ("pipeline --count 0", "Every size must be at least 1"),
-        ("pipeline --batch 50 --images 20", "a batch of 50 rows was asked for but train has only"),
+        ("pipeline --batch 50 --images 20", "the batch size is 50 rows but train has only"),
         ("match --samples 0", "Every size must be at least 1"),
         ("soak --kills 0", "--kills is 0: ask for at least one."),
         ("pipeline --folder /none", "The system refused /none"),

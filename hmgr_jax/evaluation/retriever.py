@@ -15,7 +15,7 @@ from hmgr_jax.data.open import augmentation_of, open_data
 from hmgr_jax.data.pictures.pixels import PictureFiles, PixelSource
 from hmgr_jax.data.split import DataSet, Items, Split
 from hmgr_jax.data.text.captions import CaptionSource
-from hmgr_jax.data.text.pieces import restored
+from hmgr_jax.data.text.pieces import vocabulary_from_json
 from hmgr_jax.data.text.text_graph import open_sentences
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.distributed.parallel import make_mesh
@@ -94,7 +94,7 @@ class Retriever:
             parts = {"params": abstract.params, "stats": abstract.stats, "memory": abstract.memory}
             best = checkpoints.best_step()
             state, _, step = checkpoints.restore(parts, best, partial=True)
-        vocabulary = restored(meta["vocabulary"])
+        vocabulary = vocabulary_from_json(meta["vocabulary"])
         if model.needs_tables and (workdir / FILE).is_file():
             tables = read_tables(workdir)
         elif model.banks is not None:
@@ -272,7 +272,7 @@ def saved_plan(meta: Mapping[str, Any], config: ConfigDict) -> Plan:
         for m, inputs in meta["features"].items()
     }
     steps, classes = config.train.steps, meta.get("classes", 0)  # older runs have none
-    words = len(restored(meta["vocabulary"]))
+    words = len(vocabulary_from_json(meta["vocabulary"]))
     return Plan(steps, meta["steps_per_epoch"], words, features, classes)
 
 

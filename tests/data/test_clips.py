@@ -2,14 +2,12 @@
 
 import hashlib
 import os
-import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from hmgr_jax.data.generated.worlds.__main__ import main
 from hmgr_jax.data.generated.worlds.clip import EDGE, GAP, MOVERS, draw_clips
 from hmgr_jax.data.generated.worlds.clip_captions import describe_clip
 from hmgr_jax.data.generated.worlds.clips import make_clips, open_clips
@@ -242,7 +240,7 @@ def test_only_the_order_tells_which_way_things_move():
     assert _probe(ends, clips) > 95
 
 
-# --- mistakes and the sheet --------------------------------------------------------------------
+# --- invalid arguments --------------------------------------------------------------------------
 
 
 def test_fingerprint_names_seed_and_sizes(data):
@@ -262,12 +260,3 @@ def test_bad_sizes_and_foreign_words_are_refused(data):
     assert alone.fingerprint == data.fingerprint
     with pytest.raises(UserError, match="other words than these"):
         open_clips(known=Vocabulary(data.vocabulary.words[:-1]))
-
-
-def test_sheet(tmp_path, capsys):
-    out = tmp_path / "sheet.png"
-    assert main(["worlds", "--clips", "--out", str(out), "--families", "1"]) == 0
-    assert out.read_bytes()[:4] == b"\x89PNG"
-    assert "4 clips of 1 families" in capsys.readouterr().out
-    assert main(["worlds", "--clips", "--out", str(out)]) == 2
-    assert re.search("exists already", capsys.readouterr().err)

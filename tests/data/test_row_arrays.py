@@ -7,7 +7,7 @@ from scan_folders import FEATURES, REGIONS, write_folder
 
 from hmgr_jax.data.order import make_order
 from hmgr_jax.data.regions import regions
-from hmgr_jax.data.regions.row_arrays import fitted
+from hmgr_jax.data.regions.row_arrays import convert_array
 from hmgr_jax.data.regions.scan import open_scan
 from hmgr_jax.errors import UserError
 from hmgr_jax.training.experiment import build
@@ -161,7 +161,7 @@ def test_the_first_number_that_does_not_fit_is_named():
     values = np.zeros((3, 2))
     values[1, 1] = -2
     with pytest.raises(UserError, match=r"row 1 labels of -2\.0 where -1 to 32767"):
-        fitted("labels", values, lambda i: f"row {i}")
+        convert_array("labels", values, lambda i: f"row {i}")
 
 
 # --- the visual side -----------------------------------------------------------------------------

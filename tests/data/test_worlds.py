@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import os
-import re
 import subprocess
 import sys
 
@@ -12,7 +11,6 @@ import pytest
 from PIL import Image
 
 from hmgr_jax.data.generated.worlds import make_family, open_worlds
-from hmgr_jax.data.generated.worlds.__main__ import main
 from hmgr_jax.data.generated.worlds.regions import CROP, describe_regions, detect, make_regions
 from hmgr_jax.data.generated.worlds.render import render, render_alone
 from hmgr_jax.data.generated.worlds.scene import APART, COLOURS, ROUND, SHAPES
@@ -250,16 +248,3 @@ def test_splits_can_be_made_alone_and_a_foreign_vocabulary_is_refused():
     fewer = Vocabulary(whole.vocabulary.words[:-1])
     with pytest.raises(UserError, match="other words than these"):
         open_worlds(**sizes, known=fewer)
-
-
-def test_sheet(tmp_path, capsys):
-    out = tmp_path / "sheet.png"
-    assert main(["worlds", "--out", str(out), "--families", "1"]) == 0
-    assert out.read_bytes()[:4] == b"\x89PNG"
-    for path, reason in (
-        (out, "exists already"),
-        (tmp_path / "sheet.pdf", r"\.png"),
-        (tmp_path / "absent" / "sheet.png", "not a folder"),
-    ):
-        assert main(["worlds", "--out", str(path)]) == 2
-        assert re.search(reason, capsys.readouterr().err)

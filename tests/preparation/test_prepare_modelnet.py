@@ -19,7 +19,7 @@ from hmgr_jax.data.generated.solids.__main__ import main as write_solids
 from hmgr_jax.data.generated.solids.primitives import ball
 from hmgr_jax.data.shapes3d.augment import Shaping
 from hmgr_jax.data.shapes3d.mesh import edge_neighbours
-from hmgr_jax.data.shapes3d.modelnet.joining import Where
+from hmgr_jax.data.shapes3d.modelnet.joining import Folders
 from hmgr_jax.data.shapes3d.modelnet.open import open_modelnet
 from hmgr_jax.data.shapes3d.off import write_off
 from hmgr_jax.errors import UserError
@@ -114,7 +114,7 @@ def test_broken_files_are_named_and_the_exit_code_is_0(source, tmp_path, capsys)
 
 
 def test_objects_as_training_opens_them(whole):
-    data = open_modelnet(whole, SHAPING, Where(dev=0.1))
+    data = open_modelnet(whole, SHAPING, Folders(dev=0.1))
     assert {role: len(split) for role, split in data.splits.items()} == {
         "train": 153, "dev": 12, "test": 46,
     }  # fmt: skip

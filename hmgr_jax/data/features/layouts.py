@@ -1,4 +1,8 @@
-"""Folders of feature sets as released: NUS-WIDE and SCKR."""
+"""Feature sets in the folders of their releases: NUS-WIDE and SCKR.
+
+NUS-WIDE follows the description of the data (Chua et al., CIVR 2009); it has been tested on generated
+files only.
+"""
 
 from __future__ import annotations
 
@@ -12,26 +16,26 @@ from hmgr_jax.errors import UserError
 FEATURES = "Low_Level_Features"
 TAGS = "NUS_WID_Tags"
 LABELS = "Groundtruth/TrainTestLabels"
-ROLES = {"Train": "tr", "Test": "te"}
+NUSWIDE_ROLES = {"Train": "tr", "Test": "te"}
 
 
 def is_nuswide(root: Path) -> bool:
-    """Whether a folder is laid out as the release."""
+    """Whether a folder has the layout of NUS-WIDE."""
     return (root / FEATURES).is_dir() and (root / TAGS).is_dir()
 
 
 def read_nuswide(root: Path) -> tuple[dict[str, np.ndarray], list[Path]]:
-    """``I_tr``, ``T_tr``, ``L_tr`` and the same of ``te``, and the files.
+    """Read ``I_tr``, ``T_tr``, ``L_tr`` and the same of ``te``, and list the files.
 
-    Images are all ``Low_Level_Features/Train_*.dat`` side by side, in the order of their names;
-    texts ``Train_Tags1k.dat``; labels one column a file of ``Labels_CONCEPT_Train.txt``, by name.
+    Images are all ``Low_Level_Features/Train_*.dat`` side by side, sorted by name; texts
+    ``Train_Tags1k.dat``; labels one column per file ``Labels_CONCEPT_Train.txt``, sorted by name.
 
     Raises:
         UserError: a part is missing, or files differ in rows.
     """
     found: dict[str, np.ndarray] = {}
     files: list[Path] = []
-    for name, role in ROLES.items():
+    for name, role in NUSWIDE_ROLES.items():
         for key, pattern in (
             (f"I_{role}", f"{FEATURES}/{name}_*.dat"),
             (f"T_{role}", f"{TAGS}/{name}_Tags1k.dat"),
@@ -49,13 +53,15 @@ def read_nuswide(root: Path) -> tuple[dict[str, np.ndarray], list[Path]]:
 
 
 def _side_by_side(paths: list[Path]) -> np.ndarray:
-    """The columns of text files of numbers, float32 [rows, columns]."""
+    """Concatenate the columns of text files of numbers, float32 [rows, columns]."""
     parts: list[np.ndarray] = []
     for path in paths:
         try:
             parts.append(np.loadtxt(path, np.float32, ndmin=2))
         except (OSError, ValueError) as error:
-            raise UserError(f"{path} is no table of numbers ({error}): unpack it again.") from None
+            raise UserError(
+                f"{path} is not a table of numbers ({error}): unpack it again."
+            ) from None
         if len(parts[-1]) != len(parts[0]):
             raise UserError(
                 f"{path} has {len(parts[-1])} rows but {paths[0]} has {len(parts[0])}: unpack both "
@@ -65,26 +71,26 @@ def _side_by_side(paths: list[Path]) -> np.ndarray:
 
 
 SIDES = {"image": "I", "text": "T"}
-ROLES = {"train": "tr", "valid": "vl", "test": "te"}
+SCKR_ROLES = {"train": "tr", "valid": "vl", "test": "te"}
 
 
 def is_sckr(root: Path) -> bool:
-    """Whether a folder holds the lists of train."""
+    """Whether a folder holds the train lists of SCKR."""
     return all((root / f"{side}_train.txt").is_file() for side in SIDES)
 
 
 def read_sckr(root: Path) -> tuple[dict[str, np.ndarray], list[Path]]:
-    """``I_tr``, ``T_tr``, ``L_tr`` and the same of ``vl`` and ``te``, and the files.
+    """Read ``I_tr``, ``T_tr``, ``L_tr`` and the same of ``vl`` and ``te``, and list the files.
 
-    ``image_train.txt`` and ``text_train.txt`` (and of valid and test) name a file a line, without
-    or with ``.npy``, in the folders ``image`` and ``text``; line i of both is a pair, of one label.
+    ``image_train.txt`` and ``text_train.txt`` (and of valid and test) name one ``.npy`` a line in the
+    folders ``image`` and ``text``; line i of both is a pair. Files are called SERIES_NUMBER_LABEL.
 
     Raises:
         UserError: a list or a file is missing, a name has no label, or labels of a pair differ.
     """
     found: dict[str, np.ndarray] = {}
     files: list[Path] = []
-    for role, short in ROLES.items():
+    for role, short in SCKR_ROLES.items():
         lists = {side: root / f"{side}_{role}.txt" for side in SIDES}
         if role == "valid" and not any(path.is_file() for path in lists.values()):
             continue
@@ -121,4 +127,4 @@ def _load(path: Path) -> np.ndarray:
     try:
         return np.asarray(np.load(path, allow_pickle=False), np.float32)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is no array ({error}): copy it again.") from None
+        raise UserError(f"{path} is not a readable array ({error}): copy it again.") from None

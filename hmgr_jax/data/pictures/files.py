@@ -21,21 +21,21 @@ BROKEN = (
     SyntaxError,  # a PNG whose chunks are damaged
     Image.DecompressionBombError,
 )
-"""What Pillow raises for a file that is no whole picture."""
+"""Exceptions of Pillow for damaged files."""
 ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 
 
 def load_picture(path: Path, near: int | None = None, *, decode: bool = True) -> Image.Image:
-    """A picture in RGB, turned as it is meant to be seen.
+    """Decode a picture in RGB, rotated by its EXIF orientation.
 
     Args:
         path: the file.
-        near: a size to which the picture will be scaled down; a JPEG that is much larger is decoded
-            at a fraction of its size, which is faster and nearly the same.
-        decode: False looks at the head of the file alone and gives no picture.
+        near: target size of a later reduction; a much larger JPEG is decoded at a fraction of its
+            size, which is faster and nearly the same.
+        decode: False reads only the header and returns a blank picture.
 
     Raises:
-        UserError: there is no such file, or it holds no picture that can be read.
+        UserError: the file is missing or cannot be decoded.
     """
     try:
         with Image.open(path) as image:
@@ -50,37 +50,34 @@ def load_picture(path: Path, near: int | None = None, *, decode: bool = True) ->
         ) from None
     except BROKEN as error:
         raise UserError(
-            f"{path} holds no picture that can be read ({error}): replace the file or remove it."
+            f"{path} is not a readable picture ({error}): replace the file or remove it."
         ) from None
 
 
 CORRUPT = ("refuse", "skip")
 CHECK_BELOW = 20_000
-"""Of so many pictures the heads are read when a split is opened; of more, each when it is used."""
-NAMED = 10
-GLANCE = 32  # pixels: all bytes are read, next to nothing is computed
+"""Up to this number of pictures, headers are read when a split is opened."""
+NAMED = 10  # pictures in a warning
+GLANCE = 32  # pixels; decoding at this size reads all bytes at little cost
 
 
 class PictureFolder:
-    """A folder with pictures, perhaps in subfolders.
-
-    Raises ``UserError`` where there is no such folder.
-    """
+    """A folder of pictures, perhaps in subfolders; ``UserError`` if it does not exist."""
 
     def __init__(self, path: Path) -> None:
         if not path.is_dir():
             raise UserError(
-                f"{path} is no folder: give data.pictures that of the pictures, as a whole or from "
-                "data.root on."
+                f"{path} is not a folder: give data.pictures the folder of the pictures, absolute or "
+                "relative to data.root."
             )
         self.path = path
 
     def find(self, name: str) -> Path | None:
-        """The file called ``name``, which may lack its ending; None where there is none.
+        """Find the file called ``name``, which may lack its ending; None if there is none.
 
-        It lies where ``name`` says, from the folder or any of its subfolders on. A name with
-        folders is also found in the folder itself (all pictures in one place), never in another
-        subfolder: that would be another picture. Raises ``UserError`` where several files fit.
+        ``name`` is relative to the folder or to any subfolder. A name with folders is also found in
+        the folder itself (all pictures in one place), but in no other subfolder. Raises
+        ``UserError`` if several files match.
         """
         direct, wanted = self.path / name, PurePosixPath(name).parts
         if direct.is_file():
@@ -100,7 +97,7 @@ class PictureFolder:
 
     @functools.cached_property
     def _by_name(self) -> dict[str, list[Path]]:
-        """Pictures by file name, and by file name without its ending."""
+        """{file name with and without its ending: pictures}."""
         found: dict[str, list[Path]] = {}
         for folder, below, names in os.walk(self.path):
             below.sort()
@@ -114,21 +111,20 @@ class PictureFolder:
 def readable(
     named: Sequence[tuple[str, Path | None, str]], policy: str, split: str, threads: int = 2
 ) -> list[Path | None]:
-    """The files of pictures; None for those that are left out.
+    """List the files of pictures; None for those that are left out.
 
-    Under ``"refuse"`` a missing picture and, of sets below `CHECK_BELOW`, a file without a
-    picture's head is an error at once; what else is wrong with a file is found when it is read.
-    Under ``"skip"`` every file is decoded once, and those that are missing or damaged are left
-    out, counted and named by a warning. A split so made is the same in every process and run.
+    Under ``"refuse"`` a missing picture and, in sets up to `CHECK_BELOW`, an unreadable header is an
+    error at once; other damage is found when the file is read. Under ``"skip"`` every file is decoded
+    once, and missing or damaged ones are left out with a warning, the same in every process and run.
 
     Args:
-        named: (name, file or None where there is none, where it is listed).
+        named: (name, file or None if missing, where it is listed).
         policy: of `CORRUPT`.
-        split: for people.
+        split: for messages.
         threads: that decode.
 
     Raises:
-        UserError: the first picture that is missing or cannot be read, or none is left.
+        UserError: a picture is missing or unreadable, or none is left.
     """
     missing = [(name, where) for name, file, where in named if file is None]
     if policy == "refuse":
@@ -141,23 +137,18 @@ def readable(
             )
         if len(named) > CHECK_BELOW:
             return [file for _, file, _ in named]
-    look = _head if policy == "refuse" else _whole
     with ThreadPoolExecutor(threads) as pool:
-        wrong = list(pool.map(look, [file for _, file, _ in named]))
-    if policy == "refuse":
-        _refuse_first(wrong)
-    kept = [None if bad else file for bad, (_, file, _) in zip(wrong, named, strict=True)]
-    _tell([name for (name, _, _), bad in zip(named, wrong, strict=True) if bad], len(named), split)
+        errors = list(pool.map(lambda named: _error(named[1], decode=policy == "skip"), named))
+    first = next((error for error in errors if error), None)
+    if policy == "refuse" and first:
+        raise UserError(first.rstrip(".") + ", or leave such pictures out by data.corrupt=skip.")
+    kept = [None if error else file for error, (_, file, _) in zip(errors, named, strict=True)]
+    left_out = [name for (name, _, _), error in zip(named, errors, strict=True) if error]
+    _warn_left_out(left_out, len(named), split)
     return kept
 
 
-def _refuse_first(wrong: Sequence[str]) -> None:
-    found = next((sentence for sentence in wrong if sentence), None)
-    if found:
-        raise UserError(found.rstrip(".") + ", or leave such pictures out by data.corrupt=skip.")
-
-
-def _tell(left_out: Sequence[str], total: int, split: str) -> None:
+def _warn_left_out(left_out: Sequence[str], total: int, split: str) -> None:
     if len(left_out) == total:
         raise UserError(
             f"None of the {total} pictures of {split} can be read: correct data.pictures, or copy "
@@ -173,16 +164,8 @@ def _tell(left_out: Sequence[str], total: int, split: str) -> None:
         )
 
 
-def _head(file: Path | None) -> str:
-    """What is wrong with the beginning of a file, empty where nothing is."""
-    return _wrong(file, decode=False)
-
-
-def _whole(file: Path | None) -> str:
-    return _wrong(file, decode=True)
-
-
-def _wrong(file: Path | None, *, decode: bool) -> str:
+def _error(file: Path | None, *, decode: bool) -> str:
+    """Error message of reading a picture or its header, empty if there is none."""
     if file is None:
         return "missing"
     try:
@@ -193,27 +176,29 @@ def _wrong(file: Path | None, *, decode: bool) -> str:
 
 
 LARGEST = 640
-"""Pixels of the longer side; a larger picture is scaled down."""
+"""Pixels of the longer side of a picture that is shown."""
 
 
 def find_picture(folder: Path, name: str) -> Path | None:
-    """The file of ``folder`` that holds the picture of that id, with or without an ending.
+    """Find the picture of an id, with or without an ending, in ``folder``; None if there is none.
 
     Raises:
-        UserError: there is no such folder.
+        UserError: the folder does not exist.
     """
     if not folder.is_dir():
-        raise UserError(f"--images names {folder}, which is no folder: give that of the pictures.")
+        raise UserError(
+            f"--images names {folder}, which is not a folder: give the folder of the pictures."
+        )
     stem = str(Path(name).with_suffix("")) if name.lower().endswith(ENDINGS) else name
     named = [folder / name, *(folder / f"{stem}{ending}" for ending in ("", *ENDINGS))]
     return next((path for path in named if path.is_file()), None)
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """A picture as uint8 [H, W, 3], at most `LARGEST` pixels wide and high.
+    """Read a picture as uint8 [H, W, 3], at most `LARGEST` pixels wide and high.
 
     Raises:
-        UserError: the file holds no picture that can be read.
+        UserError: the file cannot be decoded.
     """
     picture = load_picture(path, near=LARGEST)
     picture.thumbnail((LARGEST, LARGEST))

@@ -18,23 +18,23 @@ from hmgr_jax.errors import UserError
 
 TRAIN = ("crop", "centre")
 AREA, ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
-"""Share of the picture that a random crop covers, and width over height of it (Inception's)."""
+"""Area share and aspect ratio (width over height) of random crops (Inception)."""
 ERASED_AREA, ERASED_ASPECT = (0.02, 0.33), (0.3, 1 / 0.3)
 TRIES = 10
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's pictures in 0..1, red, green and blue."""
+"""Of ImageNet in 0..1: red, green, blue."""
 
 Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How pictures become pixels float32 [size, size, 3], in training and at evaluation.
+    """Conversion of pictures to pixels float32 [size, size, 3].
 
-    At evaluation the shorter side is scaled to ``resize`` and the centre of ``size`` is kept. In
-    training ``train`` says whether the same is done (``"centre"``) or a random part is scaled to
-    ``size`` (``"crop"``), ``flip`` is the probability that left and right change places, ``erase``
-    that a random rectangle is set to the mean colour (Zhong et al., AAAI 2020).
+    At evaluation the shorter side is scaled to ``resize`` and the centre of ``size`` is cropped. In
+    training ``train`` is ``"centre"`` (the same) or ``"crop"`` (a random part scaled to ``size``);
+    ``flip`` is the probability of a horizontal flip, ``erase`` that of setting a random rectangle to
+    the mean colour (Zhong et al., AAAI 2020).
 
     Raises ``UserError`` for values out of range.
     """
@@ -50,16 +50,16 @@ class Augmentation:
     def __post_init__(self) -> None:
         if not 1 <= self.size <= self.resize:
             raise UserError(
-                f"data.pixels keeps the middle {self.size} pixels of {self.resize}: size must be "
-                "from 1 to resize."
+                f"data.pixels.size must be from 1 to data.pixels.resize, but they are {self.size} and "
+                f"{self.resize}: correct one of the two."
             )
         if self.train not in TRAIN:
             raise UserError(f"data.pixels.train is one of {', '.join(TRAIN)}, not {self.train!r}.")
         for name in ("flip", "erase"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(
-                    f"data.pixels.{name} is {getattr(self, name)} where a probability from 0 to 1 "
-                    "was expected: correct it."
+                    f"data.pixels.{name} must be a probability from 0 to 1, got "
+                    f"{getattr(self, name)}: correct it."
                 )
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise UserError(
@@ -68,14 +68,14 @@ class Augmentation:
             )
 
     def plain(self, picture: Image.Image) -> np.ndarray:
-        """The centre of the picture, as it is evaluated."""
+        """The centre crop, for evaluation."""
         return self._normalised(self._centre(picture))
 
     def drawn(self, picture: Image.Image, rng: np.random.Generator) -> np.ndarray:
-        """The picture as it is trained on; the same stream gives the same pixels.
+        """The picture augmented for training; the same stream gives the same pixels.
 
-        The same numbers are taken from ``rng`` whatever is switched on, so that a switch changes
-        nothing but what it names.
+        The amount drawn from ``rng`` does not depend on the settings, so that one setting changes
+        nothing else.
         """
         tries, (flip, erase), rectangles = (
             rng.random((TRIES, 4)),
@@ -107,7 +107,7 @@ class Augmentation:
         return picture.crop((left, top, left + self.size, top + self.size))
 
     def _normalised(self, image: Image.Image) -> np.ndarray:
-        # Whole rows at once: numpy is several times slower over an inner axis of three.
+        # Whole rows at once: numpy is several times slower over an inner axis of 3.
         mean, std = (
             np.tile(255 * np.array(x, np.float32), self.size) for x in (self.mean, self.std)
         )
@@ -118,13 +118,13 @@ class Augmentation:
 
 
 def crop_box(width: int, height: int, tries: np.ndarray) -> Box:
-    """(left, top, right, bottom) of a random part of a picture.
+    """Choose a random part (left, top, right, bottom) of a picture.
 
     Args:
         width: of the picture.
         height: of the picture.
-        tries: float [TRIES, 4] in 0..1, numbers for area, aspect and place; the first part that
-            fits is taken, and the middle, as wide or high as `ASPECT` allows, where none does.
+        tries: float [TRIES, 4] in 0..1: area, aspect ratio and place. The first that fits is used;
+            if none does, the largest centred part within `ASPECT`.
     """
     box = _first_box(width, height, tries, AREA, ASPECT, whole=True)
     if box is not None:
@@ -137,7 +137,7 @@ def crop_box(width: int, height: int, tries: np.ndarray) -> Box:
 
 
 def erased_box(width: int, height: int, tries: np.ndarray) -> Box | None:
-    """The rectangle to erase, smaller than the picture, or None where none of the tries fits."""
+    """Choose the rectangle to erase, smaller than the picture; None if no try fits."""
     return _first_box(width, height, tries, ERASED_AREA, ERASED_ASPECT, whole=False)
 
 
@@ -162,12 +162,12 @@ def _first_box(
 
 
 class Pictures(Protocol):
-    """Decoded pictures by number."""
+    """Decoded pictures by index."""
 
     def __len__(self) -> int: ...
 
     def load(self, number: int) -> Image.Image:
-        """The picture in RGB; ``UserError`` names one that cannot be read."""
+        """Load a picture in RGB; ``UserError`` names an unreadable one."""
         ...
 
 
@@ -181,15 +181,15 @@ class PictureFiles:
         return len(self.files)
 
     def load(self, number: int) -> Image.Image:
-        """Decode a file; raises ``UserError`` with its name."""
+        """Decode a file."""
         return load_picture(self.files[number])
 
 
 class PixelSource:
     """Items ``{"pixels": float32 [k, S, S, 3]}`` of ``pictures``, normalised.
 
-    `gather` gives the centre crop of evaluation, `draw` what is trained on. Both raise
-    ``UserError`` with the file for a picture that cannot be read.
+    `gather` gives the centre crop for evaluation, `draw` the augmented picture for training. Both raise
+    ``UserError`` for a picture that cannot be read.
     """
 
     lengths: np.ndarray | None = None
@@ -202,15 +202,15 @@ class PixelSource:
 
     @property
     def item_bytes(self) -> int:
-        """Size of one item: batches of pictures are large, so fewer are read ahead."""
+        """Bytes of one item, by which prefetching is limited."""
         return self.augmentation.size**2 * 3 * 4
 
     def gather(self, items: np.ndarray, length: int | None = None) -> Items:
-        """The middle of every picture, nothing drawn."""
+        """Centre crops."""
         return self._pixels(items, lambda k, picture: self.augmentation.plain(picture))
 
     def draw(self, items: np.ndarray, draws: Draws, length: int | None = None) -> Items:
-        """Every picture as the seed, the step and the row say."""
+        """Augmented pictures, by the streams of ``draws``."""
         return self._pixels(
             items,
             lambda k, picture: self.augmentation.drawn(picture, draws.generator(PICTURES, k)),

@@ -1,4 +1,20 @@
-"""Features of a TFDS dataset in ArrayRecord files, gathered like the rows of a ``.npy`` file."""
+"""Features of a TFDS dataset in ArrayRecord files, gathered like the rows of a ``.npy`` file.
+
+A record holds an image or video, annotations and captions:
+
+| feature | TFDS type | |
+|---|---|---|
+| `id` | `Text`, or an integer `Scalar` | unique in its split |
+| `features` | `Tensor([R, D], float16 or float32)` | regions of an image or frames of a video |
+| `captions` | `Sequence({"text": Text, ...})`, `Sequence(Text)` or `Text` | at least one |
+| `count` (optional) | integer `Scalar` | number of true rows of R; the others are zero |
+| `boxes` (optional) | `Tensor([R, 4])` | xyxy in 0..1 |
+| `labels`, `attributes` (optional) | integer `Tensor([R])` | -1 for none |
+| `scores`, `attribute_scores` (optional) | `Tensor([R])` | |
+| `wh` (optional) | integer `Tensor([2])` | width and height in pixels |
+
+Further features are ignored. Only `encoding="bytes"` is read fast.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +31,20 @@ from hmgr_jax.errors import UserError
 
 ID, FEATURES, CAPTIONS, TEXT = "id", "features", "captions", "text"
 RECORD_NAMES = {"ims": FEATURES, "counts": "count"}
-"""{ending of a ``.npy`` file: name in a record} where the two differ."""
+"""{ending of a ``.npy`` file: name in a record}, if they differ."""
 BESIDE = ("counts", "boxes", "labels", "scores", "attributes", "attribute_scores", "wh")
-"""Endings of the small arrays that may stand beside the features."""
+"""Endings of the optional arrays beside the features."""
 DESCRIPTIONS = ("dataset_info.json", "features.json")
 _RAW = "bytes"
 
 
 def name_in_record(ending: str) -> str:
-    """What ``{split}_{ending}.npy`` is called in a record."""
+    """Name of ``{split}_{ending}.npy`` in a record."""
     return RECORD_NAMES.get(ending, ending)
 
 
 def describe(arrays: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> tfds.features.FeaturesDict:
-    """The features of a record with ``arrays``: {ending: (shape of a row, type)}."""
+    """TFDS features of a record with ``arrays``: {ending: (shape of a row, type)}."""
     fields = {
         name_in_record(ending): tfds.features.Tensor(shape=shape, dtype=dtype, encoding=_RAW)
         if shape
@@ -41,26 +57,26 @@ def describe(arrays: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> tfds.fea
 
 
 def stored_raw(feature: Any) -> bool:
-    """Whether values lie in a record as they lie in memory."""
+    """Whether a record stores values as in memory."""
     return feature.to_json()["content"]["encoding"] == _RAW
 
 
 def stored(record: bytes, name: str) -> list[Any]:
-    """The values of one feature of a record as stored: bytes, or whole numbers; perhaps none."""
+    """Values of a feature of a record as stored: bytes or integers, perhaps none."""
     feature = tf_example_pb2.Example.FromString(record).features.feature[name]
     return list(feature.bytes_list.value or feature.int64_list.value)
 
 
-def demand_features(features: Any, where: str) -> None:
-    """Refuse a dataset whose records are not as this module describes.
+def check_features(features: Any, where: str) -> None:
+    """Check that the features of a dataset are those of the table above.
 
     Raises:
-        UserError: what was expected and what was found.
+        UserError: names the expected and the found features.
     """
     found = dict(features) if isinstance(features, tfds.features.FeaturesDict) else {}
     problem = _problem(found)
     if problem:
-        described = ", ".join(f"{name}: {_spell(feature)}" for name, feature in found.items())
+        described = ", ".join(f"{k}: {' '.join(repr(v).split())}" for k, v in found.items())
         raise UserError(
             f"{where} {problem}; expected were id (Text or whole number), features (Tensor "
             "[R, D] of float16 or float32) and captions (Sequence of Text or of {'text': Text}), "
@@ -70,7 +86,7 @@ def demand_features(features: Any, where: str) -> None:
 
 
 def _problem(found: Mapping[str, Any]) -> str:
-    """What is wrong with the features of a dataset; empty where nothing is."""
+    """Error message for the features of a dataset, empty if there is none."""
     missing = [name for name in (ID, FEATURES, CAPTIONS) if name not in found]
     if missing:
         return f"has no feature {', '.join(missing)}"
@@ -88,15 +104,17 @@ def _problem(found: Mapping[str, Any]) -> str:
     return "" if isinstance(captions, tfds.features.Text) else "has captions without text"
 
 
-def _spell(feature: Any) -> str:
-    return " ".join(repr(feature).split())
-
-
 _FIRST, _SECOND = 0x0A, 0x12  # fields 1 and 2, with a length
 
 
 def locate(record: bytes, name: bytes) -> tuple[int, int] | None:
-    """(offset, size) of the first bytes of feature ``name``; None where it is not found so."""
+    """Find the (offset, size) of the first bytes of a feature in a serialised ``tf.train.Example``.
+
+    Unlike a parser it copies nothing. An Example is field 1, Features, whose entries (field 1) are pairs
+    of a name (field 1) and a Feature (field 2); a list of bytes is field 1 of a Feature, its values field
+    1 of that. Each is preceded by its length, see
+    developers.google.com/protocol-buffers/docs/encoding. None if the feature is not found so.
+    """
     try:
         size, at = _enter(record, 0, _FIRST)
         end = at + size
@@ -116,7 +134,7 @@ def locate(record: bytes, name: bytes) -> tuple[int, int] | None:
 
 
 def _enter(record: bytes, at: int, field: int) -> tuple[int, int]:
-    """(length, offset) of what is in the field that begins at ``at``."""
+    """(length, offset) of the content of the field at ``at``."""
     if record[at] != field:
         raise ValueError(f"no field {field >> 3} at byte {at}")
     value = shift = 0
@@ -135,11 +153,9 @@ _NAME = FEATURES.encode()
 class RecordRows:
     """The ``features`` [R, D] of every record of a split (see `hmgr_jax.files.npy_rows.NpyRows`).
 
-    ``split`` is any split of TFDS: ``train``, ``train[:90%]``. Values that were stored as they lie
-    in memory (``encoding="bytes"``) are copied straight out of a record; other encodings go through
-    TFDS, several times slower. Picklable; threads share it.
-
-    Raises ``UserError`` for a file that is missing, damaged or cut short.
+    ``split`` is any split of TFDS: ``train``, ``train[:90%]``. Values of ``encoding="bytes"`` are copied
+    straight out of a record; other encodings are decoded by TFDS, several times slower. Picklable;
+    threads share it. Raises ``UserError`` for a file that is missing, damaged or cut short.
     """
 
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str) -> None:
@@ -181,7 +197,7 @@ class RecordRows:
         return [*self.records.paths, *(self.path / name for name in DESCRIPTIONS)]
 
     def spot(self, row: int) -> str:
-        """What a person calls a row: its file, its record and its id."""
+        """Description of a row: its file, record and id."""
         path, record = self.records.place(row)
         ((_, found),) = self.records.read(np.array([row]), self.row_bytes)
         (name,) = stored(found, ID)
@@ -189,7 +205,7 @@ class RecordRows:
         return f"record {record} (counted from 0) of {path.name}, id {name}"
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
-        """Read ``rows`` (int [k], any order, repeats allowed) into a fresh array [k, R, D]."""
+        """Read ``rows`` (int [k], any order, repeats allowed) as an array [k, R, D]."""
         rows = np.asarray(rows, np.int64).reshape(-1)
         out = np.empty((len(rows), *self.shape[1:]), self.dtype)
         for k, record in self.records.read(rows, self.row_bytes):
@@ -203,8 +219,8 @@ class RecordRows:
         if size != self.row_bytes:
             path, number = self.records.place(row)
             raise UserError(
-                f"{path} holds in record {number} (counted from 0) no {FEATURES} of "
-                f"{self.row_bytes} bytes as features.json says: prepare the data again."
+                f"{path} holds in record {number} (counted from 0) {FEATURES} of {size} bytes where "
+                f"features.json describes {self.row_bytes}: prepare the data again."
             )
         count = size // self.dtype.itemsize
         return np.frombuffer(record, self.dtype, count, at).reshape(self.shape[1:])

@@ -1,4 +1,4 @@
-"""The three modalities of objects as sources of the input pipeline."""
+"""The modalities of 3D objects as sources of the input pipeline: views, point clouds, meshes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 from hmgr_jax.data.draws import FACES, POINTS, VIEWS, Draws
 from hmgr_jax.data.shapes3d.augment import TRAINED, Shaping
-from hmgr_jax.data.shapes3d.render import spread
+from hmgr_jax.data.shapes3d.render import spread_views
 from hmgr_jax.data.split import Items, Source, Split
 from hmgr_jax.errors import UserError
 
@@ -18,35 +18,32 @@ MODALITIES = ("image", "point", "mesh")
 
 
 class Objects(Protocol):
-    """Objects of one split; each may have pictures, a point cloud and a mesh."""
+    """Objects of one split, each perhaps with views, a point cloud and a mesh."""
 
     modalities: tuple[str, ...]
-    """Those of `MODALITIES` that every object has."""
+    """`MODALITIES` of every object."""
 
     def __len__(self) -> int: ...
 
     def views(self, number: int) -> int:
-        """How many pictures there are of an object, taken around it in this order."""
+        """Number of views of an object, in order around it."""
         ...
 
     def view(self, number: int, k: int) -> Image.Image:
-        """One of them, grey or in colours; ``UserError`` names one that cannot be read."""
+        """Load a view, grey or in colour; ``UserError`` names an unreadable file."""
         ...
 
     def points(self, number: int) -> np.ndarray:
-        """Points on its surface, float32 [n, 3], in random order, y up, in the unit ball."""
+        """Points on the surface, float32 [n, 3], in random order, y up, in the unit ball."""
         ...
 
     def faces(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Features float32 [F, 15] and neighbours int32 [F, 3] of its faces.
-
-        See `hmgr_jax.data.shapes3d.mesh`.
-        """
+        """Features float32 [F, 15] and neighbours int32 [F, 3] of the faces (`shapes3d.mesh`)."""
         ...
 
 
 class ChosenObjects:
-    """Some of the objects, in another order."""
+    """A selection of objects, in a new order."""
 
     def __init__(self, objects: Objects, chosen: np.ndarray) -> None:
         self._objects, self._chosen = objects, np.asarray(chosen, np.int64)
@@ -56,19 +53,19 @@ class ChosenObjects:
         return len(self._chosen)
 
     def views(self, number: int) -> int:
-        """As of the object that is meant."""
+        """Number of views of an object."""
         return self._objects.views(int(self._chosen[number]))
 
     def view(self, number: int, k: int) -> Image.Image:
-        """As of the object that is meant."""
+        """A view of an object."""
         return self._objects.view(int(self._chosen[number]), k)
 
     def points(self, number: int) -> np.ndarray:
-        """As of the object that is meant."""
+        """The cloud of an object."""
         return self._objects.points(int(self._chosen[number]))
 
     def faces(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """As of the object that is meant."""
+        """The faces of an object."""
         return self._objects.faces(int(self._chosen[number]))
 
 
@@ -76,7 +73,7 @@ Generator = np.random.Generator
 
 
 class ObjectSource:
-    """What the modalities have in common: objects by number, each read for itself."""
+    """Base of the modalities: objects by index, read one by one."""
 
     lengths: np.ndarray | None = None
 
@@ -90,17 +87,17 @@ class ObjectSource:
 class ViewSource(ObjectSource):
     """Items ``{"views": float32 [k, V, S, S, 3]}``, normalised.
 
-    At evaluation they are V views spread around the object, in training two different ones (the
-    same twice where there is only one).
+    At evaluation V views spread around the object, in training two different ones (the same twice if
+    there is only one).
     """
 
     @property
     def item_bytes(self) -> int:
-        """Size of one item: batches of pictures are large, so fewer are read ahead."""
+        """Bytes of one item, by which prefetching is limited."""
         return self.shaping.views * self.shaping.image_size**2 * 3 * 4
 
     def gather(self, items: np.ndarray, length: int | None = None) -> Items:
-        """The middle of views that are spread around; ``UserError`` where there are too few."""
+        """Centre crops of spread views; ``UserError`` if there are too few."""
         wanted = self.shaping.views
 
         def chosen(number: int, k: int) -> np.ndarray:
@@ -110,22 +107,22 @@ class ViewSource(ObjectSource):
                     f"An object has {found} views where data.objects.views is {wanted}: lower it "
                     "(1, 2 or 4) and model.views_test, or render more."
                 )
-            places = spread(found, wanted).tolist()
+            places = spread_views(found, wanted).tolist()
             pictures = [self.shaping.picture(self.objects.view(number, p)) for p in places]
             return np.stack(pictures)
 
         return self._made(items, chosen)
 
     def draw(self, items: np.ndarray, draws: Draws, length: int | None = None) -> Items:
-        """Two views as the seed, the step and the row say."""
+        """Two random views, augmented."""
 
         def chosen(number: int, k: int) -> np.ndarray:
             rng, views = draws.generator(VIEWS, k), self.objects.views(number)
             first, step = int(rng.integers(views)), int(rng.integers(1, max(views, 2)))
             places = [(first + step * i) % views for i in range(TRAINED)]
             stream = rng if self.shaping.augment else None
-            return np.stack([self.shaping.picture(self.objects.view(number, p), stream)
-                             for p in places])  # fmt: skip
+            pictures = [self.shaping.picture(self.objects.view(number, p), stream) for p in places]
+            return np.stack(pictures)
 
         return self._made(items, chosen)
 
@@ -135,14 +132,14 @@ class ViewSource(ObjectSource):
 
 
 class CloudSource(ObjectSource):
-    """Items ``{"points": float32 [k, P, 3]}``: the first P points, in training P drawn ones."""
+    """Items ``{"points": float32 [k, P, 3]}``: the first P points, in training random ones."""
 
     def gather(self, items: np.ndarray, length: int | None = None) -> Items:
-        """As stored; ``UserError`` where there are too few."""
+        """Stored points; ``UserError`` if there are too few."""
         return self._made(items, None)
 
     def draw(self, items: np.ndarray, draws: Draws, length: int | None = None) -> Items:
-        """Drawn, scaled, turned and trembling as the seed, the step and the row say."""
+        """Random points, augmented."""
         return self._made(items, draws)
 
     def _made(self, items: np.ndarray, draws: Draws | None) -> Items:
@@ -162,17 +159,17 @@ class CloudSource(ObjectSource):
 class MeshSource(ObjectSource):
     """Items ``{"faces": float32 [k, F, 15], "neighbours": int32 [k, F, 3]}``.
 
-    Corners are absolute; a model makes them relative to the centres, which tremble in training as
-    they do. At evaluation it is always the same faces that are repeated. Raises ``UserError`` where
-    a mesh has more than F faces.
+    Corners are absolute; a model makes them relative to the centres, which are jittered with them. At
+    evaluation the repeated faces are always the same. Raises ``UserError`` if a mesh has more than F
+    faces.
     """
 
     def gather(self, items: np.ndarray, length: int | None = None) -> Items:
-        """As stored."""
+        """Stored faces."""
         return self._made(items, lambda number, k: np.random.default_rng([FACES, number]), False)
 
     def draw(self, items: np.ndarray, draws: Draws, length: int | None = None) -> Items:
-        """Trembling as the seed, the step and the row say."""
+        """Jittered faces."""
         return self._made(items, lambda number, k: draws.generator(FACES, k), True)
 
     def _made(
@@ -210,14 +207,14 @@ def object_split(
     count: int,
     shaping: Shaping,
 ) -> Split:
-    """A split of all modalities that the objects have.
+    """Make a split with all modalities of the objects, a row per object labelled by its class.
 
     Args:
         name: train, dev or test.
-        objects: where they are read from.
+        objects: of the split.
         ids: ``class/name`` of each.
-        classes: int [n], which of the classes each belongs to.
-        count: how many classes there are in all splits.
+        classes: int [n], class of each.
+        count: number of classes in all splits.
         shaping: sizes and augmentation.
     """
     number = np.arange(len(objects), dtype=np.int32)

@@ -21,29 +21,30 @@ _LINE = re.compile(r"(\S+)#(\d+)\s+(.*\S)")
 
 
 def read_flickr8k(tokens: str | Path, images: str | Path) -> dict[str, list[str]]:
-    """Captions by image: those of the images listed in ``images`` (a name a line), in its order.
+    """Read {image: captions} for the images listed in ``images`` (one name a line), in its order.
 
-    ``tokens`` has a line ``name#number <tab> caption`` for every caption; captions are ordered by
-    their number. Raises ``UserError`` for a line of another form, an image listed twice, and one
-    without captions.
+    ``tokens`` has a line ``name#number <tab> caption`` for every caption; captions are sorted by
+    number. Raises ``UserError`` for another line, an image listed twice or without captions.
     """
     tokens, images = Path(tokens), Path(images)
     numbered: dict[str, list[tuple[int, str]]] = {}
     for number, name in enumerate(read_lines(images), start=1):
         if name in numbered:
-            raise UserError(f"{images}:{number} lists {name} again: every image must occur once.")
+            raise UserError(f"{images}:{number} lists {name} again: remove the line.")
         numbered[name] = []
     for name, place, text in _lines_of(tokens):
         if name in numbered:
             numbered[name].append((place, text))
     without = next((name for name, captions in numbered.items() if not captions), None)
     if without is not None:
-        raise UserError(f"{tokens} has no caption of {without}, which {images} lists.")
+        raise UserError(
+            f"{tokens} has no caption of {without}, which {images} lists: give both of one release."
+        )
     return {name: [text for _, text in sorted(found)] for name, found in numbered.items()}
 
 
 def captions_by_id(tokens: str | Path) -> dict[str, str]:
-    """Every caption of ``Flickr8k.token.txt`` by its id, ``name#number``; errors as above."""
+    """Read {``name#number``: caption} of ``Flickr8k.token.txt``."""
     return {f"{name}#{place}": text for name, place, text in _lines_of(Path(tokens))}
 
 
@@ -68,29 +69,29 @@ EXPERT, CROWD, CAPTIONS = (
 
 @dataclass(frozen=True)
 class Judgments:
-    """Pairs of an image and a caption, and what people said of each."""
+    """Pairs of an image and a caption with human ratings."""
 
     images: tuple[str, ...]
-    """File names, one a pair."""
+    """File name of each pair."""
     captions: tuple[str, ...]
-    """Ids of the captions, ``image#number``, one a pair."""
+    """Caption id of each pair, ``image#number``."""
     ratings: np.ndarray
     """float64 [pairs, raters], higher is better: three experts (1 to 4), or the crowd's share of
     yes (0 to 1) as one."""
     texts: tuple[str, ...]
-    """The captions as written, one a pair."""
+    """Caption of each pair."""
 
     def __len__(self) -> int:
         return len(self.images)
 
     @property
     def own(self) -> np.ndarray:
-        """Bool [pairs]: the caption was written of this very image."""
+        """Bool [pairs]: the caption was written for this image."""
         pairs = zip(self.images, self.captions, strict=True)
         return np.array([image == caption.rpartition("#")[0] for image, caption in pairs], bool)
 
     def pick(self, pairs: np.ndarray) -> Judgments:
-        """Those of the pairs that a bool [pairs] or int [k] array names."""
+        """Select pairs by a bool [pairs] or int [k] array."""
         numbers = np.arange(len(self))[pairs].tolist()
         images, captions, texts = (
             tuple(names[i] for i in numbers) for names in (self.images, self.captions, self.texts)
@@ -99,10 +100,11 @@ class Judgments:
 
 
 def read_judgments(folder: str | Path) -> dict[str, Judgments]:
-    """``{"expert": ..., "crowd": ...}``, those of them that the folder holds.
+    """Read ``{"expert": ..., "crowd": ...}``, either of which may be absent from the folder.
 
-    Raises ``UserError`` (one sentence with file and line) for a missing or malformed file, a pair
-    that is judged twice, and a caption that the captions' file does not hold.
+    Raises:
+        UserError: a file is missing or malformed, a pair is judged twice, or a caption is unknown;
+            names file and line.
     """
     folder = Path(folder)
     files = {
@@ -120,7 +122,7 @@ def read_judgments(folder: str | Path) -> dict[str, Judgments]:
 
 
 def image_name(name: str) -> str:
-    """A name of an image as judgments spell it: without folders, with ``.jpg``."""
+    """Image name in the form of the judgments: without folders, with ``.jpg``."""
     name = PurePath(name).name
     return name if name.endswith(".jpg") else f"{name}.jpg"
 
@@ -128,7 +130,7 @@ def image_name(name: str) -> str:
 def _read(
     path: Path, parse: Callable[[Sequence[str]], list[float]], texts: dict[str, str]
 ) -> Judgments:
-    """The judgments of one file, each line an image, a caption and what ``parse`` reads."""
+    """Read a file of judgments: in each line an image, a caption and what ``parse`` reads."""
     ratings: dict[tuple[str, str], list[float]] = {}
     for number, line in enumerate(read_lines(path), start=1):
         fields = line.split()
@@ -147,7 +149,7 @@ def _read(
             )
         if (image, caption) in ratings:
             raise UserError(
-                f"{path}:{number} judges {image} with {caption} again: every pair must occur once."
+                f"{path}:{number} judges {image} with {caption} again: remove the line."
             )
         ratings[image, caption] = found
     if not ratings:
@@ -164,8 +166,8 @@ def _expert(values: Sequence[str]) -> list[float]:
 
 
 def _crowd(values: Sequence[str]) -> list[float]:
-    """The share of yes, computed from the counts: the file rounds it."""
-    wanted = ValueError("the share of yes with the numbers of yes and no that it comes from")
+    """Share of yes, computed from the counts because the file rounds it."""
+    wanted = ValueError("the share of yes with the numbers of yes and no")
     try:
         share, yes, no = float(values[0]), int(values[1]), int(values[2])
     except (ValueError, IndexError):

@@ -19,12 +19,12 @@ from modelnet_files import (
 from hmgr_jax.data.pipeline import batches
 from hmgr_jax.data.shapes3d.augment import Shaping
 from hmgr_jax.data.shapes3d.mesh import face_features
-from hmgr_jax.data.shapes3d.modelnet.joining import Where
+from hmgr_jax.data.shapes3d.modelnet.joining import Folders
 from hmgr_jax.data.shapes3d.modelnet.open import open_modelnet
 from hmgr_jax.errors import UserError
 
 SMALL = Shaping(image_size=8, crop=16, points=32, faces=64, views=3)
-WHERE = Where(dev=0.25)
+WHERE = Folders(dev=0.25)
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_an_object_whose_folder_of_views_is_empty_lacks_a_part(root):
     for view in (root / "ModelNet40-Images-180" / lacking).iterdir():
         view.unlink()
     with pytest.warns(RuntimeWarning, match=rf"1 of 6 objects of test .*: {lacking}$"):
-        data = _opened(root, Where(dev=0.25, corrupt="skip"))
+        data = _opened(root, Folders(dev=0.25, corrupt="skip"))
     assert lacking not in data.splits["test"].ids["image"]
 
 
@@ -132,7 +132,7 @@ def test_objects_that_lack_a_part(root):
     with pytest.raises(UserError, match=rf"no mesh of {lacking} \(1 of the 6 .* of test"):
         _opened(root)
     with pytest.warns(RuntimeWarning, match=rf"1 of 6 objects of test .*: {lacking}$"):
-        data = _opened(root, Where(dev=0.25, corrupt="skip"))
+        data = _opened(root, Folders(dev=0.25, corrupt="skip"))
     left = [name for name in names("test") if name != lacking]
     assert list(data.splits["test"].ids["point"]) == left
     clouds = root / "modelnet40_ply_hdf5_2048"
@@ -204,12 +204,12 @@ def test_what_is_missing_or_damaged_is_named(root, tmp_path):
     with pytest.raises(UserError, match="There is no folder"):
         _opened(tmp_path / "none")
     with pytest.raises(UserError, match=r"which data\.objects\.meshes names"):
-        _opened(root, Where(meshes="nowhere"))
+        _opened(root, Folders(meshes="nowhere"))
     (root / "Other_Mesh").mkdir()
     with pytest.raises(UserError, match=r"ModelNet40_Mesh and Other_Mesh: say by data\.objects"):
         _opened(root)
     with pytest.raises(UserError, match=r"data\.objects\.dev is 1\.5"):
-        _opened(root, Where(dev=1.5))
+        _opened(root, Folders(dev=1.5))
 
 
 ROWS = np.zeros((4, 3), int)

@@ -1,4 +1,7 @@
-"""One generated solid: a function of (seed, split, index)."""
+"""Generated 3D solids of twelve classes, a function of (seed, split, index).
+
+They are always available as data: turned, cut from plates, stacked and pierced.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,13 @@ import numpy as np
 
 from hmgr_jax.data.generated.solids.kinds import KINDS
 from hmgr_jax.data.generated.worlds.scene import generator
-from hmgr_jax.data.shapes3d.mesh import Mesh, turned
+from hmgr_jax.data.shapes3d.mesh import Mesh, transform
 
 CLASSES = tuple(KINDS)
 STRETCH = (0.75, 1.3)
-"""Factors by which width, height and depth are changed, each for itself."""
+"""Range of the factors of width, height and depth."""
 BEND = 0.06
-"""How far a slow wave moves the vertices, as a share of the size."""
+"""Amplitude of the wave that bends a solid, as a share of its size."""
 
 
 class Solid(NamedTuple):
@@ -27,24 +30,24 @@ class Solid(NamedTuple):
 
 
 def make_solid(seed: int, split: str, index: int) -> Solid:
-    """The solid ``index`` of a split; classes take turns.
+    """Make the solid ``index`` of a split; classes alternate.
 
-    Its kind gives it a form with proportions of a random draw; then it is stretched along its axes,
-    bent by a slow wave and turned about the vertical by any angle.
+    A random shape of its class is stretched along its axes, bent by a slow wave and rotated about the
+    vertical.
     """
     rng = generator(seed, split, "solids", index)
     kind = index % len(CLASSES)
     mesh = KINDS[CLASSES[kind]](rng)
-    mesh = turned(mesh, np.diag(rng.uniform(*STRETCH, 3)))
+    mesh = transform(mesh, np.diag(rng.uniform(*STRETCH, 3)))
     mesh = _bent(mesh, rng)
     angle = rng.uniform(0, 2 * np.pi)
     cosine, sine = np.cos(angle), np.sin(angle)
     about_y = np.array([[cosine, 0.0, sine], [0.0, 1.0, 0.0], [-sine, 0.0, cosine]])
-    return Solid(f"{CLASSES[kind]}_{index:06d}", kind, turned(mesh, about_y))
+    return Solid(f"{CLASSES[kind]}_{index:06d}", kind, transform(mesh, about_y))
 
 
 def _bent(mesh: Mesh, rng: np.random.Generator) -> Mesh:
-    """Vertices at one place move alike, so what was closed stays closed."""
+    """Bend a mesh; equal vertices move equally, so that it stays closed."""
     waves, shifts = rng.normal(0, 1.0, (3, 3)), rng.uniform(0, 2 * np.pi, (1, 3))
     bends = rng.uniform(0, BEND, (1, 3)) * np.ptp(mesh.vertices)
     moves = bends * np.sin(mesh.vertices @ waves + shifts)

@@ -1,4 +1,4 @@
-"""Generated solids as objects: views, clouds and meshes, made when first asked for."""
+"""Views, clouds and meshes of generated solids, made on first use or stored in a file."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from PIL import Image
 
 from hmgr_jax.data.generated.solids import make_solid
 from hmgr_jax.data.generated.worlds.scene import generator
-from hmgr_jax.data.shapes3d.mesh import edge_neighbours, face_features, normalised, sample_points
-from hmgr_jax.data.shapes3d.render import around, render
+from hmgr_jax.data.shapes3d.mesh import edge_neighbours, face_features, normalise, sample_points
+from hmgr_jax.data.shapes3d.render import cameras_around, render
 from hmgr_jax.data.shapes3d.sources import MODALITIES
 from hmgr_jax.errors import UserError
 
 
 class Made(NamedTuple):
-    """What is kept of a solid."""
+    """Modalities of a solid."""
 
     views: np.ndarray
     """uint8 [V, S, S]."""
@@ -32,18 +32,17 @@ class Made(NamedTuple):
 
 
 def make(seed: int, split: str, index: int, views: int, pixels: int, points: int) -> Made:
-    """A solid in its three modalities, a pure function of the arguments."""
-    mesh = normalised(make_solid(seed, split, index).mesh)
+    """Make a solid in its three modalities, a pure function of the arguments."""
+    mesh = normalise(make_solid(seed, split, index).mesh)
     drawn = sample_points(mesh, points, generator(seed, split, "points", index))
-    pictures = render(mesh, around(views), pixels)
+    pictures = render(mesh, cameras_around(views), pixels)
     return Made(pictures, drawn, face_features(mesh), edge_neighbours(mesh.faces))
 
 
 class SolidObjects:
-    """The first ``count`` solids of a split, with so many views and points of each.
+    """The first ``count`` solids of a split; ``sizes`` are views, pixels and points of each.
 
-    What was made is kept (some 100 kB each with 12 views of 72 pixels); a copy for another process
-    begins with what is given as ``made``.
+    Solids are cached (some 100 kB each with 12 views of 72 pixels); a pickle has none.
     """
 
     modalities: tuple[str, ...] = MODALITIES
@@ -60,11 +59,11 @@ class SolidObjects:
         return {**self.__dict__, "_made": {}}
 
     def views(self, number: int) -> int:
-        """As many as are made of every solid."""
+        """Number of views of every solid."""
         return self.sizes[0]
 
     def view(self, number: int, k: int) -> Image.Image:
-        """A rendered picture, grey."""
+        """A rendered view, grey."""
         return Image.fromarray(self[number].views[k])
 
     def points(self, number: int) -> np.ndarray:
@@ -82,8 +81,8 @@ class SolidObjects:
         return found
 
 
-class KeptSolids:
-    """Solids in memory, all at once, as they lie in a file."""
+class StoredSolids:
+    """Solids of a file, in memory."""
 
     modalities: tuple[str, ...] = MODALITIES
 
@@ -95,19 +94,18 @@ class KeptSolids:
                 self._starts = found["starts"]
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise UserError(
-                f"{path} holds no solids that can be read ({error}): remove it, and it is made "
-                "again."
+                f"{path} holds no readable solids ({error}): remove it; the next run makes it again."
             ) from None
 
     def __len__(self) -> int:
         return len(self._points)
 
     def views(self, number: int) -> int:
-        """As many as are kept of every solid."""
+        """Number of views of every solid."""
         return self._views.shape[1]
 
     def view(self, number: int, k: int) -> Image.Image:
-        """A rendered picture, grey."""
+        """A rendered view, grey."""
         return Image.fromarray(self._views[number, k])
 
     def points(self, number: int) -> np.ndarray:
@@ -121,8 +119,8 @@ class KeptSolids:
         return self._features[own], self._neighbours[own]
 
 
-def keep(path: Path, solids: SolidObjects) -> KeptSolids:
-    """The solids as ``path`` has them; the file is made where it is not there, whole or not at all.
+def load_or_make(path: Path, solids: SolidObjects) -> StoredSolids:
+    """Load solids from ``path``; if it is missing, make and write them atomically first.
 
     Raises:
         UserError: the file is damaged.
@@ -144,4 +142,4 @@ def keep(path: Path, solids: SolidObjects) -> KeptSolids:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-    return KeptSolids(path)
+    return StoredSolids(path)

@@ -1,7 +1,7 @@
-"""Frame features as the coarse map of a network would hold them, and frames as pictures.
+"""Frame features like the coarse map of a network, and frames as pictures.
 
-A frame is seen at the nodes of a coarse grid; for each colour and for each shape, how much of it
-lies around every node, near things more than those farther off.
+For each colour and each shape, a feature holds the amount around every node of a coarse grid,
+weighted by nearness.
 """
 
 from __future__ import annotations
@@ -19,25 +19,24 @@ from hmgr_jax.data.generated.worlds.shapes import PALETTE, coverage
 from hmgr_jax.data.split import Items
 
 NODES = 4
-"""Of the grid, from edge to edge, in both directions."""
+"""Grid nodes from edge to edge, in both directions."""
 PIXELS, FINE = 24, 5
-"""An outline is drawn in so many pixels, each of them so many times too large in both directions
-and then averaged."""
+"""Pixels per side of an outline, and its supersampling factor."""
 CHANNELS = len(COLOURS) + len(SHAPES)
 WIDTH = CHANNELS * NODES * NODES
 """Length of a feature: channel by channel, row by row."""
 UNIT = 0.02
-"""The area that counts as 1, as a share of the picture: about that of an object."""
+"""The unit of area, as a share of the picture: about one object."""
 NOISE = 0.02
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
 @dataclass
 class ClipFrames:
-    """The frames of all clips of a split, in memory."""
+    """Frames of all clips of a split, in memory."""
 
     frames: np.ndarray
-    """float16 [n, T, D], zero where there is no frame."""
+    """float16 [n, T, D], padded with zeros."""
     n_frames: np.ndarray
     """int32 [n]."""
     lengths: np.ndarray | None = None
@@ -47,13 +46,12 @@ class ClipFrames:
         return len(self.frames)
 
     def gather(self, items: np.ndarray, length: int | None = None) -> Items:
-        """Read clips as {"frames", "n_frames"}; `length` is not used."""
-        del length
+        """Read clips as {"frames", "n_frames"}."""
         return {"frames": self.frames[items], "n_frames": self.n_frames[items]}
 
 
 def make_frames(clips: Sequence[Clip]) -> ClipFrames:
-    """Features of every clip."""
+    """Make the features of every clip."""
     frames = np.zeros((len(clips), MOST_FRAMES, WIDTH), np.float16)
     for row, clip in enumerate(clips):
         noise = clip.generator("features").standard_normal((clip.frames, WIDTH), np.float32)
@@ -72,18 +70,20 @@ def describe_frames(clip: Clip) -> np.ndarray:
     return found.reshape(clip.frames, WIDTH)
 
 
-@lru_cache(maxsize=256)  # siblings, and the frames of what stands still, share their states
+@lru_cache(maxsize=256)  # siblings share states, and so do frames of still objects
 def _share(shape: int, x: float, y: float, radius: float) -> np.ndarray:
-    """How much of an object lies around each node, in UNITs, float64 [NODES * NODES]."""
+    """Amount of an object around each node, in UNITs, float64 [NODES * NODES]."""
     covered = coverage(Shown(shape, x, y, radius), WHOLE, PIXELS, FINE)
     middles = (np.arange(PIXELS) + 0.5) / PIXELS
     apart = np.abs(middles[:, None] * (NODES - 1) - np.arange(NODES))
-    near = np.maximum(1 - apart, 0)  # sums to 1 over the nodes: a place is a linear map of these
+    near = np.maximum(
+        1 - apart, 0
+    )  # sums to 1 over the nodes, so that a place is a linear map of a feature
     return (near.T @ covered @ near).reshape(-1) / (UNIT * PIXELS**2)
 
 
 def render_frames(clip: Clip, pixels: int = 96) -> np.ndarray:
-    """The frames as pictures, uint8 [T, pixels, pixels, 3]."""
+    """Render the frames, uint8 [T, pixels, pixels, 3]."""
     middles = (np.arange(pixels) + 0.5) / pixels
     empty = background(clip.backdrop, *np.meshgrid(middles, middles))
     pictures = np.repeat(empty[None], clip.frames, axis=0)

@@ -1,7 +1,7 @@
-"""Region features as a detector would give them: each object's own look and its own box.
+"""Region features as of a detector: the appearance and the box of each object.
 
-A region holds nothing of its neighbours: its crop is drawn without them, and its noise is drawn
-for the object, not for its place among the regions.
+A region holds nothing of its neighbours: its crop is drawn without them, and its noise is drawn for
+the object, not for its place among the regions.
 """
 
 from __future__ import annotations
@@ -19,44 +19,40 @@ from hmgr_jax.data.split import Items
 CROP = 8
 """Side of a region's crop in pixels."""
 FINE = 12
-"""A crop is drawn this many times too large in both directions, then averaged."""
+"""Supersampling factor of a crop in both directions."""
 WAVES = 4
-"""Frequencies that a coordinate is written in."""
+"""Frequencies per coordinate."""
 WIDTH = 3 * CROP * CROP + 4 + 4 * WAVES
-"""Length of a feature: the crop (row by row, RGB in -0.5..0.5), then its own box: x1, y1, x2, y2 in
-0..1, and sines and cosines of its centre. As four bare numbers the box would be a hundredth of a
-feature's variance, and a short training would pass it over."""
+"""Length of a feature: the crop (row by row, RGB in -0.5..0.5), the box (x1, y1, x2, y2 in 0..1), and
+sines and cosines of its centre. Four numbers alone would be a hundredth of a feature's variance,
+too little for a short training."""
 BOX_NOISE = 0.006
-"""Spread of the edges of a box, as a fraction of the picture; cut off at twice that."""
+"""Standard deviation of the edges of a box, a fraction of the picture; clipped at twice that."""
 FEATURE_NOISE = 0.02
 
 
 @dataclass
 class SceneRegions:
-    """The regions of all scenes of a split, in memory."""
+    """Regions of all scenes of a split, in memory."""
 
     regions: np.ndarray
-    """float16 [n, R, D], zero where there is no region."""
+    """float16 [n, R, D], padded with zeros."""
     n_regions: np.ndarray
     """int32 [n]."""
     boxes: np.ndarray
     """float32 [n, R, 4]: x1, y1, x2, y2 in 0..1."""
     labels: np.ndarray
-    """int16 [n, R]: shape * colours + colour, or -1 where there is no region."""
+    """int16 [n, R]: shape * colours + colour, or -1 for padding."""
     lengths: np.ndarray | None = None
     """None: every scene is padded to MOST regions."""
     features: np.ndarray | None = None
-    """float32 [n, 2 D]: mean and deviation over a scene's regions, where they are asked for."""
+    """float32 [n, 2 D]: mean and deviation over a scene's regions, if wanted."""
 
     def __len__(self) -> int:
         return len(self.regions)
 
     def gather(self, items: np.ndarray, length: int | None = None) -> Items:
-        """Read scenes as {"regions", "n_regions", "boxes", "labels"}; `length` is not used.
-
-        Where there are "features" they are read too.
-        """
-        del length
+        """Read scenes as {"regions", "n_regions", "boxes", "labels"} and, if given, "features"."""
         found = {} if self.features is None else {"features": self.features[items]}
         return found | {
             "regions": self.regions[items],
@@ -67,7 +63,7 @@ class SceneRegions:
 
 
 def make_regions(scenes: Sequence[Scene]) -> SceneRegions:
-    """Features, boxes and labels of the objects of every scene, in an order that tells nothing."""
+    """Make features, boxes and labels of the objects of every scene, in random order."""
     count = len(scenes)
     regions = np.zeros((count, MOST, WIDTH), np.float16)
     boxes = np.zeros((count, MOST, 4), np.float32)
@@ -84,7 +80,7 @@ def make_regions(scenes: Sequence[Scene]) -> SceneRegions:
 
 
 def with_features(source: SceneRegions) -> SceneRegions:
-    """The same scenes with one vector each, in which no region is told from another."""
+    """Add one vector per scene, the mean and deviation of its regions."""
     count = source.n_regions.astype(np.float32)[:, None]
     regions = source.regions.astype(np.float32)  # zero in padding
     mean = regions.sum(axis=1) / count
@@ -94,7 +90,7 @@ def with_features(source: SceneRegions) -> SceneRegions:
 
 
 def detect(scene: Scene) -> np.ndarray:
-    """Boxes of the objects in the order of `scene.things`, a little off, float64 [N, 4]."""
+    """Boxes of the objects in the order of `scene.things` with noise, float64 [N, 4]."""
     reach = extents()[[thing.shape for thing in scene.things]]
     radii = np.array([thing.radius for thing in scene.things])
     exact = np.tile(scene.places, 2) + radii[:, None] * reach
@@ -123,7 +119,7 @@ def describe_regions(scene: Scene, windows: np.ndarray) -> np.ndarray:
     pixels = crops.reshape(len(windows), -1) / 255
     noise = scene.generator("features").standard_normal((MOST, 3 * CROP * CROP))
     pixels += FEATURE_NOISE * noise[: len(windows)]
-    # The box is noisy already.
+    # The box has noise already.
     place = (corner + size / 2)[:, :, None] * np.pi * np.arange(1, WAVES + 1)
     waves = np.concatenate([np.sin(place), np.cos(place)], axis=2).reshape(len(windows), -1)
     return np.concatenate([np.clip(pixels, 0, 1) - 0.5, windows, waves], axis=1)

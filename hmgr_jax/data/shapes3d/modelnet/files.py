@@ -1,4 +1,4 @@
-"""Objects whose clouds, views and meshes lie in files of their own."""
+"""Views and meshes of objects in files: a folder of pictures, and an ``.npz``, per object."""
 
 from __future__ import annotations
 
@@ -20,22 +20,19 @@ _NUMBER = re.compile(r"\d+")
 
 
 class ViewFolders:
-    """``class/object/object.0.png`` and so on below a folder; listed when first asked for."""
+    """``class/object/object.0.png`` and so on in a folder, listed on first use."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._listed: dict[str, tuple[str, ...]] = {}
 
     def has(self, name: str) -> bool:
-        """Whether there is a view of the object ``class/object``."""
+        """Whether the object ``class/object`` has a view."""
         folder = self.folder / name
         return folder.is_dir() and any(x.name.endswith(ENDINGS) for x in folder.iterdir())
 
     def files(self, name: str) -> tuple[str, ...]:
-        """File names of the views of an object by their numbers.
-
-        Raises ``UserError`` where there is none.
-        """
+        """File names of the views of an object, by number; ``UserError`` if there is none."""
         found = self._listed.get(name)
         if found is None:
             folder = self.folder / name
@@ -43,29 +40,29 @@ class ViewFolders:
             found = tuple(sorted((x for x in listed if x.endswith(ENDINGS)), key=_last_number))
             if not found:
                 raise UserError(
-                    f"{folder} holds no view (.png or .jpg): render it again, or leave the object "
+                    f"{folder} holds no view (.png or .jpg): add them, or leave the object "
                     "out by data.corrupt=skip."
                 )
             self._listed[name] = found
         return found
 
     def load(self, name: str, k: int) -> Image.Image:
-        """A view in colours; ``UserError`` names a file that cannot be read."""
+        """Decode a view in RGB; ``UserError`` names an unreadable file."""
         return load_picture(self.folder / name / self.files(name)[k])
 
 
 def _last_number(name: str) -> tuple[int, str]:
-    """Views are numbered at the end: ``chair_0001.12.png`` comes after ``chair_0001.9.png``."""
+    """Sort key of a view, by its last number: ``chair_0001.12.png`` after ``chair_0001.9.png``."""
     numbers = _NUMBER.findall(name.rpartition(".")[0])
     return (int(numbers[-1]) if numbers else 0, name)
 
 
 DIALECTS = (("face", "neighbor_index"), ("faces", "neighbors"))
-"""Names of the arrays: of the cross-modal center loss and here; of MeshNet's newer release."""
+"""Names of the arrays: of the cross-modal center loss, and of MeshNet's newer release."""
 
 
 def find_meshes(folder: Path) -> dict[str, dict[str, Path]]:
-    """{split: {``class/object``: file}} of ``class/train/object.npz`` and ``class/test/...``."""
+    """Find ``class/split/object.npz`` as {split: {``class/object``: file}}."""
     found: dict[str, dict[str, Path]] = {}
     for path in sorted(folder.glob("*/*/*.npz")):
         kind, split = path.parts[-3], path.parts[-2]
@@ -74,10 +71,10 @@ def find_meshes(folder: Path) -> dict[str, dict[str, Path]]:
 
 
 def read_faces(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Features float32 [F, 15] and neighbours int32 [F, 3] of a file of either dialect.
+    """Read features float32 [F, 15] and neighbours int32 [F, 3] by either pair of names.
 
     Raises:
-        UserError: the file is not there, damaged, of neither dialect, or holds NaN.
+        UserError: the file is missing, damaged, has other arrays, or holds NaN.
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
@@ -93,7 +90,7 @@ def read_faces(path: Path) -> tuple[np.ndarray, np.ndarray]:
             f"There is no {path}: put it there, or leave the object out by data.corrupt=skip."
         ) from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is no .npz that can be read ({error}): copy it again.") from None
+        raise UserError(f"{path} is not a readable .npz ({error}): copy it again.") from None
     return _checked(path, features, neighbours)
 
 
@@ -117,7 +114,7 @@ def _checked(
 
 
 class FiledObjects:
-    """The objects ``names`` (``class/object``) of a split, with what is given of them."""
+    """Objects ``names`` (``class/object``) of a split, with the given modalities."""
 
     def __init__(
         self,
@@ -138,24 +135,26 @@ class FiledObjects:
         return len(self.names)
 
     def views(self, number: int) -> int:
-        """How many files there are."""
-        return len(self._demand(self._views).files(self.names[number]))
+        """Number of files."""
+        return len(self._check_given(self._views).files(self.names[number]))
 
     def view(self, number: int, k: int) -> Image.Image:
-        """The k-th of them, decoded."""
-        return self._demand(self._views).load(self.names[number], k)
+        """Decode the k-th view."""
+        return self._check_given(self._views).load(self.names[number], k)
 
     def points(self, number: int) -> np.ndarray:
-        """A row of the clouds."""
-        found: np.ndarray = self._demand(self._clouds)[number]
+        """Row of the clouds."""
+        found: np.ndarray = self._check_given(self._clouds)[number]
         return found
 
     def faces(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Read from its file."""
-        return read_faces(self._demand(self._meshes)[number])
+        """Read the faces of an object from its file."""
+        return read_faces(self._check_given(self._meshes)[number])
 
     @staticmethod
-    def _demand(what: Any) -> Any:
+    def _check_given(what: Any) -> Any:
         if what is None:
-            raise UserError("These objects lack a modality that is asked for: give its folder.")
+            raise UserError(
+                "The objects lack a modality that the model reads: give its folder in data.objects."
+            )
         return what
