@@ -80,7 +80,8 @@ class FamilyOrder:
         self._starts = np.cumsum(self._counts) - self._counts
         if not self._counts.all():
             raise UserError(
-                f"{side} {int(np.argmin(self._counts))} of {split.name} has no caption, but batches "
+                f"{side} {int(np.argmin(self._counts))} of {split.name} has no caption, but "
+                "batches "
                 'of whole groups need one per item: use batching "rows".'
             )
         self._members = _families(split, side, batch_size)
@@ -123,8 +124,8 @@ class ClassOrder:
         names, self._counts = np.unique(of_row, return_counts=True)
         if len(names) % batch_size:
             raise UserError(
-                f"the batch size is {batch_size}, which does not divide the {len(names)} classes of "
-                f"{split.name}: set train.batch_size to {len(names)} or a divisor of it."
+                f"the batch size is {batch_size}, which does not divide the {len(names)} classes "
+                f"of {split.name}: set train.batch_size to {len(names)} or a divisor of it."
             )
         self._rows = np.split(np.argsort(of_row, kind="stable"), np.cumsum(self._counts)[:-1])
         self.batch_size, self.seed = batch_size, seed
@@ -156,8 +157,8 @@ def _families(split: Split, side: str, batch_size: int) -> np.ndarray:
         )
     if batch_size % sizes[0]:
         raise UserError(
-            f"the batch size is {batch_size}, but families of {split.name} have {sizes[0]} members: "
-            f"give a multiple of {sizes[0]}."
+            f"the batch size is {batch_size}, but families of {split.name} have {sizes[0]} "
+            f"members: give a multiple of {sizes[0]}."
         )
     return np.argsort(family, kind="stable").reshape(-1, sizes[0])
 

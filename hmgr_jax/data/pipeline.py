@@ -12,21 +12,10 @@ import numpy as np
 from absl import flags
 
 from hmgr_jax.data.draws import Draws
-from hmgr_jax.data.order import Batching, make_order, steps_per_epoch
+from hmgr_jax.data.order import Batching, make_order
 from hmgr_jax.data.split import Items, Source, Split, Varied
 from hmgr_jax.errors import UserError
 from hmgr_jax.workers import begin_worker
-
-__all__ = [
-    "BUCKETS",
-    "Batch",
-    "Batches",
-    "batches",
-    "check_lengths",
-    "eval_batches",
-    "steps_per_epoch",
-    "stop_workers_on_close",
-]
 
 BUCKETS = (16, 24, 32, 48, 96)
 """Padded caption lengths: one compilation of the step each."""
@@ -249,6 +238,6 @@ def _check_lengths(what: str, lengths: np.ndarray, buckets: Sequence[int]) -> No
     longest = int(lengths.max(initial=0))
     if longest > buckets[-1]:
         raise UserError(
-            f"{what} holds an item of length {longest}, but the last bucket is {buckets[-1]}: add a "
-            "bucket or lower max_words."
+            f"{what} holds an item of length {longest}, but the last bucket is {buckets[-1]}: add "
+            "a bucket or lower max_words."
         )

@@ -32,6 +32,22 @@ class Source(Protocol):
         ...
 
 
+class ArraySource:
+    """Items in memory: {name: array with a leading axis n}."""
+
+    lengths: np.ndarray | None = None
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
+        self.arrays = dict(arrays)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    def gather(self, items: np.ndarray, length: int | None = None) -> Items:
+        """Select ``items`` of every array."""
+        return {name: array[items] for name, array in self.arrays.items()}
+
+
 @runtime_checkable
 class Varied(Protocol):
     """A `Source` with random augmentation in training."""
@@ -69,7 +85,7 @@ class Split:
 
     @property
     def visual(self) -> str:
-        """The first modality other than text: what captions describe, ``"image"`` or ``"video"``."""
+        """What captions describe, ``"image"`` or ``"video"``: the first modality but text."""
         return next((name for name in self.sources if name != "text"), "text")
 
     @property

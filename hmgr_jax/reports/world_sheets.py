@@ -29,7 +29,7 @@ SCENE, FRAME = 370, 135
 GAP, HEAD, NOTES = 24, 24, 220
 """Pixels between pictures, for the title above a picture, and for captions below a scene."""
 LINE, WRAP = 16, 58
-"""Pixels per line of captions, and characters in a line."""
+"""Pixels per line of captions, and characters in a line below a scene."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,7 +94,7 @@ def draw_clip_sheet(seed: int, split: str, families: int) -> Image.Image:
     clips = [clip for family in range(families) for clip in draw_clips(seed, split, family)]
     notes = GAP + MOST_FRAMES * (FRAME + GAP // 4)
     rise = HEAD + FRAME + GAP
-    sheet = Image.new("RGB", (notes + 480, len(clips) * rise), "white")
+    sheet = Image.new("RGB", (notes + 560, len(clips) * rise), "white")
     for row, clip in enumerate(clips):
         top = row * rise + HEAD
         for frame, picture in enumerate(render_frames(clip)):
@@ -102,7 +102,7 @@ def draw_clip_sheet(seed: int, split: str, families: int) -> Image.Image:
             sheet.paste(_scaled(picture, FRAME), (left, top))
         title = f"{split} {clip.index} (family {clip.family}, {clip.frames} frames)"
         _write(sheet, (GAP, top - HEAD + 4), [title])
-        _write(sheet, (notes, top), _wrapped(describe_clip(clip)))
+        _write(sheet, (notes, top), _wrapped(describe_clip(clip), 80))
     return sheet
 
 
@@ -110,11 +110,11 @@ def _scaled(picture: np.ndarray, side: int) -> Image.Image:
     return Image.fromarray(picture).resize((side, side), Image.Resampling.NEAREST)
 
 
-def _wrapped(captions: Iterable[str]) -> list[str]:
+def _wrapped(captions: Iterable[str], width: int = WRAP) -> list[str]:
     return [
         line
         for caption in captions
-        for line in textwrap.wrap(caption, WRAP, initial_indent="- ", subsequent_indent="  ")
+        for line in textwrap.wrap(caption, width, initial_indent="- ", subsequent_indent="  ")
     ]
 
 

@@ -13,7 +13,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from hmgr_jax.data.open import open_data, word_vectors
-from hmgr_jax.data.pipeline import check_lengths, steps_per_epoch
+from hmgr_jax.data.order import steps_per_epoch
+from hmgr_jax.data.pipeline import check_lengths
 from hmgr_jax.data.split import DataSet, Split
 from hmgr_jax.data.text.vectors import class_vectors, read_class_names
 from hmgr_jax.data.text.vocabulary import Vocabulary

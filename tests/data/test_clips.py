@@ -122,7 +122,7 @@ def test_objects_have_room_and_colours_of_their_own(families):
 
 def test_splits_and_seeds_give_other_clips(data):
     shown = {
-        name: set(map(bytes, split.sources["video"].frames[:, 0]))
+        name: set(map(bytes, split.sources["video"].arrays["frames"][:, 0]))
         for name, split in data.splits.items()
     }
     assert not shown["train"] & shown["test"]
@@ -164,9 +164,9 @@ def test_frames_are_padded_with_zeros(data):
     assert items["frames"].shape == (3, 8, WIDTH)
     assert items["frames"].dtype == np.float16
     assert items["n_frames"].dtype == np.int32
-    true = np.arange(8) < video.n_frames[:, None]
-    assert (np.abs(video.frames).max(axis=-1) > 0).tolist() == true.tolist()
-    np.testing.assert_array_equal(items["frames"][0], video.frames[5])
+    true = np.arange(8) < video.arrays["n_frames"][:, None]
+    assert (np.abs(video.arrays["frames"]).max(axis=-1) > 0).tolist() == true.tolist()
+    np.testing.assert_array_equal(items["frames"][0], video.arrays["frames"][5])
 
 
 def test_a_feature_says_where_colours_and_shapes_are(families):

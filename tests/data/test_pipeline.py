@@ -7,7 +7,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from hmgr_jax.data.pipeline import Batches, batches, eval_batches, steps_per_epoch
+from hmgr_jax.data.order import steps_per_epoch
+from hmgr_jax.data.pipeline import Batches, batches, eval_batches
 from hmgr_jax.data.split import Split
 from hmgr_jax.data.text.captions import CaptionSource
 from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
@@ -194,7 +195,7 @@ def test_what_cannot_be_is_refused(options, sentence):
 
 
 def test_families_that_do_not_fit_are_refused():
-    with pytest.raises(UserError, match="families of .* have 4 members"):
+    with pytest.raises(UserError, match=r"families of .* have 4 members"):
         _read(make_split(family=4), batch_size=6, batching="groups")
     uneven = make_split()
     uneven.families["image"] = np.arange(IMAGES) // 5  # type: ignore[index]

@@ -105,8 +105,8 @@ def test_splits_are_disjoint(worlds):
     for name, split in worlds.splits.items():
         image = split.sources["image"]
         for row in range(len(image)):
-            count = image.n_regions[row]
-            key = tuple(sorted(image.boxes[row, :count].ravel().round(2).tolist()))
+            count = image.arrays["n_regions"][row]
+            key = tuple(sorted(image.arrays["boxes"][row, :count].ravel().round(2).tolist()))
             assert seen.setdefault((count, key), name) == name
     shown = {name: _objects(split) for name, split in worlds.splits.items()}
     assert not shown["train"] & shown["test"]
@@ -114,7 +114,7 @@ def test_splits_are_disjoint(worlds):
 
 
 def _objects(split):
-    labels = np.sort(split.sources["image"].labels, axis=1)
+    labels = np.sort(split.sources["image"].arrays["labels"], axis=1)
     return set(map(tuple, labels.tolist()))
 
 
@@ -157,19 +157,21 @@ def test_regions_are_whole_and_shuffled(worlds):
     assert items["boxes"].dtype == np.float32
     assert items["labels"].dtype == np.int16
     assert items["n_regions"].dtype == np.int32
-    present = np.arange(6) < image.n_regions[:, None]
-    assert ((image.labels >= 0) == present).all()
-    assert not image.regions[~present].any()
-    assert not image.boxes[~present].any()
-    pixels = image.regions[present][:, :192]
+    present = np.arange(6) < image.arrays["n_regions"][:, None]
+    assert ((image.arrays["labels"] >= 0) == present).all()
+    assert not image.arrays["regions"][~present].any()
+    assert not image.arrays["boxes"][~present].any()
+    pixels = image.arrays["regions"][present][:, :192]
     assert pixels.min() >= -0.5
     assert pixels.max() <= 0.5
-    boxes = image.boxes[present]
-    np.testing.assert_allclose(image.regions[present][:, 192:196], boxes, atol=1e-3)
+    boxes = image.arrays["boxes"][present]
+    np.testing.assert_allclose(image.arrays["regions"][present][:, 192:196], boxes, atol=1e-3)
     centre = (boxes[:, 0] + boxes[:, 2]) / 2
-    np.testing.assert_allclose(image.regions[present][:, 196], np.sin(np.pi * centre), atol=2e-3)
+    np.testing.assert_allclose(
+        image.arrays["regions"][present][:, 196], np.sin(np.pi * centre), atol=2e-3
+    )
     # The order of the objects within a family is another in every sibling.
-    first = image.labels[:, 0].reshape(-1, 4)
+    first = image.arrays["labels"][:, 0].reshape(-1, 4)
     assert (first != first[:, :1]).mean() > 0.4
 
 
@@ -204,8 +206,8 @@ def test_make_regions_keeps_labels_with_their_features(families):
     made = make_regions([scene])
     features = describe_regions(scene, detect(scene)).astype(np.float16)
     for index, thing in enumerate(scene.things):
-        row = made.labels[0].tolist().index(thing.label)
-        np.testing.assert_array_equal(made.regions[0, row], features[index])
+        row = made.arrays["labels"][0].tolist().index(thing.label)
+        np.testing.assert_array_equal(made.arrays["regions"][0, row], features[index])
 
 
 def test_pictures(families):

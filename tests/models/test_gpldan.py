@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hmgr_jax.data.features.sets import FeatureRows
+from hmgr_jax.data.split import ArraySource
 from hmgr_jax.errors import UserError
 from hmgr_jax.layers.diversified import diversity, reversed_gradient
 from hmgr_jax.layers.dropout import Keys
@@ -166,7 +166,10 @@ def test_alike_gates_cost():
 
 def test_images_are_standardised_by_the_training_items():
     rng = np.random.default_rng(0)
-    train = {m: FeatureRows(np.float32(3 + 2 * rng.random((50, n)))) for m, n in SIZES.items()}
+    train = {
+        m: ArraySource({"features": np.float32(3 + 2 * rng.random((50, n)))})
+        for m, n in SIZES.items()
+    }
     train["image"].features[:, 1] = 7.0  # a constant is only moved
     model, variables = made()
     stats = model.observe(variables.stats, train)
@@ -185,7 +188,7 @@ def test_images_are_standardised_by_the_training_items():
 def test_moments_are_those_of_all_items(monkeypatch):
     monkeypatch.setattr("hmgr_jax.layers.standard.BLOCK", 7)
     x = np.float32(1000 + np.random.default_rng(0).random((30, 4)))
-    found = measured(FeatureRows(x))
+    found = measured(ArraySource({"features": x}))
     np.testing.assert_allclose(found["mean"], x.astype(np.float64).mean(axis=0), rtol=1e-6)
     np.testing.assert_allclose(found["deviation"], x.astype(np.float64).std(axis=0), rtol=1e-5)
 

@@ -28,7 +28,8 @@ def read_arrays(root: str | Path) -> tuple[dict[str, np.ndarray], list[Path]]:
     ``L_te``. Folders of NUS-WIDE and SCKR are read by `hmgr_jax.data.features.layouts`.
 
     Raises:
-        UserError: the path is missing, a file is damaged, h5py is not installed, or two files have an
+        UserError: the path is missing, a file is damaged, h5py is not installed, or two files have
+            an
             array of the same name.
     """
     root = Path(root)

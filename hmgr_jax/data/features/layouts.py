@@ -1,7 +1,7 @@
 """Feature sets in the folders of their releases: NUS-WIDE and SCKR.
 
-NUS-WIDE follows the description of the data (Chua et al., CIVR 2009); it has been tested on generated
-files only.
+NUS-WIDE follows the description of the data (Chua et al., CIVR 2009); it has been tested on
+generated files only.
 """
 
 from __future__ import annotations
@@ -82,8 +82,9 @@ def is_sckr(root: Path) -> bool:
 def read_sckr(root: Path) -> tuple[dict[str, np.ndarray], list[Path]]:
     """Read ``I_tr``, ``T_tr``, ``L_tr`` and the same of ``vl`` and ``te``, and list the files.
 
-    ``image_train.txt`` and ``text_train.txt`` (and of valid and test) name one ``.npy`` a line in the
-    folders ``image`` and ``text``; line i of both is a pair. Files are called SERIES_NUMBER_LABEL.
+    ``image_train.txt`` and ``text_train.txt`` (and of valid and test) name one ``.npy`` a line in
+    the folders ``image`` and ``text``; line i of both is a pair. Files are called
+    SERIES_NUMBER_LABEL.
 
     Raises:
         UserError: a list or a file is missing, a name has no label, or labels of a pair differ.

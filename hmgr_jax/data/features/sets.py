@@ -13,7 +13,7 @@ import numpy as np
 
 from hmgr_jax.data.features.files import read_arrays
 from hmgr_jax.data.fingerprint import fingerprint
-from hmgr_jax.data.split import DataSet, Items, Source, Split
+from hmgr_jax.data.split import ArraySource, DataSet, Split
 from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import FoundNonFinite, UserError
 
@@ -53,29 +53,14 @@ class Layout:
     """Names of a feature set's arrays, and its dev rows."""
 
     image: str = ""
-    """Name of the array, with ``{}`` for the split's name, or of one for all splits; empty: names of
-    `PATTERNS` and `WHOLE` are tried."""
+    """Name of the array, with ``{}`` for the split's name, or of one for all splits; empty: names
+    of `PATTERNS` and `WHOLE` are tried."""
     text: str = ""
     labels: str = ""
     valid: int = 0
     """Number of first test pairs that are dev if the set has no dev."""
     test: str = "rest"
     """``rest``: test excludes them; ``all``: test keeps them."""
-
-
-@dataclass
-class FeatureRows:
-    """Vectors in memory: {"features": float32 [n, D]}."""
-
-    features: np.ndarray
-    lengths: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.features)
-
-    def gather(self, items: np.ndarray, length: int | None = None) -> Items:
-        """Read ``items``."""
-        return {"features": self.features[items]}
 
 
 @dataclass(frozen=True)
@@ -104,9 +89,9 @@ def open_features(
     """Open vectors of images and texts in a file or folder (`hmgr_jax.data.features.files`).
 
     Items are {"features": float32 [n, D]}; row i pairs image i with text i. `Split.labels` are
-    uint8 [n, K]: one class of K, or several; without labels they are empty. Arrays are one per split
-    (``I_tr``, ``train_img``, ...), or one for all splits with ``split``, an array of names such as
-    ``train``. ``splits`` are names of splits that are tried first.
+    uint8 [n, K]: one class of K, or several; without labels they are empty. Arrays are one per
+    split (``I_tr``, ``train_img``, ...), or one for all splits with ``split``, an array of names
+    such as ``train``. ``splits`` are names of splits that are tried first.
 
     Raises:
         UserError: arrays are missing (the message lists those found), rows or sizes do not agree,
@@ -288,7 +273,7 @@ def _check_sizes(root: Path, found: Mapping[str, Pairs]) -> None:
 
 def _as_split(role: str, pairs: Pairs) -> Split:
     numbers = np.arange(len(pairs.image), dtype=np.int32)
-    sources: dict[str, Source] = {side: FeatureRows(getattr(pairs, side)) for side in SIDES}
+    sources = {side: ArraySource({"features": getattr(pairs, side)}) for side in SIDES}
     return Split(
         name=role,
         sources=sources,
@@ -314,7 +299,8 @@ def classes(given: Mapping[str, np.ndarray | None], where: str) -> dict[str, np.
         where: the file or folder, for messages.
 
     Raises:
-        UserError: only some splits have labels, classes differ, or labels are neither class numbers nor
+        UserError: only some splits have labels, classes differ, or labels are neither class numbers
+            nor
             0 and 1.
     """
     known = {role: labels for role, labels in given.items() if labels is not None}

@@ -48,7 +48,8 @@ def open_pictures(
         settings: how pictures and captions are read.
 
     Raises:
-        UserError: files are missing or malformed, or a picture is missing, damaged, or in two splits.
+        UserError: files are missing or malformed, or a picture is missing, damaged, or in two
+            splits.
     """
     root = Path(root)
     folder = PictureFolder(root / pictures)

@@ -29,17 +29,19 @@ def open_cub(
 ) -> DataSet:
     """Open CUB-200-2011; pictures and captions of one species are positives (`Split.groups`).
 
-    ``root``, or its folders ``CUB_200_2011`` and ``cvpr2016_cub``, holds ``images/NNN.Species/NAME.jpg``
-    and ``text_c10/NNN.Species/NAME.txt`` with one caption a line. ``images.txt``, if present, gives the
-    order of the pictures; otherwise they are sorted by name.
+    ``root``, or its folders ``CUB_200_2011`` and ``cvpr2016_cub``, holds
+    ``images/NNN.Species/NAME.jpg`` and ``text_c10/NNN.Species/NAME.txt`` with one caption a line.
+    ``images.txt``, if present, gives the order of the pictures; otherwise they are sorted by name.
 
-    ``splits`` maps train, dev and test to lists, with or without ``.txt``: of species (``NNN.Species``
-    a line) or pictures (``NNN.Species/NAME.jpg``). A picture that one list names is left out of the
-    species of the others: training on the 150 seen species leaves out the pictures of
-    ``seen_test_images.txt`` if that is dev or test. ``roles`` are the splits to open, by default all.
+    ``splits`` maps train, dev and test to lists, with or without ``.txt``: of species
+    (``NNN.Species`` a line) or pictures (``NNN.Species/NAME.jpg``). A picture that one list names
+    is left out of the species of the others: training on the 150 seen species leaves out the
+    pictures of ``seen_test_images.txt`` if that is dev or test. ``roles`` are the splits to open,
+    by default all.
 
     Raises:
-        UserError: files are missing, lists overlap or name unknown pictures, or a picture is missing or
+        UserError: files are missing, lists overlap or name unknown pictures, or a picture is
+            missing or
             damaged.
     """
     root = Path(root)
@@ -101,8 +103,8 @@ def _lists(
         for number, line in enumerate(lines, 1):
             if line not in everything:
                 raise UserError(
-                    f"{files[role]}:{number} names {line!r}, which is neither a species nor a picture "
-                    f"of {root}: give a list of CUB-200."
+                    f"{files[role]}:{number} names {line!r}, which is neither a species nor a "
+                    f"picture of {root}: give a list of CUB-200."
                 )
     _check_disjoint(files, read)
     alone = {line for lines in read.values() for line in lines if "/" in line}

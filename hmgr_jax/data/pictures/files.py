@@ -67,8 +67,8 @@ class PictureFolder:
     def __init__(self, path: Path) -> None:
         if not path.is_dir():
             raise UserError(
-                f"{path} is not a folder: give data.pictures the folder of the pictures, absolute or "
-                "relative to data.root."
+                f"{path} is not a folder: give data.pictures the folder of the pictures, absolute "
+                "or relative to data.root."
             )
         self.path = path
 
@@ -113,9 +113,9 @@ def readable(
 ) -> list[Path | None]:
     """List the files of pictures; None for those that are left out.
 
-    Under ``"refuse"`` a missing picture and, in sets up to `CHECK_BELOW`, an unreadable header is an
-    error at once; other damage is found when the file is read. Under ``"skip"`` every file is decoded
-    once, and missing or damaged ones are left out with a warning, the same in every process and run.
+    Under ``"refuse"`` a missing picture and, in sets up to `CHECK_BELOW`, an unreadable header is
+    an error at once; other damage is found when the file is read. Under ``"skip"`` every file is
+    decoded once; missing and damaged ones are left out with a warning, the same in every process.
 
     Args:
         named: (name, file or None if missing, where it is listed).
@@ -155,13 +155,17 @@ def _warn_left_out(left_out: Sequence[str], total: int, split: str) -> None:
             "them again."
         )
     if left_out:
-        some = ", ".join(left_out[:NAMED]) + (", ..." if len(left_out) > NAMED else "")
         warnings.warn(
             f"{len(left_out)} of {total} pictures of {split} are missing or cannot be read and are "
-            f"left out with their captions: {some}",
+            f"left out with their captions: {first_names(left_out)}",
             RuntimeWarning,
             stacklevel=2,
         )
+
+
+def first_names(names: Sequence[str]) -> str:
+    """The first `NAMED` names, for messages."""
+    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
 
 
 def _error(file: Path | None, *, decode: bool) -> str:

@@ -33,8 +33,8 @@ class Augmentation:
 
     At evaluation the shorter side is scaled to ``resize`` and the centre of ``size`` is cropped. In
     training ``train`` is ``"centre"`` (the same) or ``"crop"`` (a random part scaled to ``size``);
-    ``flip`` is the probability of a horizontal flip, ``erase`` that of setting a random rectangle to
-    the mean colour (Zhong et al., AAAI 2020).
+    ``flip`` is the probability of a horizontal flip, ``erase`` that of setting a random rectangle
+    to the mean colour (Zhong et al., AAAI 2020).
 
     Raises ``UserError`` for values out of range.
     """
@@ -50,8 +50,8 @@ class Augmentation:
     def __post_init__(self) -> None:
         if not 1 <= self.size <= self.resize:
             raise UserError(
-                f"data.pixels.size must be from 1 to data.pixels.resize, but they are {self.size} and "
-                f"{self.resize}: correct one of the two."
+                f"data.pixels.size must be from 1 to data.pixels.resize, but they are {self.size} "
+                f"and {self.resize}: correct one of the two."
             )
         if self.train not in TRAIN:
             raise UserError(f"data.pixels.train is one of {', '.join(TRAIN)}, not {self.train!r}.")
@@ -188,8 +188,8 @@ class PictureFiles:
 class PixelSource:
     """Items ``{"pixels": float32 [k, S, S, 3]}`` of ``pictures``, normalised.
 
-    `gather` gives the centre crop for evaluation, `draw` the augmented picture for training. Both raise
-    ``UserError`` for a picture that cannot be read.
+    `gather` gives the centre crop for evaluation, `draw` the augmented picture for training. Both
+    raise ``UserError`` for a picture that cannot be read.
     """
 
     lengths: np.ndarray | None = None

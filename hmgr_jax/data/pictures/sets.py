@@ -61,7 +61,8 @@ def picture_set(
     fingerprint.
 
     Raises:
-        UserError: a picture is in two splits, missing or damaged (see `pictures.files.readable`), or
+        UserError: a picture is in two splits, missing or damaged (see `pictures.files.readable`),
+            or
             there are no words.
     """
     _check_disjoint(lists)

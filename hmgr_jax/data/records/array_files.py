@@ -67,8 +67,8 @@ class ArrayRecords:
         """Yield (place in ``rows``, record) of ``rows`` (int [k], any order, repeats allowed).
 
         Records come file by file, a few at a time; release one before the next. ``size`` is about
-        that of a record in bytes. Raises ``IndexError`` for a row out of range, ``UserError`` with file
-        and record for damage.
+        that of a record in bytes. Raises ``IndexError`` for a row out of range, ``UserError`` with
+        file and record for damage.
         """
         rows = np.asarray(rows, np.int64).reshape(-1)
         if rows.size and (rows.min() < 0 or rows.max() >= len(self)):

@@ -61,11 +61,12 @@ def open_tfds(name: str, data_dir: str, *, splits: Mapping[str, str], **options:
     """Open a TFDS dataset that was prepared with ``file_format="array_record"``.
 
     ``name`` is the folder of its ``dataset_info.json``, or ``name``, ``name/config``,
-    ``name/config:version`` in ``data_dir`` (default: that of TFDS). ``splits`` are any splits of TFDS,
-    such as ``train[:90%]``. `hmgr_jax.data.records.rows` lists the features of a record.
+    ``name/config:version`` in ``data_dir`` (default: that of TFDS). ``splits`` are any splits of
+    TFDS, such as ``train[:90%]``. `hmgr_jax.data.records.rows` lists the features of a record.
 
     Raises:
-        UserError: the dataset is missing, has another format or other features, or a file or record is
+        UserError: the dataset is missing, has another format or other features, or a file or record
+            is
             damaged.
     """
     builder = _from_directory(Path(name)) if _described(Path(name)) else _named(name, data_dir)
@@ -121,9 +122,10 @@ def _readable(root: Path, load: Callable[[], Any]) -> tfds.core.DatasetBuilder:
     except tfds.core.DatasetNotFoundError:
         raise
     except Exception as error:  # the parsers of TFDS raise anything
+        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{root} has description files that TFDS cannot read ({' '.join(str(error).split())[:200]}"
-            "): copy it again or prepare it again."
+            f"{root} has description files that TFDS cannot read ({reason}): copy it again or "
+            "prepare it again."
         ) from None
     found = builder.info.file_format
     if found is None or found.value != FORMAT:

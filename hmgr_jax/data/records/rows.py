@@ -110,9 +110,9 @@ _FIRST, _SECOND = 0x0A, 0x12  # fields 1 and 2, with a length
 def locate(record: bytes, name: bytes) -> tuple[int, int] | None:
     """Find the (offset, size) of the first bytes of a feature in a serialised ``tf.train.Example``.
 
-    Unlike a parser it copies nothing. An Example is field 1, Features, whose entries (field 1) are pairs
-    of a name (field 1) and a Feature (field 2); a list of bytes is field 1 of a Feature, its values field
-    1 of that. Each is preceded by its length, see
+    Unlike a parser it copies nothing. An Example is field 1, Features, whose entries (field 1) are
+    pairs of a name (field 1) and a Feature (field 2); a list of bytes is field 1 of a Feature, its
+    values field 1 of that. Each is preceded by its length, see
     developers.google.com/protocol-buffers/docs/encoding. None if the feature is not found so.
     """
     try:
@@ -153,9 +153,10 @@ _NAME = FEATURES.encode()
 class RecordRows:
     """The ``features`` [R, D] of every record of a split (see `hmgr_jax.files.npy_rows.NpyRows`).
 
-    ``split`` is any split of TFDS: ``train``, ``train[:90%]``. Values of ``encoding="bytes"`` are copied
-    straight out of a record; other encodings are decoded by TFDS, several times slower. Picklable;
-    threads share it. Raises ``UserError`` for a file that is missing, damaged or cut short.
+    ``split`` is any split of TFDS: ``train``, ``train[:90%]``. Values of ``encoding="bytes"`` are
+    copied straight out of a record; other encodings are decoded by TFDS, several times slower.
+    Picklable; threads share it. Raises ``UserError`` for a file that is missing, damaged or cut
+    short.
     """
 
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str) -> None:
@@ -219,8 +220,8 @@ class RecordRows:
         if size != self.row_bytes:
             path, number = self.records.place(row)
             raise UserError(
-                f"{path} holds in record {number} (counted from 0) {FEATURES} of {size} bytes where "
-                f"features.json describes {self.row_bytes}: prepare the data again."
+                f"{path} holds in record {number} (counted from 0) {FEATURES} of {size} bytes "
+                f"where features.json describes {self.row_bytes}: prepare the data again."
             )
         count = size // self.dtype.itemsize
         return np.frombuffer(record, self.dtype, count, at).reshape(self.shape[1:])

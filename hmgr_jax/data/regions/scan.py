@@ -34,7 +34,6 @@ def open_scan(
     captions_per_image: int | None = None,
     vocabulary_captions: Mapping[str, Sequence[str]] | None = None,
     max_words: int = MAX_WORDS,
-    test_split: str = "test",
     splits: Mapping[str, str] | None = None,
     visual: str = "image",
     find: Callable[[str], ScanFiles] | None = None,
@@ -63,7 +62,6 @@ def open_scan(
         vocabulary_captions: {image: captions} counted for the vocabulary too, except those in train
             and dev already and those of dev and test images, which takes their ids.
         max_words: longer captions are cut.
-        test_split: name of the test split in the folder.
         splits: {train, dev, test: names in the folder}; leave out splits that are not wanted.
         visual: ``"image"`` (of regions) or ``"video"`` (of frames).
         find: locates a split whose features are not in ``.npy``.
@@ -73,7 +71,7 @@ def open_scan(
     """
     root = Path(root)
     if splits is None:
-        splits = {"train": "train", "dev": "dev", "test": test_split}
+        splits = {"train": "train", "dev": "dev", "test": "test"}
     if find is None:
         check_files(root, splits.values())
         find = functools.partial(find_split, root)

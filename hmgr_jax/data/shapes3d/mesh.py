@@ -135,7 +135,8 @@ def edge_neighbours(faces: np.ndarray) -> np.ndarray:
 def fill_faces(
     features: np.ndarray, neighbours: np.ndarray, count: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pad to ``count`` faces by repeating random ones with their neighbours, which no maximum notices.
+    """Pad to ``count`` faces by repeating random ones with their neighbours, which no maximum
+    notices.
 
     As in the cross-modal center loss (CVPR 2021). Raises ValueError if there are more already.
     """

@@ -25,7 +25,8 @@ def read_off(path: Path) -> Mesh:
     accepted. Comments, blank lines, and colours of vertices and faces are ignored.
 
     Raises:
-        UserError: the file is missing, not OFF or cut short, has no faces, or holds a malformed number
+        UserError: the file is missing, not OFF or cut short, has no faces, or holds a malformed
+            number
             or a face with an unknown corner.
     """
     try:
@@ -42,7 +43,8 @@ def read_off(path: Path) -> Mesh:
     rows = lines[1 : 1 + count + faces]
     if len(rows) < count + faces:
         raise UserError(
-            f"{path} ends after {len(rows):,} of its {count:,} vertices and {faces:,} faces: {AGAIN}"
+            f"{path} ends after {len(rows):,} of its {count:,} vertices and {faces:,} faces: "
+            f"{AGAIN}"
         )
     vertices = _vertices(path, rows[:count])
     triangles = _triangles(path, rows[count:])

@@ -1,4 +1,6 @@
-"""Reduction of meshes to a number of faces, by trimesh and fast-simplification (extra ``shapes``)."""
+"""Reduction of meshes to a number of faces, by trimesh and fast-simplification (extra
+``shapes``).
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,9 @@ CLUSTERS = (48, 32, 24, 16, 12, 8, 6, 4)
 def simplify_mesh(mesh: Mesh, most: int) -> Mesh:
     """Reduce a mesh to at most ``most`` faces of a similar shape, and merge duplicate vertices.
 
-    By quadric decimation (Garland & Heckbert, 1997), as for the meshes that MeshNet is trained on. It
-    stops short for meshes of thousands of loose pieces; then vertices are merged within the cells of
-    coarser and coarser grids, and at last only the largest faces are kept.
+    By quadric decimation (Garland & Heckbert, 1997), as for the meshes that MeshNet is trained on.
+    It stops short for meshes of thousands of loose pieces; then vertices are merged within the
+    cells of coarser and coarser grids, and at last only the largest faces are kept.
 
     Raises:
         UserError: trimesh or fast-simplification is not installed, or no face has an area.

@@ -42,33 +42,6 @@ class Objects(Protocol):
         ...
 
 
-class ChosenObjects:
-    """A selection of objects, in a new order."""
-
-    def __init__(self, objects: Objects, chosen: np.ndarray) -> None:
-        self._objects, self._chosen = objects, np.asarray(chosen, np.int64)
-        self.modalities = objects.modalities
-
-    def __len__(self) -> int:
-        return len(self._chosen)
-
-    def views(self, number: int) -> int:
-        """Number of views of an object."""
-        return self._objects.views(int(self._chosen[number]))
-
-    def view(self, number: int, k: int) -> Image.Image:
-        """A view of an object."""
-        return self._objects.view(int(self._chosen[number]), k)
-
-    def points(self, number: int) -> np.ndarray:
-        """The cloud of an object."""
-        return self._objects.points(int(self._chosen[number]))
-
-    def faces(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """The faces of an object."""
-        return self._objects.faces(int(self._chosen[number]))
-
-
 Generator = np.random.Generator
 
 
@@ -87,8 +60,8 @@ class ObjectSource:
 class ViewSource(ObjectSource):
     """Items ``{"views": float32 [k, V, S, S, 3]}``, normalised.
 
-    At evaluation V views spread around the object, in training two different ones (the same twice if
-    there is only one).
+    At evaluation V views spread around the object, in training two different ones (the same twice
+    if there is only one).
     """
 
     @property
@@ -159,9 +132,9 @@ class CloudSource(ObjectSource):
 class MeshSource(ObjectSource):
     """Items ``{"faces": float32 [k, F, 15], "neighbours": int32 [k, F, 3]}``.
 
-    Corners are absolute; a model makes them relative to the centres, which are jittered with them. At
-    evaluation the repeated faces are always the same. Raises ``UserError`` if a mesh has more than F
-    faces.
+    Corners are absolute; a model makes them relative to the centres, which are jittered with them.
+    At evaluation the repeated faces are always the same. Raises ``UserError`` if a mesh has more
+    than F faces.
     """
 
     def gather(self, items: np.ndarray, length: int | None = None) -> Items:

@@ -152,7 +152,7 @@ def coco_images(path: Path, found: Mapping[str, Any]) -> list[Captioned]:
         UserError: an id occurs twice, an annotation is of an unknown image, a caption is empty, or
             an image has none; names the first.
     """
-    names = {}
+    names: dict[str, tuple[str, str]] = {}
     for number, image in enumerate(json_list(path, found, "images", COCO)):
         where = f"{path}, image {number}"
         name = (str(json_field(image, "file_name", where, COCO)), where)

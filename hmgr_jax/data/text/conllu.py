@@ -67,9 +67,9 @@ def _sentence(tokens: conllu.TokenList, where: str) -> Sentence:
     columns = len(DEFAULT_FIELDS)
     for token in tokens:
         if len(token) != columns:
-            found = f"more than {columns}" if len(token) > columns else len(token)
+            count = f"more than {columns}" if len(token) > columns else len(token)
             raise UserError(
-                f"{where} has a line of {found} columns where CoNLL-U has {columns}, separated by "
+                f"{where} has a line of {count} columns where CoNLL-U has {columns}, separated by "
                 "tabs: write the file again."
             )
     words = [token for token in tokens if not isinstance(token["id"], tuple)]

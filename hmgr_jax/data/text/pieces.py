@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
@@ -28,6 +28,9 @@ class Pieces(Vocabulary):
 
     lower: bool = True
     """Texts are lower-cased, and lose their accents."""
+    ends: ClassVar[tuple[str, str]] = ("[CLS]", "[SEP]")
+    unknown: ClassVar[str] = "[UNK]"
+    pad: ClassVar[str] = "[PAD]"
 
     def __post_init__(self) -> None:
         self._check_distinct()
@@ -37,21 +40,6 @@ class Pieces(Vocabulary):
                 f"a vocabulary of WordPieces must hold {', '.join(MARKS)}, but this one lacks "
                 f"{', '.join(missing)}: give the vocab.txt of a BERT."
             )
-
-    @property
-    def ends(self) -> tuple[str, str]:
-        """Start and end token."""
-        return "[CLS]", "[SEP]"
-
-    @property
-    def unknown(self) -> str:
-        """Token of a word that no pieces make up."""
-        return "[UNK]"
-
-    @property
-    def pad(self) -> str:
-        """Padding token."""
-        return "[PAD]"
 
     @cached_property
     def _tokenizer(self) -> Any:

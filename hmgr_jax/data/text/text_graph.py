@@ -209,8 +209,8 @@ def _load_parser(model: str, user: str, otherwise: str = "") -> Any:
     except OSError:
         raise UserError(
             f"{user} spaCy's model {model}, which is not installed, and nothing is "
-            f"downloaded: after pip install '.[parse]' install a model such as {PARSER} by hand, from "
-            f"spaCy's model releases (pip install FILE.whl){otherwise}."
+            f"downloaded: after pip install '.[parse]' install a model such as {PARSER} by hand, "
+            f"from spaCy's model releases (pip install FILE.whl){otherwise}."
         ) from None
 
 

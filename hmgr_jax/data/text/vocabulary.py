@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hmgr_jax.data.text.tokens import tokenize
 from hmgr_jax.errors import UserError
@@ -26,6 +26,10 @@ class Vocabulary:
     """
 
     words: tuple[str, ...]
+    ends: ClassVar[tuple[str, str]] = (MARKS[START], MARKS[END])
+    """Start and end token."""
+    unknown: ClassVar[str] = MARKS[UNKNOWN]
+    pad: ClassVar[str] = MARKS[PAD]
 
     def __post_init__(self) -> None:
         if self.words[: len(MARKS)] != MARKS:
@@ -49,21 +53,6 @@ class Vocabulary:
 
     def __contains__(self, word: object) -> bool:
         return word in self._ids
-
-    @property
-    def ends(self) -> tuple[str, str]:
-        """Start and end token."""
-        return MARKS[START], MARKS[END]
-
-    @property
-    def unknown(self) -> str:
-        """Token of words that are not in the list."""
-        return MARKS[UNKNOWN]
-
-    @property
-    def pad(self) -> str:
-        """Padding token."""
-        return MARKS[PAD]
 
     def tokenize(self, sentence: str) -> list[str]:
         """Split a caption into tokens."""

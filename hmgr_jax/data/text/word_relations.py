@@ -93,8 +93,8 @@ def between_words(pairs: Iterable[tuple[str, str]], vocabulary: Vocabulary) -> n
 def read_neighbours(path: str | Path, size: int, nodes: str = VOCABULARY_NODES) -> np.ndarray:
     """Read edges of an SCKR graph file: line i holds the neighbours of node i, perhaps none.
 
-    Nodes are numbered from 0, in the order of the vocabulary (of bags: of their features); ``nodes``
-    describes them in messages.
+    Nodes are numbered from 0, in the order of the vocabulary (of bags: of their features);
+    ``nodes`` describes them in messages.
 
     Raises:
         UserError: the number of lines is not ``size``, or a line holds something else than nodes.

@@ -121,7 +121,8 @@ def read_answers(path: Path) -> tuple[str, ...]:
     """Read a list of answers: a JSON list, an object {answer: number}, or text, one a line.
 
     Raises:
-        UserError: the file is missing or empty, numbers are not 0 to A - 1, or an answer occurs twice.
+        UserError: the file is missing or empty, numbers are not 0 to A - 1, or an answer occurs
+            twice.
     """
     if path.suffix != ".json":
         found = [line.strip() for line in read_text(path).splitlines() if line.strip()]
@@ -160,8 +161,8 @@ def _number(entry: Any, key: str, where: str) -> int:
 class PictureArrays:
     """Regions or a grid of every picture, in a file each.
 
-    Items are {"regions": float16 [k, R, D], "n_regions": int32 [k]}; regions beyond R are left out. A
-    file is ``.npz`` with "x" [D, n] (MCAN), or ``.npy`` with a grid [D, h, w] or [1, D, h, w].
+    Items are {"regions": float16 [k, R, D], "n_regions": int32 [k]}; regions beyond R are left out.
+    A file is ``.npz`` with "x" [D, n] (MCAN), or ``.npy`` with a grid [D, h, w] or [1, D, h, w].
     """
 
     lengths: np.ndarray | None = None

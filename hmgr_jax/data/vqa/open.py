@@ -77,9 +77,10 @@ def open_vqa(
 ) -> DataSet:
     """Open questions with the features of their pictures and the answers of ten annotators.
 
-    The answers to choose from are those of ``layout.answer_file``, or the most common of the training
-    annotations. Unless a ``vocabulary`` is given, its words occur at least four times in the training
-    questions and the banks' captions. A test split without annotations is answered but not evaluated.
+    The answers to choose from are those of ``layout.answer_file``, or the most common of the
+    training annotations. Unless a ``vocabulary`` is given, its words occur at least four times in
+    the training questions and the banks' captions. A test split without annotations is answered but
+    not evaluated.
 
     Raises:
         UserError: a file is missing or malformed, or files do not agree.

@@ -23,7 +23,8 @@ class Pictures:
     source: Source
     """Regions or grids."""
     numbers: np.ndarray
-    """int32 [P]: index among the pictures of all splits, a row of the table of retrieved captions."""
+    """int32 [P]: index among the pictures of all splits, a row of the table of retrieved
+    captions."""
     owners: np.ndarray
     """int64 [P]: id by which captions of a bank refer to the picture."""
 
@@ -46,9 +47,9 @@ class Bank:
 class QuestionSource:
     """Questions with the features of their pictures.
 
-    Items have "tokens" and "lengths", the fields of the picture source ("regions", "n_regions", ...),
-    and int32 [k] indices into tables of retrieved captions: "picture" among all pictures, "question"
-    among the questions of all splits.
+    Items have "tokens" and "lengths", the fields of the picture source ("regions", "n_regions",
+    ...), and int32 [k] indices into tables of retrieved captions: "picture" among all pictures,
+    "question" among the questions of all splits.
     """
 
     def __init__(

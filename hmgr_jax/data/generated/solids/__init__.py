@@ -32,8 +32,8 @@ class Solid(NamedTuple):
 def make_solid(seed: int, split: str, index: int) -> Solid:
     """Make the solid ``index`` of a split; classes alternate.
 
-    A random shape of its class is stretched along its axes, bent by a slow wave and rotated about the
-    vertical.
+    A random shape of its class is stretched along its axes, bent by a slow wave and rotated about
+    the vertical.
     """
     rng = generator(seed, split, "solids", index)
     kind = index % len(CLASSES)

@@ -1,7 +1,7 @@
 """Write generated solids as OFF files: ``python -m hmgr_jax.data.generated.solids --out DIR``.
 
-Options: ``--seed 0``, and the size of each split, ``--train 1200 --test 480``. The folders are those
-of ModelNet, which ``python -m hmgr_jax.prepare modelnet --source DIR`` reads.
+Options: ``--seed 0``, and the size of each split, ``--train 1200 --test 480``. The folders are
+    those of ModelNet, which ``python -m hmgr_jax.prepare modelnet --source DIR`` reads.
 """
 
 from __future__ import annotations

@@ -39,17 +39,14 @@ def make(seed: int, split: str, index: int, views: int, pixels: int, points: int
     return Made(pictures, drawn, face_features(mesh), edge_neighbours(mesh.faces))
 
 
-class SolidObjects:
+class GeneratedSolids:
     """The first ``count`` solids of a split; ``sizes`` are views, pixels and points of each.
 
     Solids are cached (some 100 kB each with 12 views of 72 pixels); a pickle has none.
     """
 
-    modalities: tuple[str, ...] = MODALITIES
-
     def __init__(self, seed: int, split: str, count: int, sizes: tuple[int, int, int]) -> None:
-        self.seed, self.split, self.count = seed, split, count
-        self.sizes = sizes
+        self.seed, self.split, self.count, self.sizes = seed, split, count, sizes
         self._made: dict[int, Made] = {}
 
     def __len__(self) -> int:
@@ -58,22 +55,6 @@ class SolidObjects:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_made": {}}
 
-    def views(self, number: int) -> int:
-        """Number of views of every solid."""
-        return self.sizes[0]
-
-    def view(self, number: int, k: int) -> Image.Image:
-        """A rendered view, grey."""
-        return Image.fromarray(self[number].views[k])
-
-    def points(self, number: int) -> np.ndarray:
-        """Points on the surface."""
-        return self[number].points
-
-    def faces(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Features and neighbours of the faces."""
-        return self[number].features, self[number].neighbours
-
     def __getitem__(self, number: int) -> Made:
         found = self._made.get(number)
         if found is None:
@@ -81,45 +62,37 @@ class SolidObjects:
         return found
 
 
-class StoredSolids:
-    """Solids of a file, in memory."""
+class SolidObjects:
+    """Solids, generated or of a file, as `Objects`."""
 
     modalities: tuple[str, ...] = MODALITIES
 
-    def __init__(self, path: Path) -> None:
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
-                self._views, self._points = found["views"], found["points"]
-                self._features, self._neighbours = found["face"], found["neighbor_index"]
-                self._starts = found["starts"]
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise UserError(
-                f"{path} holds no readable solids ({error}): remove it; the next run makes it again."
-            ) from None
+    def __init__(self, solids: GeneratedSolids | list[Made]) -> None:
+        self.solids = solids
 
     def __len__(self) -> int:
-        return len(self._points)
+        return len(self.solids)
 
     def views(self, number: int) -> int:
         """Number of views of every solid."""
-        return self._views.shape[1]
+        if isinstance(self.solids, GeneratedSolids):
+            return self.solids.sizes[0]
+        return len(self.solids[number].views)
 
     def view(self, number: int, k: int) -> Image.Image:
         """A rendered view, grey."""
-        return Image.fromarray(self._views[number, k])
+        return Image.fromarray(self.solids[number].views[k])
 
     def points(self, number: int) -> np.ndarray:
         """Points on the surface."""
-        found: np.ndarray = self._points[number]
-        return found
+        return self.solids[number].points
 
     def faces(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Features and neighbours of the faces."""
-        own = slice(self._starts[number], self._starts[number + 1])
-        return self._features[own], self._neighbours[own]
+        return self.solids[number].features, self.solids[number].neighbours
 
 
-def load_or_make(path: Path, solids: SolidObjects) -> StoredSolids:
+def load_or_make(path: Path, solids: GeneratedSolids) -> list[Made]:
     """Load solids from ``path``; if it is missing, make and write them atomically first.
 
     Raises:
@@ -137,9 +110,17 @@ def load_or_make(path: Path, solids: SolidObjects) -> StoredSolids:
         }
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            with temporary.open("wb") as file:
-                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+            with temporary.open("wb") as out:
+                np.savez_compressed(out, **arrays)  # type: ignore[arg-type]
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-    return StoredSolids(path)
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
+            cuts = found["starts"][1:-1]
+            features, neighbours = (np.split(found[x], cuts) for x in ("face", "neighbor_index"))
+            return list(map(Made, found["views"], found["points"], features, neighbours))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path} holds no readable solids ({error}): remove it; the next run makes it again."
+        ) from None

@@ -11,9 +11,9 @@ import numpy as np
 
 from hmgr_jax.data.generated.solids import CLASSES
 from hmgr_jax.data.generated.solids.kinds import MOST_FACES
-from hmgr_jax.data.generated.solids.objects import SolidObjects, load_or_make
+from hmgr_jax.data.generated.solids.objects import GeneratedSolids, SolidObjects, load_or_make
 from hmgr_jax.data.shapes3d.augment import Shaping
-from hmgr_jax.data.shapes3d.sources import Objects, object_split
+from hmgr_jax.data.shapes3d.sources import object_split
 from hmgr_jax.data.split import DataSet, Split
 from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import UserError
@@ -55,11 +55,12 @@ def open_solids(
 ) -> DataSet:
     """Generate solids of three splits; solid i of a split does not depend on the sizes.
 
-    Views are rendered an eighth larger than ``shaping.crop`` pixels for random crops. `Split.labels` are
-    the 12 classes.
+    Views are rendered an eighth larger than ``shaping.crop`` pixels for random crops.
+    `Split.labels` are the 12 classes.
 
     Raises:
-        UserError: ``shaping.faces`` is below the largest number of faces, or a stored file is damaged.
+        UserError: ``shaping.faces`` is below the largest number of faces, or a stored file is
+            damaged.
     """
     if shaping.faces < MOST_FACES:
         raise UserError(
@@ -78,11 +79,12 @@ def _split(
     solids: Solids, role: str, sizes: tuple[int, int, int], made: str, shaping: Shaping
 ) -> Split:
     count = getattr(solids, role)
-    objects: Objects
-    objects = fresh = SolidObjects(solids.seed, role, count, sizes)
+    solids_of_split = GeneratedSolids(solids.seed, role, count, sizes)
+    objects = SolidObjects(solids_of_split)
     if solids.folder:
         key = hashlib.sha256(f"{made} {role} {count}".encode()).hexdigest()[:12]
-        objects = load_or_make(Path(solids.folder, f"solids_{role}_{key}.npz"), fresh)
+        path = Path(solids.folder, f"solids_{role}_{key}.npz")
+        objects = SolidObjects(load_or_make(path, solids_of_split))
     classes = np.arange(count) % len(CLASSES)
     names = [f"{CLASSES[k]}/{CLASSES[k]}_{i:06d}" for i, k in enumerate(classes)]
     return object_split(role, objects, names, classes, len(CLASSES), shaping)

@@ -18,7 +18,8 @@ def lathe(profile: Sequence[Sequence[float]], segments: int, *, ring: bool = Fal
     """Make a solid of revolution about y.
 
     Args:
-        profile: (radius, height) from the bottom along the outside to the top, beginning and ending on
+        profile: (radius, height) from the bottom along the outside to the top, beginning and ending
+            on
             the axis (radius 0).
         segments: vertices of every circle.
         ring: the profile is a closed curve off the axis.
@@ -67,7 +68,8 @@ def plate(outline: np.ndarray, depth: float, hole: np.ndarray | None = None) -> 
 
 
 def arc(outer: np.ndarray, inner: np.ndarray, depth: float) -> Mesh:
-    """Make a bent bar ``depth`` thick along z between two open lines float [n, 2], counter-clockwise.
+    """Make a bent bar ``depth`` thick along z between two open lines float [n, 2],
+    counter-clockwise.
 
     Point i of one line matches point i of the other; both ends are closed.
     """

@@ -14,7 +14,7 @@ import numpy as np
 from hmgr_jax.data.generated.worlds.captions import Family, make_family
 from hmgr_jax.data.generated.worlds.facts import bank_grammar, check_bank, make_bank
 from hmgr_jax.data.generated.worlds.lexicon import choose_vocabulary, grammar
-from hmgr_jax.data.generated.worlds.regions import make_regions, with_features
+from hmgr_jax.data.generated.worlds.regions import make_regions
 from hmgr_jax.data.generated.worlds.render import SceneDrawings
 from hmgr_jax.data.generated.worlds.scene import SHAPES, SIBLINGS, check_sizes
 from hmgr_jax.data.pictures.pixels import Augmentation, PixelSource
@@ -111,11 +111,11 @@ def _make_split(
     if augmentation:
         images = PixelSource(SceneDrawings(scenes, augmentation.resize), augmentation)
     else:
-        images = with_features(make_regions(scenes)) if features else make_regions(scenes)
+        images = make_regions(scenes, vectors=features)
     kinds = np.eye(len(SHAPES), dtype=np.uint8)[[scene.kind for scene in scenes]]
     texts = CaptionSource(tokens, vocabulary, captions=captions, bags=features)
-    families = {"image": np.arange(size, dtype=np.int32) // SIBLINGS, "text": image // SIBLINGS}
+    of_family = {"image": np.arange(size, dtype=np.int32) // SIBLINGS, "text": image // SIBLINGS}
     labels = {"image": kinds, "text": kinds[image]} if features else {}
     return captioned_split(
-        name, "image", images, texts, image, names, families=families, labels=labels
+        name, "image", images, texts, image, names, families=of_family, labels=labels
     )

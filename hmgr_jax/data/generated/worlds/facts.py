@@ -1,7 +1,7 @@
 """Facts that no picture shows: who drew a family's scenes, and what its objects are made of.
 
-A fact is a function of the family, the object and the seed of a *bank*, a set of captions that state
-facts. Two banks have the same captions apart from the facts.
+A fact is a function of the family, the object and the seed of a *bank*, a set of captions that
+state facts. Two banks have the same captions apart from the facts.
 """
 
 from __future__ import annotations

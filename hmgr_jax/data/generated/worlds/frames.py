@@ -7,7 +7,6 @@ weighted by nearness.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -16,7 +15,7 @@ from hmgr_jax.data.generated.worlds.clip import MOST_FRAMES, Clip, Shown
 from hmgr_jax.data.generated.worlds.render import background
 from hmgr_jax.data.generated.worlds.scene import COLOURS, SHAPES
 from hmgr_jax.data.generated.worlds.shapes import PALETTE, coverage
-from hmgr_jax.data.split import Items
+from hmgr_jax.data.split import ArraySource
 
 NODES = 4
 """Grid nodes from edge to edge, in both directions."""
@@ -31,32 +30,18 @@ NOISE = 0.02
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
-@dataclass
-class ClipFrames:
-    """Frames of all clips of a split, in memory."""
+def make_frames(clips: Sequence[Clip]) -> ArraySource:
+    """Make the features of every clip.
 
-    frames: np.ndarray
-    """float16 [n, T, D], padded with zeros."""
-    n_frames: np.ndarray
-    """int32 [n]."""
-    lengths: np.ndarray | None = None
-    """None: every clip is padded to MOST_FRAMES frames."""
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    def gather(self, items: np.ndarray, length: int | None = None) -> Items:
-        """Read clips as {"frames", "n_frames"}."""
-        return {"frames": self.frames[items], "n_frames": self.n_frames[items]}
-
-
-def make_frames(clips: Sequence[Clip]) -> ClipFrames:
-    """Make the features of every clip."""
+    Items are "frames" float16 [n, T, D], padded with zeros to MOST_FRAMES, and "n_frames" int32
+    [n].
+    """
     frames = np.zeros((len(clips), MOST_FRAMES, WIDTH), np.float16)
     for row, clip in enumerate(clips):
         noise = clip.generator("features").standard_normal((clip.frames, WIDTH), np.float32)
         frames[row, : clip.frames] = describe_frames(clip) + NOISE * noise
-    return ClipFrames(frames, np.array([clip.frames for clip in clips], np.int32))
+    n_frames = np.array([clip.frames for clip in clips], np.int32)
+    return ArraySource({"frames": frames, "n_frames": n_frames})
 
 
 def describe_frames(clip: Clip) -> np.ndarray:

@@ -48,23 +48,24 @@ PLACES = {
     "bottom": ("at the bottom of", "near the lower edge of", "low down in"),
 }
 
+_OF_TWO = {
+    "left of": (LEFT, RIGHT),
+    "above": (ABOVE, BELOW),
+    "same row": (ROW, ROW),
+    "same column": (COLUMN, COLUMN),
+    "next to": (NEXT, NEXT),
+    "far from": (FAR, FAR),
+}
 PREDICATES: dict[tuple[str, int], tuple[str, ...]] = {
     **{
         (f"at the {side}", 0): tuple(f"{words} the picture" for words in phrases)
         for side, phrases in PLACES.items()
     },
-    ("left of", 0): tuple(f"{words} {{1}}" for words in LEFT),
-    ("left of", 1): tuple(f"{words} {{0}}" for words in RIGHT),
-    ("above", 0): tuple(f"{words} {{1}}" for words in ABOVE),
-    ("above", 1): tuple(f"{words} {{0}}" for words in BELOW),
-    ("same row", 0): tuple(f"{words} {{1}}" for words in ROW),
-    ("same row", 1): tuple(f"{words} {{0}}" for words in ROW),
-    ("same column", 0): tuple(f"{words} {{1}}" for words in COLUMN),
-    ("same column", 1): tuple(f"{words} {{0}}" for words in COLUMN),
-    ("next to", 0): tuple(f"{words} {{1}}" for words in NEXT),
-    ("next to", 1): tuple(f"{words} {{0}}" for words in NEXT),
-    ("far from", 0): tuple(f"{words} {{1}}" for words in FAR),
-    ("far from", 1): tuple(f"{words} {{0}}" for words in FAR),
+    **{
+        (relation, role): tuple(f"{words} {{{1 - role}}}" for words in phrases)
+        for relation, both in _OF_TWO.items()
+        for role, phrases in enumerate(both)
+    },
     ("nearest to", 0): tuple(f"{words} {{1}}" for words in NEAREST),
     ("closer to", 0): (
         "closer to {1} than to {2}",

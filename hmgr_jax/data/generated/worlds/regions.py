@@ -7,14 +7,13 @@ the object, not for its place among the regions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hmgr_jax.data.generated.worlds.render import background, inks
 from hmgr_jax.data.generated.worlds.scene import MOST, Scene
 from hmgr_jax.data.generated.worlds.shapes import coverage, extents
-from hmgr_jax.data.split import Items
+from hmgr_jax.data.split import ArraySource
 
 CROP = 8
 """Side of a region's crop in pixels."""
@@ -23,47 +22,22 @@ FINE = 12
 WAVES = 4
 """Frequencies per coordinate."""
 WIDTH = 3 * CROP * CROP + 4 + 4 * WAVES
-"""Length of a feature: the crop (row by row, RGB in -0.5..0.5), the box (x1, y1, x2, y2 in 0..1), and
-sines and cosines of its centre. Four numbers alone would be a hundredth of a feature's variance,
-too little for a short training."""
+"""Length of a feature: the crop (row by row, RGB in -0.5..0.5), the box (x1, y1, x2, y2 in 0..1),
+and sines and cosines of its centre. Four numbers alone would be a hundredth of a feature's
+variance, too little for a short training."""
 BOX_NOISE = 0.006
 """Standard deviation of the edges of a box, a fraction of the picture; clipped at twice that."""
 FEATURE_NOISE = 0.02
 
 
-@dataclass
-class SceneRegions:
-    """Regions of all scenes of a split, in memory."""
+def make_regions(scenes: Sequence[Scene], *, vectors: bool = False) -> ArraySource:
+    """Make features, boxes and labels of the objects of every scene, in random order.
 
-    regions: np.ndarray
-    """float16 [n, R, D], padded with zeros."""
-    n_regions: np.ndarray
-    """int32 [n]."""
-    boxes: np.ndarray
-    """float32 [n, R, 4]: x1, y1, x2, y2 in 0..1."""
-    labels: np.ndarray
-    """int16 [n, R]: shape * colours + colour, or -1 for padding."""
-    lengths: np.ndarray | None = None
-    """None: every scene is padded to MOST regions."""
-    features: np.ndarray | None = None
-    """float32 [n, 2 D]: mean and deviation over a scene's regions, if wanted."""
-
-    def __len__(self) -> int:
-        return len(self.regions)
-
-    def gather(self, items: np.ndarray, length: int | None = None) -> Items:
-        """Read scenes as {"regions", "n_regions", "boxes", "labels"} and, if given, "features"."""
-        found = {} if self.features is None else {"features": self.features[items]}
-        return found | {
-            "regions": self.regions[items],
-            "n_regions": self.n_regions[items],
-            "boxes": self.boxes[items],
-            "labels": self.labels[items],
-        }
-
-
-def make_regions(scenes: Sequence[Scene]) -> SceneRegions:
-    """Make features, boxes and labels of the objects of every scene, in random order."""
+    Items are "regions" float16 [n, R, D], "n_regions" int32 [n], "boxes" float32 [n, R, 4] (x1, y1,
+    x2, y2 in 0..1) and "labels" int16 [n, R] (`Thing.label`, -1 for padding), padded to MOST
+    regions; with ``vectors`` also "features" float32 [n, 2 D], the mean and deviation of the
+    regions.
+    """
     count = len(scenes)
     regions = np.zeros((count, MOST, WIDTH), np.float16)
     boxes = np.zeros((count, MOST, 4), np.float32)
@@ -76,17 +50,24 @@ def make_regions(scenes: Sequence[Scene]) -> SceneRegions:
         boxes[row, :number] = windows[order]
         labels[row, :number] = np.array([thing.label for thing in scene.things])[order]
     n_regions = np.array([len(scene.things) for scene in scenes], np.int32)
-    return SceneRegions(regions, n_regions, boxes, labels)
+    arrays: dict[str, np.ndarray] = {
+        "regions": regions,
+        "n_regions": n_regions,
+        "boxes": boxes,
+        "labels": labels,
+    }
+    if vectors:
+        arrays["features"] = _mean_and_deviation(regions, n_regions)
+    return ArraySource(arrays)
 
 
-def with_features(source: SceneRegions) -> SceneRegions:
-    """Add one vector per scene, the mean and deviation of its regions."""
-    count = source.n_regions.astype(np.float32)[:, None]
-    regions = source.regions.astype(np.float32)  # zero in padding
+def _mean_and_deviation(regions: np.ndarray, n_regions: np.ndarray) -> np.ndarray:
+    count = n_regions.astype(np.float32)[:, None]
+    regions = regions.astype(np.float32)  # zero in padding
     mean = regions.sum(axis=1) / count
     square = (regions**2).sum(axis=1) / count
     spread = np.sqrt(np.maximum(square - mean**2, 0.0))
-    return replace(source, features=np.concatenate([mean, spread], axis=1))
+    return np.concatenate([mean, spread], axis=1)
 
 
 def detect(scene: Scene) -> np.ndarray:

@@ -53,8 +53,8 @@ def coverage(
 ) -> np.ndarray:
     """Share of each pixel that the object covers, float64 [pixels, pixels] in 0..1.
 
-    `window` is the visible part of the picture: x1, y1, x2, y2, as fractions of the picture. `fine` is
-    the supersampling factor; few pixels need a larger one.
+    `window` is the visible part of the picture: x1, y1, x2, y2, as fractions of the picture. `fine`
+    is the supersampling factor; few pixels need a larger one.
     """
     side = pixels * fine
     canvas = Image.new("L", (side, side))

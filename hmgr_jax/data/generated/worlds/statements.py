@@ -35,8 +35,9 @@ second."""
 class Relation:
     """A relation of `arity` objects, of which the last two are exchangeable if `symmetric`.
 
-    `kind` is "pair" if distances of pairs decide (so that facts about single objects do not), "aligned"
-    for rows and columns, "side" for directions, "place" if the place of one object decides.
+    `kind` is "pair" if distances of pairs decide (so that facts about single objects do not),
+    "aligned" for rows and columns, "side" for directions, "place" if the place of one object
+    decides.
     """
 
     arity: int

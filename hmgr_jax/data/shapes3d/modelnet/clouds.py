@@ -34,7 +34,7 @@ def cloud_files(folder: Path, split: str) -> list[Path]:
 
 
 def name_file(path: Path) -> Path | None:
-    """Find the list of names beside a file of clouds: ``ply_data_train_0_id2file.json`` or similar."""
+    """Find the list of names beside a file of clouds, such as ``ply_data_train_0_id2file.json``."""
     found = _FILE.fullmatch(path.name)
     assert found is not None  # it is one of `cloud_files`
     stems = (path.stem, f"{found['before']}{found['split']}_{found['number']}")
@@ -46,8 +46,8 @@ def read_clouds(folder: Path, split: str) -> Clouds:
     """Read all clouds of a split.
 
     Raises:
-        UserError: h5py is not installed, files are missing, one is damaged or holds NaN, or lists of
-            names do not agree.
+        UserError: h5py is not installed, a file is missing, damaged or holds NaN, or lists of names
+            do not agree.
     """
     files = cloud_files(folder, split)
     if not files:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hmgr_jax.data.pictures.files import CORRUPT
+from hmgr_jax.data.pictures.files import CORRUPT, first_names
 from hmgr_jax.data.shapes3d.modelnet.clouds import Clouds, cloud_files, name_file, read_clouds
 from hmgr_jax.data.shapes3d.modelnet.files import FiledObjects, ViewFolders, find_meshes
 from hmgr_jax.data.shapes3d.sources import Objects
@@ -22,7 +22,6 @@ USUAL: Mapping[str, tuple[str, ...]] = {
     "meshes": ("*Mesh*", "*mesh*"),
 }
 """Common names of the folders in ``data.root``, tried in this order."""
-NAMED = 10  # objects in a warning
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,8 @@ class StoredSplit(NamedTuple):
 
     names: Sequence[str]
     classes: np.ndarray
-    objects: Objects
+    select: Callable[[Sequence[int]], Objects]
+    """Returns the objects of some of the names."""
 
 
 @dataclass(frozen=True)
@@ -129,13 +129,21 @@ def join_parts(
         whole = _whole(names, split, parts, folders)
         meshes = None if parts.meshes is None else parts.meshes.get(split, {})
         kept = [names[i] for i in whole.tolist()]
-        objects = FiledObjects(
-            kept,
-            views=parts.pictures,
-            clouds=None if points is None else points[whole],
-            meshes=meshes,
-        )
-        found[split] = StoredSplit(kept, classes[whole], objects)
+
+        def select(
+            chosen: Sequence[int],
+            kept: Sequence[str] = kept,
+            clouds: np.ndarray | None = None if points is None else points[whole],
+            meshes: Mapping[str, Path] | None = meshes,
+        ) -> Objects:
+            return FiledObjects(
+                [kept[i] for i in chosen],
+                views=parts.pictures,
+                clouds=None if clouds is None else clouds[chosen],
+                meshes=meshes,
+            )
+
+        found[split] = StoredSplit(kept, classes[whole], select)
     largest = max(int(of.classes.max()) for of in found.values())
     return found, max(len(numbers), largest + 1)
 
@@ -198,10 +206,9 @@ def _whole(names: Sequence[str], split: str, parts: Parts, folders: Folders) -> 
             "lack something): put it there, correct data.objects, or leave such objects out by "
             "data.corrupt=skip."
         )
-    some = ", ".join(bad[:NAMED]) + (", ..." if len(bad) > NAMED else "")
     warnings.warn(
         f"{len(bad)} of {len(names)} objects of {split} lack views or a mesh and are left out: "
-        f"{some}",
+        f"{first_names(bad)}",
         RuntimeWarning,
         stacklevel=2,
     )

@@ -16,7 +16,7 @@ from hmgr_jax.data.shapes3d.modelnet.prepared import (
     PreparedObjects,
     read_manifest,
 )
-from hmgr_jax.data.shapes3d.sources import ChosenObjects, object_split
+from hmgr_jax.data.shapes3d.sources import Objects, object_split
 from hmgr_jax.data.split import DataSet, Split
 from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import UserError
@@ -30,11 +30,12 @@ def open_modelnet(
 ) -> DataSet:
     """Open a folder of ``hmgr_jax.prepare modelnet``, or folders of clouds, views and meshes.
 
-    Objects are those of the clouds or, without clouds, of the meshes; views and meshes are found by the
-    names ``class/object`` of ``id2file.json``. Every object is a row, labelled by its class.
+    Objects are those of the clouds or, without clouds, of the meshes; views and meshes are found by
+    the names ``class/object`` of ``id2file.json``. Every object is a row, labelled by its class.
 
     Raises:
-        UserError: nothing is found, an object lacks a part, classes do not agree, or a file is damaged.
+        UserError: nothing is found, an object lacks a part, classes do not agree, or a file is
+            damaged.
     """
     root, folders = Path(root), folders or Folders()
     if not root.is_dir():
@@ -66,11 +67,12 @@ def _as_split(
         chosen = np.flatnonzero(held_out if role == "dev" else ~held_out)
         if not len(chosen):
             raise UserError(
-                f"data.objects.dev={dev:g} leaves none of the {len(split.names)} objects of train for "
-                f"{role}: {'raise' if role == 'dev' else 'lower'} it (0.5 is half of each class)."
+                f"data.objects.dev={dev:g} leaves none of the {len(split.names)} objects of train "
+                f"for {role}: {'raise' if role == 'dev' else 'lower'} it (0.5 is half of each "
+                "class)."
             )
-    objects = ChosenObjects(split.objects, chosen)
     names = [split.names[i] for i in chosen.tolist()]
+    objects = split.select(chosen.tolist())
     return object_split(role, objects, names, split.classes[chosen], count, shaping)
 
 
@@ -95,7 +97,11 @@ def _prepared(root: Path, listed: Manifest, needed: Sequence[str]) -> dict[str, 
                 "class/train/ and class/test/."
             )
         classes = np.array([number[name.partition("/")[0]] for name in names])
-        found[split] = StoredSplit(
-            names, classes, PreparedObjects(root, split, names, listed.views)
-        )
+
+        def select(
+            chosen: Sequence[int], split: str = split, names: Sequence[str] = names
+        ) -> Objects:
+            return PreparedObjects(root, split, [names[i] for i in chosen], listed.views)
+
+        found[split] = StoredSplit(names, classes, select)
     return found

@@ -44,8 +44,8 @@ def read_manifest(root: Path) -> Manifest | None:
     if not path.is_file():
         if (root / OBJECTS).is_dir():
             raise UserError(
-                f"{root} was not prepared completely: run the same hmgr_jax.prepare command again to "
-                "resume it."
+                f"{root} was not prepared completely: run the same hmgr_jax.prepare command again "
+                "to resume it."
             )
         return None
     try:
