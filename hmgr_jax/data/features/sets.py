@@ -167,10 +167,7 @@ def _first(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> str:
 
 
 def _by_column(
-    root: Path,
-    arrays: Mapping[str, np.ndarray],
-    keys: Mapping[str, str],
-    splits: Mapping[str, str],
+    root: Path, arrays: Mapping[str, np.ndarray], keys: Mapping[str, str], splits: Mapping[str, str]
 ) -> dict[str, Pairs]:
     """Separate arrays of all pairs by the array ``split``."""
     of_row = np.char.strip(arrays["split"].astype(str).reshape(-1))

@@ -212,8 +212,7 @@ class PixelSource:
     def draw(self, items: np.ndarray, draws: Draws, length: int | None = None) -> Items:
         """Augmented pictures, by the streams of ``draws``."""
         return self._pixels(
-            items,
-            lambda k, picture: self.augmentation.drawn(picture, draws.generator(PICTURES, k)),
+            items, lambda k, picture: self.augmentation.drawn(picture, draws.generator(PICTURES, k))
         )
 
     def _pixels(self, items: np.ndarray, make: Callable[[int, Image.Image], np.ndarray]) -> Items:

@@ -139,10 +139,7 @@ def find_boxes(root: Path, split: str) -> list[Path]:
 
 
 def read_boxes(
-    files: list[Path],
-    rows: np.ndarray,
-    shape: tuple[int, int],
-    counts: np.ndarray | None = None,
+    files: list[Path], rows: np.ndarray, shape: tuple[int, int], counts: np.ndarray | None = None
 ) -> np.ndarray:
     """Read the boxes of ``rows``, float32 [n, R, 4] xyxy in 0..1.
 

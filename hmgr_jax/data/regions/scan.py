@@ -116,11 +116,7 @@ def _held_out(files: Mapping[str, ScanFiles]) -> set[str]:
 
 
 def _open_split(
-    role: str,
-    files: ScanFiles,
-    texts: CaptionSource,
-    per_image: int | None,
-    visual: str,
+    role: str, files: ScanFiles, texts: CaptionSource, per_image: int | None, visual: str
 ) -> Split:
     """Pair the rows of one split with its captions."""
     shape = open_features(files.features).shape

@@ -37,8 +37,7 @@ def join(parts: Iterable[Mesh]) -> Mesh:
     offsets = np.cumsum([0, *(len(part.vertices) for part in listed)]).tolist()
     faces = [part.faces + start for part, start in zip(listed, offsets, strict=False)]
     return Mesh(
-        np.concatenate([part.vertices for part in listed]),
-        np.concatenate(faces).astype(np.int32),
+        np.concatenate([part.vertices for part in listed]), np.concatenate(faces).astype(np.int32)
     )
 
 

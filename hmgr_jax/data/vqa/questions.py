@@ -157,10 +157,7 @@ def question_split(
         name=name,
         sources={QUESTION: questions, ANSWER: answers},
         groups={QUESTION: best, ANSWER: np.arange(len(answers), dtype=np.int32)},
-        rows={
-            QUESTION: np.arange(len(questions), dtype=np.int32),
-            ANSWER: np.maximum(best, 0),
-        },
+        rows={QUESTION: np.arange(len(questions), dtype=np.int32), ANSWER: np.maximum(best, 0)},
         ids={QUESTION: ids, ANSWER: answers.captions},
         labels={} if counts is None else {QUESTION: counts},  # type: ignore[dict-item]
         kinds={} if kinds is None else {QUESTION: kinds},

@@ -77,12 +77,7 @@ def arc(outer: np.ndarray, inner: np.ndarray, depth: float) -> Mesh:
     flat = np.concatenate([outer, inner])
     points = np.concatenate([_at(flat, depth / 2), _at(flat, -depth / 2)])
     out, into, behind = np.arange(n), n + np.arange(n), 2 * n
-    pairs = [
-        (out, into),
-        (into + behind, out + behind),
-        (out + behind, out),
-        (into, into + behind),
-    ]
+    pairs = [(out, into), (into + behind, out + behind), (out + behind, out), (into, into + behind)]
     faces = [_band(a, b, around=False) for a, b in pairs]
     for end, flip in ((0, False), (n - 1, True)):
         a, b, c, d = out[end], into[end], into[end] + behind, out[end] + behind

@@ -92,9 +92,7 @@ def describe_regions(scene: Scene, windows: np.ndarray) -> np.ndarray:
     x, y = (corner[:, :, None] + size[:, :, None] * middles).transpose(1, 0, 2)
     shape = (len(windows), CROP, CROP)
     behind = background(
-        scene.backdrop,
-        np.broadcast_to(x[:, None, :], shape),
-        np.broadcast_to(y[:, :, None], shape),
+        scene.backdrop, np.broadcast_to(x[:, None, :], shape), np.broadcast_to(y[:, :, None], shape)
     )
     crops = behind + share * (inks(scene)[:, None, None] - behind)
     pixels = crops.reshape(len(windows), -1) / 255
