@@ -107,14 +107,17 @@ class Augmentation:
         return picture.crop((left, top, left + self.size, top + self.size))
 
     def _normalised(self, image: Image.Image) -> np.ndarray:
-        # Whole rows at once: numpy is several times slower over an inner axis of 3.
-        mean, std = (
-            np.tile(255 * np.array(x, np.float32), self.size) for x in (self.mean, self.std)
-        )
-        pixels = np.asarray(image).reshape(self.size, -1).astype(np.float32)
-        pixels -= mean
-        pixels /= std
-        return pixels.reshape(self.size, self.size, 3)
+        return normalise_pixels(np.asarray(image), self.mean, self.std)
+
+
+def normalise_pixels(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """Normalise uint8 [..., S, S, 3] by mean and deviation (of 0..1), float32."""
+    # Whole rows at once: numpy is several times slower over an inner axis of 3.
+    width = pixels.shape[-2]
+    rows = pixels.reshape(-1, 3 * width).astype(np.float32)
+    rows -= np.tile(255 * np.array(mean, np.float32), width)[None]
+    rows /= np.tile(255 * np.array(std, np.float32), width)[None]
+    return rows.reshape(pixels.shape)
 
 
 def crop_box(width: int, height: int, tries: np.ndarray) -> Box:
