@@ -64,7 +64,7 @@ def test_words_that_a_file_does_not_hold_have_no_vector(tmp_path):
     file = tmp_path / "glove.txt"
     file.write_text("hydrant 5 6\ndog 1 2\n")
     names = [["zebra"], ["fire", "hydrant"], ["dog"]]
-    with pytest.warns(RuntimeWarning, match=r"2 of 3 class names .*glove.txt: the others begin"):
+    with pytest.warns(RuntimeWarning, match=r"2 of 3 class names .*glove.txt; the others start"):
         have, vectors = class_vectors(names, SimpleNamespace(vectors=str(file)), OPENED, None)
     np.testing.assert_array_equal(have, [1, 2])
     np.testing.assert_array_equal(vectors, [[5, 6], [1, 2]])
@@ -74,10 +74,10 @@ def test_words_that_a_file_does_not_hold_have_no_vector(tmp_path):
 def test_names_none_of_which_has_a_vector_are_refused(tmp_path):
     file = tmp_path / "glove.txt"
     file.write_text("hund 5 6\n")
-    with pytest.raises(UserError, match=r"None of the 1 class names has a word of .*glove.txt"):
+    with pytest.raises(UserError, match=r"None of the 1 class names has a word in .*glove.txt"):
         class_vectors([["dog"]], SimpleNamespace(vectors=str(file)), OPENED, None)
     words = np.ones((6, 2), np.float32)
-    with pytest.raises(UserError, match="None of the 2 class names has a word of the captions"):
+    with pytest.raises(UserError, match="None of the 2 class names has a word in the captions"):
         class_vectors([["a"], ["b"]], SimpleNamespace(vectors="captions"), OPENED, words)
 
 

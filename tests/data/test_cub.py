@@ -123,7 +123,7 @@ def test_lists_that_overlap(root):
 
 def test_lists_of_what_there_is_not(root):
     write_list(root, "testclasses", [SPECIES[3], "199.Dodo"])
-    _refused(root, r"testclasses\.txt:2 names '199\.Dodo', which is no species")
+    _refused(root, r"testclasses\.txt:2 names '199\.Dodo', which is neither a species")
     _refused(root, r"holds no valclasses\.txt", splits={"train": "valclasses"})
 
 

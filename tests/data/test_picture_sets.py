@@ -158,7 +158,7 @@ def test_no_such_picture(root):
     _file(root, "dev_1.jpg").unlink()
     sentence = r"captions_dev\.json, image 1 names dev_1\.jpg, but there is no such picture \(1 of"
     _refused(root, sentence)
-    _refused(root, "is no folder: give data.pictures", pictures="photos")
+    _refused(root, "is not a folder: give data.pictures", pictures="photos")
 
 
 def test_a_file_that_is_no_picture(root):
@@ -215,7 +215,7 @@ def test_splits_that_overlap(root):
 
 
 def test_one_file_without_splits(root):
-    _refused(root, "does not tell which split", captions="captions_train.json")
+    _refused(root, "does not name the split", captions="captions_train.json")
 
 
 def test_the_fingerprint_knows_lists_and_sizes_of_pictures(root):

@@ -268,7 +268,7 @@ def test_smaller_class_balanced_batches_take_turns():
         assert sorted(both) == [0, 10, 20, 30]
     for k, batch in enumerate(_read(split, batching="classes", batch_size=2, steps=8, start=3)):
         _equal(batch, found[3 + k])
-    with pytest.raises(UserError, match=r"one of each of the 4 classes .* or a divisor of it"):
+    with pytest.raises(UserError, match=r"does not divide the 4 classes .* or a divisor of it"):
         _read(split, batching="classes", batch_size=3)
 
 

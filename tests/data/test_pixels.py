@@ -217,7 +217,7 @@ def test_scenes_are_drawn_once_and_travel_undrawn():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"size": 300}, "middle 300 pixels of 256"),
+        ({"size": 300}, "but they are 300 and 256"),
         ({"train": "middle"}, "crop, centre, not 'middle'"),
         ({"flip": 1.5}, r"data\.pixels\.flip is 1\.5"),
         ({"std": (1.0, 0.0, 1.0)}, "std above 0"),

@@ -97,7 +97,7 @@ def _set(row, value):
         ("counts", _set(4, 0), ("dev_counts.npy says 0 in row 4", "1 to 3 true regions")),
         ("counts", _set(14, 4), ("dev_counts.npy says 4 in row 14", "1 to 3")),
         ("counts", _set(14, -1), ("dev_counts.npy says -1 in row 14",)),
-        ("ims", _set((7, 2, 1), 0.5), ("dev_ims.npy holds in row 7 other numbers than 0 after its",
+        ("ims", _set((7, 2, 1), 0.5), ("dev_ims.npy holds in row 7 values other than 0 after its",
                                        "1 true regions")),
     ],
 )  # fmt: skip
@@ -125,13 +125,13 @@ def test_padding_of_a_large_file_is_checked_when_it_is_read(root, monkeypatch):
     source = open_scan(root).splits["train"].sources["image"]
     source.gather(np.array([0, 3]))
     for _ in range(2):  # a refused row does not count as checked
-        with pytest.raises(UserError, match=r"train_ims\.npy holds in row 4 other numbers than 0"):
+        with pytest.raises(UserError, match=r"train_ims\.npy holds in row 4 values other than 0"):
             source.gather(np.array([3, 4]))
 
 
 def test_boxes_of_padding_are_zero_too(root):
     _write(root, "boxes", lambda n: np.tile(np.float32([0, 0, 1, 1]), (n, REGIONS, 1)))
-    _refused(root, "train_boxes.npy holds in row 0 other numbers than 0 after its 1 true")
+    _refused(root, "train_boxes.npy holds in row 0 values other than 0 after its 1 true")
 
 
 @pytest.mark.parametrize(

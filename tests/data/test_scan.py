@@ -99,7 +99,7 @@ def test_further_captions_of_held_out_images_do_not_count(tmp_path):
     assert "okapi" in known
     assert "quagga" not in known
     (tmp_path / "test_ids.txt").unlink()
-    with pytest.raises(UserError, match=r"test_ids\.txt is missing, so captions from elsewhere"):
+    with pytest.raises(UserError, match=r"test_ids\.txt is missing, so captions of test images"):
         open_scan(tmp_path, vocabulary_captions=more, captions_per_image=5)
 
 

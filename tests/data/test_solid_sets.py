@@ -176,5 +176,5 @@ def test_impossible_sizes(changed, said):
         open_solids(Solids(), Shaping(faces=100))
     with pytest.raises(UserError, match=r"data\.points is 0"):
         Shaping(points=0)
-    with pytest.raises(UserError, match=r"data\.objects\.flip is 2"):
+    with pytest.raises(UserError, match=r"data\.objects\.flip must be .* got 2"):
         Shaping(flip=2)

@@ -137,7 +137,7 @@ def test_told_worlds_have_the_captions_of_a_bank():
     ("changed", "sentence"),
     [
         ({"seed": -1}, "data.questions.seed is -1"),
-        ({"dev": 6}, "data.questions.dev is 6, but scenes come in families of 4"),
+        ({"dev": 6}, "data.questions.dev is 6, but families have 4 members"),
         ({"facts": "mian"}, "no bank 'mian': choose from main, other, random"),
     ],
 )

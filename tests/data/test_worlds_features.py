@@ -48,7 +48,7 @@ def test_marks_are_no_words():
 
 
 def test_sentences_are_refused_where_texts_were_vectors():
-    with pytest.raises(UserError, match="trained on vectors of texts, not on words: give arrays"):
+    with pytest.raises(UserError, match="trained on text vectors, not on words: give arrays"):
         open_sentences(["a dog"], Vocabulary(MARKS), {"features"}, 94)
 
 

@@ -154,7 +154,7 @@ def test_interrupted_and_run_again_it_makes_only_what_is_missing(
     assert prepare(*command) == 130
     before = {name: p.stat().st_ino for name, p in _objects(tmp_path / "out").items()}
     assert 50 < len(before) <= 60
-    with pytest.raises(UserError, match="was not prepared to the end"):
+    with pytest.raises(UserError, match="was not prepared completely"):
         open_modelnet(tmp_path / "out", SHAPING)
     first, stop = set(asked[:60]), None
     asked.clear()
