@@ -210,7 +210,7 @@ def test_a_split_without_any_picture_left(root):
 
 def test_splits_that_overlap(root):
     write_coco(root, "dev", [*names_of("dev"), "train_2.jpg"])
-    sentence = r"captions_dev\.json, image 2 puts train_2\.jpg into dev, but .* has it in train"
+    sentence = r"captions_dev\.json, image 2 puts train_2\.jpg into dev, but .* puts it into train"
     _refused(root, sentence)
 
 

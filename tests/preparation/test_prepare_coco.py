@@ -138,7 +138,7 @@ def test_bad_files(tmp_path, features, refused, change, parts):
 def test_an_image_in_two_files_and_a_split_told_twice(tmp_path, features, files, refused):
     again = f"dev={coco(tmp_path / 'again.json', [2])}"
     refused(
-        ("again.json, image 0 is pic_2.jpg again", "captions_train.json, image 2"),
+        ("again.json, image 0 lists pic_2.jpg again", "captions_train.json, image 2"),
         *_command(features, [*files, again], tmp_path / "out"),
     )
     table = tmp_path / "c.csv"

@@ -299,7 +299,7 @@ def test_bad_json(tmp_path, features, refused, change, parts):
 @pytest.mark.parametrize(
     ("rows", "parts"),
     [
-        (["ret0,msr5,video5,a", "ret1,msr5,video5,b"], ("t.csv:3 is video5 again", "t.csv:2")),
+        (["ret0,msr5,video5,a", "ret1,msr5,video5,b"], ("t.csv:3 lists video5 again", "t.csv:2")),
         (["ret0,msr5,video5,"], ("t.csv:2 lacks 'sentence'",)),
         (["ret0,msr5,video5,a, b"], ("t.csv:2 has more cells than the 4 columns",)),
         (["ret0,msr5,video55,a"], ("no features of 'video55'", "t.csv:2")),
