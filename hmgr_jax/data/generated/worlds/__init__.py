@@ -44,24 +44,16 @@ def open_worlds(
 ) -> DataSet:
     """Generate the scenes of three splits with region features and five captions each.
 
-    Images give "regions" float16 [n, 6, 212], "n_regions" int32 [n], "boxes" float32 [n, 6, 4] and
-    "labels" int16 [n, 6] (-1: none).
+    Sizes count scenes, in multiples of 4 (whole families). Scene i of a split belongs to family
+    i // 4 and does not depend on the sizes. Images give "regions" float16 [n, 6, 212], "n_regions"
+    int32 [n], "boxes" float32 [n, 6, 4] and "labels" int16 [n, 6] (-1: none).
 
-    Args:
-        seed: selects the worlds.
-        train: number of scenes, a multiple of 4 (whole families). Scene i of a split belongs to
-            family i // 4 and does not depend on the sizes.
-        dev: the same.
-        test: the same.
-        pictures: render images instead, as large as ``augmentation.resize``; they give "pixels"
-            float32 [n, S, S, 3].
-        features: add "features": float32 [n, 424] of images (mean and deviation of their regions),
-            float32 [n, V] of captions (bags of words); `Split.labels` are `Scene.kind`, one of 8.
-        bank: name of a bank whose two captions per scene replace the five: objects and facts
-            (`hmgr_jax.data.generated.worlds.facts`), equally true of siblings.
-        augmentation: of rendered pictures.
-        roles: splits to make.
-        known: vocabulary of a checkpoint.
+    With ``pictures`` images are rendered instead, as large as ``augmentation.resize``, and give
+    "pixels" float32 [n, S, S, 3]. With ``features`` there are also "features": float32 [n, 424] of
+    images (mean and deviation of their regions), float32 [n, V] of captions (bags of words);
+    `Split.labels` are then `Scene.kind`, one of 8. ``bank`` names a bank whose two captions per
+    scene replace the five: objects and facts (`hmgr_jax.data.generated.worlds.facts`), equally true
+    of siblings. ``known`` is the vocabulary of a checkpoint.
 
     Raises:
         UserError: a size is not a positive multiple of 4, the seed is negative, or the vocabulary

@@ -31,16 +31,9 @@ def open_clips(
 ) -> DataSet:
     """Generate the clips of three splits with frame features and five captions each.
 
-    Videos give "frames" float16 [n, 8, 256] and "n_frames" int32 [n], 5 to 8.
-
-    Args:
-        seed: selects the clips.
-        train: number of clips, a multiple of 4 (whole families). Clip i of a split belongs to
-            family i // 4 and does not depend on the sizes.
-        dev: the same.
-        test: the same.
-        roles: splits to make.
-        known: vocabulary of a checkpoint.
+    Sizes count clips, in multiples of 4 (whole families). Clip i of a split belongs to family
+    i // 4 and does not depend on the sizes. Videos give "frames" float16 [n, 8, 256] and "n_frames"
+    int32 [n], 5 to 8. ``known`` is the vocabulary of a checkpoint.
 
     Raises:
         UserError: a size is not a positive multiple of 4, the seed is negative, or the vocabulary
