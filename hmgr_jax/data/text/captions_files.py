@@ -155,9 +155,9 @@ def coco_images(path: Path, found: Mapping[str, Any]) -> list[Captioned]:
     names: dict[str, tuple[str, str]] = {}
     for number, image in enumerate(json_list(path, found, "images", COCO)):
         where = f"{path}, image {number}"
-        name = (str(json_field(image, "file_name", where, COCO)), where)
-        known = names.setdefault(str(json_field(image, "id", where, COCO)), name)
-        if known is not name:
+        entry = (str(json_field(image, "file_name", where, COCO)), where)
+        known = names.setdefault(str(json_field(image, "id", where, COCO)), entry)
+        if known is not entry:
             raise UserError(
                 f"{where} repeats the id {image['id']} of {known[1]}: remove one of the two."
             )
