@@ -42,9 +42,7 @@ def test_vectors_that_were_learnt(tmp_path):
     """Words that captions do not hold have none; the mean of those that do is the class's."""
     words = np.arange(12, dtype=np.float32).reshape(6, 2)
     names = [["zebra"], ["fire", "hydrant"], ["dog", "hydrant"]]
-    with pytest.warns(
-        RuntimeWarning, match="2 of 3 class names have a vector, by the words of the c"
-    ):
+    with pytest.warns(RuntimeWarning, match="2 of 3 class names have a vector in the captions"):
         have, vectors = class_vectors(names, SimpleNamespace(vectors="captions"), OPENED, words)
     np.testing.assert_array_equal(have, [1, 2])
     np.testing.assert_array_equal(vectors, [[10, 11], [9, 10]])

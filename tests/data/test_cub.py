@@ -117,7 +117,7 @@ def test_no_such_picture(root):
 def test_lists_that_overlap(root):
     write_list(root, "testclasses", SPECIES[2:])
     _refused(
-        root, r"testclasses\.txt:1 names 003\.Wren, which .*trainvalclasses\.txt has for train"
+        root, r"testclasses\.txt:1 names 003\.Wren, which .*trainvalclasses\.txt lists for train"
     )
 
 

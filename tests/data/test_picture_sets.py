@@ -163,7 +163,7 @@ def test_no_such_picture(root):
 
 def test_a_file_that_is_no_picture(root):
     _file(root, "test_2.jpg").write_text("<html>not found</html>")
-    _refused(root, r"test_2\.jpg holds no picture that can be read .*data\.corrupt=skip")
+    _refused(root, r"test_2\.jpg is not a readable picture .*data\.corrupt=skip")
 
 
 def test_a_picture_cut_short_is_refused_when_it_is_read(root):
@@ -171,7 +171,7 @@ def test_a_picture_cut_short_is_refused_when_it_is_read(root):
     path = _file(root, "train_3.jpg")
     path.write_bytes(path.read_bytes()[:-20])
     data = _open(root)
-    with pytest.raises(UserError, match=r"train_3\.jpg holds no picture that can be read"):
+    with pytest.raises(UserError, match=r"train_3\.jpg is not a readable picture"):
         data.splits["train"].sources["image"].gather(np.arange(6))
 
 

@@ -94,9 +94,9 @@ def _set(row, value):
 @pytest.mark.parametrize(
     ("name", "change", "parts"),
     [
-        ("counts", _set(4, 0), ("dev_counts.npy says 0 in row 4", "1 to 3 true regions")),
-        ("counts", _set(14, 4), ("dev_counts.npy says 4 in row 14", "1 to 3")),
-        ("counts", _set(14, -1), ("dev_counts.npy says -1 in row 14",)),
+        ("counts", _set(4, 0), ("dev_counts.npy holds 0 in row 4", "1 to 3 true regions")),
+        ("counts", _set(14, 4), ("dev_counts.npy holds 4 in row 14", "1 to 3")),
+        ("counts", _set(14, -1), ("dev_counts.npy holds -1 in row 14",)),
         ("ims", _set((7, 2, 1), 0.5), ("dev_ims.npy holds in row 7 values other than 0 after its",
                                        "1 true regions")),
     ],
@@ -110,7 +110,7 @@ def test_counts_of_another_kind(root):
     path = root / "dev_counts.npy"
     for array, part in (
         (np.ones(14, np.int32), "has shape (14,) and type int32 where shape (15,)"),
-        (np.ones(15), "type float64 where shape (15,) was expected, a whole number a row"),
+        (np.ones(15), "type float64 where shape (15,) was expected, an integer per row"),
         (np.ones((15, 1), int), "has shape (15, 1)"),
     ):
         np.save(path, array)

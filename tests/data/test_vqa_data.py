@@ -206,7 +206,7 @@ BROKEN = [
     (lambda r: cut(r / "a_train2014.json"), "is not JSON .* download it again"),
     (lambda r: write(r / "q_train2014.json", {}), "holds no list 'questions'"),
     (lambda r: changed(r / "q_val2014.json", "questions", question=" "), "question 1 .* is empty"),
-    (lambda r: changed(r / "q_val2014.json", "questions", question_id=2000), "the id 2000 of a"),
+    (lambda r: changed(r / "q_val2014.json", "questions", question_id=2000), "repeats the id 2000"),
     (
         lambda r: changed(r / "q_val2014.json", "questions", image_id="x"),
         "image_id 'x': write a whole number",

@@ -127,7 +127,7 @@ def test_a_scene_does_not_depend_on_the_sizes(data):
 
 
 def test_told_worlds_have_the_captions_of_a_bank():
-    split = open_worlds(train=24, dev=8, test=8, told="main").splits["train"]
+    split = open_worlds(train=24, dev=8, test=8, bank="main").splits["train"]
     bank = open_bank(SMALL, "main")
     assert split.sources["text"].captions == tuple(bank.captions[:48])
     np.testing.assert_array_equal(split.groups["text"], bank.owners[:48])

@@ -144,7 +144,7 @@ def test_bad_pictures_and_flags(tmp_path, refused):
     refused("takes either --pictures", *_command(pictures, table, out, "--features", pictures))
     refused("did you mean --grid", *_command(pictures, table, out, "--gird", "3"))
     (pictures / "p4.png").write_bytes(b"no picture")
-    refused("p4.png holds no picture that can be read", *_command(pictures, table, out))
+    refused("p4.png is not a readable picture", *_command(pictures, table, out))
     (tmp_path / "empty").mkdir()
     refused("holds no .jpg", *_command(tmp_path / "empty", table, out))
     refused("There is no preparation 'fodler'", "fodler")

@@ -225,7 +225,7 @@ ROWS = np.zeros((4, 3), int)
         ({"face": np.full((4, 15), np.inf), "neighbor_index": ROWS}, "NaN or inf"),
         ({"face": np.zeros((4, 15)), "neighbor_index": ROWS + 4}, "names neighbour 4"),
         ({"face": np.zeros((99, 15)), "neighbor_index": np.zeros((99, 3), int)}, "has 99 faces"),
-        (None, "is no .npz"),
+        (None, "is not a readable .npz"),
     ],
 )
 def test_spoilt_meshes_and_views(root, arrays, said):

@@ -93,7 +93,7 @@ def test_points_lie_on_the_surface_by_area():
     side = points[~large][np.isclose(points[~large][:, 2], 0.5)]
     counts = np.histogram2d(side[:, 0], side[:, 1], 3)[0]
     assert counts.min() > 0.7 * counts.mean()
-    with pytest.raises(UserError, match="without area"):
+    with pytest.raises(UserError, match="no face with an area"):
         sample_points(Mesh(np.zeros((3, 3)), np.array([[0, 1, 2]])), 3, np.random.default_rng(0))
 
 
