@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -133,6 +134,15 @@ class FiledObjects:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def select(self, chosen: np.ndarray) -> FiledObjects:
+        """Select objects by index."""
+        found = copy.copy(self)
+        found.names = tuple(self.names[i] for i in chosen.tolist())
+        found._clouds = None if self._clouds is None else self._clouds[chosen]
+        meshes = self._meshes
+        found._meshes = None if meshes is None else [meshes[i] for i in chosen.tolist()]
+        return found
 
     def views(self, number: int) -> int:
         """Number of files."""

@@ -13,7 +13,7 @@ import numpy as np
 from hmgr_jax.data.pictures.files import CORRUPT, first_names
 from hmgr_jax.data.shapes3d.modelnet.clouds import Clouds, cloud_files, name_file, read_clouds
 from hmgr_jax.data.shapes3d.modelnet.files import FiledObjects, ViewFolders, find_meshes
-from hmgr_jax.data.shapes3d.sources import Objects
+from hmgr_jax.data.shapes3d.modelnet.prepared import PreparedObjects
 from hmgr_jax.errors import UserError
 
 USUAL: Mapping[str, tuple[str, ...]] = {
@@ -42,8 +42,7 @@ class StoredSplit(NamedTuple):
 
     names: Sequence[str]
     classes: np.ndarray
-    select: Callable[[Sequence[int]], Objects]
-    """Returns the objects of some of the names."""
+    objects: FiledObjects | PreparedObjects
 
 
 @dataclass(frozen=True)
@@ -129,21 +128,13 @@ def join_parts(
         whole = _whole(names, split, parts, folders)
         meshes = None if parts.meshes is None else parts.meshes.get(split, {})
         kept = [names[i] for i in whole.tolist()]
-
-        def select(
-            chosen: Sequence[int],
-            kept: Sequence[str] = kept,
-            clouds: np.ndarray | None = None if points is None else points[whole],
-            meshes: Mapping[str, Path] | None = meshes,
-        ) -> Objects:
-            return FiledObjects(
-                [kept[i] for i in chosen],
-                views=parts.pictures,
-                clouds=None if clouds is None else clouds[chosen],
-                meshes=meshes,
-            )
-
-        found[split] = StoredSplit(kept, classes[whole], select)
+        objects = FiledObjects(
+            kept,
+            views=parts.pictures,
+            clouds=None if points is None else points[whole],
+            meshes=meshes,
+        )
+        found[split] = StoredSplit(kept, classes[whole], objects)
     largest = max(int(of.classes.max()) for of in found.values())
     return found, max(len(numbers), largest + 1)
 

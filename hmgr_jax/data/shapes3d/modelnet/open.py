@@ -16,7 +16,7 @@ from hmgr_jax.data.shapes3d.modelnet.prepared import (
     PreparedObjects,
     read_manifest,
 )
-from hmgr_jax.data.shapes3d.sources import Objects, object_split
+from hmgr_jax.data.shapes3d.sources import object_split
 from hmgr_jax.data.split import DataSet, Split
 from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import UserError
@@ -72,7 +72,7 @@ def _as_split(
                 "class)."
             )
     names = [split.names[i] for i in chosen.tolist()]
-    objects = split.select(chosen.tolist())
+    objects = split.objects.select(chosen)
     return object_split(role, objects, names, split.classes[chosen], count, shaping)
 
 
@@ -97,11 +97,6 @@ def _prepared(root: Path, listed: Manifest, needed: Sequence[str]) -> dict[str, 
                 "class/train/ and class/test/."
             )
         classes = np.array([number[name.partition("/")[0]] for name in names])
-
-        def select(
-            chosen: Sequence[int], split: str = split, names: Sequence[str] = names
-        ) -> Objects:
-            return PreparedObjects(root, split, [names[i] for i in chosen], listed.views)
-
-        found[split] = StoredSplit(names, classes, select)
+        objects = PreparedObjects(root, split, names, listed.views)
+        found[split] = StoredSplit(names, classes, objects)
     return found

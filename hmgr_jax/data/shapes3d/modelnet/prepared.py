@@ -6,6 +6,7 @@ the views as PNG files ``view_000.png`` and so on.
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import zipfile
@@ -88,6 +89,12 @@ class PreparedObjects:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def select(self, chosen: np.ndarray) -> PreparedObjects:
+        """Select objects by index."""
+        found = copy.copy(self)
+        found.files = tuple(self.files[i] for i in chosen.tolist())
+        return found
 
     def views(self, number: int) -> int:
         """Number of rendered views."""
