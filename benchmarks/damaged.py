@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from hmgr_jax.data.pictures.augment import ERASED_ASPECT
+from hmgr_jax.data.pictures.pixels import ERASED_ASPECT
 from hmgr_jax.data.split import Items, Source
 from hmgr_jax.data.text.vocabulary import PAD
 

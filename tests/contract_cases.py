@@ -20,7 +20,7 @@ from shape_data import open_shapes
 from hmgr_jax.data.generated.worlds import open_worlds
 from hmgr_jax.data.generated.worlds.clips import open_clips
 from hmgr_jax.data.generated.worlds.questions import Worlds, open_bank, open_questions
-from hmgr_jax.data.pictures.augment import Augmentation
+from hmgr_jax.data.pictures.pixels import Augmentation
 from hmgr_jax.data.pipeline import Batches
 from hmgr_jax.data.split import DataSet
 from hmgr_jax.data.text.captions import CaptionSource

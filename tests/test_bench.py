@@ -55,7 +55,7 @@ def test_help_lists_benchmarks_and_options(capsys):
         ("pictures --batch 0", "Every size must be at least 1"),
         ("pictures --folder /none", "/none is no folder"),
         ("pipeline --count 0", "Every size must be at least 1"),
-        ("pipeline --batch 50 --images 20", "a batch of 50 rows was asked for but train has only"),
+        ("pipeline --batch 50 --images 20", "the batch size is 50 rows but train has only"),
         ("pipeline --folder /none", "The system refused /none"),
     ],
 )

@@ -107,7 +107,7 @@ def test_rejects_bad_flags(fails, command, sentence):
         ("init.text=/none.pth", "init.text names /none.pth, but there is no such weight file: co"),
         (
             "train.batch_size=4000",
-            "a batch of 4000 image items was asked for but train has only 40",
+            "the batch size is 4000 image items but train has only 40",
         ),
         ("data.worlds.train=30", "the train split is to have 30 scenes"),
         ("data.buckets=8", "text holds an item of length"),
@@ -208,7 +208,7 @@ def _edit(name, change):
         (_edit("dev_caps.txt", lambda x: x.__setitem__(2, " ")), ["dev_caps.txt:3 is empty"]),
         (
             _edit("dev_caps.txt", lambda x: x.__setitem__(2, "very " * 40)),
-            ["dev's text holds an item of length 42, the last bucket is 32"],
+            ["dev's text holds an item of length 42, but the last bucket is 32"],
         ),
         (_nan, ["train_ims.npy holds NaN or infinity in row 5"]),
     ],

@@ -13,11 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hmgr_jax.data.pictures.augment import Augmentation
-from hmgr_jax.data.pictures.decode import load_picture
-from hmgr_jax.data.pictures.folder import PictureFolder
-from hmgr_jax.data.pictures.pixels import PictureFiles, PixelSource
-from hmgr_jax.data.pipeline import batches, told
+from hmgr_jax.data.pictures.files import PictureFolder, load_picture
+from hmgr_jax.data.pictures.pixels import Augmentation, PictureFiles, PixelSource
+from hmgr_jax.data.pipeline import batches, stop_workers_on_close
 from hmgr_jax.data.split import Split
 from hmgr_jax.data.text.captions import CaptionSource
 from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
@@ -53,7 +51,7 @@ def run(
     with tempfile.TemporaryDirectory() as made:
         files = _files(Path(folder)) if folder else _make(Path(made), width, height)
         source = PixelSource(PictureFiles(files), augmentation)
-        stream = told(
+        stream = stop_workers_on_close(
             batches(
                 _split(source, batch),
                 batch_size=batch,

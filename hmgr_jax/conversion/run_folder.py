@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from hmgr_jax.data.text.pieces import restored
+from hmgr_jax.data.text.pieces import vocabulary_from_json
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.trained_run import read_run
@@ -39,7 +39,7 @@ class Saved:
     @property
     def vocabulary(self) -> Vocabulary:
         """The words of the text side."""
-        return restored(self.meta["vocabulary"])
+        return vocabulary_from_json(self.meta["vocabulary"])
 
 
 def read(workdir: Path) -> Saved:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from hmgr_jax.conversion import run_folder
 from hmgr_jax.conversion.run_folder import Meta, Saved
-from hmgr_jax.data.text.pieces import Pieces, restored
+from hmgr_jax.data.text.pieces import Pieces, vocabulary_from_json
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.trained_run import saved_config, saved_model, state_shapes
@@ -187,7 +187,7 @@ def _exported(weights: Weights, path: Path) -> Meta | None:
             config[group].items()
         return {
             "config": config,
-            "vocabulary": restored(words).saved(),
+            "vocabulary": vocabulary_from_json(words).saved(),
             "features": {m: dict(inputs) for m, inputs in about["features"].items()},
             "steps_per_epoch": int(about["steps_per_epoch"]),
             "fingerprint": str(about["fingerprint"]),
@@ -223,7 +223,7 @@ def _words(given: Path | None, exported: Meta | None, path: Path) -> Vocabulary:
             f"{path} holds no vocabulary: give the JSON file that the weights were trained with, "
             "as --vocabulary FILE."
         )
-    return restored(exported["vocabulary"])
+    return vocabulary_from_json(exported["vocabulary"])
 
 
 def _told(vocabulary: Vocabulary) -> Any:

@@ -1,4 +1,4 @@
-"""Random numbers of training examples: by seed, purpose, step and row, and by nothing else."""
+"""Random streams of training examples, keyed by seed, purpose, step and row only."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ VIEWS, POINTS, FACES = 5, 6, 7
 
 
 class Draws(NamedTuple):
-    """What the random numbers of some rows of a batch depend on.
+    """Keys of the random streams of rows of a batch.
 
-    ``rows`` are positions in the GLOBAL batch, so that a row has the same numbers whatever process
-    or worker reads it, and after a resume.
+    ``rows`` are positions in the GLOBAL batch: a row has the same stream in every process and
+    worker, and after a resume.
     """
 
     seed: int
@@ -23,5 +23,5 @@ class Draws(NamedTuple):
     """int [k]."""
 
     def generator(self, purpose: int, k: int) -> np.random.Generator:
-        """The stream of the k-th of the rows for a purpose."""
+        """Return the stream of the k-th of the rows for a purpose."""
         return np.random.default_rng([self.seed, purpose, self.step, int(self.rows[k])])

@@ -1,4 +1,4 @@
-"""A short name for what is on disk, to notice that a run goes on with other data."""
+"""Digests of data on disk, by which a resumed run detects that the data changed."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ BLOCK_BYTES = 4096
 def fingerprint(paths: Iterable[str | Path], root: str | Path | None = None) -> str:
     """Hexadecimal digest of files: names, sizes and 64 blocks of each, evenly spread.
 
-    Costs at most 256 KiB of reading a file, however large it is, so a change between the blocks
-    goes unseen. Where ``root/manifest.json`` exists, its sha256 stands for the files that it lists,
-    and is the fingerprint where it lists all of them that lie in ``root``.
+    Reads at most 256 KiB of a file, so a change between the blocks goes unnoticed. The sha256 of
+    ``root/manifest.json``, if it exists, stands for the files that it lists.
     """
     digest, files = hashlib.sha256(), list(map(Path, paths))
     manifest = Path(root) / "manifest.json" if root is not None else None
@@ -33,20 +32,20 @@ def fingerprint(paths: Iterable[str | Path], root: str | Path | None = None) -> 
 
 
 def _unlisted(paths: Iterable[Path], manifest: Path) -> list[Path]:
-    """Those in the folder of ``manifest`` that it does not list; none where it lists nothing.
+    """Files in the folder of ``manifest`` that it does not list; none if it is of another program.
 
-    Files elsewhere are made of the records of the folder, see `hmgr_jax.data.records.open`.
+    Files elsewhere are derived from the folder, see `hmgr_jax.data.records.open`.
     """
     try:
         listed = json.loads(manifest.read_bytes())["files"]
         folder = manifest.parent.resolve()
         return [p for p in paths if p.name not in listed and p.parent.resolve() == folder]
-    except (ValueError, KeyError, TypeError):  # of another program
+    except (ValueError, KeyError, TypeError):
         return []
 
 
 def _sample(path: Path, size: int) -> Iterable[bytes]:
-    """All of a small file, else blocks from the first byte to the last."""
+    """A small file whole, else evenly spread blocks from the first byte to the last."""
     if size <= BLOCKS * BLOCK_BYTES:
         yield path.read_bytes()
         return

@@ -1,4 +1,4 @@
-"""Which rows make up the batch of a step: a pure function of the seed and the step."""
+"""Rows of the batch of each step: a pure function of the seed and the step."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ class Order(Protocol):
 
 
 def make_order(split: Split, batch_size: int, seed: int, batching: Batching = "rows") -> Order:
-    """The order of ``split``: by rows (every caption once an epoch), by groups (families), or by
-    classes (one row of each).
+    """Make the order of ``split``: by rows, by whole families, or by classes (one row of each).
+
+    Raises:
+        UserError: the batch is larger than the split, or does not fit families or classes.
     """
     if batch_size < 1:
         raise UserError(f"the batch size must be at least 1, it is {batch_size}.")
@@ -40,18 +42,18 @@ def make_order(split: Split, batch_size: int, seed: int, batching: Batching = "r
 
 
 def steps_per_epoch(split: Split, batch_size: int, batching: Batching = "rows") -> int:
-    """Steps of one pass over the rows (``"rows"``) or images (``"groups"``), a rest dropped."""
+    """Full batches in one pass over the rows (``"rows"``) or images (``"groups"``)."""
     return make_order(split, batch_size, 0, batching).steps_per_epoch
 
 
 class RowOrder:
-    """Every row once an epoch, shuffled anew each epoch; an epoch's incomplete batch is dropped."""
+    """Every row once an epoch, reshuffled each epoch; an epoch's incomplete batch is dropped."""
 
     def __init__(self, count: int, batch_size: int, seed: int, name: str = "split") -> None:
         if batch_size > count:
             raise UserError(
-                f"a batch of {batch_size} rows was asked for but {name} has only {count}: lower "
-                "the batch size."
+                f"the batch size is {batch_size} rows but {name} has only {count}: lower the batch "
+                "size."
             )
         self.count, self.batch_size, self.seed = count, batch_size, seed
         self.steps_per_epoch = count // batch_size
@@ -64,11 +66,10 @@ class RowOrder:
 
 
 class FamilyOrder:
-    """Every image once an epoch with one of its captions, whole families in a batch.
+    """Every image once an epoch with one of its captions, in batches of whole families.
 
-    The image side is that of `Split.visual`; without families every image is its own.
-    The caption is chosen by (seed, epoch, image). Families must be of one size that divides the
-    batch, so that the number of steps in an epoch does not hang on the order.
+    Images are the items of `Split.visual`; without families each is a family of its own. The
+    caption is chosen by (seed, epoch, image). All families have one size, which divides the batch.
     """
 
     def __init__(self, split: Split, batch_size: int, seed: int) -> None:
@@ -79,13 +80,14 @@ class FamilyOrder:
         self._starts = np.cumsum(self._counts) - self._counts
         if not self._counts.all():
             raise UserError(
-                f"{side} {int(np.argmin(self._counts))} of {split.name} has no row, so batches of "
-                'whole groups cannot be made: use batching "rows".'
+                f"{side} {int(np.argmin(self._counts))} of {split.name} has no caption, but "
+                "batches "
+                'of whole groups need one per item: use batching "rows".'
             )
         self._members = _families(split, side, batch_size)
         if batch_size > self._members.size:
             raise UserError(
-                f"a batch of {batch_size} {side} items was asked for but {split.name} has only "
+                f"the batch size is {batch_size} {side} items but {split.name} has only "
                 f"{self._members.size}: lower the batch size."
             )
         self._families = RowOrder(
@@ -99,9 +101,9 @@ class FamilyOrder:
     def rows(self, step: int) -> np.ndarray:
         """One row of every image of the step's families, int32 [B].
 
-        The first members of all families come first, then all second ones: with a multiple of 8
-        families, siblings fall into one memory group of HMGR, where none reads what another has
-        just written.
+        The first members of all families come first, then all second ones. With a multiple of 8
+        families, siblings then share a memory group of HMGR, in which no item reads what another
+        has just written.
         """
         images = self._members[self._families.rows(step)].T.reshape(-1)
         draws = _uniform(self.seed, step // self.steps_per_epoch, len(self._counts))[images]
@@ -110,12 +112,10 @@ class FamilyOrder:
 
 
 class ClassOrder:
-    """One row of every class in a batch, or, in smaller batches, of as many classes, in turns.
+    """One row of each class in a batch; smaller batches cycle through the classes.
 
-    Classes are the groups of `Split.visual`. Every row of a class comes once before any of them
-    comes again, whatever the others' sizes; an epoch is as many steps as the rows fill batches.
-    PCME trains on CUB-200 with one row a class (Chun et al., CVPR 2021), all but the first of them
-    drawn anew each time.
+    Classes are the groups of `Split.visual`. Every row of a class is used once before any is
+    repeated. PCME trains on CUB-200 with one row per class (Chun et al., CVPR 2021).
     """
 
     def __init__(self, split: Split, batch_size: int, seed: int) -> None:
@@ -124,13 +124,12 @@ class ClassOrder:
         names, self._counts = np.unique(of_row, return_counts=True)
         if len(names) % batch_size:
             raise UserError(
-                f"a batch of {batch_size} rows cannot hold one of each of the {len(names)} classes "
-                f"of {split.name}, nor an equal share of them: set train.batch_size to "
-                f"{len(names)} or a divisor of it."
+                f"the batch size is {batch_size}, which does not divide the {len(names)} classes "
+                f"of {split.name}: set train.batch_size to {len(names)} or a divisor of it."
             )
         self._rows = np.split(np.argsort(of_row, kind="stable"), np.cumsum(self._counts)[:-1])
         self.batch_size, self.seed = batch_size, seed
-        self._rounds = len(names) // batch_size  # batches until every class was there
+        self._rounds = len(names) // batch_size  # batches in a cycle through all classes
         self.steps_per_epoch = max(1, len(of_row) // batch_size)
 
     def rows(self, step: int) -> np.ndarray:
@@ -141,7 +140,7 @@ class ClassOrder:
         return np.array([self._row(int(number), turn) for number in chosen], np.int32)
 
     def _row(self, number: int, turn: int) -> int:
-        """The row that a class gives in its turn."""
+        """Row of class ``number`` in cycle ``turn``."""
         once, place = divmod(turn, int(self._counts[number]))
         rng = np.random.default_rng([self.seed, _CLASS, number, once])
         return int(self._rows[number][rng.permutation(int(self._counts[number]))[place]])
@@ -158,13 +157,13 @@ def _families(split: Split, side: str, batch_size: int) -> np.ndarray:
         )
     if batch_size % sizes[0]:
         raise UserError(
-            f"a batch of {batch_size} cannot hold whole families of {sizes[0]}: take a multiple "
-            f"of {sizes[0]}."
+            f"the batch size is {batch_size}, but families of {split.name} have {sizes[0]} "
+            f"members: give a multiple of {sizes[0]}."
         )
     return np.argsort(family, kind="stable").reshape(-1, sizes[0])
 
 
-@lru_cache(maxsize=4)  # threads that prefetch may be on both sides of an epoch's edge
+@lru_cache(maxsize=4)  # prefetching threads may be in two epochs at once
 def _shuffled(seed: int, epoch: int, count: int) -> np.ndarray:
     found = np.random.default_rng([seed, _SHUFFLE, epoch]).permutation(count).astype(np.int32)
     found.flags.writeable = False

@@ -12,40 +12,28 @@ import numpy as np
 from absl import flags
 
 from hmgr_jax.data.draws import Draws
-from hmgr_jax.data.order import Batching, make_order, steps_per_epoch
+from hmgr_jax.data.order import Batching, make_order
 from hmgr_jax.data.split import Items, Source, Split, Varied
 from hmgr_jax.errors import UserError
 from hmgr_jax.workers import begin_worker
 
-__all__ = [
-    "BUCKETS",
-    "Batch",
-    "Batches",
-    "batches",
-    "demand_fits",
-    "eval_batches",
-    "steps_per_epoch",
-    "told",
-]
-
 BUCKETS = (16, 24, 32, 48, 96)
 """Padded caption lengths: one compilation of the step each."""
-PREFETCH = 6  # batches, each some 20 MB; Grain counts elements after batching
+PREFETCH = 6  # batches, some 20 MB each
 AHEAD_BYTES = 300 << 20
-"""Pixels read ahead; batches of 128 pictures of 224 x 224 are 77 MB each."""
+"""Limit of pixels read ahead; a batch of 128 pictures of 224 x 224 has 77 MB."""
 
 Batch = dict[str, Items]
 
 
 class Batches:
-    """The batch of any step: ``batches_of[step]``, a pure function; picklable.
+    """Batches by step: ``batches[step]`` is a pure function; picklable.
 
     A batch holds the items of every modality of the split and ``"row"``: index int32 (position
-    in the global batch), valid bool, group int32 (rows of one group are positives of one another)
-    and item int32 (row of the split); of a split with labels also these, uint8 [rows, K]. The
-    bucket of captions is taken from the global batch, which is padded to a multiple of ``pad_to``
-    by repeating its first row with valid False, and only then is the share of ``process`` (index,
-    count) read.
+    in the global batch), valid bool, group int32 (rows of one group are positives of one another),
+    item int32 (row of the split), and labels uint8 [rows, K] if the split has them. The caption
+    bucket is chosen for the global batch, which is padded to a multiple of ``pad_to`` by repeating
+    its first row with valid False; then the share of ``process`` (index, count) is read.
     """
 
     def __init__(
@@ -61,7 +49,7 @@ class Batches:
     ) -> None:
         self.split, self.buckets, self.seed = split, tuple(sorted(buckets)), seed
         self.order = make_order(split, batch_size, seed, batching)
-        demand_fits(split, self.buckets)
+        check_lengths(split, self.buckets)
         multiple = math.lcm(pad_to, process[1])
         self.batch_size = batch_size
         self.padded_size = -(-batch_size // multiple) * multiple
@@ -70,7 +58,7 @@ class Batches:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of one pass over the split."""
+        """Steps in one pass over the split."""
         return self.order.steps_per_epoch
 
     def __getitem__(self, step: int) -> Batch:
@@ -115,15 +103,14 @@ def batches(
     workers: int = 0,
     batching: Batching = "rows",
 ) -> grain.IterDataset[Batch]:
-    """The batches of steps ``start`` to ``steps - 1``, read ahead by ``threads`` threads.
+    """Iterate over the `Batches` of steps ``start`` to ``steps - 1``, prefetched.
 
-    With ``workers`` so many processes read instead, each with its own Python: for decoding and
-    augmenting pictures on many cores. The batches are the same.
+    ``threads`` threads read, or ``workers`` processes if given, which decode pictures on many
+    cores; the batches are the same. A run resumes with ``start`` set to the number of finished
+    steps, on any number of processes, without other state.
 
-    Iterate over it to get the dicts that `Batches` describes. A run that stopped goes on with
-    ``start`` set to the number of finished steps, on any number of processes: no other state is
-    needed. Raises ``UserError`` where a batch is larger than the split or a caption longer than
-    the last bucket.
+    Raises:
+        UserError: a batch is larger than the split, or a caption longer than the last bucket.
     """
     of_step = Batches(
         split,
@@ -145,8 +132,8 @@ def batches(
 def in_processes(
     batches: grain.MapDataset[Batch], workers: int, ahead: int
 ) -> grain.IterDataset[Batch]:
-    """The same batches in the same order, made by so many processes, ``ahead`` by each."""
-    if not flags.FLAGS.is_parsed():  # Grain reads them
+    """Make batches in ``workers`` processes, ``ahead`` each, in the same order."""
+    if not flags.FLAGS.is_parsed():  # Grain reads absl's flags
         flags.FLAGS(sys.argv[:1])
     one_thread = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
     options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=ahead)
@@ -157,8 +144,8 @@ def _begin_worker(number: int, of: int) -> None:
     begin_worker()
 
 
-def told(stream: grain.IterDataset[Batch]) -> Generator[Batch, None, None]:
-    """The same batches; workers are stopped where it is left early.
+def stop_workers_on_close(stream: grain.IterDataset[Batch]) -> Generator[Batch, None, None]:
+    """Yield the batches of ``stream`` and stop its worker processes when iteration ends early.
 
     Raises:
         UserError: a worker process died.
@@ -171,23 +158,22 @@ def told(stream: grain.IterDataset[Batch]) -> Generator[Batch, None, None]:
             raise
         code = str(error).partition("exit code ")[2].partition(".")[0]
         raise UserError(
-            f"A process that reads data ended with code {code}, as one does that is killed for "
-            "want of memory: lower data.workers, and the same command goes on from the last "
-            "checkpoint."
+            f"A data worker process ended with code {code}, perhaps out of memory: lower "
+            "data.workers and run the same command to resume from the last checkpoint."
         ) from None
     finally:
-        batches.close()  # what was read ahead lies in memory that outlives processes
+        batches.close()  # prefetched batches lie in shared memory, which outlives the processes
 
 
-def demand_fits(split: Split, buckets: Sequence[int]) -> None:
-    """Refuse a split that holds an item longer than the last bucket.
+def check_lengths(split: Split, buckets: Sequence[int]) -> None:
+    """Check that no item of a split is longer than the last bucket.
 
     Raises:
         UserError: names the split and the longest item.
     """
     for name, source in split.sources.items():
         if source.lengths is not None:
-            _demand_fits(f"{split.name}'s {name}", source.lengths, tuple(sorted(buckets)))
+            _check_lengths(f"{split.name}'s {name}", source.lengths, tuple(sorted(buckets)))
 
 
 def eval_batches(
@@ -200,10 +186,9 @@ def eval_batches(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, Items]]:
     """Every item of a source once, for encoding: (item indices [B], valid [B], items).
 
-    Items that have lengths come sorted by length, so that each bucket has batches of one fixed
-    shape; others come in order. The last batch of a bucket repeats its first item with valid
-    False. Of several processes each (index, count) reads its share of the batches: as many as
-    every other, of the same shapes, some of them without a valid item.
+    Items with lengths are sorted by length, so that each bucket has batches of one fixed shape. The
+    last batch of a bucket repeats its first item with valid False. Every ``process`` (index, count)
+    reads the same number of batches of the same shapes, some perhaps without a valid item.
     """
     plan = _plan(source, batch_size, tuple(sorted(buckets)), process)
 
@@ -221,11 +206,11 @@ def eval_batches(
 def _plan(
     source: Source, batch_size: int, buckets: tuple[int, ...], process: tuple[int, int]
 ) -> list[tuple[np.ndarray, Any, bool]]:
-    """(items, padded length, whether they count) of every evaluation batch of a process."""
+    """(items, padded length, valid) of every evaluation batch of a process."""
     everything = np.arange(len(source), dtype=np.int32)
     parts: list[tuple[np.ndarray, int | None]] = [(everything, None)]
     if source.lengths is not None:
-        _demand_fits("the source", source.lengths, buckets)
+        _check_lengths("the source", source.lengths, buckets)
         order = np.argsort(source.lengths, kind="stable").astype(np.int32)
         edges = np.searchsorted(source.lengths[order], buckets, side="right")
         parts = list(zip(np.split(order, edges[:-1]), buckets, strict=True))
@@ -239,7 +224,7 @@ def _plan(
 
 
 def _ahead(sources: Iterable[Source], batch_size: int) -> int:
-    """How many batches to hold: fewer of pictures, which are large."""
+    """Number of batches to prefetch, within `AHEAD_BYTES` of pixels."""
     held = batch_size * sum(getattr(source, "item_bytes", 0) for source in sources)
     return max(1, min(PREFETCH, AHEAD_BYTES // held)) if held else PREFETCH
 
@@ -249,10 +234,10 @@ def _bucket(longest: int, buckets: Sequence[int]) -> int:
     return next(bucket for bucket in buckets if bucket >= longest)
 
 
-def _demand_fits(what: str, lengths: np.ndarray, buckets: Sequence[int]) -> None:
+def _check_lengths(what: str, lengths: np.ndarray, buckets: Sequence[int]) -> None:
     longest = int(lengths.max(initial=0))
     if longest > buckets[-1]:
         raise UserError(
-            f"{what} holds an item of length {longest}, the last bucket is {buckets[-1]}: add a "
-            "bucket or lower max_words."
+            f"{what} holds an item of length {longest}, but the last bucket is {buckets[-1]}: add "
+            "a bucket or lower max_words."
         )

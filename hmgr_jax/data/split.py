@@ -1,4 +1,4 @@
-"""What a data set looks like to everything else: items of modalities, and rows that pair them."""
+"""Interface of a data set: items of each modality, and rows that pair them."""
 
 from __future__ import annotations
 
@@ -20,24 +20,40 @@ class Source(Protocol):
     """Random access to the items of one modality."""
 
     lengths: np.ndarray | None
-    """int32 [n], true length of each item where items are padded to a bucket, else None."""
+    """int32 [n], length of each item if items are padded to a bucket, else None."""
 
     def __len__(self) -> int: ...
 
     def gather(self, items: np.ndarray, length: int | None = None) -> Items:
         """Read ``items`` (int [k], any order, repeats allowed) as arrays with leading axis k.
 
-        ``length`` is the padded length of the second axis for sources that have ``lengths``.
+        ``length`` is the padded length of the second axis; sources without ``lengths`` ignore it.
         """
         ...
 
 
+class ArraySource:
+    """Items in memory: {name: array with a leading axis n}."""
+
+    lengths: np.ndarray | None = None
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
+        self.arrays = dict(arrays)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    def gather(self, items: np.ndarray, length: int | None = None) -> Items:
+        """Select ``items`` of every array."""
+        return {name: array[items] for name, array in self.arrays.items()}
+
+
 @runtime_checkable
 class Varied(Protocol):
-    """A `Source` whose items look different every time they are trained on."""
+    """A `Source` with random augmentation in training."""
 
     def draw(self, items: np.ndarray, draws: Draws, length: int | None = None) -> Items:
-        """Like `Source.gather`, for training: ``draws`` has a stream for every item."""
+        """Like `Source.gather`, augmented by the streams of ``draws``, one per item."""
         ...
 
 
@@ -45,38 +61,36 @@ class Varied(Protocol):
 class Split:
     """One split (train, dev or test) of a data set.
 
-    A *row* is a training example: one item of each modality. For five captions an image there are
-    five times as many rows as images.
+    A *row* is a training example: one item of each modality. With five captions per image there
+    are five rows per image.
     """
 
     name: str
     sources: Mapping[str, Source]
     groups: Mapping[str, np.ndarray]
-    """{modality: int32 [n]}: items of different modalities with the same group are positives."""
+    """{modality: int32 [n]}: items of different modalities in the same group are positives."""
     rows: Mapping[str, np.ndarray]
-    """{modality: int32 [N]}: which item of each modality every row holds."""
+    """{modality: int32 [N]}: the item of each modality in every row."""
     ids: Mapping[str, Sequence[str]]
-    """{modality: n names for people}, as in the files on disk."""
+    """{modality: n names}, as in the files on disk."""
     families: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """{modality: int32 [n]}: scenes that share their objects (generated worlds); else empty."""
+    """{modality: int32 [n]}: family of scenes that share their objects (generated worlds)."""
     labels: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """{modality: uint8 [n, K]}: which of K kinds of objects an item shows or describes; else
-    empty. All zero: nobody has looked. Of questions: how many annotators gave each of K answers,
-    where rows may be made when they are asked for (`hmgr_jax.data.vqa.questions.Counts`)."""
+    """{modality: uint8 [n, K]}: which of K classes an item has; a row of zeros is unlabelled. Of
+    questions: how many annotators gave each of K answers (`hmgr_jax.data.vqa.questions.Counts`)."""
     numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """{modality: int64 [n]}: the numbers by which COCO knows its images and captions; else empty.
-    """
+    """{modality: int64 [n]}: COCO's ids of images and captions."""
     kinds: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """{modality: str [n]}: what sort of question each is; else empty."""
+    """{modality: str [n]}: kind of each question."""
 
     @property
     def visual(self) -> str:
-        """The modality that captions describe, ``"image"`` or ``"video"``: the first but text."""
+        """What captions describe, ``"image"`` or ``"video"``: the first modality but text."""
         return next((name for name in self.sources if name != "text"), "text")
 
     @property
     def about(self) -> dict[str, Mapping[str, np.ndarray]]:
-        """What protocols may ask of the items, besides groups."""
+        """Item annotations for evaluation protocols, besides groups."""
         names = ("families", "labels", "numbers", "kinds")
         return {name: getattr(self, name) for name in names}
 

@@ -10,8 +10,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from hmgr_jax.data.split import Split
-from hmgr_jax.data.text.judgments import Judgments, image_name, read_judgments
-from hmgr_jax.data.text.sentences import open_sentences
+from hmgr_jax.data.text.flickr8k import Judgments, image_name, read_judgments
+from hmgr_jax.data.text.text_graph import open_sentences
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.evaluate import Evaluator

@@ -15,7 +15,7 @@ from hmgr_jax.data.open import augmentation_of, open_data
 from hmgr_jax.data.pictures.pixels import PictureFiles, PixelSource
 from hmgr_jax.data.split import DataSet, Items, Split
 from hmgr_jax.data.text.captions import CaptionSource
-from hmgr_jax.data.text.sentences import open_sentences
+from hmgr_jax.data.text.text_graph import open_sentences
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.distributed.parallel import make_mesh
 from hmgr_jax.errors import FoundNonFinite, UserError

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from hmgr_jax.data.text.pieces import restored
+from hmgr_jax.data.text.pieces import vocabulary_from_json
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 from hmgr_jax.models.base import Model, Plan
@@ -33,7 +33,7 @@ class TrainedRun(NamedTuple):
     @property
     def vocabulary(self) -> Vocabulary:
         """The words of the text side."""
-        return restored(self.meta["vocabulary"])
+        return vocabulary_from_json(self.meta["vocabulary"])
 
 
 def read_run(
@@ -68,7 +68,7 @@ def saved_model(meta: Mapping[str, Any], config: ConfigDict | None = None) -> Mo
         for m, inputs in meta["features"].items()
     }
     steps, classes = config.train.steps, meta.get("classes", 0)  # older runs have none
-    words = len(restored(meta["vocabulary"]))
+    words = len(vocabulary_from_json(meta["vocabulary"]))
     return make_model(config, Plan(steps, meta["steps_per_epoch"], words, features, classes))
 
 

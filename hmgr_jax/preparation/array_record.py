@@ -19,7 +19,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from hmgr_jax.command import required
-from hmgr_jax.data.records.features import DESCRIPTIONS
+from hmgr_jax.data.records.rows import DESCRIPTIONS
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation.plan import FEATURES, Chunk, Plan
 from hmgr_jax.preparation.row_file import RowFile, Written

@@ -14,8 +14,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from hmgr_jax.data.regions.boxes import within
-from hmgr_jax.data.regions.row_arrays import fitted
+from hmgr_jax.data.regions.row_arrays import clip_boxes, convert_array
 from hmgr_jax.data.text.captioned import Captioned
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation.plan import BOXES, FEATURES, Array, Chunk, Plan, SplitPlan, identity
@@ -243,11 +242,11 @@ def decode(line: Line, regions: int | None = None) -> dict[str, np.ndarray]:
             "expected: copy the file again."
         )
     size = np.asarray([line.whole("image_w"), line.whole("image_h")] * 2, np.float64)
-    found[BOXES] = within((boxes / size[None])[None], lambda _: f"{line.where} holds")[0][kept]
+    found[BOXES] = clip_boxes((boxes / size[None])[None], lambda _: f"{line.where} holds")[0][kept]
     for name, (end, dtype) in LABELS.items():
         if name in cells:
             values = _values(cells, name, dtype, count, line)[kept, 0]
-            found[end] = fitted(end, values[None], lambda _: f"{line.where} holds")[0]
+            found[end] = convert_array(end, values[None], lambda _: f"{line.where} holds")[0]
     return found
 
 

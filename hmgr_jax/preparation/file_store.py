@@ -11,9 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hmgr_jax.data.regions.boxes import read_boxes
 from hmgr_jax.data.regions.regions import open_features
-from hmgr_jax.data.regions.row_arrays import demand_zero, read_counts
+from hmgr_jax.data.regions.row_arrays import check_zero_padding, read_boxes, read_counts
 from hmgr_jax.data.text.captions import read_lines
 from hmgr_jax.errors import UserError
 from hmgr_jax.files.npy_rows import read_header
@@ -199,7 +198,7 @@ class NpyStore:
             found[BOXES] = read_boxes([self.boxes_file], row, shape, self._counts)
         if self._counts is not None:
             where = f"{self.where(name)} holds"
-            demand_zero(found[FEATURES], self._counts[row], lambda _: where)
+            check_zero_padding(found[FEATURES], self._counts[row], lambda _: where)
         count = int(self.regions([name])[0])
         return {end: values[0, :count] for end, values in found.items()}
 

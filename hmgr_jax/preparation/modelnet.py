@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import hmgr_jax
 from hmgr_jax.data.shapes3d.modelnet.prepared import OBJECTS
-from hmgr_jax.data.shapes3d.simplify import demand_trimesh
-from hmgr_jax.data.shapes3d.visible import demand_embree
+from hmgr_jax.data.shapes3d.render import load_embree
+from hmgr_jax.data.shapes3d.simplify import load_trimesh
 from hmgr_jax.errors import UserError
 from hmgr_jax.files import manifest
 from hmgr_jax.files.workdir import lock, write_json_atomic, write_text_atomic
@@ -50,8 +50,8 @@ def prepare_objects(source: Path, out: Path, making: Making, workers: int) -> Re
     """
     if making.up not in UP:
         raise UserError(f"--up is one of {', '.join(UP)}, not {making.up!r}: correct it.")
-    demand_trimesh()
-    demand_embree()
+    load_trimesh()
+    load_embree()
     if not source.is_dir():
         raise UserError(f"There is no folder {source}: give --source the folder of ModelNet.")
     tasks = find_objects(source, out)

@@ -11,11 +11,11 @@ import numpy as np
 
 from hmgr_jax.data.text.captioned import (
     Captioned,
-    distinct,
-    drawing_order,
+    check_distinct,
+    clean_caption,
     file_names,
+    hash_order,
     read_split,
-    tidy,
 )
 from hmgr_jax.data.text.captions_files import cell, load_json, table_rows
 from hmgr_jax.errors import UserError
@@ -51,8 +51,8 @@ def read_challenge(paths: Sequence[Path]) -> list[Captioned]:
                     f"{where} is of {name}, which is none of the {len(captions)} videos of the "
                     "file: give the file that lists it, or remove the sentence."
                 )
-            captions[name].append(tidy(_of(sentence, "caption", where), where))
-    videos = distinct(videos)
+            captions[name].append(clean_caption(_of(sentence, "caption", where), where))
+    videos = check_distinct(videos)
     lacking = next((video for video in videos if not video.captions), None)
     if lacking is not None:
         raise UserError(
@@ -67,10 +67,12 @@ def read_1ka(path: Path) -> list[Captioned]:
     videos = []
     for where, row in table_rows(path, COLUMNS):
         names = file_names(cell(row, COLUMNS[0], where))
-        videos.append(Captioned(names, "test", [tidy(cell(row, COLUMNS[1], where), where)], where))
+        videos.append(
+            Captioned(names, "test", [clean_caption(cell(row, COLUMNS[1], where), where)], where)
+        )
     if not videos:
         raise UserError(f"{path} holds no rows where 1k-A has a video and its caption a row.")
-    return distinct(videos)
+    return check_distinct(videos)
 
 
 def read_hgr(path: Path, names: Path) -> list[Captioned]:
@@ -90,9 +92,9 @@ def read_hgr(path: Path, names: Path) -> list[Captioned]:
                     f"{where} is {name}, of which {path} has no captions: give the files of one "
                     "release."
                 )
-            texts = [tidy(text, f"{path}, {name},") for text in captions]
+            texts = [clean_caption(text, f"{path}, {name},") for text in captions]
             videos.append(Captioned(file_names(name), split, texts, where))
-    return distinct(videos)
+    return check_distinct(videos)
 
 
 def split_1ka(
@@ -123,7 +125,7 @@ def hold_out(videos: Sequence[Captioned], dev: float | None) -> dict[str, list[C
             f"--dev is {given:g} where a share between 0 and 1, or a whole number below the "
             f"{len(videos)} videos to train on, was expected: correct it."
         )
-    held = set(drawing_order(videos)[:count])
+    held = set(hash_order(videos)[:count])
     return {
         "train": [video for i, video in enumerate(videos) if i not in held],
         "dev": [video for i, video in enumerate(videos) if i in held],

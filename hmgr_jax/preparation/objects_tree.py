@@ -11,15 +11,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hmgr_jax.data.shapes3d.cameras import around
-from hmgr_jax.data.shapes3d.faces import edge_neighbours, face_features, normalised
-from hmgr_jax.data.shapes3d.mesh import turned
+from hmgr_jax.data.shapes3d.mesh import (
+    edge_neighbours,
+    face_features,
+    normalise,
+    sample_points,
+    transform,
+)
 from hmgr_jax.data.shapes3d.modelnet.prepared import object_file, write_object
 from hmgr_jax.data.shapes3d.off import read_off
-from hmgr_jax.data.shapes3d.points import sample_points
-from hmgr_jax.data.shapes3d.render import render
-from hmgr_jax.data.shapes3d.simplify import simplified
-from hmgr_jax.data.shapes3d.visible import ray_caster
+from hmgr_jax.data.shapes3d.render import cameras_around, ray_caster, render
+from hmgr_jax.data.shapes3d.simplify import simplify_mesh
 from hmgr_jax.errors import UserError
 
 SPLITS = ("train", "test")
@@ -112,16 +114,16 @@ def make_object(task: Task, making: Making) -> str:
 
 def _write(task: Task, making: Making) -> None:
     stamp = task.path.stat().st_mtime_ns
-    mesh = normalised(turned(read_off(task.path), UP[making.up]))
+    mesh = normalise(transform(read_off(task.path), UP[making.up]))
     rng = np.random.default_rng([zlib.crc32(task.name.encode()), zlib.crc32(task.split.encode())])
     points = sample_points(mesh, making.points, rng)
-    fewer = simplified(mesh, making.faces)
+    fewer = simplify_mesh(mesh, making.faces)
     arrays = {
         "points": points,
         "face": face_features(fewer),
         "neighbor_index": edge_neighbours(fewer.faces),
     }
-    views = render(mesh, around(making.views), making.size, ray_caster(mesh))
+    views = render(mesh, cameras_around(making.views), making.size, ray_caster(mesh))
     task.file.parent.mkdir(parents=True, exist_ok=True)
     temporary = task.file.with_name(f".{task.file.name}.tmp")
     try:

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hmgr_jax.data.pictures.decode import ENDINGS
-from hmgr_jax.data.pictures.shown import read_picture
+from hmgr_jax.data.pictures.files import ENDINGS, read_picture
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation.plan import BOXES, FEATURES, identity
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hmgr_jax.data.regions.boxes import within
+from hmgr_jax.data.regions.row_arrays import clip_boxes
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation.plan import BOXES, FEATURES
 
@@ -76,7 +76,7 @@ def _boxes(given: np.ndarray, arrays: Mapping[str, Any], count: int, where: str)
         if not (size > 0).all():
             raise UserError(f"{where} holds an image size that is not positive: correct it.")
         given = given / np.tile(size, 2)[None]
-    return within(given[None], lambda _: f"{where} holds")[0]
+    return clip_boxes(given[None], lambda _: f"{where} holds")[0]
 
 
 def _numbers(array: Any, where: str) -> np.ndarray:

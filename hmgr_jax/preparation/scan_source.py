@@ -12,13 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from hmgr_jax.data.regions.boxes import read_boxes
 from hmgr_jax.data.regions.regions import open_features
-from hmgr_jax.data.regions.row_arrays import COUNTS, KINDS, demand_zero, read_array, read_counts
+from hmgr_jax.data.regions.row_arrays import (
+    COUNTS,
+    KINDS,
+    check_zero_padding,
+    read_array,
+    read_boxes,
+    read_counts,
+)
 from hmgr_jax.data.regions.scan_files import (
     ScanFiles,
-    demand_files,
-    demand_same_files,
+    check_files,
+    check_same_files,
     find_split,
     pair_captions,
 )
@@ -77,7 +83,7 @@ class ScanSource:
         rows = np.repeat(kept - first, copies) + np.arange(copies.sum())
         values = found.rows.gather(rows)
         if found.counts is not None:
-            demand_zero(values, found.counts[rows], lambda i: _holds(found, int(rows[i])))
+            check_zero_padding(values, found.counts[rows], lambda i: _holds(found, int(rows[i])))
         if len(rows) > len(images):
             _demand_copies(found, values, rows, np.repeat(first, copies))
             values = values[first]
@@ -112,7 +118,7 @@ def plan_scan(
     `hmgr_jax.data.regions.scan.open_scan`. Rows are counted from 0 in messages.
     """
     names = list(splits) if splits else _names(root)
-    demand_files(root, names)
+    check_files(root, names)
     found = {name: _open(root, name, captions_per_image) for name in names}
     _demand_alike(found)
     graphs = find_word_graphs({name: split.files.captions for name, split in found.items()})
@@ -171,7 +177,7 @@ def _demand_alike(found: Mapping[str, _Split]) -> None:
                 f"{one.rows.path} has {one.rows.shape[2]} features a region but {other.rows.path} "
                 f"has {other.rows.shape[2]}: extract both alike."
             )
-    demand_same_files({name: split.files for name, split in found.items()}, (BOXES, *KINDS))
+    check_same_files({name: split.files for name, split in found.items()}, (BOXES, *KINDS))
 
 
 def _demand_copies(found: _Split, values: np.ndarray, rows: np.ndarray, first: np.ndarray) -> None:

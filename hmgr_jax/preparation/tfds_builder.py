@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
-from hmgr_jax.data.records.features import CAPTIONS, ID, TEXT, describe, name_in_record
+from hmgr_jax.data.records.rows import CAPTIONS, ID, TEXT, describe, name_in_record
 from hmgr_jax.errors import FoundNonFinite, UserError
 from hmgr_jax.preparation.plan import FEATURES, Chunk, Plan, SplitPlan
 from hmgr_jax.preparation.scan_source import plan_scan
@@ -74,10 +74,10 @@ class RecordFile(tfds.core.ExampleWriter):
 class RetrievalRecords(tfds.core.ShardBasedBuilder):
     """Images or videos as features of their regions or frames, with captions, a record each.
 
-    ``source`` is a folder in SCAN's layout, as `hmgr_jax.data.regions.scan.open_scan` reads it, raw or
-    prepared: all its splits, each image once, in the order of the rows, features in the precision
-    they have. `hmgr_jax.data.records.features` lists what a record holds. It is needed only to
-    prepare. ``captions_per_image`` is that of `open_scan`.
+    ``source`` is a folder in SCAN's layout, as `hmgr_jax.data.regions.scan.open_scan` reads it, raw
+    or prepared: all its splits, each image once, in the order of the rows, features in the
+    precision they have. `hmgr_jax.data.records.rows` lists what a record holds. It is needed only
+    to prepare. ``captions_per_image`` is that of `open_scan`.
     """
 
     VERSION = tfds.core.Version("1.0.0")

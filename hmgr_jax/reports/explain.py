@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from hmgr_jax.data.generated.worlds.drawings import world_picture
-from hmgr_jax.data.pictures.shown import find_picture, read_picture
+from hmgr_jax.data.generated.worlds.render import world_picture
+from hmgr_jax.data.pictures.files import find_picture, read_picture
 from hmgr_jax.data.split import Items, Split
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.named_items import Caption, find_caption, find_image

@@ -6,10 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hmgr_jax.data.pictures.augment import MEAN, STD
-from hmgr_jax.data.shapes3d.cameras import camera_at
+from hmgr_jax.data.pictures.pixels import MEAN, STD
 from hmgr_jax.data.shapes3d.mesh import Mesh
-from hmgr_jax.data.shapes3d.render import render, render_points
+from hmgr_jax.data.shapes3d.render import camera_at, render, render_points
 from hmgr_jax.data.split import Items, Source
 
 TURN = np.deg2rad(30)

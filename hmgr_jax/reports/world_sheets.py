@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from hmgr_jax.command import Parser, guarded
+from hmgr_jax.data.generated.worlds import make_family
 from hmgr_jax.data.generated.worlds.clip import MOST_FRAMES, draw_clips
 from hmgr_jax.data.generated.worlds.clip_captions import describe_clip
-from hmgr_jax.data.generated.worlds.family import make_family
 from hmgr_jax.data.generated.worlds.frames import render_frames
 from hmgr_jax.data.generated.worlds.regions import detect
 from hmgr_jax.data.generated.worlds.render import PIXELS, render

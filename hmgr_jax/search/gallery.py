@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from hmgr_jax.data.pictures.decode import ENDINGS
+from hmgr_jax.data.pictures.files import ENDINGS, find_picture
 from hmgr_jax.data.pictures.pixels import PictureFiles, PixelSource
-from hmgr_jax.data.pictures.shown import find_picture
 from hmgr_jax.data.split import Items, Source, Split
 from hmgr_jax.data.text.captions import read_lines
 from hmgr_jax.errors import UserError

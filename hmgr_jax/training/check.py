@@ -10,7 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from hmgr_jax.data.features.sets import TESTS
-from hmgr_jax.data.pictures.folder import CORRUPT
+from hmgr_jax.data.pictures.files import CORRUPT
 from hmgr_jax.data.regions.regions import ITEMS
 from hmgr_jax.distributed.parallel import MAPPERS
 from hmgr_jax.errors import UserError

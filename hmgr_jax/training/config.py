@@ -15,7 +15,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from hmgr_jax.data.pictures.augment import MEAN, STD
+from hmgr_jax.data.pictures.pixels import MEAN, STD
 from hmgr_jax.errors import UserError
 from hmgr_jax.models import defaults, properties, unknown_name
 

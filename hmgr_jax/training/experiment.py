@@ -13,9 +13,10 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from hmgr_jax.data.open import open_data, word_vectors
-from hmgr_jax.data.pipeline import demand_fits, steps_per_epoch
+from hmgr_jax.data.order import steps_per_epoch
+from hmgr_jax.data.pipeline import check_lengths
 from hmgr_jax.data.split import DataSet, Split
-from hmgr_jax.data.text.class_names import class_vectors, read_class_names
+from hmgr_jax.data.text.vectors import class_vectors, read_class_names
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.distributed.parallel import MappedAxis, make_mesh, map_step
 from hmgr_jax.errors import UserError
@@ -172,7 +173,7 @@ def build(config: ConfigDict, vocabulary: Vocabulary | None = None) -> Experimen
     mesh = make_mesh(config.parallel.devices)
     data = open_data(config.data, vocabulary)
     for split in data.splits.values():  # dev too, which training would open hours later
-        demand_fits(split, config.data.buckets)
+        check_lengths(split, config.data.buckets)
     train, t = data.splits["train"], config.train
     plan = Plan(
         steps=t.steps,

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import jax
 from ml_collections import ConfigDict
 
-from hmgr_jax.data.pipeline import batches, told
+from hmgr_jax.data.pipeline import batches, stop_workers_on_close
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.distributed import hosts, watchdog
 from hmgr_jax.distributed.parallel import replicate, shard
@@ -200,7 +200,10 @@ class _Run:
             workers=config.data.get("workers", 0),
             batching=config.data.batching,
         )
-        return (shard(experiment.mesh, experiment.for_model(batch)) for batch in told(stream))
+        return (
+            shard(experiment.mesh, experiment.for_model(batch))
+            for batch in stop_workers_on_close(stream)
+        )
 
     def _enter(self, stage: Stage, step: int) -> None:
         """Begin a stage; only its very first step may start the optimiser afresh."""

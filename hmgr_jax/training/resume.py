@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from hmgr_jax.data.text.pieces import restored
+from hmgr_jax.data.text.pieces import vocabulary_from_json
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 from hmgr_jax.files.workdir import RESULTS
@@ -29,7 +29,7 @@ class Saved:
     @property
     def vocabulary(self) -> Vocabulary:
         """The words that the run was begun with."""
-        return restored(self.meta["vocabulary"])
+        return vocabulary_from_json(self.meta["vocabulary"])
 
 
 def find(checkpoints: Checkpoints, config: ConfigDict, workdir: Path) -> Saved | None:

@@ -143,7 +143,7 @@ class TrainBags:
         if not self.config.get("word_graph"):
             return None
         nodes = self.bags.shape[1]
-        return relations.read_neighbours(self.config.word_graph, nodes, relations.OF_BAGS)
+        return relations.read_neighbours(self.config.word_graph, nodes, relations.BAG_NODES)
 
     def inverse_frequencies(self) -> np.ndarray:
         """Over training texts."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from hmgr_jax.data.text.pieces import restored
+from hmgr_jax.data.text.pieces import vocabulary_from_json
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 from hmgr_jax.leaves import arrange_like, by_name
@@ -73,7 +73,7 @@ def _read(
             )
         except UserError as error:
             raise UserError(f"init.{part} cannot start from {workdir}: {error}") from None
-    if words is not None and restored(meta["vocabulary"]) != words:
+    if words is not None and vocabulary_from_json(meta["vocabulary"]) != words:
         raise UserError(
             f"init.{part} holds word vectors, but {workdir} was trained with another vocabulary: "
             "set data.vocabulary to the same file in both runs, or remove the part."

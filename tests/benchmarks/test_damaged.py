@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.damaged import Erased, FewerRegions, FewerWords
 from hmgr_jax.data.generated.worlds import open_worlds
-from hmgr_jax.data.pictures.augment import Augmentation
+from hmgr_jax.data.pictures.pixels import Augmentation
 from hmgr_jax.data.pipeline import eval_batches
 from hmgr_jax.data.text.captions import CaptionSource
 from hmgr_jax.data.text.vocabulary import END, START, Vocabulary

@@ -52,7 +52,7 @@ def test_captions_are_no_multiple_of_the_images(root):
 
 def test_captions_of_repeated_images_must_be_as_many_as_the_rows(root):
     _rewrite(root / "test_caps.txt", lambda lines: lines.pop(0))
-    _refused(root, r"test_caps\.txt has 19 captions but .*once a caption in 20 rows")
+    _refused(root, r"test_caps\.txt has 19 captions but .*once per caption in 20 rows")
 
 
 def test_captions_per_image_must_agree(root):
@@ -69,7 +69,7 @@ def test_captions_per_image_must_divide_the_rows(tmp_path):
     write_split(tmp_path, "train", 7, ids=False, count=1)
     _refused(
         tmp_path,
-        "has 7 rows, no multiple of the 2",
+        "has 7 rows, not a multiple of captions_per_image, 2",
         captions_per_image=2,
         splits={"train": "train"},
     )
@@ -164,7 +164,7 @@ def test_truncated_features(root):
 
 def test_splits_of_different_feature_sizes(root):
     np.save(root / "dev_ims.npy", np.zeros((15, REGIONS, FEATURES + 1), np.float16))
-    _refused(root, r"train_ims\.npy has 5 features a region but .*dev_ims\.npy has 6")
+    _refused(root, r"train_ims\.npy has 5 features per region but .*dev_ims\.npy has 6")
 
 
 def test_no_frequent_word(root):

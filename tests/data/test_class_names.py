@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hmgr_jax.data.split import DataSet
-from hmgr_jax.data.text.class_names import class_vectors, read_class_names
+from hmgr_jax.data.text.vectors import class_vectors, read_class_names
 from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import UserError
 
@@ -42,9 +42,7 @@ def test_vectors_that_were_learnt(tmp_path):
     """Words that captions do not hold have none; the mean of those that do is the class's."""
     words = np.arange(12, dtype=np.float32).reshape(6, 2)
     names = [["zebra"], ["fire", "hydrant"], ["dog", "hydrant"]]
-    with pytest.warns(
-        RuntimeWarning, match="2 of 3 class names have a vector, by the words of the c"
-    ):
+    with pytest.warns(RuntimeWarning, match="2 of 3 class names have a vector in the captions"):
         have, vectors = class_vectors(names, SimpleNamespace(vectors="captions"), OPENED, words)
     np.testing.assert_array_equal(have, [1, 2])
     np.testing.assert_array_equal(vectors, [[10, 11], [9, 10]])
@@ -64,7 +62,7 @@ def test_words_that_a_file_does_not_hold_have_no_vector(tmp_path):
     file = tmp_path / "glove.txt"
     file.write_text("hydrant 5 6\ndog 1 2\n")
     names = [["zebra"], ["fire", "hydrant"], ["dog"]]
-    with pytest.warns(RuntimeWarning, match=r"2 of 3 class names .*glove.txt: the others begin"):
+    with pytest.warns(RuntimeWarning, match=r"2 of 3 class names .*glove.txt; the others start"):
         have, vectors = class_vectors(names, SimpleNamespace(vectors=str(file)), OPENED, None)
     np.testing.assert_array_equal(have, [1, 2])
     np.testing.assert_array_equal(vectors, [[5, 6], [1, 2]])
@@ -74,10 +72,10 @@ def test_words_that_a_file_does_not_hold_have_no_vector(tmp_path):
 def test_names_none_of_which_has_a_vector_are_refused(tmp_path):
     file = tmp_path / "glove.txt"
     file.write_text("hund 5 6\n")
-    with pytest.raises(UserError, match=r"None of the 1 class names has a word of .*glove.txt"):
+    with pytest.raises(UserError, match=r"None of the 1 class names has a word in .*glove.txt"):
         class_vectors([["dog"]], SimpleNamespace(vectors=str(file)), OPENED, None)
     words = np.ones((6, 2), np.float32)
-    with pytest.raises(UserError, match="None of the 2 class names has a word of the captions"):
+    with pytest.raises(UserError, match="None of the 2 class names has a word in the captions"):
         class_vectors([["a"], ["b"]], SimpleNamespace(vectors="captions"), OPENED, words)
 
 

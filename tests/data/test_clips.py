@@ -2,14 +2,12 @@
 
 import hashlib
 import os
-import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from hmgr_jax.data.generated.worlds.__main__ import main
 from hmgr_jax.data.generated.worlds.clip import EDGE, GAP, MOVERS, draw_clips
 from hmgr_jax.data.generated.worlds.clip_captions import describe_clip
 from hmgr_jax.data.generated.worlds.clips import make_clips, open_clips
@@ -125,7 +123,7 @@ def test_objects_have_room_and_colours_of_their_own(families):
 
 def test_splits_and_seeds_give_other_clips(data):
     shown = {
-        name: set(map(bytes, split.sources["video"].frames[:, 0]))
+        name: set(map(bytes, split.sources["video"].arrays["frames"][:, 0]))
         for name, split in data.splits.items()
     }
     assert not shown["train"] & shown["test"]
@@ -167,9 +165,9 @@ def test_frames_are_padded_with_zeros(data):
     assert items["frames"].shape == (3, 8, WIDTH)
     assert items["frames"].dtype == np.float16
     assert items["n_frames"].dtype == np.int32
-    true = np.arange(8) < video.n_frames[:, None]
-    assert (np.abs(video.frames).max(axis=-1) > 0).tolist() == true.tolist()
-    np.testing.assert_array_equal(items["frames"][0], video.frames[5])
+    true = np.arange(8) < video.arrays["n_frames"][:, None]
+    assert (np.abs(video.arrays["frames"]).max(axis=-1) > 0).tolist() == true.tolist()
+    np.testing.assert_array_equal(items["frames"][0], video.arrays["frames"][5])
 
 
 def test_a_feature_says_where_colours_and_shapes_are(families):
@@ -244,7 +242,7 @@ def test_only_the_order_tells_which_way_things_move():
     assert _probe(ends, clips) > 95
 
 
-# --- mistakes and the sheet --------------------------------------------------------------------
+# --- invalid arguments --------------------------------------------------------------------------
 
 
 def test_fingerprint_names_seed_and_sizes(data):
@@ -264,12 +262,3 @@ def test_bad_sizes_and_foreign_words_are_refused(data):
     assert alone.fingerprint == data.fingerprint
     with pytest.raises(UserError, match="other words than these"):
         open_clips(known=Vocabulary(data.vocabulary.words[:-1]))
-
-
-def test_sheet(tmp_path, capsys):
-    out = tmp_path / "sheet.png"
-    assert main(["worlds", "--clips", "--out", str(out), "--families", "1"]) == 0
-    assert out.read_bytes()[:4] == b"\x89PNG"
-    assert "4 clips of 1 families" in capsys.readouterr().out
-    assert main(["worlds", "--clips", "--out", str(out)]) == 2
-    assert re.search("exists already", capsys.readouterr().err)

@@ -55,7 +55,7 @@ def test_objects(root, data):
 
 
 def test_rejects_bad_objects(root, data):
-    with pytest.raises(UserError, match="names none of the 2 images of dev"):
+    with pytest.raises(UserError, match="lists none of the 2 images of dev"):
         with_objects(data, write_objects(root, [(999, 2)]))
     with pytest.raises(UserError, match="category_id 91 of image 3"):
         with_objects(data, write_objects(root, [(3, 91)]))

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from picture_files import write_picture
 
-from hmgr_jax.data.pictures.augment import Augmentation
 from hmgr_jax.data.pictures.cub import open_cub
+from hmgr_jax.data.pictures.pixels import Augmentation
 from hmgr_jax.data.pictures.sets import Settings
 from hmgr_jax.errors import UserError
 
@@ -117,13 +117,13 @@ def test_no_such_picture(root):
 def test_lists_that_overlap(root):
     write_list(root, "testclasses", SPECIES[2:])
     _refused(
-        root, r"testclasses\.txt:1 names 003\.Wren, which .*trainvalclasses\.txt has for train"
+        root, r"testclasses\.txt:1 names 003\.Wren, which .*trainvalclasses\.txt lists for train"
     )
 
 
 def test_lists_of_what_there_is_not(root):
     write_list(root, "testclasses", [SPECIES[3], "199.Dodo"])
-    _refused(root, r"testclasses\.txt:2 names '199\.Dodo', which is no species")
+    _refused(root, r"testclasses\.txt:2 names '199\.Dodo', which is neither a species")
     _refused(root, r"holds no valclasses\.txt", splits={"train": "valclasses"})
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tensorflow_datasets.proto import tf_example_pb2
 
-from hmgr_jax.data.records.wire import locate
+from hmgr_jax.data.records.rows import locate
 
 
 def example(**features):

@@ -56,7 +56,7 @@ def test_names_of_arrays_of_all_pairs_need_a_split(tmp_path, stored):
 def test_labels_that_are_named_must_be_there(tmp_path, stored, name, whole):
     np.savez(tmp_path / "set.npz", **(stored if whole else by_split(stored)))
     sides = {"image": "pictures", "text": "articles"} if whole else {}
-    with pytest.raises(UserError, match="has no such array for every split"):
+    with pytest.raises(UserError, match="does not have such an array for every split"):
         open_features(tmp_path / "set.npz", layout=Layout(labels=name, **sides))
 
 
@@ -102,5 +102,5 @@ def test_files_that_hold_more(tmp_path, stored):
     with pytest.raises(UserError, match="found data/I_te, data/I_tr"):
         open_features(tmp_path / "set.h5")
     (tmp_path / "set.mat").write_bytes((tmp_path / "set.h5").read_bytes())
-    with pytest.raises(UserError, match=r"HDF5 without MATLAB's head, .*name it \.h5"):
+    with pytest.raises(UserError, match=r"HDF5 without MATLAB's header, .*name it \.h5"):
         open_features(tmp_path / "set.mat")

@@ -149,7 +149,7 @@ def _assert_same(found, wanted):
 def test_dev_are_the_first_pairs_of_test(tmp_path):
     stored = {k: v for k, v in arrays().items() if not k.endswith("vl")}
     _save_npz(tmp_path / "set.npz", stored)
-    refused(r"no dev pairs.*data.features.valid to how many of the 5", tmp_path / "set.npz")
+    refused(r"no dev pairs.* of the 5 test pairs", tmp_path / "set.npz")
     refused("no dev pairs", tmp_path / "set.npz", layout=Layout(valid=5))
     for test, rows in (("rest", [2, 3, 4]), ("all", [0, 1, 2, 3, 4])):
         opened = open_features(tmp_path / "set.npz", layout=Layout(valid=2, test=test))
@@ -245,7 +245,7 @@ BAD = {
     "counts as labels": (_with("L_vl", np.full((3, 4), 2)), "different classes"),
     "no classes": (
         lambda found: found | {f"L_{k}": np.full((n, 4), 3) for k, n in SIZES.items()},
-        "values up to 3: give a class a row",
+        "values up to 3: give one class per row",
     ),
     "labels of texts": (
         lambda found: found | {"tr_txt_lab": found["L_tr"][::-1]},
@@ -284,7 +284,7 @@ def test_pickles_of_acmr(tmp_path):
     (folder / "train_labels.pkl").write_bytes(pickle.dumps(["one", {"two": 2}][1:]))
     refused("train_labels.pkl holds a list where one array", folder)
     (folder / "train_labels.pkl").write_bytes(pickle.dumps(print))
-    refused("train_labels.pkl cannot be read .*it names builtins.print", folder)
+    refused("train_labels.pkl cannot be read .*it holds a builtins.print", folder)
 
 
 def test_nuswide_as_it_was_released(tmp_path):

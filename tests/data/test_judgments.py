@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from judgment_files import CAPTIONS, CROWD, EXPERT, write_judgments
 
-from hmgr_jax.data.text.judgments import image_name, read_judgments
+from hmgr_jax.data.text.flickr8k import image_name, read_judgments
 from hmgr_jax.errors import UserError
 
 TEXTS = {"a.jpg#0": "A dog .", "a.jpg#1": "A wet dog .", "b.jpg#0": "Two men ."}
@@ -56,7 +56,7 @@ def test_missing_files(folder, missing):
         (EXPERT, "a.jpg b.jpg#0 1 2 5", r":10 should .* three ratings from 1 to 4, it is"),
         (EXPERT, "a.jpg", ":10 should hold an image, a caption and three ratings"),
         (EXPERT, "c.jpg c.jpg#0 1 1 1", r":10 judges caption c\.jpg#0, which Flickr8k\.token"),
-        (EXPERT, "a.jpg b.jpg#0 1 1 1", r":10 judges a\.jpg with b\.jpg#0 again: every pair"),
+        (EXPERT, "a.jpg b.jpg#0 1 1 1", r":10 judges a\.jpg with b\.jpg#0 again: remove the line"),
         (EXPERT, "", ":10 is empty"),
         (CROWD, "c.jpg a.jpg#0 0.5 2 1", "Crowd.*:10 should .* the share of yes with the numbers"),
         (CROWD, "c.jpg a.jpg#0 0.5 0 0", ":10 should .* the share of yes"),

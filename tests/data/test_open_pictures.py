@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from picture_files import write_picture
 
-from hmgr_jax.data.generated.worlds.family import make_family
+from hmgr_jax.data.generated.worlds.captions import make_family
 from hmgr_jax.data.generated.worlds.render import render
 from hmgr_jax.data.open import open_data, word_vectors
 from hmgr_jax.data.pipeline import batches

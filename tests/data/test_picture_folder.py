@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hmgr_jax.data.pictures.decode import load_picture
-from hmgr_jax.data.pictures.folder import PictureFolder
+from hmgr_jax.data.pictures.files import PictureFolder, load_picture
 from hmgr_jax.errors import UserError
 
 
@@ -16,7 +15,7 @@ def test_a_png_whose_chunks_are_damaged(tmp_path):
     head, first, second, *rest = (tmp_path / "a.png").read_bytes().split(b"IDAT")
     damaged = b"IDAT".join([head, first, second]) + b"\x01\x02\x03\x04" + b"IDAT".join(rest)
     (tmp_path / "a.png").write_bytes(damaged)
-    with pytest.raises(UserError, match=r"a\.png holds no picture that can be read"):
+    with pytest.raises(UserError, match=r"a\.png is not a readable picture"):
         load_picture(tmp_path / "a.png")
 
 

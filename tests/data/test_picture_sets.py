@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from picture_files import write_picture
 
-from hmgr_jax.data.pictures.augment import Augmentation
 from hmgr_jax.data.pictures.captioned import open_pictures
+from hmgr_jax.data.pictures.pixels import Augmentation
 from hmgr_jax.data.pictures.sets import Settings
 from hmgr_jax.errors import UserError
 
@@ -158,12 +158,12 @@ def test_no_such_picture(root):
     _file(root, "dev_1.jpg").unlink()
     sentence = r"captions_dev\.json, image 1 names dev_1\.jpg, but there is no such picture \(1 of"
     _refused(root, sentence)
-    _refused(root, "is no folder: give data.pictures", pictures="photos")
+    _refused(root, "is not a folder: give data.pictures", pictures="photos")
 
 
 def test_a_file_that_is_no_picture(root):
     _file(root, "test_2.jpg").write_text("<html>not found</html>")
-    _refused(root, r"test_2\.jpg holds no picture that can be read .*data\.corrupt=skip")
+    _refused(root, r"test_2\.jpg is not a readable picture .*data\.corrupt=skip")
 
 
 def test_a_picture_cut_short_is_refused_when_it_is_read(root):
@@ -171,7 +171,7 @@ def test_a_picture_cut_short_is_refused_when_it_is_read(root):
     path = _file(root, "train_3.jpg")
     path.write_bytes(path.read_bytes()[:-20])
     data = _open(root)
-    with pytest.raises(UserError, match=r"train_3\.jpg holds no picture that can be read"):
+    with pytest.raises(UserError, match=r"train_3\.jpg is not a readable picture"):
         data.splits["train"].sources["image"].gather(np.arange(6))
 
 
@@ -210,12 +210,12 @@ def test_a_split_without_any_picture_left(root):
 
 def test_splits_that_overlap(root):
     write_coco(root, "dev", [*names_of("dev"), "train_2.jpg"])
-    sentence = r"captions_dev\.json, image 2 puts train_2\.jpg into dev, but .* has it in train"
+    sentence = r"captions_dev\.json, image 2 puts train_2\.jpg into dev, but .* puts it into train"
     _refused(root, sentence)
 
 
 def test_one_file_without_splits(root):
-    _refused(root, "does not tell which split", captions="captions_train.json")
+    _refused(root, "does not name the split", captions="captions_train.json")
 
 
 def test_the_fingerprint_knows_lists_and_sizes_of_pictures(root):

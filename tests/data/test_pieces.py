@@ -11,8 +11,8 @@ from bert_files import PIECES, SIZES, written
 from layer_cases import random_params
 
 from hmgr_jax.data.open import open_data
-from hmgr_jax.data.text.pieces import Pieces, restored
-from hmgr_jax.data.text.sentences import open_sentences
+from hmgr_jax.data.text.pieces import Pieces, vocabulary_from_json
+from hmgr_jax.data.text.text_graph import open_sentences
 from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.retriever import Retriever
@@ -49,7 +49,7 @@ def test_case_is_kept_where_the_file_says_so(folder):
 
 def test_checkpoints_hold_words_or_pieces():
     for vocabulary in (Pieces(PIECES), Pieces(PIECES, lower=False), Vocabulary((*MARKS, "dog"))):
-        assert restored(json.loads(json.dumps(vocabulary.saved()))) == vocabulary
+        assert vocabulary_from_json(json.loads(json.dumps(vocabulary.saved()))) == vocabulary
 
 
 def test_a_long_sentence_is_cut_between_its_marks():

@@ -8,11 +8,18 @@ from picture_files import picture, write_picture
 from PIL import Image
 
 from hmgr_jax.data.draws import Draws
-from hmgr_jax.data.generated.worlds.drawings import SceneDrawings
-from hmgr_jax.data.generated.worlds.family import make_family
-from hmgr_jax.data.generated.worlds.render import render
-from hmgr_jax.data.pictures.augment import MEAN, STD, TRIES, Augmentation, crop_box, erased_box
-from hmgr_jax.data.pictures.pixels import PictureFiles, PixelSource
+from hmgr_jax.data.generated.worlds.captions import make_family
+from hmgr_jax.data.generated.worlds.render import SceneDrawings, render
+from hmgr_jax.data.pictures.pixels import (
+    MEAN,
+    STD,
+    TRIES,
+    Augmentation,
+    PictureFiles,
+    PixelSource,
+    crop_box,
+    erased_box,
+)
 from hmgr_jax.data.pipeline import batches, eval_batches
 from hmgr_jax.data.split import Split
 from hmgr_jax.data.text.captions import CaptionSource
@@ -179,7 +186,7 @@ def test_worker_processes_make_the_same_batches(split):
 @pytest.mark.slow
 def test_a_worker_names_the_picture_that_it_cannot_read(split, files):
     files[2].write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"2\.png holds no picture"):
+    with pytest.raises(UserError, match=r"2\.png is not a readable picture"):
         _pixels(split, batch_size=6, steps=1, workers=1)
 
 
@@ -212,9 +219,9 @@ def test_scenes_are_drawn_once_and_travel_undrawn():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"size": 300}, "middle 300 pixels of 256"),
+        ({"size": 300}, "but they are 300 and 256"),
         ({"train": "middle"}, "crop, centre, not 'middle'"),
-        ({"flip": 1.5}, r"data\.pixels\.flip is 1\.5"),
+        ({"flip": 1.5}, r"data\.pixels\.flip must be .* got 1\.5"),
         ({"std": (1.0, 0.0, 1.0)}, "std above 0"),
     ],
 )

@@ -253,7 +253,7 @@ def test_rejects_wrong_folders(scan, folder, tmp_path):
     splits = {"train": "train", "dev": "val"}
     for opened in (lambda: open_array_record(folder, splits=splits),
                    lambda: open_tfds(str(folder), "", splits=splits)):  # fmt: skip
-        with pytest.raises(UserError, match=r"no records of split 'val', wanted as data"):
+        with pytest.raises(UserError, match=r"no records of split 'val', which data"):
             opened()
     foreign = datasets.write(tmp_path)
     with pytest.raises(UserError, match=r"lacks train_caps.txt, train_ids.txt.*data.source=tfds"):
@@ -264,7 +264,7 @@ def test_rejects_wrong_folders(scan, folder, tmp_path):
     with pytest.raises(UserError, match="holds files in tfrecord, which need TensorFlow"):
         train(foreign)
     info.write_text(text[:40])
-    with pytest.raises(UserError, match="has descriptions that TFDS cannot read"):
+    with pytest.raises(UserError, match="has description files that TFDS cannot read"):
         train(foreign)
 
 

@@ -7,7 +7,7 @@ from scan_folders import FEATURES, REGIONS, write_folder
 
 from hmgr_jax.data.order import make_order
 from hmgr_jax.data.regions import regions
-from hmgr_jax.data.regions.row_arrays import fitted
+from hmgr_jax.data.regions.row_arrays import convert_array
 from hmgr_jax.data.regions.scan import open_scan
 from hmgr_jax.errors import UserError
 from hmgr_jax.training.experiment import build
@@ -94,10 +94,10 @@ def _set(row, value):
 @pytest.mark.parametrize(
     ("name", "change", "parts"),
     [
-        ("counts", _set(4, 0), ("dev_counts.npy says 0 in row 4", "1 to 3 true regions")),
-        ("counts", _set(14, 4), ("dev_counts.npy says 4 in row 14", "1 to 3")),
-        ("counts", _set(14, -1), ("dev_counts.npy says -1 in row 14",)),
-        ("ims", _set((7, 2, 1), 0.5), ("dev_ims.npy holds in row 7 other numbers than 0 after its",
+        ("counts", _set(4, 0), ("dev_counts.npy holds 0 in row 4", "1 to 3 true regions")),
+        ("counts", _set(14, 4), ("dev_counts.npy holds 4 in row 14", "1 to 3")),
+        ("counts", _set(14, -1), ("dev_counts.npy holds -1 in row 14",)),
+        ("ims", _set((7, 2, 1), 0.5), ("dev_ims.npy holds in row 7 values other than 0 after its",
                                        "1 true regions")),
     ],
 )  # fmt: skip
@@ -110,7 +110,7 @@ def test_counts_of_another_kind(root):
     path = root / "dev_counts.npy"
     for array, part in (
         (np.ones(14, np.int32), "has shape (14,) and type int32 where shape (15,)"),
-        (np.ones(15), "type float64 where shape (15,) was expected, a whole number a row"),
+        (np.ones(15), "type float64 where shape (15,) was expected, an integer per row"),
         (np.ones((15, 1), int), "has shape (15, 1)"),
     ):
         np.save(path, array)
@@ -125,13 +125,13 @@ def test_padding_of_a_large_file_is_checked_when_it_is_read(root, monkeypatch):
     source = open_scan(root).splits["train"].sources["image"]
     source.gather(np.array([0, 3]))
     for _ in range(2):  # a refused row does not count as checked
-        with pytest.raises(UserError, match=r"train_ims\.npy holds in row 4 other numbers than 0"):
+        with pytest.raises(UserError, match=r"train_ims\.npy holds in row 4 values other than 0"):
             source.gather(np.array([3, 4]))
 
 
 def test_boxes_of_padding_are_zero_too(root):
     _write(root, "boxes", lambda n: np.tile(np.float32([0, 0, 1, 1]), (n, REGIONS, 1)))
-    _refused(root, "train_boxes.npy holds in row 0 other numbers than 0 after its 1 true")
+    _refused(root, "train_boxes.npy holds in row 0 values other than 0 after its 1 true")
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_the_first_number_that_does_not_fit_is_named():
     values = np.zeros((3, 2))
     values[1, 1] = -2
     with pytest.raises(UserError, match=r"row 1 labels of -2\.0 where -1 to 32767"):
-        fitted("labels", values, lambda i: f"row {i}")
+        convert_array("labels", values, lambda i: f"row {i}")
 
 
 # --- the visual side -----------------------------------------------------------------------------

@@ -99,7 +99,7 @@ def test_further_captions_of_held_out_images_do_not_count(tmp_path):
     assert "okapi" in known
     assert "quagga" not in known
     (tmp_path / "test_ids.txt").unlink()
-    with pytest.raises(UserError, match=r"test_ids\.txt is missing, so captions from elsewhere"):
+    with pytest.raises(UserError, match=r"test_ids\.txt is missing, so captions of test images"):
         open_scan(tmp_path, vocabulary_captions=more, captions_per_image=5)
 
 
@@ -121,7 +121,9 @@ def test_evaluation_alone_with_the_test_file_of_another_name(tmp_path):
 def test_test_split_by_name(tmp_path):
     write_folder(tmp_path)
     write_split(tmp_path, "testall", 2, repeated=True)
-    assert len(open_scan(tmp_path, test_split="testall").splits["test"]) == 10
+    assert (
+        len(open_scan(tmp_path, splits={"train": "train", "test": "testall"}).splits["test"]) == 10
+    )
 
 
 def test_long_captions_keep_their_end(tmp_path):

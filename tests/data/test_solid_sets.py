@@ -149,7 +149,7 @@ def test_kept_solids_are_the_same(opened, tmp_path):
     files = sorted((tmp_path / "kept").iterdir())
     assert len(files) == 3
     files[0].write_bytes(files[0].read_bytes()[:-500])
-    with pytest.raises(UserError, match=r"solids_dev_.*made again"):
+    with pytest.raises(UserError, match=r"solids_dev_.*makes it again"):
         open_solids(Solids(**FEW, folder=str(tmp_path / "kept")), SMALL)
 
 
@@ -174,7 +174,7 @@ def test_impossible_sizes(changed, said):
         Solids(**changed)
     with pytest.raises(UserError, match=r"data\.faces is 100"):
         open_solids(Solids(), Shaping(faces=100))
-    with pytest.raises(UserError, match=r"data\.points is 0"):
+    with pytest.raises(UserError, match=r"data\.points must be at least 1, got 0"):
         Shaping(points=0)
-    with pytest.raises(UserError, match=r"data\.objects\.flip is 2"):
+    with pytest.raises(UserError, match=r"data\.objects\.flip must be .* got 2"):
         Shaping(flip=2)

@@ -10,7 +10,7 @@ from hmgr_jax.data.generated.solids.primitives import (
     box,
     cylinder,
     lathe,
-    lying,
+    lay_down,
     plate,
     regular,
 )
@@ -29,7 +29,7 @@ def solids():
     [
         (box((1, 2, 3), (5, 5, 5)), 6),
         (cylinder(2, 3, 256), 12 * np.pi),
-        (lying(cylinder(2, 3, 256)), 12 * np.pi),
+        (lay_down(cylinder(2, 3, 256)), 12 * np.pi),
         (cylinder(2, 3, 256, top=1), np.pi * (4 + 2 + 1)),
         (ball(1, 128, 128), 4 / 3 * np.pi),
         (plate(regular(256, 1), 2), 2 * np.pi),

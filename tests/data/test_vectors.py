@@ -151,7 +151,7 @@ def test_glove_and_word2vec_files(file, header):
         ("", "holds no word vectors"),
         ("dog 1 2\ncat 1\n", "txt:2 has 1 numbers where 2"),
         ("dog 1 2\ncat 1 2 3\n", "txt:2 has more than 2 numbers"),
-        ("dog 1 2\ncat 1 x\n", "txt:2 holds something that is no number"),
+        ("dog 1 2\ncat 1 x\n", "txt:2 holds a field that is not a number"),
         ("dog 1 2\ncat 1 nan\n", "txt:2 holds NaN"),
         ("dog 1 2\n\ncat 1 2\n", "txt:2 has 0 numbers"),
         ("dog\n", "txt:1 has 0 numbers"),

@@ -50,7 +50,7 @@ def _layout(**changes):
 @pytest.mark.parametrize(
     ("layout", "sentence"),
     [
-        ([1, 2], "it has a list"),
+        ([1, 2], "but has a list"),
         ({}, "an empty object"),
         ({"words": []}, "the keys words"),
         (_layout(word2idx={**SMALL.to_scan()["word2idx"], "dog": 9}), "'dog' the id 9"),

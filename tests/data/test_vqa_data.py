@@ -203,12 +203,15 @@ def changed(path, key, **values):
 
 BROKEN = [
     (lambda r: (r / "q_val2014.json").unlink(), "q_val2014.json cannot be read"),
-    (lambda r: cut(r / "q_train2014.json"), "not whole JSON .* cut short or damaged"),
-    (lambda r: cut(r / "a_train2014.json"), "not whole JSON .* cut short or damaged"),
+    (lambda r: cut(r / "q_train2014.json"), "is not JSON .* download it again"),
+    (lambda r: cut(r / "a_train2014.json"), "is not JSON .* download it again"),
     (lambda r: write(r / "q_train2014.json", {}), "holds no list 'questions'"),
     (lambda r: changed(r / "q_val2014.json", "questions", question=" "), "question 1 .* is empty"),
-    (lambda r: changed(r / "q_val2014.json", "questions", question_id=2000), "the id 2000 of a"),
-    (lambda r: changed(r / "q_val2014.json", "questions", image_id="x"), "image_id 'x' where a"),
+    (lambda r: changed(r / "q_val2014.json", "questions", question_id=2000), "repeats the id 2000"),
+    (
+        lambda r: changed(r / "q_val2014.json", "questions", image_id="x"),
+        "image_id 'x': write a whole number",
+    ),
     (
         lambda r: without_last(r / "a_val2014.json", "annotations"),
         "annotates 3 of 4 questions, not",
@@ -239,7 +242,7 @@ def test_fewer_answers_than_asked_for_are_refused(root):
     ("array", "error", "sentence"),
     [
         (None, UserError, "cannot be read .* cut short or damaged"),
-        (np.ones((6, 3), np.float32), UserError, "has 6 features a region, but .* has 5"),
+        (np.ones((6, 3), np.float32), UserError, "has 6 features per region, but .* has 5"),
         (np.ones(5, np.float32), UserError, "where floats of .features, regions. were"),
         (np.ones((5, 3), np.int64), UserError, "holds int64"),
         (np.full((5, 3), np.nan, np.float32), FoundNonFinite, "holds NaN, infinity"),

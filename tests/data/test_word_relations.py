@@ -92,7 +92,7 @@ def test_a_graph_file(tmp_path):
     [
         ("1\n3\n\n", (":2 names node 3", "0 to 2")),
         ("1\n0\n-1\n", (":3 names node -1", "0 to 2")),
-        ("1\n0\nword\n", (":3", "no number", "word")),
+        ("1\n0\nword\n", (":3", "not a node number", "word")),
         ("1\n0\n", ("2 lines", "3 words")),
         ("1\n0\n2\n1\n", ("4 lines", "3 words")),
     ],

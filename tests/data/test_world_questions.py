@@ -127,7 +127,7 @@ def test_a_scene_does_not_depend_on_the_sizes(data):
 
 
 def test_told_worlds_have_the_captions_of_a_bank():
-    split = open_worlds(train=24, dev=8, test=8, told="main").splits["train"]
+    split = open_worlds(train=24, dev=8, test=8, bank="main").splits["train"]
     bank = open_bank(SMALL, "main")
     assert split.sources["text"].captions == tuple(bank.captions[:48])
     np.testing.assert_array_equal(split.groups["text"], bank.owners[:48])
@@ -137,7 +137,7 @@ def test_told_worlds_have_the_captions_of_a_bank():
     ("changed", "sentence"),
     [
         ({"seed": -1}, "data.questions.seed is -1"),
-        ({"dev": 6}, "data.questions.dev is 6, but scenes come in families of 4"),
+        ({"dev": 6}, "data.questions.dev is 6, but families have 4 members"),
         ({"facts": "mian"}, "no bank 'mian': choose from main, other, random"),
     ],
 )

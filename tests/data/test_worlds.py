@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import os
-import re
 import subprocess
 import sys
 
@@ -12,7 +11,6 @@ import pytest
 from PIL import Image
 
 from hmgr_jax.data.generated.worlds import make_family, open_worlds
-from hmgr_jax.data.generated.worlds.__main__ import main
 from hmgr_jax.data.generated.worlds.regions import CROP, describe_regions, detect, make_regions
 from hmgr_jax.data.generated.worlds.render import render, render_alone
 from hmgr_jax.data.generated.worlds.scene import APART, COLOURS, ROUND, SHAPES
@@ -108,8 +106,8 @@ def test_splits_are_disjoint(worlds):
     for name, split in worlds.splits.items():
         image = split.sources["image"]
         for row in range(len(image)):
-            count = image.n_regions[row]
-            key = tuple(sorted(image.boxes[row, :count].ravel().round(2).tolist()))
+            count = image.arrays["n_regions"][row]
+            key = tuple(sorted(image.arrays["boxes"][row, :count].ravel().round(2).tolist()))
             assert seen.setdefault((count, key), name) == name
     shown = {name: _objects(split) for name, split in worlds.splits.items()}
     assert not shown["train"] & shown["test"]
@@ -117,7 +115,7 @@ def test_splits_are_disjoint(worlds):
 
 
 def _objects(split):
-    labels = np.sort(split.sources["image"].labels, axis=1)
+    labels = np.sort(split.sources["image"].arrays["labels"], axis=1)
     return set(map(tuple, labels.tolist()))
 
 
@@ -160,19 +158,21 @@ def test_regions_are_whole_and_shuffled(worlds):
     assert items["boxes"].dtype == np.float32
     assert items["labels"].dtype == np.int16
     assert items["n_regions"].dtype == np.int32
-    present = np.arange(6) < image.n_regions[:, None]
-    assert ((image.labels >= 0) == present).all()
-    assert not image.regions[~present].any()
-    assert not image.boxes[~present].any()
-    pixels = image.regions[present][:, :192]
+    present = np.arange(6) < image.arrays["n_regions"][:, None]
+    assert ((image.arrays["labels"] >= 0) == present).all()
+    assert not image.arrays["regions"][~present].any()
+    assert not image.arrays["boxes"][~present].any()
+    pixels = image.arrays["regions"][present][:, :192]
     assert pixels.min() >= -0.5
     assert pixels.max() <= 0.5
-    boxes = image.boxes[present]
-    np.testing.assert_allclose(image.regions[present][:, 192:196], boxes, atol=1e-3)
+    boxes = image.arrays["boxes"][present]
+    np.testing.assert_allclose(image.arrays["regions"][present][:, 192:196], boxes, atol=1e-3)
     centre = (boxes[:, 0] + boxes[:, 2]) / 2
-    np.testing.assert_allclose(image.regions[present][:, 196], np.sin(np.pi * centre), atol=2e-3)
+    np.testing.assert_allclose(
+        image.arrays["regions"][present][:, 196], np.sin(np.pi * centre), atol=2e-3
+    )
     # The order of the objects within a family is another in every sibling.
-    first = image.labels[:, 0].reshape(-1, 4)
+    first = image.arrays["labels"][:, 0].reshape(-1, 4)
     assert (first != first[:, :1]).mean() > 0.4
 
 
@@ -207,8 +207,8 @@ def test_make_regions_keeps_labels_with_their_features(families):
     made = make_regions([scene])
     features = describe_regions(scene, detect(scene)).astype(np.float16)
     for index, thing in enumerate(scene.things):
-        row = made.labels[0].tolist().index(thing.label)
-        np.testing.assert_array_equal(made.regions[0, row], features[index])
+        row = made.arrays["labels"][0].tolist().index(thing.label)
+        np.testing.assert_array_equal(made.arrays["regions"][0, row], features[index])
 
 
 def test_pictures(families):
@@ -251,16 +251,3 @@ def test_splits_can_be_made_alone_and_a_foreign_vocabulary_is_refused():
     fewer = Vocabulary(whole.vocabulary.words[:-1])
     with pytest.raises(UserError, match="other words than these"):
         open_worlds(**sizes, known=fewer)
-
-
-def test_sheet(tmp_path, capsys):
-    out = tmp_path / "sheet.png"
-    assert main(["worlds", "--out", str(out), "--families", "1"]) == 0
-    assert out.read_bytes()[:4] == b"\x89PNG"
-    for path, reason in (
-        (out, "exists already"),
-        (tmp_path / "sheet.pdf", r"\.png"),
-        (tmp_path / "absent" / "sheet.png", "not a folder"),
-    ):
-        assert main(["worlds", "--out", str(path)]) == 2
-        assert re.search(reason, capsys.readouterr().err)

@@ -6,7 +6,7 @@ import pytest
 from hmgr_jax.data.generated.worlds import open_worlds
 from hmgr_jax.data.generated.worlds.scene import SHAPES, Backdrop, Scene, Thing
 from hmgr_jax.data.text.captions import bags_of
-from hmgr_jax.data.text.sentences import open_sentences
+from hmgr_jax.data.text.text_graph import open_sentences
 from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import UserError
 
@@ -48,7 +48,7 @@ def test_marks_are_no_words():
 
 
 def test_sentences_are_refused_where_texts_were_vectors():
-    with pytest.raises(UserError, match="trained on vectors of texts, not on words: give arrays"):
+    with pytest.raises(UserError, match="trained on text vectors, not on words: give arrays"):
         open_sentences(["a dog"], Vocabulary(MARKS), {"features"}, 94)
 
 

@@ -10,7 +10,7 @@ from tiny_run import config, finished, results, run
 
 import hmgr_jax
 from hmgr_jax.data.regions.scan import open_scan
-from hmgr_jax.data.text.judgments import read_judgments
+from hmgr_jax.data.text.flickr8k import read_judgments
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.judged import Judged, open_judged

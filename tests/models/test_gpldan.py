@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hmgr_jax.data.features.sets import FeatureRows
+from hmgr_jax.data.split import ArraySource
 from hmgr_jax.errors import UserError
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.losses import graph_pattern
@@ -174,7 +174,10 @@ def test_diversity_is_the_mean_squared_cosine_of_gates():
 
 def test_images_are_standardised_by_the_training_items():
     rng = np.random.default_rng(0)
-    train = {m: FeatureRows(np.float32(3 + 2 * rng.random((50, n)))) for m, n in SIZES.items()}
+    train = {
+        m: ArraySource({"features": np.float32(3 + 2 * rng.random((50, n)))})
+        for m, n in SIZES.items()
+    }
     train["image"].features[:, 1] = 7.0  # a constant is only moved
     model, variables = made()
     stats = model.observe(variables.stats, train)
@@ -191,7 +194,7 @@ def test_images_are_standardised_by_the_training_items():
 def test_moments_equal_those_of_numpy(monkeypatch):
     monkeypatch.setattr("hmgr_jax.models.gpldan.MEASURED_ROWS", 7)
     x = np.float32(1000 + np.random.default_rng(0).random((30, 4)))
-    found = measure_moments(FeatureRows(x))
+    found = measure_moments(ArraySource({"features": x}))
     np.testing.assert_allclose(found["mean"], x.astype(np.float64).mean(axis=0), rtol=1e-6)
     np.testing.assert_allclose(found["deviation"], x.astype(np.float64).std(axis=0), rtol=1e-5)
 

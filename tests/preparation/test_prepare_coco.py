@@ -117,11 +117,11 @@ def _no_captions(found):
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
-        (_unknown, ("annotation 2 is of image 77, which is none of the 3 images",)),
-        (_empty, ("annotation 1 has no caption but ' \\n'",)),
-        (_same_annotation, ("annotation 3 has the id 0, which", "annotation 0 has already")),
-        (_same_image, ("image 2 has the id 1000, which", "image 0 has already")),
-        (_same_name, ("image 2 is pic_1.jpg again", "image 1 already")),
+        (_unknown, ("annotation 2 is of image 77, which is not among the 3 images",)),
+        (_empty, ("annotation 1 has ' \\n' for a caption",)),
+        (_same_annotation, ("annotation 3 repeats the id 0 of", "annotation 0: remove one")),
+        (_same_image, ("image 2 repeats the id 1000 of", "image 0: remove one")),
+        (_same_name, ("image 2 lists pic_1.jpg again", "image 1: each must")),
         (_no_captions, ("image 1 (pic_1.jpg) has no annotation",)),
         (lambda found: found["images"][1].pop("file_name"), ("image 1 (counted from 0) lacks 'f",)),
         (lambda found: found["annotations"][1].pop("image_id"), ("annotation 1", "'image_id'")),
@@ -138,7 +138,7 @@ def test_rejects_malformed_files(tmp_path, features, refused, change, parts):
 def test_rejects_an_image_in_two_files_and_a_split_given_twice(tmp_path, features, files, refused):
     again = f"dev={coco(tmp_path / 'again.json', [2])}"
     refused(
-        ("again.json, image 0 is pic_2.jpg again", "captions_train.json, image 2"),
+        ("again.json, image 0 lists pic_2.jpg again", "captions_train.json, image 2"),
         *_command(features, [*files, again], tmp_path / "out"),
     )
     table = tmp_path / "c.csv"

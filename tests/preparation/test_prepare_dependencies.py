@@ -170,7 +170,7 @@ def test_files_that_do_not_fit_are_not_listed(prepared, refused):
     chained(prepared)
     path = prepared / "train_caps.conllu"
     path.write_text(path.read_text().replace("picture 0", "picture 1"))
-    refused("the sentence of caption 1, reads 'picture 1", *check)
+    refused("sentence 1, reads 'picture 1", *check)
     path.unlink()
     refused("has no counterpart train_caps.conllu", *check)
     assert (prepared / "manifest.json").read_bytes() == before

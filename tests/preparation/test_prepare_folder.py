@@ -107,7 +107,7 @@ def test_names_without_ending_and_pictures_without_captions(tmp_path, capsys):
             ("c.csv:3 puts p0.png into the split test", "c.csv:2 says train"),
         ),
         (["image,caption,split", "p0.png,a,all"], ("c.csv:2 has the split 'all'",)),
-        (["image,caption", 'p0.png,"a'], ("c.csv:2 is no CSV",)),
+        (["image,caption", 'p0.png,"a'], ("c.csv:2 is not CSV",)),
         (["image,caption", "p0.png,a", "p1.png,b"], ("1 for dev and 1 for test leave none",)),
         (["image,caption", "p0.png,a", "p0,a", "p2,b"], ("c.csv:3 and", "c.csv:2 are both")),
     ],
@@ -123,8 +123,8 @@ def test_rejects_bad_jsonl_and_files_of_other_kinds(tmp_path, refused):
     pictures, path = write_pictures(tmp_path / "p"), tmp_path / "c.jsonl"
     command = _command(pictures, path, tmp_path / "out", "--dev", "0", "--test", "0")
     for text, part in (
-        ('{"image": "p0.png", "caption": "a"}\n{"image"\n', "c.jsonl:2 is no JSON"),
-        ('["p0.png", "a"]\n', "c.jsonl:1 is no object"),
+        ('{"image": "p0.png", "caption": "a"}\n{"image"\n', "c.jsonl:2 is not JSON"),
+        ('["p0.png", "a"]\n', "c.jsonl:1 is not an object"),
         ('{"image": "p0.png"}\n', "c.jsonl:1 lacks 'caption'"),
     ):
         path.write_text(text)
@@ -144,7 +144,7 @@ def test_rejects_bad_pictures_and_flags(tmp_path, refused):
     refused("takes either --pictures", *_command(pictures, table, out, "--features", pictures))
     refused("did you mean --grid", *_command(pictures, table, out, "--gird", "3"))
     (pictures / "p4.png").write_bytes(b"no picture")
-    refused("p4.png holds no picture that can be read", *_command(pictures, table, out))
+    refused("p4.png is not a readable picture", *_command(pictures, table, out))
     (tmp_path / "empty").mkdir()
     refused("holds no .jpg", *_command(tmp_path / "empty", table, out))
     refused("There is no preparation 'fodler'", "fodler")

@@ -218,17 +218,20 @@ def test_rejects_malformed_json(tmp_path, refused):
     source = one_npy(tmp_path / "f", named("stem"))
     path, out = tmp_path / "d.json", tmp_path / "out"
     path.write_text('{"images": [')
-    refused(("d.json is no JSON", "'images' was expected"), *_command(path, source, out))
+    refused(("d.json is not JSON", "download it again"), *_command(path, source, out))
     path.write_text("[]")
     refused("d.json holds no object where", *_command(path, source, out))
     path.write_text('{"annotations": []}')
-    refused("is no dataset_X.json of Karpathy", *_command(path, source, out))
+    refused("holds no list 'images' as Karpathy's dataset_X.json has", *_command(path, source, out))
     changes = [
-        (lambda images: images[2].pop("split"), ("image 2 (counted from 0), lacks 'split'",)),
+        (lambda images: images[2].pop("split"), ("image 2 (counted from 0) lacks 'split'",)),
         (lambda images: images[2].update(split="nowhere"), ("image 2 has the split 'nowhere'",)),
         (lambda images: images[2].update(sentences=[]), ("image 2 (pic_2.jpg) has no sentences",)),
-        (lambda images: images[3]["sentences"][0].update(raw=" "), ("image 3, sentence 0 has no",)),
-        (lambda images: images[4].update(filename="pic_1.jpg"), ("image 4 is pic_1.jpg again",)),
+        (
+            lambda images: images[3]["sentences"][0].update(raw=" "),
+            ("image 3, sentence 0 has ' ' for a caption",),
+        ),
+        (lambda images: images[4].update(filename="pic_1.jpg"), ("image 4 lists pic_1.jpg again",)),
     ]
     for change, parts in changes:
         refused(parts, *_command(karpathy(path, change=change), source, out))

@@ -18,8 +18,8 @@ from hmgr_jax.data.generated.solids import CLASSES, make_solid
 from hmgr_jax.data.generated.solids.__main__ import main as write_solids
 from hmgr_jax.data.generated.solids.primitives import ball
 from hmgr_jax.data.shapes3d.augment import Shaping
-from hmgr_jax.data.shapes3d.faces import edge_neighbours
-from hmgr_jax.data.shapes3d.modelnet.joining import Where
+from hmgr_jax.data.shapes3d.mesh import edge_neighbours
+from hmgr_jax.data.shapes3d.modelnet.joining import Folders
 from hmgr_jax.data.shapes3d.modelnet.open import open_modelnet
 from hmgr_jax.data.shapes3d.off import write_off
 from hmgr_jax.errors import UserError
@@ -107,14 +107,14 @@ def test_broken_files_are_named_and_the_exit_code_is_0(source, tmp_path, capsys)
     assert "holds objects of 1 classes: 1 of train." in out
     assert "left out as unreadable: 5." in out
     for name in BROKEN:
-        assert name.rpartition("/")[2] in err or "without area" in err
+        assert name.rpartition("/")[2] in err or "no face with an area" in err
     (some / "bowl/train/bowl_000002.off").write_text("no")
     assert prepare(*command) == 2
     assert "None of the 6 objects can be prepared" in capsys.readouterr().err
 
 
 def test_objects_as_training_opens_them(whole):
-    data = open_modelnet(whole, SHAPING, Where(dev=0.1))
+    data = open_modelnet(whole, SHAPING, Folders(dev=0.1))
     assert {role: len(split) for role, split in data.splits.items()} == {
         "train": 153, "dev": 12, "test": 46,
     }  # fmt: skip
@@ -154,7 +154,7 @@ def test_interrupted_and_run_again_it_makes_only_what_is_missing(
     assert prepare(*command) == 130
     before = {name: p.stat().st_ino for name, p in _objects(tmp_path / "out").items()}
     assert 50 < len(before) <= 60
-    with pytest.raises(UserError, match="was not prepared to the end"):
+    with pytest.raises(UserError, match="was not prepared completely"):
         open_modelnet(tmp_path / "out", SHAPING)
     first, stop = set(asked[:60]), None
     asked.clear()

@@ -281,9 +281,9 @@ def _silent(found):
     ("change", "parts"),
     [
         (_unknown, ("v.json, sentence 2 is of video77, which is none of the 7 videos",)),
-        (_empty, ("v.json, sentence 3 has no caption but ''",)),
+        (_empty, ("v.json, sentence 3 has '' for a caption",)),
         (_silent, ("v.json, video 3 (video3) has no sentence",)),
-        (_twice, ("v.json, video 7 is video0 again",)),
+        (_twice, ("v.json, video 7 lists video0 again",)),
         (lambda found: found["videos"][1].update(split="all"), ("video 1 has the split 'all'",)),
         (lambda found: found["videos"][1].pop("video_id"), ("video 1 (counted", "'video_id'")),
         (lambda found: found.pop("sentences"), ("v.json holds no list 'sentences'",)),
@@ -299,7 +299,7 @@ def test_rejects_malformed_json(tmp_path, features, refused, change, parts):
 @pytest.mark.parametrize(
     ("rows", "parts"),
     [
-        (["ret0,msr5,video5,a", "ret1,msr5,video5,b"], ("t.csv:3 is video5 again", "t.csv:2")),
+        (["ret0,msr5,video5,a", "ret1,msr5,video5,b"], ("t.csv:3 lists video5 again", "t.csv:2")),
         (["ret0,msr5,video5,"], ("t.csv:2 lacks 'sentence'",)),
         (["ret0,msr5,video5,a, b"], ("t.csv:2 has more cells than the 4 columns",)),
         (["ret0,msr5,video55,a"], ("no features of 'video55'", "t.csv:2")),

@@ -12,7 +12,7 @@ from tiny_run import files, finished
 import hmgr_jax
 from hmgr_jax.data.generated.worlds import make_family, open_worlds
 from hmgr_jax.data.generated.worlds.render import render
-from hmgr_jax.data.pictures.shown import find_picture, read_picture
+from hmgr_jax.data.pictures.files import find_picture, read_picture
 from hmgr_jax.data.text.tokens import tokenize
 from hmgr_jax.evaluation.named_items import Caption
 from hmgr_jax.main import main

@@ -81,10 +81,10 @@ def test_pictures_that_are_missing_or_broken(trained, tmp_path, capsys):
     _fails(capsys, [*argv, f"--images={tmp_path / 'none'}"], "none, which is no folder")
     images = pictures(tmp_path / "images")
     (images / "test3.jpg").write_bytes(b"no picture")
-    _fails(capsys, [*argv, f"--images={images}"], "test3.jpg holds no picture that can be read")
+    _fails(capsys, [*argv, f"--images={images}"], "test3.jpg is not a readable picture")
     Image.effect_noise((300, 300), 9).save(tmp_path / "whole.jpg")
     (images / "test3.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:2000])
-    _fails(capsys, [*argv, f"--images={images}"], "test3.jpg holds no picture that can be read")
+    _fails(capsys, [*argv, f"--images={images}"], "test3.jpg is not a readable picture")
     assert not (tmp_path / "out").exists()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from hmgr_jax.data.generated.worlds import open_worlds
-from hmgr_jax.data.pictures.augment import Augmentation
+from hmgr_jax.data.pictures.pixels import Augmentation
 from hmgr_jax.reports.uncertainty import files, report
 
 

@@ -9,7 +9,7 @@ from tiny_run import run, scan_folder
 
 import hmgr_jax
 from hmgr_jax.data.text import text_graph
-from hmgr_jax.data.text.sentences import open_sentences
+from hmgr_jax.data.text.text_graph import open_sentences
 from hmgr_jax.errors import UserError
 
 pytestmark = pytest.mark.slow

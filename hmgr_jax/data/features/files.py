@@ -1,36 +1,36 @@
-"""Named arrays of a feature set: in a .mat, .npz or .h5 file, or in a folder of such files."""
+"""Named arrays of a feature set, from a .mat, .npz or .h5 file or a folder of such files."""
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from hmgr_jax.data.features.nuswide import is_nuswide, read_nuswide
-from hmgr_jax.data.features.pickles import read_array_pickle
-from hmgr_jax.data.features.sckr import is_sckr, read_sckr
+from hmgr_jax.data.features.layouts import is_nuswide, is_sckr, read_nuswide, read_sckr
 from hmgr_jax.errors import UserError
 
 ENDINGS = (".mat", ".npz", ".h5", ".hdf5", ".npy", ".pkl")
 LISTS = {"trainset_txt_img_cat.list": "L_tr", "testset_txt_img_cat.list": "L_te"}
-"""Wikipedia's lists of text, image and category beside ``raw_features.mat``, as labels."""
+"""Wikipedia's lists of text, image and category, and the names of their labels."""
 _MAT_73 = b"MATLAB 7.3"
 _HDF5 = b"\x89HDF"
 
 
 def read_arrays(root: str | Path) -> tuple[dict[str, np.ndarray], list[Path]]:
-    """All arrays of a file, or of the files of a folder, by name, and the files.
+    """Read {name: array} of a file or of the files of a folder, and list the files.
 
     A ``.npy`` or ``.pkl`` is an array named after its file; .mat is read by scipy up to version 7
-    and by h5py in version 7.3. A folder may also hold Wikipedia's ``*set_txt_img_cat.list``, which
-    become the labels ``L_tr`` and ``L_te``; or it is laid out as NUS-WIDE's release
-    (`hmgr_jax.data.features.nuswide`) or SCKR's (`hmgr_jax.data.features.sckr`).
+    and by h5py in version 7.3. Wikipedia's ``*set_txt_img_cat.list`` become the labels ``L_tr`` and
+    ``L_te``. Folders of NUS-WIDE and SCKR are read by `hmgr_jax.data.features.layouts`.
 
     Raises:
-        UserError: nothing is there, a file is damaged, h5py is not installed, or two files hold
-            arrays of one name.
+        UserError: the path is missing, a file is damaged, h5py is not installed, or two files have
+            an
+            array of the same name.
     """
     root = Path(root)
     if root.is_file():
@@ -71,10 +71,10 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         return readers.get(path.suffix, _read_h5)(path)
     except UserError:
         raise
-    except Exception as error:  # whatever a damaged file makes its library raise
+    except Exception as error:  # libraries raise anything for damaged files
         raise UserError(
             f"{path} cannot be read ({str(error)[:120] or type(error).__name__}): it is damaged "
-            f"or not what its ending says, so copy it again."
+            "or of another format, so copy it again."
         ) from None
 
 
@@ -84,7 +84,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         for name in arrays.files:
             try:
                 found[name] = arrays[name]
-            except ValueError as error:  # names of items and the like; features never are objects
+            except ValueError as error:  # arrays of objects are not features
                 if "allow_pickle" not in str(error):
                     raise
     return found
@@ -103,20 +103,20 @@ def _read_mat(path: Path) -> dict[str, np.ndarray]:
         begins = file.read(len(_MAT_73))
     if begins.startswith(_HDF5):
         raise UserError(
-            f"{path} is HDF5 without MATLAB's head, so whether its arrays lie by rows or by "
-            "columns is not said: name it .h5 if they are [pairs, size]."
+            f"{path} is HDF5 without MATLAB's header, so the order of its axes is unknown: name it "
+            ".h5 if arrays are [pairs, size]."
         )
-    if begins == _MAT_73:  # HDF5 by columns
+    if begins == _MAT_73:  # stored by columns
         return {name: np.ascontiguousarray(x.T) for name, x in _read_h5(path).items()}
     from scipy.io import loadmat
 
     found = {k: v for k, v in loadmat(path).items() if not k.startswith("__")}
-    # The characters of a cell array are objects; features and labels never are.
+    # Cell arrays are objects; features and labels are not.
     return {k: _dense(v) for k, v in found.items() if hasattr(v, "dtype") and v.dtype != object}
 
 
 def _dense(array: np.ndarray) -> np.ndarray:
-    """Sparse bags of words are stored as sparse matrices."""
+    """Convert a matrix, perhaps a sparse one, to an array."""
     return np.asarray(array.todense()) if hasattr(array, "todense") else np.asarray(array)
 
 
@@ -124,15 +124,13 @@ def _read_h5(path: Path) -> dict[str, np.ndarray]:
     try:
         import h5py
     except ImportError:
-        raise UserError(
-            f"{path} needs h5py to be read: install it with pip install 'hmgr-jax[h5]'."
-        ) from None
+        raise UserError(f"{path} needs h5py: install it with pip install 'hmgr-jax[h5]'.") from None
     with h5py.File(path, "r") as file:
         return dict(_datasets(file))
 
 
 def _datasets(group: Mapping, above: str = "") -> Iterator[tuple[str, np.ndarray]]:
-    """The arrays of a file, those of groups as ``group/name``; MATLAB's own begin with #."""
+    """Yield arrays, those of groups as ``group/name``; MATLAB's own groups begin with #."""
     import h5py
 
     for name, item in group.items():
@@ -143,7 +141,7 @@ def _datasets(group: Mapping, above: str = "") -> Iterator[tuple[str, np.ndarray
 
 
 def _read_list(path: Path) -> np.ndarray:
-    """The category (1 to 10) of every line ``text_id image_id category``."""
+    """Category (1 to 10) of every line ``text_id image_id category``."""
     labels = []
     lines = path.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines, 1):
@@ -155,3 +153,32 @@ def _read_list(path: Path) -> np.ndarray:
             )
         labels.append(int(words[2]))
     return np.array(labels, np.int64)
+
+
+_NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
+_KNOWN = {(module, name) for module in _NUMPY for name in ("_reconstruct", "scalar")}
+_KNOWN |= {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _KNOWN:
+            raise pickle.UnpicklingError(f"it holds a {module}.{name}, not an array")
+        return super().find_class(module, name)
+
+
+def read_array_pickle(path: Path) -> np.ndarray:
+    """Read the array of a ``.pkl`` of Python 2 or 3, as in ACMR's release, without running code.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    with path.open("rb") as file:
+        found = _ArrayUnpickler(file, encoding="latin-1").load()
+    array = np.asarray(found)
+    if array.dtype == object:
+        raise UserError(
+            f"{path} holds a {type(found).__name__} where one array of numbers was expected: give "
+            "the pickles of ACMR's release, or store the array as .npy."
+        )
+    return array

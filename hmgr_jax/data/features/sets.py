@@ -1,6 +1,6 @@
-"""Feature sets: one vector an image and one a text, in pairs, with classes to evaluate by.
+"""Feature sets: one vector per image and per text, in pairs, with classes for evaluation.
 
-Wikipedia, Pascal Sentence, NUS-WIDE and XMedia are passed on in this form (spec 6.4).
+Wikipedia, Pascal Sentence, NUS-WIDE and XMedia are shared in this form.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from hmgr_jax.data.features.files import read_arrays
-from hmgr_jax.data.features.labels import classes, flat
 from hmgr_jax.data.fingerprint import fingerprint
-from hmgr_jax.data.split import DataSet, Items, Source, Split
+from hmgr_jax.data.split import ArraySource, DataSet, Split
 from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import FoundNonFinite, UserError
 
@@ -24,8 +23,8 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "dev": ("vl", "va", "val", "valid", "dev"),
     "test": ("te", "test"),
 }
-OF_TEXTS = ("{}_txt_lab", "{}_texts_labels")
-"""Where labels of texts are stored, as a rule again; they must be those of the images."""
+TEXT_LABELS = ("{}_txt_lab", "{}_texts_labels")
+"""Labels of texts, which must equal those of the images."""
 PATTERNS: Mapping[str, tuple[str, ...]] = {
     "image": ("I_{}", "{}_img", "{}_imgs_deep", "{}_imgs", "{}_img_feats", "{}_image", "{}_images"),
     "text": ("T_{}", "{}_txt", "{}_text", "{}_texts", "{}_txt_vecs"),
@@ -36,53 +35,37 @@ PATTERNS: Mapping[str, tuple[str, ...]] = {
         "{}_lab",
         "{}_label",
         "{}_labels",
-        *OF_TEXTS,
+        *TEXT_LABELS,
     ),
 }
-"""Names of a split's arrays, tried in this order for each name of the split."""
+"""Names of a split's arrays, tried in this order for each of the split's names."""
 WHOLE: Mapping[str, tuple[str, ...]] = {
     "image": ("img", "image", "images"),
     "text": ("txt", "text", "texts"),
     "labels": ("label", "labels"),
 }
-"""Names of arrays that hold all splits, which ``split`` tells apart."""
+"""Names of arrays of all splits, which the array ``split`` separates."""
 TESTS = ("rest", "all")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a feature set's arrays are called, and which rows are dev."""
+    """Names of a feature set's arrays, and its dev rows."""
 
     image: str = ""
-    """Name of the array: with ``{}`` for the split's, or of one for all that ``split`` deals out;
-    empty: tried by `PATTERNS` and `WHOLE`."""
+    """Name of the array, with ``{}`` for the split's name, or of one for all splits; empty: names
+    of `PATTERNS` and `WHOLE` are tried."""
     text: str = ""
     labels: str = ""
     valid: int = 0
-    """So many first pairs of test are dev where there is no dev."""
+    """Number of first test pairs that are dev if the set has no dev."""
     test: str = "rest"
-    """``rest``: they are left out of test; ``all``: test is whole."""
-
-
-@dataclass
-class FeatureRows:
-    """Vectors in memory: {"features": float32 [n, D]}."""
-
-    features: np.ndarray
-    lengths: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.features)
-
-    def gather(self, items: np.ndarray, length: int | None = None) -> Items:
-        """Read ``items``; `length` is not used."""
-        del length
-        return {"features": self.features[items]}
+    """``rest``: test excludes them; ``all``: test keeps them."""
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """One split's arrays, row by row of pairs."""
+    """Arrays of one split, row i of each a pair."""
 
     image: np.ndarray
     text: np.ndarray
@@ -90,7 +73,7 @@ class Pairs:
     ids: Mapping[str, Sequence[str]]
 
     def rows(self, which: slice | np.ndarray) -> Pairs:
-        """Some of the pairs."""
+        """Select pairs."""
         ids = {m: np.asarray(self.ids[m])[which].tolist() for m in SIDES}
         labels = None if self.labels is None else self.labels[which]
         return Pairs(self.image[which], self.text[which], labels, ids)
@@ -106,19 +89,21 @@ def open_features(
     """Open vectors of images and texts in a file or folder (`hmgr_jax.data.features.files`).
 
     Items are {"features": float32 [n, D]}; row i pairs image i with text i. `Split.labels` are
-    uint8 [n, K]: one class of K, or several; without labels they are empty. Arrays are one a split
-    (``I_tr``, ``train_img``, ...), or one for all with ``split``, an array of names such as
-    ``train``. ``splits`` gives names of splits that are tried before the usual ones.
+    uint8 [n, K]: one class of K, or several; without labels they are empty. Arrays are one per
+    split (``I_tr``, ``train_img``, ...), or one for all splits with ``split``, an array of names
+    such as ``train``. ``splits`` are names of splits that are tried first.
 
     Raises:
-        UserError: no arrays of such names (the message has those that are there), numbers of rows
-            or sizes that do not agree, labels that are no classes, no dev.
+        UserError: arrays are missing (the message lists those found), rows or sizes do not agree,
+            labels are not classes, or there is no dev.
     """
     root, layout = Path(root), layout or Layout()
     arrays, files = read_arrays(root)
     found = _split_up(root, arrays, layout, splits or {})
-    found = _with_dev(root, _with_classes(root, found), layout)
-    _demand_alike(root, found)
+    labels = classes({role: pairs.labels for role, pairs in found.items()}, str(root))
+    found = {role: replace(pairs, labels=labels.get(role)) for role, pairs in found.items()}
+    found = _with_dev(root, found, layout)
+    _check_sizes(root, found)
     opened = {role: _as_split(role, found[role]) for role in roles}
     digest = fingerprint(files, root if root.is_dir() else None)
     return DataSet(root.resolve().stem, opened, Vocabulary(MARKS), digest)
@@ -127,14 +112,14 @@ def open_features(
 def _split_up(
     root: Path, arrays: Mapping[str, np.ndarray], layout: Layout, splits: Mapping[str, str]
 ) -> dict[str, Pairs]:
-    """The pairs of train, test and, where it is there, dev."""
+    """Pairs of train, test and, if given, dev."""
     given = {side: getattr(layout, side) for side in PATTERNS}
     whole = {side: _first(arrays, [given[side]] if given[side] else WHOLE[side]) for side in WHOLE}
     for side in SIDES:
         if given[side] and "{}" not in given[side] and "split" not in arrays:
             raise UserError(
                 f"data.features.{side} is {given[side]}, one array for all splits, but {root} has "
-                "no array split that deals its rows out: add one, or write {} for the split's name."
+                "no array split that separates its rows: add one, or write {} for the split's name."
             )
     if "split" in arrays and whole["image"] and whole["text"]:
         _check_labels(root, arrays, given["labels"], whole["labels"])
@@ -157,23 +142,23 @@ def _split_up(
                 )
         _check_labels(root, arrays, given["labels"], keys["labels"])
         chosen = {side: arrays[key] for side, key in keys.items() if key}
-        again = [] if given["labels"] else _names(names, OF_TEXTS)
+        again = [] if given["labels"] else _names(names, TEXT_LABELS)
         own = [arrays[name] for name in again if name in arrays]
         found[role] = _pairs(f"{role} of {root}", chosen, keys, role, texts=own[:1])
     return found
 
 
 def _check_labels(root: Path, arrays: Mapping[str, np.ndarray], given: str, found: str) -> None:
-    """Refuse labels that were named and are not there."""
+    """Check that labels that were named exist."""
     if given and not found:
         raise UserError(
-            f"data.features.labels is {given}, but {root} has no such array for every split, it "
-            f"has {', '.join(arrays)}: correct the name, or leave it empty."
+            f"data.features.labels is {given}, but {root} does not have such an array for every "
+            f"split, found {', '.join(arrays)}: correct the name, or leave it empty."
         )
 
 
 def _names(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
-    """The arrays of a split that has such names."""
+    """Names of arrays to try for a split."""
     return list(dict.fromkeys(p.replace("{}", name) for p in patterns for name in names))
 
 
@@ -182,19 +167,16 @@ def _first(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> str:
 
 
 def _by_column(
-    root: Path,
-    arrays: Mapping[str, np.ndarray],
-    keys: Mapping[str, str],
-    splits: Mapping[str, str],
+    root: Path, arrays: Mapping[str, np.ndarray], keys: Mapping[str, str], splits: Mapping[str, str]
 ) -> dict[str, Pairs]:
-    """Arrays that hold all pairs, which the array ``split`` deals out."""
+    """Separate arrays of all pairs by the array ``split``."""
     of_row = np.char.strip(arrays["split"].astype(str).reshape(-1))
     chosen = {side: arrays[key] for side, key in keys.items() if key}
     everything = _pairs(str(root), chosen, keys, "row")
     if len(of_row) != len(everything.image):
         raise UserError(
             f"split of {root} has {len(of_row)} rows but {keys['image']} has "
-            f"{len(everything.image)}: give one name a pair."
+            f"{len(everything.image)}: give one name per pair."
         )
     ids = {m: arrays.get(f"{m}_id", np.zeros(0)) for m in SIDES}
     if all(len(of) == len(of_row) for of in ids.values()):
@@ -223,7 +205,7 @@ def _pairs(
     if len(image) != len(text):
         raise UserError(
             f"{keys['image']} has {len(image)} rows but {keys['text']} has {len(text)} ({where}): "
-            "row i of both must be a pair, so give as many of each."
+            "give as many of each, row i of both a pair."
         )
     labels = flat(arrays["labels"]) if "labels" in arrays else None
     if labels is not None and labels.dtype.kind == "f" and not np.isfinite(labels).all():
@@ -238,14 +220,14 @@ def _pairs(
             )
         if own is not None and labels is not None and not np.array_equal(own, labels):
             raise UserError(
-                f"images and texts of {where} have different labels: row i of both must be a pair."
+                f"images and texts of {where} have different labels: make row i of both a pair."
             )
     names = [f"{role}/{number:06d}" for number in range(len(image))]
     return Pairs(image, text, labels, dict.fromkeys(SIDES, names))
 
 
 def _vectors(array: np.ndarray, key: str, where: str) -> np.ndarray:
-    """float32 [n, D], finite."""
+    """Check vectors and convert them to float32 [n, D]."""
     if array.dtype.kind not in "biuf" or array.ndim < 2 or not len(array):
         raise UserError(
             f"{key} ({where}) is {array.dtype} {list(array.shape)} where numbers [pairs, size] "
@@ -261,40 +243,34 @@ def _vectors(array: np.ndarray, key: str, where: str) -> np.ndarray:
     return found
 
 
-def _with_classes(root: Path, found: Mapping[str, Pairs]) -> dict[str, Pairs]:
-    """Labels of all splits by the same classes."""
-    many = classes({role: pairs.labels for role, pairs in found.items()}, str(root))
-    return {role: replace(pairs, labels=many.get(role)) for role, pairs in found.items()}
-
-
 def _with_dev(root: Path, found: Mapping[str, Pairs], layout: Layout) -> dict[str, Pairs]:
-    """Dev from the first rows of test, where there is none."""
+    """Take dev from the first rows of test if there is none."""
     if "dev" in found:
         return dict(found)
     count = len(found["test"].image)
     if not 0 < layout.valid < count + (layout.test == "all"):
         raise UserError(
-            f"{root} has no dev pairs, by which a step is chosen: set data.features.valid to how "
-            f"many of the {count} test pairs they are to be (it is {layout.valid})."
+            f"{root} has no dev pairs, which select checkpoints, and data.features.valid is "
+            f"{layout.valid}: set it to a number of the {count} test pairs."
         )
     test = found["test"] if layout.test == "all" else found["test"].rows(slice(layout.valid, None))
     return {**found, "dev": found["test"].rows(slice(layout.valid)), "test": test}
 
 
-def _demand_alike(root: Path, found: Mapping[str, Pairs]) -> None:
-    """Refuse splits whose vectors differ in size."""
+def _check_sizes(root: Path, found: Mapping[str, Pairs]) -> None:
+    """Check that vectors of all splits have one size."""
     for side in SIDES:
         sizes = {role: getattr(pairs, side).shape[1] for role, pairs in found.items()}
         if len(set(sizes.values())) > 1:
             raise UserError(
                 f"{side} features of {root} have different sizes, "
-                f"{', '.join(f'{n} in {role}' for role, n in sizes.items())}: make all alike."
+                f"{', '.join(f'{n} in {role}' for role, n in sizes.items())}: give all one size."
             )
 
 
 def _as_split(role: str, pairs: Pairs) -> Split:
     numbers = np.arange(len(pairs.image), dtype=np.int32)
-    sources: dict[str, Source] = {side: FeatureRows(getattr(pairs, side)) for side in SIDES}
+    sources = {side: ArraySource({"features": getattr(pairs, side)}) for side in SIDES}
     return Split(
         name=role,
         sources=sources,
@@ -303,3 +279,55 @@ def _as_split(role: str, pairs: Pairs) -> Split:
         ids=pairs.ids,
         labels={} if pairs.labels is None else dict.fromkeys(SIDES, pairs.labels),
     )
+
+
+def flat(labels: np.ndarray) -> np.ndarray:
+    """Labels as class numbers [n], from any row or column, or as classes [n, K]."""
+    if labels.ndim > 1 and 1 in labels.shape:
+        return labels.reshape(-1)
+    return labels
+
+
+def classes(given: Mapping[str, np.ndarray | None], where: str) -> dict[str, np.ndarray]:
+    """Convert labels to {split: uint8 [n, K]}, with the K classes of all splits.
+
+    Args:
+        given: {split: its labels, see `flat`}; all None for a set without labels.
+        where: the file or folder, for messages.
+
+    Raises:
+        UserError: only some splits have labels, classes differ, or labels are neither class numbers
+            nor
+            0 and 1.
+    """
+    known = {role: labels for role, labels in given.items() if labels is not None}
+    if not known:
+        return {}
+    if len(known) < len(given):
+        lacking = next(role for role in given if role not in known)
+        raise UserError(
+            f"{where} has labels of {', '.join(known)} but none of {lacking}: add them, or name "
+            "yours as data.features.labels."
+        )
+    shapes = {labels.shape[1:] for labels in known.values()}
+    if len(shapes) > 1:
+        raise UserError(
+            f"labels of {where} have different classes in its splits, {sorted(map(str, shapes))}: "
+            "use the same in all."
+        )
+    if shapes != {()}:
+        return {role: _multi_hot(where, role, of) for role, of in known.items()}
+    names = np.unique(np.concatenate(list(known.values())))
+    return {
+        role: np.equal(of.reshape(-1, 1), names[None, :]).astype(np.uint8)
+        for role, of in known.items()
+    }
+
+
+def _multi_hot(where: str, role: str, labels: np.ndarray) -> np.ndarray:
+    if labels.ndim != 2 or not np.isin(labels, (0, 1)).all():
+        raise UserError(
+            f"labels of {role} of {where} are {list(labels.shape)} with values up to "
+            f"{labels.max()}: give one class per row, or 0 or 1 for each class."
+        )
+    return labels.astype(np.uint8)

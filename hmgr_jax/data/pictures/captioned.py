@@ -1,4 +1,4 @@
-"""A folder of pictures with captions in Karpathy's or COCO's JSON, in a table, or as prepared."""
+"""Folders of pictures with captions in Karpathy's or COCO's JSON, in a table, or prepared."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from hmgr_jax.data.pictures.folder import PictureFolder
-from hmgr_jax.data.pictures.sets import Listed, Settings, picture_set
+from hmgr_jax.data.pictures.files import PictureFolder
+from hmgr_jax.data.pictures.sets import ListedPicture, Settings, picture_set
 from hmgr_jax.data.split import DataSet
-from hmgr_jax.data.text.captioned import Captioned, by_split, distinct, file_names, first_captions
+from hmgr_jax.data.text.captioned import (
+    Captioned,
+    by_split,
+    check_distinct,
+    file_names,
+    first_captions,
+)
 from hmgr_jax.data.text.captions import read_lines
 from hmgr_jax.data.text.captions_files import read_captions
 from hmgr_jax.errors import UserError
@@ -30,19 +36,20 @@ def open_pictures(
     """Open pictures with captions.
 
     Args:
-        root: the folder from which ``captions`` and ``pictures`` are named.
-        splits: {train, dev, test: what the files call them}.
-        captions: a file that tells each picture's split (Karpathy's dataset_X.json, a CSV or JSONL
-            with a column ``split``), or one a split with ``{split}`` in its name, as COCO's
-            ``captions_{split}.json``. Empty: ``{split}_caps.txt`` and ``{split}_ids.txt``, as
-            ``hmgr_jax.prepare folder`` writes them, with file names as ids.
+        root: the folder that ``captions`` and ``pictures`` are relative to.
+        splits: {train, dev, test: names in the files}.
+        captions: a file that names each picture's split (Karpathy's dataset_X.json, a CSV or JSONL
+            with a column ``split``), or one per split with ``{split}`` in its name, as COCO's
+            ``captions_{split}.json``. Empty: ``{split}_caps.txt`` and ``{split}_ids.txt`` of
+            ``hmgr_jax.prepare folder``, with file names as ids.
         pictures: the folder of the pictures, which may lie in subfolders.
-        captions_per_image: use so many of each picture's captions, the first; None: all.
+        captions_per_image: use the first captions of each picture, as many; None: all.
         restval: train on Karpathy's "restval" too.
         settings: how pictures and captions are read.
 
     Raises:
-        UserError: files are missing or malformed, a picture is missing, damaged, or in two splits.
+        UserError: files are missing or malformed, or a picture is missing, damaged, or in two
+            splits.
     """
     root = Path(root)
     folder = PictureFolder(root / pictures)
@@ -57,7 +64,7 @@ def open_pictures(
 def _read(
     root: Path, captions: str, splits: Mapping[str, str], restval: bool
 ) -> tuple[dict[str, list[Captioned]], list[Path]]:
-    """The pictures of every role, and the files that list them."""
+    """Pictures of every role, and the files that list them."""
     files: list[Path] = []
     if not captions or SPLIT in captions:
         found = {}
@@ -71,8 +78,8 @@ def _read(
     images, files = read_captions([str(root / captions)])
     if all(image.split is None for image in images):
         raise UserError(
-            f"{root / captions} does not tell which split its pictures are of: give one file a "
-            f"split with {SPLIT} in data.captions, as captions_{SPLIT}.json."
+            f"{root / captions} does not name the split of its pictures: give one file per split "
+            f"with {SPLIT} in data.captions, as captions_{SPLIT}.json."
         )
     known = by_split(images, dev=0, test=0, restval=restval)
     for role, name in splits.items():
@@ -85,17 +92,17 @@ def _read(
 
 
 def read_prepared(root: Path, name: str) -> tuple[list[Captioned], list[Path]]:
-    """The pictures of a split of a prepared folder, by the files of captions and ids.
+    """Read the pictures of a split of a prepared folder, and list its files.
 
     Raises:
-        UserError: a file is missing or malformed, or their lines do not fit each other.
+        UserError: a file is missing or malformed, or their lines do not agree.
     """
     ids_file, captions_file = root / f"{name}_ids.txt", root / f"{name}_caps.txt"
     files = [ids_file, captions_file]
     if not ids_file.is_file():
         raise UserError(
-            f"There is no {ids_file}: give data.captions (a file, or one a split), or as data.root "
-            "a folder that prepare folder made."
+            f"There is no {ids_file}: give data.captions (a file, or one per split), or as "
+            "data.root a folder that hmgr_jax.prepare folder made."
         )
     ids, captions = read_lines(ids_file), read_lines(captions_file)
     of_caption = root / f"{name}_cap_ids.txt"
@@ -107,13 +114,13 @@ def read_prepared(root: Path, name: str) -> tuple[list[Captioned], list[Path]]:
         if rest or not each:
             raise UserError(
                 f"{captions_file} has {len(captions)} captions for the {len(ids)} pictures of "
-                f"{ids_file}, which is no whole number a picture: one of the two is cut short."
+                f"{ids_file}, not a multiple: one of the two is cut short, so copy both again."
             )
         owners = [image for image in ids for _ in range(each)]
     if len(owners) != len(captions):
         raise UserError(
-            f"{of_caption} has {len(owners)} lines but {captions_file} has {len(captions)}: there "
-            "must be one id a caption."
+            f"{of_caption} has {len(owners)} lines but {captions_file} has {len(captions)}: give "
+            "one id per caption."
         )
     return _joined(ids, owners, captions, ids_file, of_caption), files
 
@@ -124,10 +131,10 @@ def _joined(
     starts = [i for i, name in enumerate(owners) if not i or name != owners[i - 1]]
     if [owners[i] for i in starts] != list(ids):
         raise UserError(
-            f"{of_caption} does not name the pictures of {at} in their order, each with a caption "
-            "or more: prepare the folder again."
+            f"{of_caption} does not name the pictures of {at} in their order, each at least once: "
+            "prepare the folder again."
         )
-    return distinct(
+    return check_distinct(
         Captioned(file_names(name), None, captions[first:last], f"{at}:{number}")
         for number, (name, (first, last)) in enumerate(
             zip(ids, pairwise([*starts, len(owners)]), strict=True), start=1
@@ -135,9 +142,9 @@ def _joined(
     )
 
 
-def _listed(image: Captioned, folder: PictureFolder) -> Listed:
+def _listed(image: Captioned, folder: PictureFolder) -> ListedPicture:
     number = image.names.get("cocoid", "")
-    return Listed(
+    return ListedPicture(
         image.id,
         folder.find(image.id),
         image.captions,

@@ -1,82 +1,85 @@
-"""What COCO's other files say of a data set's images: the objects in them, numbers of captions."""
+"""Annotations of COCO images from its other files: object categories, and ids of captions."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hmgr_jax.data.split import DataSet, Split
-from hmgr_jax.data.text.captions_files import load_json
-from hmgr_jax.data.text.coco_captions import coco_images
+from hmgr_jax.data.text.captions_files import coco_images, load_json, read_json
 from hmgr_jax.errors import UserError
 
 KINDS = 90
-"""COCO's numbers of kinds of objects go from 1 to 90; ten of them are not used."""
+"""COCO's category ids go from 1 to 90; ten of them are not used."""
 
 
 def with_objects(data: DataSet, path: Path) -> DataSet:
-    """``data`` with `Split.labels` of dev and test: which of 90 kinds of objects an image shows.
+    """Add `Split.labels` to dev and test: which of 90 categories of objects an image shows.
 
-    Captions have the labels of their image. Images that the file does not name have none: all zero.
+    Captions have the labels of their image. Images that the file does not list have none: all zero.
 
     Args:
-        data: with COCO's numbers of images.
+        data: with COCO's ids of images.
         path: COCO's ``instances_X.json``.
 
     Raises:
-        UserError: the file is malformed, or names none of the images of dev or test.
+        UserError: the file is malformed, or lists no image of dev or test.
     """
     kinds = read_objects(path)
+    return _for_evaluation(data, lambda split: _labelled(split, kinds, path))
+
+
+def _for_evaluation(data: DataSet, change: Callable[[Split], Split]) -> DataSet:
+    """Change the splits other than train."""
     splits = {
-        role: split if role == "train" else _labelled(split, kinds, path)
-        for role, split in data.splits.items()
+        role: split if role == "train" else change(split) for role, split in data.splits.items()
     }
     return dataclasses.replace(data, splits=splits)
 
 
-def _labelled(split: Split, kinds: dict[int, set[int]], path: Path) -> Split:
-    numbers = split.numbers.get("image")
-    if numbers is None:
+def _image_ids(split: Split, path: Path, key: str) -> np.ndarray:
+    """COCO's ids of the images of a split."""
+    if "image" not in split.numbers:
         raise UserError(
-            f"{path} knows images by COCO's numbers, which the images of {split.name} do not have: "
-            "leave data.instances empty."
+            f"{path} lists images by COCO's ids, which the images of {split.name} do not have: "
+            f"leave data.{key} empty."
         )
+    return split.numbers["image"]
+
+
+def _labelled(split: Split, kinds: dict[int, set[int]], path: Path) -> Split:
+    numbers = _image_ids(split, path, "instances")
     labels = np.zeros((len(numbers), KINDS), np.uint8)
     for row, number in enumerate(numbers.tolist()):
         labels[row, [kind - 1 for kind in kinds.get(number, ())]] = 1
     if not labels.any():
         raise UserError(
-            f"{path} names none of the {len(numbers)} images of {split.name}: give the instances "
-            "of the images that it is of (val2014 for Karpathy's dev and test)."
+            f"{path} lists none of the {len(numbers)} images of {split.name}: give the instances "
+            "of its images (val2014 for Karpathy's dev and test)."
         )
     of_caption = _image_of_caption(split)
     return dataclasses.replace(split, labels={"image": labels, "text": labels[of_caption]})
 
 
 def _image_of_caption(split: Split) -> np.ndarray:
+    """Image of every caption, int64 [captions]."""
     found = np.zeros(len(split.sources["text"]), np.int64)
     found[split.rows["text"]] = split.rows["image"]
     return found
 
 
 def read_objects(path: Path) -> dict[int, set[int]]:
-    """{number of an image: numbers of the kinds of objects that were found in it}.
+    """Read {id of an image: category ids of its objects}.
 
     Raises:
         UserError: the file cannot be read, or is not COCO's.
     """
-    try:
-        with path.open(encoding="utf-8") as file:
-            found = json.load(file, object_pairs_hook=_pair)  # outlines would take gigabytes
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): give the file.") from None
-    except ValueError as error:
-        raise UserError(f"{path} is no JSON ({error}): download it again.") from None
+    found = read_json(path, object_pairs_hook=_pair)  # without outlines, which take gigabytes
     pairs = found.get("annotations") if isinstance(found, dict) else None
     if not isinstance(pairs, list) or not pairs or not all(isinstance(p, tuple) for p in pairs):
         raise UserError(
@@ -95,7 +98,7 @@ def read_objects(path: Path) -> dict[int, set[int]]:
 
 
 def _pair(pairs: list[tuple[str, Any]]) -> Any:
-    """An annotation becomes (image, kind) as soon as it is read; others become a dict."""
+    """Reduce an annotation to (image, category) as it is parsed; other objects become a dict."""
     found = dict(pairs)
     if "category_id" in found and "image_id" in found:
         return found["image_id"], found["category_id"]
@@ -103,12 +106,12 @@ def _pair(pairs: list[tuple[str, Any]]) -> Any:
 
 
 def with_numbers(data: DataSet, path: Path) -> DataSet:
-    """``data`` with COCO's numbers of the captions of dev and test, found by image and text.
+    """Add COCO's ids of the captions of dev and test, found by image and text.
 
-    Karpathy's file numbers captions in its own way, so `metrics.coco_protocols` could not be used.
+    Karpathy's file has caption ids of its own, which `metrics.coco_protocols` cannot use.
 
     Args:
-        data: with COCO's numbers of images.
+        data: with COCO's ids of images.
         path: COCO's ``captions_X.json``.
 
     Raises:
@@ -118,21 +121,12 @@ def with_numbers(data: DataSet, path: Path) -> DataSet:
     for image in coco_images(path, load_json(path, "COCO's captions")):
         for caption, number in zip(image.captions, image.caption_ids, strict=False):
             known[image.names["cocoid"], caption].append(number)
-    splits = {
-        role: split if role == "train" else _numbered(split, known, path)
-        for role, split in data.splits.items()
-    }
-    return dataclasses.replace(data, splits=splits)
+    return _for_evaluation(data, lambda split: _numbered(split, known, path))
 
 
 def _numbered(split: Split, known: dict[tuple[str, str], list[int]], path: Path) -> Split:
-    if "image" not in split.numbers:
-        raise UserError(
-            f"{path} knows images by COCO's numbers, which the images of {split.name} do not have: "
-            "leave data.numbered empty."
-        )
     captions = split.sources["text"].captions  # type: ignore[attr-defined]
-    images = split.numbers["image"][_image_of_caption(split)].tolist()
+    images = _image_ids(split, path, "numbered")[_image_of_caption(split)].tolist()
     used: dict[tuple[str, str], int] = defaultdict(int)
     numbers = []
     for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
@@ -140,8 +134,8 @@ def _numbered(split: Split, known: dict[tuple[str, str], list[int]], path: Path)
         if used[key] >= len(known.get(key, ())):
             raise UserError(
                 f"{path} has no caption {caption[:60]!r} of image {image}, which is "
-                f"{split.ids['text'][i]} of {split.name}: give the captions of the images that it "
-                "is of (val2014 for Karpathy's dev and test)."
+                f"{split.ids['text'][i]} of {split.name}: give the captions of its images (val2014 "
+                "for Karpathy's dev and test)."
             )
         numbers.append(known[key][used[key]])
         used[key] += 1

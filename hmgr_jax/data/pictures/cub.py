@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
-from hmgr_jax.data.pictures.folder import PictureFolder
-from hmgr_jax.data.pictures.sets import Listed, Settings, picture_set
+from hmgr_jax.data.pictures.files import PictureFolder
+from hmgr_jax.data.pictures.sets import ListedPicture, Settings, picture_set
 from hmgr_jax.data.split import DataSet
 from hmgr_jax.data.text.captions import read_lines
 from hmgr_jax.errors import UserError
@@ -27,21 +27,22 @@ def open_cub(
     captions_per_image: int | None = None,
     settings: Settings | None = None,
 ) -> DataSet:
-    """Open CUB-200-2011; pictures and captions of one species belong together (`Split.groups`).
+    """Open CUB-200-2011; pictures and captions of one species are positives (`Split.groups`).
 
-    In ``root``, or in its folders ``CUB_200_2011`` and ``cvpr2016_cub``, there are
-    ``images/NNN.Species/NAME.jpg``, ``text_c10/NNN.Species/NAME.txt`` with a caption a line, and
-    perhaps ``images.txt``, which numbers the pictures; without it they are sorted by name.
+    ``root``, or its folders ``CUB_200_2011`` and ``cvpr2016_cub``, holds
+    ``images/NNN.Species/NAME.jpg`` and ``text_c10/NNN.Species/NAME.txt`` with one caption a line.
+    ``images.txt``, if present, gives the order of the pictures; otherwise they are sorted by name.
 
-    ``splits`` maps train, dev and test to files there, with or without ``.txt``: lists of species
-    (``NNN.Species`` a line) or of pictures (``NNN.Species/NAME.jpg``). A picture that one list
-    names is left out of the species of the others: so training on the 150 seen species leaves out
-    the held-out pictures of ``seen_test_images.txt`` where that is dev or test. ``roles`` are the
-    splits to open, by default all.
+    ``splits`` maps train, dev and test to lists, with or without ``.txt``: of species
+    (``NNN.Species`` a line) or pictures (``NNN.Species/NAME.jpg``). A picture that one list names
+    is left out of the species of the others: training on the 150 seen species leaves out the
+    pictures of ``seen_test_images.txt`` if that is dev or test. ``roles`` are the splits to open,
+    by default all.
 
     Raises:
-        UserError: files are missing, lists name what there is not or overlap, a picture is missing
-            or damaged.
+        UserError: files are missing, lists overlap or name unknown pictures, or a picture is
+            missing or
+            damaged.
     """
     root = Path(root)
     texts = _captions_folder(root)
@@ -93,7 +94,7 @@ def _indexed(line: str, where: str) -> str:
 def _lists(
     root: Path, splits: Mapping[str, str], names: Sequence[str]
 ) -> tuple[dict[str, list[str]], list[Path]]:
-    """The pictures of every role, and the files that say so."""
+    """Pictures of every role, and the files of the lists."""
     files = {role: _find_list(root, role, name) for role, name in splits.items()}
     read = {role: read_lines(path) for role, path in files.items()}
     species = {name.partition("/")[0] for name in names}
@@ -102,10 +103,10 @@ def _lists(
         for number, line in enumerate(lines, 1):
             if line not in everything:
                 raise UserError(
-                    f"{files[role]}:{number} names {line!r}, which is no species and no picture of "
-                    f"{root}: give a list of CUB-200's."
+                    f"{files[role]}:{number} names {line!r}, which is neither a species nor a "
+                    f"picture of {root}: give a list of CUB-200."
                 )
-    _demand_apart(files, read)
+    _check_disjoint(files, read)
     alone = {line for lines in read.values() for line in lines if "/" in line}
     found = {}
     for role, lines in read.items():
@@ -130,19 +131,19 @@ def _find_list(root: Path, role: str, name: str) -> Path:
     )
 
 
-def _demand_apart(files: Mapping[str, Path], read: Mapping[str, Sequence[str]]) -> None:
+def _check_disjoint(files: Mapping[str, Path], read: Mapping[str, Sequence[str]]) -> None:
     for a, b in combinations(read, 2):
         both = set(read[a]) & set(read[b])
         if both:
             first = min(both)
             line = list(read[b]).index(first) + 1
             raise UserError(
-                f"{files[b]}:{line} names {first}, which {files[a]} has for {a} already "
-                f"({len(both)} in both): splits must not overlap, so give lists that do not."
+                f"{files[b]}:{line} names {first}, which {files[a]} lists for {a} too ({len(both)} "
+                "in both): give lists that do not overlap."
             )
 
 
-def _listed(name: str, texts: Path, folder: PictureFolder, count: int | None) -> Listed:
+def _listed(name: str, texts: Path, folder: PictureFolder, count: int | None) -> ListedPicture:
     path = texts / Path(name).with_suffix(".txt")
     captions = _read_captions(path)
     if count is not None and len(captions) < count:
@@ -150,11 +151,13 @@ def _listed(name: str, texts: Path, folder: PictureFolder, count: int | None) ->
             f"{path} holds {len(captions)} captions where data.captions_per_image asks for "
             f"{count}: ask for fewer."
         )
-    return Listed(name, folder.find(name), captions[:count], str(path), group=_class(name, path))
+    return ListedPicture(
+        name, folder.find(name), captions[:count], str(path), group=_class(name, path)
+    )
 
 
 def _read_captions(path: Path) -> list[str]:
-    """A caption a line; the files hold a few blank lines and bytes of older encodings."""
+    """Captions of a file, one a line; some files have blank lines or are in Latin-1."""
     try:
         raw = path.read_bytes()
     except OSError:
@@ -172,11 +175,11 @@ def _read_captions(path: Path) -> list[str]:
 
 
 def _class(name: str, path: Path) -> int:
-    """The species, counted from 0: the NNN - 1 of its folder."""
+    """Species from 0: NNN - 1 of its folder."""
     number = name.partition(".")[0]
     if not number.isdigit() or int(number) < 1:
         raise UserError(
-            f"{path.parent} is not called NNN.Species with the number of the species: unpack "
-            "text_c10 again."
+            f"{path.parent} is not named NNN.Species by the number of the species: unpack text_c10 "
+            "again."
         )
     return int(number) - 1

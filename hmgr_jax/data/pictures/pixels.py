@@ -1,8 +1,10 @@
-"""Pictures as pixels: decoded, augmented in training, the centre crop at evaluation."""
+"""Pictures as normalised pixels: augmented in training, the centre crop at evaluation."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -10,18 +12,165 @@ import numpy as np
 from PIL import Image
 
 from hmgr_jax.data.draws import PICTURES, Draws
-from hmgr_jax.data.pictures.augment import Augmentation
-from hmgr_jax.data.pictures.decode import load_picture
+from hmgr_jax.data.pictures.files import load_picture
 from hmgr_jax.data.split import Items
+from hmgr_jax.errors import UserError
+
+TRAIN = ("crop", "centre")
+AREA, ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
+"""Area share and aspect ratio (width over height) of random crops (Inception)."""
+ERASED_AREA, ERASED_ASPECT = (0.02, 0.33), (0.3, 1 / 0.3)
+TRIES = 10
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet in 0..1: red, green, blue."""
+
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Conversion of pictures to pixels float32 [size, size, 3].
+
+    At evaluation the shorter side is scaled to ``resize`` and the centre of ``size`` is cropped. In
+    training ``train`` is ``"centre"`` (the same) or ``"crop"`` (a random part scaled to ``size``);
+    ``flip`` is the probability of a horizontal flip, ``erase`` that of setting a random rectangle
+    to the mean colour (Zhong et al., AAAI 2020).
+
+    Raises ``UserError`` for values out of range.
+    """
+
+    size: int = 224
+    resize: int = 256
+    train: str = "crop"
+    flip: float = 0.5
+    erase: float = 0.2
+    mean: tuple[float, ...] = MEAN
+    std: tuple[float, ...] = STD
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= self.resize:
+            raise UserError(
+                f"data.pixels.size must be from 1 to data.pixels.resize, but they are {self.size} "
+                f"and {self.resize}: correct one of the two."
+            )
+        if self.train not in TRAIN:
+            raise UserError(f"data.pixels.train is one of {', '.join(TRAIN)}, not {self.train!r}.")
+        for name in ("flip", "erase"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(
+                    f"data.pixels.{name} must be a probability from 0 to 1, got "
+                    f"{getattr(self, name)}: correct it."
+                )
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise UserError(
+                f"data.pixels.mean is {self.mean} and std is {self.std} where three numbers each "
+                "(red, green, blue; std above 0) were expected: correct them."
+            )
+
+    def plain(self, picture: Image.Image) -> np.ndarray:
+        """The centre crop, for evaluation."""
+        return self._normalised(self._centre(picture))
+
+    def drawn(self, picture: Image.Image, rng: np.random.Generator) -> np.ndarray:
+        """The picture augmented for training; the same stream gives the same pixels.
+
+        The amount drawn from ``rng`` does not depend on the settings, so that one setting changes
+        nothing else.
+        """
+        tries, (flip, erase), rectangles = (
+            rng.random((TRIES, 4)),
+            rng.random(2),
+            rng.random((TRIES, 4)),
+        )
+        if self.train == "crop":
+            box = crop_box(*picture.size, tries)
+            image = picture.crop(box).resize((self.size, self.size), Image.Resampling.BILINEAR)
+        else:
+            image = self._centre(picture)
+        if flip < self.flip:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        pixels = self._normalised(image)
+        if erase < self.erase:
+            found = erased_box(self.size, self.size, rectangles)
+            if found is not None:
+                left, top, right, bottom = found
+                pixels[top:bottom, left:right] = 0
+        return pixels
+
+    def _centre(self, picture: Image.Image) -> Image.Image:
+        width, height = picture.size
+        short = min(width, height)
+        if short != self.resize:
+            scaled = (self.resize * width // short, self.resize * height // short)
+            picture = picture.resize(scaled, Image.Resampling.BILINEAR)
+        left, top = (round((side - self.size) / 2) for side in picture.size)
+        return picture.crop((left, top, left + self.size, top + self.size))
+
+    def _normalised(self, image: Image.Image) -> np.ndarray:
+        return normalise_pixels(np.asarray(image), self.mean, self.std)
+
+
+def normalise_pixels(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """Normalise uint8 [..., S, S, 3] by mean and deviation (of 0..1), float32."""
+    # Whole rows at once: numpy is several times slower over an inner axis of 3.
+    width = pixels.shape[-2]
+    rows = pixels.reshape(-1, 3 * width).astype(np.float32)
+    rows -= np.tile(255 * np.array(mean, np.float32), width)[None]
+    rows /= np.tile(255 * np.array(std, np.float32), width)[None]
+    return rows.reshape(pixels.shape)
+
+
+def crop_box(width: int, height: int, tries: np.ndarray) -> Box:
+    """Choose a random part (left, top, right, bottom) of a picture.
+
+    Args:
+        width: of the picture.
+        height: of the picture.
+        tries: float [TRIES, 4] in 0..1: area, aspect ratio and place. The first that fits is used;
+            if none does, the largest centred part within `ASPECT`.
+    """
+    box = _first_box(width, height, tries, AREA, ASPECT, whole=True)
+    if box is not None:
+        return box
+    aspect = min(max(width / height, ASPECT[0]), ASPECT[1])
+    w = min(width, round(height * aspect))
+    h = min(height, round(width / aspect))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+def erased_box(width: int, height: int, tries: np.ndarray) -> Box | None:
+    """Choose the rectangle to erase, smaller than the picture; None if no try fits."""
+    return _first_box(width, height, tries, ERASED_AREA, ERASED_ASPECT, whole=False)
+
+
+def _first_box(
+    width: int,
+    height: int,
+    tries: np.ndarray,
+    area: tuple[float, float],
+    aspect: tuple[float, float],
+    *,
+    whole: bool,
+) -> Box | None:
+    low, high = map(math.log, aspect)
+    for share, shape, across, down in tries.tolist():
+        covered = width * height * (area[0] + share * (area[1] - area[0]))
+        ratio = math.exp(low + shape * (high - low))
+        w, h = round(math.sqrt(covered * ratio)), round(math.sqrt(covered / ratio))
+        if 0 < w < width + whole and 0 < h < height + whole:
+            left, top = int(across * (width - w + 1)), int(down * (height - h + 1))
+            return left, top, left + w, top + h
+    return None
 
 
 class Pictures(Protocol):
-    """Decoded pictures by number."""
+    """Decoded pictures by index."""
 
     def __len__(self) -> int: ...
 
     def load(self, number: int) -> Image.Image:
-        """The picture in RGB; ``UserError`` names one that cannot be read."""
+        """Load a picture in RGB; ``UserError`` names an unreadable one."""
         ...
 
 
@@ -35,15 +184,15 @@ class PictureFiles:
         return len(self.files)
 
     def load(self, number: int) -> Image.Image:
-        """Decode a file; raises ``UserError`` with its name."""
+        """Decode a file."""
         return load_picture(self.files[number])
 
 
 class PixelSource:
     """Items ``{"pixels": float32 [k, S, S, 3]}`` of ``pictures``, normalised.
 
-    `gather` gives the centre crop of evaluation, `draw` what is trained on. Both raise
-    ``UserError`` with the file for a picture that cannot be read.
+    `gather` gives the centre crop for evaluation, `draw` the augmented picture for training. Both
+    raise ``UserError`` for a picture that cannot be read.
     """
 
     lengths: np.ndarray | None = None
@@ -56,18 +205,17 @@ class PixelSource:
 
     @property
     def item_bytes(self) -> int:
-        """Size of one item: batches of pictures are large, so fewer are read ahead."""
+        """Bytes of one item, by which prefetching is limited."""
         return self.augmentation.size**2 * 3 * 4
 
     def gather(self, items: np.ndarray, length: int | None = None) -> Items:
-        """The middle of every picture, nothing drawn."""
+        """Centre crops."""
         return self._pixels(items, lambda k, picture: self.augmentation.plain(picture))
 
     def draw(self, items: np.ndarray, draws: Draws, length: int | None = None) -> Items:
-        """Every picture as the seed, the step and the row say."""
+        """Augmented pictures, by the streams of ``draws``."""
         return self._pixels(
-            items,
-            lambda k, picture: self.augmentation.drawn(picture, draws.generator(PICTURES, k)),
+            items, lambda k, picture: self.augmentation.drawn(picture, draws.generator(PICTURES, k))
         )
 
     def _pixels(self, items: np.ndarray, make: Callable[[int, Image.Image], np.ndarray]) -> Items:

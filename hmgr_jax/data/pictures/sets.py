@@ -1,4 +1,4 @@
-"""Data sets of pictures with captions: files of pictures, and whatever lists them."""
+"""Data sets of picture files with captions, from any list."""
 
 from __future__ import annotations
 
@@ -10,67 +10,78 @@ from pathlib import Path
 import numpy as np
 
 from hmgr_jax.data.fingerprint import fingerprint
-from hmgr_jax.data.pictures.augment import Augmentation
-from hmgr_jax.data.pictures.folder import readable
-from hmgr_jax.data.pictures.pixels import PictureFiles, PixelSource
+from hmgr_jax.data.pictures.files import readable
+from hmgr_jax.data.pictures.pixels import Augmentation, PictureFiles, PixelSource
 from hmgr_jax.data.split import DataSet, Split
-from hmgr_jax.data.text.captions import MAX_WORDS, CaptionSource
+from hmgr_jax.data.text.captions import MAX_WORDS, CaptionSource, captioned_split
 from hmgr_jax.data.text.tokens import tokenize
-from hmgr_jax.data.text.vocabulary import Vocabulary
-from hmgr_jax.data.text.word_counts import build_vocabulary
+from hmgr_jax.data.text.vocabulary import Vocabulary, build_vocabulary
 from hmgr_jax.errors import UserError
 
 
 @dataclass(frozen=True)
-class Listed:
-    """A picture as a list names it."""
+class ListedPicture:
+    """A picture of a list."""
 
     name: str
     file: Path | None
-    """None where there is no such file."""
+    """None if it is missing."""
     captions: Sequence[str]
     where: str
-    """The list and the line, for people."""
+    """The list and line, for messages."""
     group: int | None = None
-    """Number of its class, where pictures of one class belong together; None: it is its own."""
+    """Class whose pictures are positives of one another; None: the picture is its own."""
     number: int | None = None
-    """COCO's number of the picture."""
+    """COCO's id of the picture."""
     caption_numbers: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How pictures and captions are read, whatever lists them."""
+    """How pictures and captions are read."""
 
     augmentation: Augmentation = field(default_factory=Augmentation)
     corrupt: str = "refuse"
     max_words: int = MAX_WORDS
     vocabulary: Vocabulary | None = None
     vocabulary_captions: Mapping[str, Sequence[str]] | None = None
-    """{picture: captions} from elsewhere whose words count too."""
+    """{picture: captions} from elsewhere, counted for the vocabulary."""
     threads: int = 2
 
 
 def picture_set(
-    root: Path, lists: Mapping[str, Sequence[Listed]], files: Iterable[Path], settings: Settings
+    root: Path,
+    lists: Mapping[str, Sequence[ListedPicture]],
+    files: Iterable[Path],
+    settings: Settings,
 ) -> DataSet:
-    """A data set of the pictures that ``lists`` ({role: pictures}) name.
+    """Make a data set of ``lists`` ({role: pictures}).
 
-    ``files`` are those that the lists were read from: with the names and sizes of the pictures they
-    make the fingerprint.
+    ``files`` are those of the lists: they, and the names and sizes of the pictures, make the
+    fingerprint.
 
     Raises:
-        UserError: a picture is in two splits, missing or damaged (see `picture_folder.readable`),
-            or there are no words.
+        UserError: a picture is in two splits, missing or damaged (see `pictures.files.readable`),
+            or
+            there are no words.
     """
-    _demand_apart(lists)
+    _check_disjoint(lists)
     kept = {role: _kept(role, listed, settings) for role, listed in lists.items()}
     split = settings.vocabulary.tokenize if settings.vocabulary else tokenize
     tokens = {
         role: [split(caption) for one in listed for caption in one.captions]
         for role, listed in kept.items()
     }
-    vocabulary = settings.vocabulary or _vocabulary(root, kept, tokens, settings)
+    vocabulary = settings.vocabulary or build_vocabulary(
+        root,
+        {
+            role: [caption for one in listed for caption in one.captions]
+            for role, listed in kept.items()
+        },
+        tokens,
+        settings.vocabulary_captions or {},
+        {one.name for role, listed in kept.items() if role != "train" for one in listed},
+    )
     splits = {
         role: _split(role, listed, tokens[role], vocabulary, settings)
         for role, listed in kept.items()
@@ -78,14 +89,14 @@ def picture_set(
     return DataSet(root.resolve().name, splits, vocabulary, _fingerprint(root, files, kept))
 
 
-def _kept(role: str, listed: Sequence[Listed], settings: Settings) -> list[Listed]:
-    """The pictures that are there."""
+def _kept(role: str, listed: Sequence[ListedPicture], settings: Settings) -> list[ListedPicture]:
+    """Pictures that are not left out."""
     named = [(one.name, one.file, one.where) for one in listed]
     found = readable(named, settings.corrupt, role, settings.threads)
     return [one for one, file in zip(listed, found, strict=True) if file is not None]
 
 
-def _demand_apart(lists: Mapping[str, Sequence[Listed]]) -> None:
+def _check_disjoint(lists: Mapping[str, Sequence[ListedPicture]]) -> None:
     seen: dict[str, tuple[str, str]] = {}
     for role, listed in lists.items():
         if not listed:
@@ -94,35 +105,14 @@ def _demand_apart(lists: Mapping[str, Sequence[Listed]]) -> None:
             other, where = seen.setdefault(one.name, (role, one.where))
             if other != role:
                 raise UserError(
-                    f"{one.where} puts {one.name} into {role}, but {where} has it in {other}: a "
-                    "picture is of one split, so remove it from one of them."
+                    f"{one.where} puts {one.name} into {role}, but {where} puts it into {other}: "
+                    "remove it from one of them."
                 )
-
-
-def _vocabulary(
-    root: Path,
-    lists: Mapping[str, Sequence[Listed]],
-    tokens: Mapping[str, Sequence[Sequence[str]]],
-    settings: Settings,
-) -> Vocabulary:
-    if "train" not in lists:
-        raise UserError(
-            f"{root} was opened without its train split, so no vocabulary can be built: give the "
-            "one the model was trained with."
-        )
-    ours = [role for role in ("train", "dev") if role in lists]
-    return build_vocabulary(
-        root,
-        [caption for role in ours for one in lists[role] for caption in one.captions],
-        [words for role in ours for words in tokens[role]],
-        settings.vocabulary_captions or {},
-        {one.name for role, listed in lists.items() if role != "train" for one in listed},
-    )
 
 
 def _split(
     role: str,
-    listed: Sequence[Listed],
+    listed: Sequence[ListedPicture],
     tokens: Sequence[Sequence[str]],
     vocabulary: Vocabulary,
     settings: Settings,
@@ -132,26 +122,16 @@ def _split(
     group = np.array([i if x.group is None else x.group for i, x in enumerate(listed)], np.int32)
     files = [one.file for one in listed if one.file is not None]
     sentences = [caption for one in listed for caption in one.captions]
-    return Split(
-        name=role,
-        sources={
-            "image": PixelSource(PictureFiles(files), settings.augmentation),
-            "text": CaptionSource(
-                tokens, vocabulary, max_words=settings.max_words, captions=sentences
-            ),
-        },
-        groups={"image": group, "text": group[image]},
-        rows={"image": image, "text": np.arange(len(image), dtype=np.int32)},
-        ids={
-            "image": [one.name for one in listed],
-            "text": [f"{one.name}#{k}" for one in listed for k in range(len(one.captions))],
-        },
-        numbers=_numbers(listed),
+    texts = CaptionSource(tokens, vocabulary, max_words=settings.max_words, captions=sentences)
+    images = PixelSource(PictureFiles(files), settings.augmentation)
+    names = [one.name for one in listed]
+    return captioned_split(
+        role, "image", images, texts, image, names, group, numbers=_numbers(listed)
     )
 
 
-def _numbers(listed: Sequence[Listed]) -> dict[str, np.ndarray]:
-    """COCO's numbers of pictures and captions, where all have one."""
+def _numbers(listed: Sequence[ListedPicture]) -> dict[str, np.ndarray]:
+    """COCO's ids of pictures and captions, if all have one."""
     found: dict[str, np.ndarray] = {}
     images = [one.number for one in listed if one.number is not None]
     if len(images) == len(listed):
@@ -161,8 +141,10 @@ def _numbers(listed: Sequence[Listed]) -> dict[str, np.ndarray]:
     return found
 
 
-def _fingerprint(root: Path, files: Iterable[Path], lists: Mapping[str, Sequence[Listed]]) -> str:
-    """Of the lists' contents, and of the names and sizes of the pictures that are used."""
+def _fingerprint(
+    root: Path, files: Iterable[Path], lists: Mapping[str, Sequence[ListedPicture]]
+) -> str:
+    """Digest of the lists, and of the names and sizes of the pictures."""
     digest = hashlib.sha256(fingerprint(files, root).encode())
     for role, listed in lists.items():
         for one in listed:

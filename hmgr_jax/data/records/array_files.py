@@ -1,4 +1,4 @@
-"""Raw records of ArrayRecord files, read at random and never silently wrong."""
+"""Random access to the raw records of ArrayRecord files, with detection of damage."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ import numpy as np
 
 from hmgr_jax.errors import UserError
 
-# Without read-ahead exactly the wanted records are read. More than a few at a time would take fresh
-# pages from the system for every batch, which costs three times as much as reading.
+# Without read-ahead only the wanted records are read. Reading more at a time takes fresh pages from
+# the system for every batch, at three times the cost of reading.
 _TOGETHER_BYTES = 1 << 20
 _OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 _BUFFER_BYTES = 1 << 15
 
 
 class Shard(NamedTuple):
-    """Some consecutive records of one file."""
+    """Consecutive records of one file."""
 
     path: Path
     first: int
     take: int
     holds: int
-    """Records of the whole file, as whoever wrote it says."""
+    """Records of the whole file, according to its description."""
 
 
 class ArrayRecords:
-    """The records of several files, one after the other, numbered from 0.
+    """The records of several files, concatenated and numbered from 0.
 
-    Each process opens a file when it first reads of it; threads share the reader; a pickle holds
-    only names. Raises ``UserError`` for a file that is missing, cut short, or holds another number
-    of records than ``Shard.holds``: ArrayRecord itself finds such files empty, without a word.
+    Each process opens a file when it first reads from it; threads share the reader; a pickle holds
+    only names. Raises ``UserError`` for a file that is missing, cut short, or does not hold
+    ``Shard.holds`` records: ArrayRecord itself reads such a file as empty.
     """
 
     def __init__(self, shards: Sequence[Shard]) -> None:
@@ -64,11 +64,11 @@ class ArrayRecords:
         return list(dict.fromkeys(shard.path for shard in self.shards))
 
     def read(self, rows: np.ndarray, size: int) -> Iterator[tuple[int, bytes]]:
-        """(place in ``rows``, record) of ``rows`` (int [k], any order, repeats allowed).
+        """Yield (place in ``rows``, record) of ``rows`` (int [k], any order, repeats allowed).
 
-        They come file by file, a few at a time, so let go of one before the next; ``size`` is
-        about that of a record in bytes. Raises ``IndexError`` for a row outside, ``UserError``
-        with file and record for damage.
+        Records come file by file, a few at a time; release one before the next. ``size`` is about
+        that of a record in bytes. Raises ``IndexError`` for a row out of range, ``UserError`` with
+        file and record for damage.
         """
         rows = np.asarray(rows, np.int64).reshape(-1)
         if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
@@ -83,7 +83,7 @@ class ArrayRecords:
                 yield from zip(some.tolist(), self._read(number, inside), strict=True)
 
     def place(self, row: int) -> tuple[Path, int]:
-        """The file of a record, and its number in that file, from 0."""
+        """File of a record, and its index in that file."""
         number = int(np.searchsorted(self._ends, row, side="right"))
         return self.shards[number].path, self._inside(number, np.array([row]))[0]
 
@@ -92,11 +92,11 @@ class ArrayRecords:
         return (rows - (int(self._ends[number]) - shard.take) + shard.first).tolist()
 
     def _read(self, number: int, inside: list[int]) -> Sequence[bytes]:
-        """Records of one file; which of them is damaged is found out by reading one by one."""
+        """Read records of one file; on an error read them one by one to find the damaged one."""
         reader = self._reader(number)
         try:
             records = reader.read(inside)
-            if all(records):  # what was cut off under an open reader comes back empty
+            if all(records):  # records cut off under an open reader are empty
                 return records
         except RuntimeError:
             pass
@@ -124,7 +124,7 @@ def _read_one(reader: Any, path: Path, record: int) -> bytes:
 
 
 def _open(shard: Shard) -> Any:
-    """A reader of a file that holds what it should."""
+    """Open a reader, and check the number of records."""
     from array_record.python.array_record_module import ArrayRecordReader
 
     path = shard.path

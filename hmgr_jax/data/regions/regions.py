@@ -1,4 +1,4 @@
-"""Region features of images, read row by row from one ``.npy`` file."""
+"""Region features of images, or frame features of videos, read by row from a ``.npy`` file."""
 
 from __future__ import annotations
 
@@ -8,30 +8,28 @@ from pathlib import Path
 
 import numpy as np
 
-from hmgr_jax.data.regions.row_arrays import demand_zero
+from hmgr_jax.data.regions.row_arrays import check_zero_padding
 from hmgr_jax.data.split import Items
 from hmgr_jax.errors import FoundNonFinite, UserError
 from hmgr_jax.files.npy_rows import NpyRows, Rows
 
-SCAN_BELOW = 2 << 30  # bytes: a smaller file is checked for NaN whole when it is opened
+SCAN_BELOW = 2 << 30  # bytes; smaller files are checked for NaN when opened
 _BLOCK_BYTES = 64 << 20
 ITEMS = {"image": ("regions", "n_regions"), "video": ("frames", "n_frames")}
-"""What rows of features are called, and the number of the true ones."""
+"""{modality: names of the features and of the number of true ones}."""
 _EXPONENT: dict[int, np.uint16 | np.uint32] = {2: np.uint16(0x7C00), 4: np.uint32(0x7F800000)}
 
 
 class RegionSource:
-    """Images as region features [R, D], or videos as frames, float16 or float32, with what is known
-    of the regions.
+    """Images as region features, or videos as frame features, [R, D] of float16 or float32.
 
-    ``rows`` (int [n]) is the row of the file that holds each image, by default every row is one.
-    ``counts`` (int32, one a row of the file) tells how many regions of a row are true, the others
-    are padding; None is all. ``more`` ({name: [n, R, ...]}) are boxes (xyxy in 0..1), labels,
-    attributes and scores, as far as the data has them; ``visual`` names the rows (`ITEMS`).
+    ``rows`` (int [n]) is the row of the file of each image, by default all in order. ``counts``
+    (int32, one per row of the file) are the true regions of a row, the others are padding; None is
+    all. ``more`` ({name: [n, R, ...]}) are boxes (xyxy in 0..1), labels, attributes and scores, if
+    given; ``visual`` names the modality (`ITEMS`).
 
-    A NaN or infinite feature raises ``FoundNonFinite``, and padding other than zero ``UserError``,
-    with file and row: when the source is made for files below 2 GiB, else when the row is first
-    gathered.
+    A NaN or infinite feature raises ``FoundNonFinite``, and non-zero padding ``UserError``, with
+    file and row: at construction for files below 2 GiB, else when the row is first gathered.
     """
 
     lengths: np.ndarray | None = None
@@ -57,14 +55,14 @@ class RegionSource:
                 self._check(block, self.file.gather(block))
 
     def keep(self, rows: np.ndarray, more: Mapping[str, np.ndarray] | None = None) -> RegionSource:
-        """The same file with other ``rows`` and ``more``; what was checked stays checked."""
+        """Copy with other ``rows`` and ``more``; checked rows are not checked again."""
         kept = copy.copy(self)
         kept.rows, kept.more = np.asarray(rows, np.int64), more or {}
         return kept
 
     @property
     def feature_shape(self) -> tuple[int, int]:
-        """(R, D): regions an image and features a region."""
+        """(R, D): regions per image and features per region."""
         return self.file.shape[1], self.file.shape[2]
 
     def __len__(self) -> int:
@@ -73,8 +71,8 @@ class RegionSource:
     def gather(self, items: np.ndarray, length: int | None = None) -> Items:
         """``{"regions": [k, R, D], "n_regions": int32 [k], "boxes": float32 [k, R, 4]?, ...}``.
 
-        Further ``"labels"`` and ``"attributes"`` int16 [k, R] and ``"scores"`` float16 [k, R] where
-        there are any; of videos the first two are ``"frames"`` and ``"n_frames"``.
+        If given, ``"labels"`` and ``"attributes"`` int16 [k, R] and ``"scores"`` float16 [k, R].
+        Videos have ``"frames"`` and ``"n_frames"`` instead of the first two.
         """
         items = np.asarray(items, np.int64).reshape(-1)
         rows = self.rows[items]
@@ -92,7 +90,7 @@ class RegionSource:
         return found | {key: values[items] for key, values in self.more.items()}
 
     def _check(self, rows: np.ndarray, regions: np.ndarray) -> None:
-        """Refuse a row with NaN, infinity or padding that is not zero; the others are checked."""
+        """Check rows for NaN, infinity and non-zero padding, and remember them."""
         exponent = _EXPONENT[self.file.dtype.itemsize]
         bits = regions.view(exponent.dtype)
         for row, values in zip(rows.tolist(), bits, strict=True):
@@ -104,12 +102,12 @@ class RegionSource:
                 )
         if self.counts is not None:
             where = f"{self.file.path} holds in row"
-            demand_zero(regions, self.counts[rows], lambda i: f"{where} {int(rows[i])}")
+            check_zero_padding(regions, self.counts[rows], lambda i: f"{where} {int(rows[i])}")
         self._checked[rows] = True
 
 
 def open_features(path: str | Path | Rows) -> Rows:
-    """Open a feature file and refuse one that is not float16 or float32 [rows, R, D]."""
+    """Open a feature file; ``UserError`` unless it is float16 or float32 [rows, R, D]."""
     file: Rows = NpyRows(path) if isinstance(path, str | Path) else path
     if file.dtype not in (np.dtype(np.float16), np.dtype(np.float32)):
         raise UserError(
@@ -118,6 +116,6 @@ def open_features(path: str | Path | Rows) -> Rows:
     if len(file.shape) != 3 or 0 in file.shape:
         raise UserError(
             f"{path} has shape {file.shape} where [rows, regions, features] was expected: "
-            "save one row of region features an image."
+            "save one row of region features per image."
         )
     return file

@@ -1,7 +1,6 @@
-"""How objects look in training: other crops, scales and turns, and points that tremble.
+"""Augmentation of 3D objects: random crops, scales, rotations and jitter.
 
-As the authors of the cross-modal center loss train (Jing et al., CVPR 2021); what is random is
-drawn from a given stream.
+As in the training of the cross-modal center loss (Jing et al., CVPR 2021).
 """
 
 from __future__ import annotations
@@ -11,53 +10,52 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from hmgr_jax.data.pictures.augment import MEAN, STD
-from hmgr_jax.data.shapes3d.faces import JITTERED, filled
+from hmgr_jax.data.pictures.pixels import MEAN, STD, normalise_pixels
+from hmgr_jax.data.shapes3d.mesh import JITTERED, fill_faces
 from hmgr_jax.errors import UserError
 
 SCALES, SHIFT = (2 / 3, 3 / 2), 0.2
-"""Of a cloud, along every axis for itself."""
-TREMBLE, CLOUD_MOST, MESH_MOST = 0.01, 0.02, 0.05
-"""Standard deviation of what is added to every coordinate, and the most of it."""
+"""Range of scales and shifts of a cloud, along each axis."""
+JITTER, CLOUD_MOST, MESH_MOST = 0.01, 0.02, 0.05
+"""Standard deviation and limits of the noise that is added to coordinates."""
 TRAINED = 2
-"""Different views of an object in training."""
+"""Views of an object in training."""
 
 
 @dataclass(frozen=True)
 class Shaping:
-    """Sizes of what a network reads of an object, and whether training varies it.
+    """Sizes of the inputs of a network, and whether training augments them.
 
     Raises ``UserError`` for values out of range.
     """
 
     image_size: int = 112
-    """Pixels a side."""
+    """Pixels per side."""
     points: int = 1024
     faces: int = 1024
     views: int = 4
-    """Of an object at evaluation; in training two that are drawn."""
+    """Per object at evaluation; in training two random ones."""
     crop: int = 224
-    """Pixels a side that are cut out of a view and scaled to ``image_size``: the middle at
-    evaluation, anywhere in training; all of it where it is smaller."""
+    """Pixels per side of the part of a view that is scaled to ``image_size``: the centre at
+    evaluation, a random part in training."""
     flip: float = 0.5
     augment: bool = True
-    """False: training sees the middle of the views, unflipped, and clouds and meshes as stored."""
+    """False: training uses unflipped centre crops, and clouds and meshes as stored."""
     mean: tuple[float, ...] = MEAN
     std: tuple[float, ...] = STD
 
     def __post_init__(self) -> None:
         for name in ("image_size", "points", "faces"):
-            _demand_positive(f"data.{name}", getattr(self, name))
+            _check_positive(f"data.{name}", getattr(self, name))
         for name in ("views", "crop"):
-            _demand_positive(f"data.objects.{name}", getattr(self, name))
+            _check_positive(f"data.objects.{name}", getattr(self, name))
         if not 0 <= self.flip <= 1:
             raise UserError(
-                f"data.objects.flip is {self.flip} where a probability from 0 to 1 was expected: "
-                "correct it."
+                f"data.objects.flip must be a probability from 0 to 1, got {self.flip}: correct it."
             )
 
     def picture(self, view: Image.Image, rng: np.random.Generator | None = None) -> np.ndarray:
-        """A view as uint8 [S, S, 3], as ``rng`` says or, without it, its middle."""
+        """Crop a view at random or, without ``rng``, at its centre: uint8 [S, S, 3]."""
         width, height = view.size
         across, down = min(self.crop, width), min(self.crop, height)
         free = (width - across, height - down)
@@ -73,47 +71,42 @@ class Shaping:
         return found[:, ::-1] if flipped else found
 
     def pixels(self, pictures: np.ndarray) -> np.ndarray:
-        """uint8 [..., S, S, 3] normalised, float32."""
-        # Whole rows at once: numpy is several times slower over an inner axis of three.
-        rows = pictures.reshape(-1, 3 * self.image_size).astype(np.float32)
-        for values, apply in ((self.mean, np.subtract), (self.std, np.divide)):
-            tiled = np.tile(255 * np.array(values, np.float32), self.image_size)
-            apply(rows, tiled[None], out=rows)
-        return rows.reshape(pictures.shape)
+        """Normalise uint8 [..., S, S, 3] to float32."""
+        return normalise_pixels(pictures, self.mean, self.std)
 
     def cloud(self, points: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
-        """float32 [P, 3]: the first of the points, or drawn ones, scaled, turned and trembling."""
+        """float32 [P, 3]: the first points or, with ``rng``, random ones, augmented."""
         if rng is None:
             return points[: self.points]
         found = points[rng.integers(len(points), size=self.points)]
-        return _varied(found, rng) if self.augment else found
+        return _augmented(found, rng) if self.augment else found
 
     def mesh(
         self, faces: tuple[np.ndarray, np.ndarray], rng: np.random.Generator, *, train: bool
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Features float32 [F, 15] and neighbours int32 [F, 3] of as many faces as asked for."""
-        features, neighbours = filled(*faces, self.faces, rng)
+        """Features float32 [F, 15] and neighbours int32 [F, 3] of F faces."""
+        features, neighbours = fill_faces(*faces, self.faces, rng)
         if train and self.augment:
             features = features.copy()
-            features[:, :JITTERED] += _tremble(rng, (len(features), JITTERED), MESH_MOST)
+            features[:, :JITTERED] += _jitter(rng, (len(features), JITTERED), MESH_MOST)
         return features.astype(np.float32), neighbours.astype(np.int32)
 
 
-def _varied(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _augmented(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     scales, shifts = rng.uniform(*SCALES, (1, 3)), rng.uniform(-SHIFT, SHIFT, (1, 3))
     angle = rng.uniform(0, 2 * np.pi)
     cosine, sine = np.cos(angle), np.sin(angle)
     about_y = np.array([[cosine, 0.0, sine], [0.0, 1.0, 0.0], [-sine, 0.0, cosine]])
     # A sum of products: BLAS starts threads for a product this thin.
     moved = np.einsum("nd,ed->ne", points * scales + shifts, about_y)
-    return (moved + _tremble(rng, points.shape, CLOUD_MOST)).astype(np.float32)
+    return (moved + _jitter(rng, points.shape, CLOUD_MOST)).astype(np.float32)
 
 
-def _tremble(rng: np.random.Generator, shape: tuple[int, ...], most: float) -> np.ndarray:
-    found = rng.standard_normal(shape, np.float32) * np.float32(TREMBLE)
+def _jitter(rng: np.random.Generator, shape: tuple[int, ...], most: float) -> np.ndarray:
+    found = rng.standard_normal(shape, np.float32) * np.float32(JITTER)
     return np.clip(found, -most, most)
 
 
-def _demand_positive(name: str, value: int) -> None:
+def _check_positive(name: str, value: int) -> None:
     if value < 1:
-        raise UserError(f"{name} is {value} where a number from 1 was expected: correct it.")
+        raise UserError(f"{name} must be at least 1, got {value}: correct it.")

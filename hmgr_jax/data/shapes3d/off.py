@@ -12,28 +12,29 @@ from hmgr_jax.data.shapes3d.mesh import Mesh
 from hmgr_jax.errors import UserError
 
 _COMMENT = re.compile(r"#.*")
-_BEFORE = " \t\r\n" + b"\xef\xbb\xbf".decode("latin-1")  # the mark that some editors begin with
-MEND = "download or export the file again."
-MOST = 2**31 - 1
-"""No corner has a larger number."""
+_BEFORE = " \t\r\n" + b"\xef\xbb\xbf".decode("latin-1")  # byte-order mark
+AGAIN = "download or export the file again."
+LARGEST = 2**31 - 1
+"""Largest index of a corner."""
 
 
 def read_off(path: Path) -> Mesh:
-    """The triangles of an OFF file; faces of more corners are cut into triangles.
+    """Read the triangles of an OFF file; larger faces are cut into triangles.
 
     Some files of ModelNet40 have their counts glued to the first word (``OFF490 518 0``); they are
-    read like the others. Comments, blank lines, and colours of vertices and faces are passed over.
+    accepted. Comments, blank lines, and colours of vertices and faces are ignored.
 
     Raises:
-        UserError: there is no such file, it is no OFF file or cut short, it has no faces, a number
-            that is none, or a face with a corner that is not there.
+        UserError: the file is missing, not OFF or cut short, has no faces, or holds a malformed
+            number
+            or a face with an unknown corner.
     """
     try:
         text = path.read_bytes().decode("latin-1")
     except FileNotFoundError:
         raise UserError(f"There is no {path}: correct the name or put the file there.") from None
     if not text.lstrip(_BEFORE).startswith("OFF"):
-        raise UserError(f"{path} begins with {text[:20]!r} where OFF was expected: {MEND}")
+        raise UserError(f"{path} begins with {text[:20]!r} where OFF was expected: {AGAIN}")
     body = text.partition("OFF")[2]
     if "#" in body:
         body = _COMMENT.sub("", body)
@@ -42,7 +43,8 @@ def read_off(path: Path) -> Mesh:
     rows = lines[1 : 1 + count + faces]
     if len(rows) < count + faces:
         raise UserError(
-            f"{path} ends after {len(rows):,} of its {count:,} vertices and {faces:,} faces: {MEND}"
+            f"{path} ends after {len(rows):,} of its {count:,} vertices and {faces:,} faces: "
+            f"{AGAIN}"
         )
     vertices = _vertices(path, rows[:count])
     triangles = _triangles(path, rows[count:])
@@ -50,13 +52,13 @@ def read_off(path: Path) -> Mesh:
     if len(wrong):
         raise UserError(
             f"{path} has a face with corner {wrong[0]:,} where the vertices are numbered "
-            f"from 0 to {count - 1:,}: {MEND}"
+            f"from 0 to {count - 1:,}: {AGAIN}"
         )
     return Mesh(vertices, triangles.astype(np.int32))
 
 
 def write_off(path: Path, mesh: Mesh) -> None:
-    """Write a mesh; what is read back has the same faces and vertices to 7 digits."""
+    """Write a mesh with vertices of 7 digits."""
     counts = f"{len(mesh.vertices)} {len(mesh.faces)} 0"
     rows = [" ".join(f"{x:.7g}" for x in point) for point in mesh.vertices.tolist()]
     rows += [f"3 {a} {b} {c}" for a, b, c in mesh.faces.tolist()]
@@ -64,18 +66,16 @@ def write_off(path: Path, mesh: Mesh) -> None:
 
 
 def _counts(path: Path, lines: list[str]) -> tuple[int, int]:
-    """How many vertices and faces there are."""
+    """Numbers of vertices and faces."""
     words = lines[0].split() if lines else []
     if len(words) < 2 or not all(word.isdigit() for word in words[:2]):
         found = lines[0][:40] if lines else "nothing"
         raise UserError(
-            f"{path} has {found!r} where the numbers of vertices and faces were expected: {MEND}"
+            f"{path} has {found!r} where the numbers of vertices and faces were expected: {AGAIN}"
         )
     count, faces = int(words[0]), int(words[1])
     if not count or not faces:
-        raise UserError(
-            f"{path} has {count} vertices and {faces} faces, so there is nothing to see: {MEND}"
-        )
+        raise UserError(f"{path} has {count} vertices and {faces} faces, so it is empty: {AGAIN}")
     return count, faces
 
 
@@ -86,14 +86,14 @@ def _vertices(path: Path, rows: list[str]) -> np.ndarray:
             values = np.array([row.split()[:3] for row in rows], np.float64)
         found = values.reshape(len(rows), 3)
     except ValueError:
-        raise UserError(f"{path} has a vertex that is not three numbers: {MEND}") from None
+        raise UserError(f"{path} has a vertex that is not three numbers: {AGAIN}") from None
     if not np.isfinite(found).all():
-        raise UserError(f"{path} has a vertex that is NaN or infinite: {MEND}")
+        raise UserError(f"{path} has a vertex that is NaN or infinite: {AGAIN}")
     return found
 
 
 def _triangles(path: Path, rows: list[str]) -> np.ndarray:
-    """int64 [F, 3]; a face of n corners is n - 2 triangles around its first corner."""
+    """int64 [F, 3]; a face of n corners becomes n - 2 triangles around its first corner."""
     try:
         values = np.array(" ".join(rows).split(), np.int64)
         if len(values) == 4 * len(rows) and (values[::4] == 3).all():
@@ -107,7 +107,7 @@ def _triangles(path: Path, rows: list[str]) -> np.ndarray:
             corners = [int(word) for word in words[1 : 1 + int(words[0])]]
         except ValueError:
             corners = []
-        if len(corners) < 3 or len(corners) != int(words[0]) or max(map(abs, corners)) > MOST:
-            raise UserError(f"{path} has {row[:40]!r} where a face was expected: {MEND}")
+        if len(corners) < 3 or len(corners) != int(words[0]) or max(map(abs, corners)) > LARGEST:
+            raise UserError(f"{path} has {row[:40]!r} where a face was expected: {AGAIN}")
         found += [[corners[0], a, b] for a, b in pairwise(corners[1:])]
     return np.array(found, np.int64)

@@ -1,4 +1,6 @@
-"""Meshes of at most so many faces, by trimesh and fast-simplification (the extra ``shapes``)."""
+"""Reduction of meshes to a number of faces, by trimesh and fast-simplification (extra
+``shapes``).
+"""
 
 from __future__ import annotations
 
@@ -10,25 +12,25 @@ from hmgr_jax.data.shapes3d.mesh import Mesh
 from hmgr_jax.errors import UserError
 
 AGGRESSION = (5, 7, 9)
-"""Of quadric decimation, tried in turn; more goes further and keeps less of the form."""
+"""Of quadric decimation, tried in turn; higher values reduce more and keep less of the shape."""
 CLUSTERS = (48, 32, 24, 16, 12, 8, 6, 4)
-"""Cells a side of the grid whose vertices are made one, where decimation stops short."""
+"""Cells per side of the grid by which vertices are merged if decimation stops short."""
 
 
-def simplified(mesh: Mesh, most: int) -> Mesh:
-    """A mesh of at most ``most`` faces of about the same form; doubled vertices become one.
+def simplify_mesh(mesh: Mesh, most: int) -> Mesh:
+    """Reduce a mesh to at most ``most`` faces of a similar shape, and merge duplicate vertices.
 
-    Quadric decimation (Garland & Heckbert, 1997) does it, as in the meshes that MeshNet is trained
-    on. It stops short where a mesh is thousands of loose pieces: vertices within the cells of a
-    grid are then made one, coarser and coarser, and if nothing helps the largest faces are kept.
+    By quadric decimation (Garland & Heckbert, 1997), as for the meshes that MeshNet is trained on.
+    It stops short for meshes of thousands of loose pieces; then vertices are merged within the
+    cells of coarser and coarser grids, and at last only the largest faces are kept.
 
     Raises:
         UserError: trimesh or fast-simplification is not installed, or no face has an area.
     """
-    trimesh, simplify = demand_trimesh()
+    trimesh, simplify = load_trimesh()
     found = _cleaned(trimesh, mesh)
     if not len(found.faces):
-        raise UserError("All its faces are without area, so nothing is to be seen: leave it out.")
+        raise UserError("The mesh has no face with an area: leave it out.")
     if len(found.faces) <= most:
         return found
     for aggression in AGGRESSION:
@@ -44,21 +46,21 @@ def simplified(mesh: Mesh, most: int) -> Mesh:
     return _cleaned(trimesh, found._replace(faces=found.faces[largest]))
 
 
-def demand_trimesh() -> tuple[Any, Any]:
-    """Trimesh and fast-simplification's function, or a sentence that names the extra."""
+def load_trimesh() -> tuple[Any, Any]:
+    """Import trimesh and fast-simplification; ``UserError`` names the extra if one is missing."""
     try:
         import trimesh
         from fast_simplification import simplify
     except ImportError as error:
         raise UserError(
-            f"Meshes are simplified by {error.name}, which is not here: install it with pip "
-            "install 'hmgr-jax[shapes]'."
+            f"Meshes are simplified by {error.name}, which is not installed: pip install "
+            "'hmgr-jax[shapes]'."
         ) from None
     return trimesh, simplify
 
 
 def _cleaned(trimesh: Any, mesh: Mesh) -> Mesh:
-    """Without doubled vertices, doubled faces, and faces without area."""
+    """Remove duplicate vertices and faces, and faces without area."""
     found = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
     found.merge_vertices(merge_tex=True, merge_norm=True)
     found.update_faces(found.nondegenerate_faces(height=None) & found.unique_faces())
@@ -79,7 +81,7 @@ def _decimated(trimesh: Any, simplify: Any, mesh: Mesh, most: int, aggression: i
 
 
 def _clustered(mesh: Mesh, cells: int) -> Mesh:
-    """Vertices of one cell of a grid over the mesh become their mean."""
+    """Merge the vertices of each cell of a grid into their mean."""
     low = mesh.vertices.min(axis=0)
     side = float(np.ptp(mesh.vertices, axis=0).max()) / cells or 1.0
     cell = np.floor((mesh.vertices - low[None]) / side).astype(np.int64)

@@ -1,23 +1,52 @@
-"""The three modalities of objects as sources of the input pipeline."""
+"""The modalities of 3D objects as sources of the input pipeline: views, point clouds, meshes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
+from PIL import Image
 
 from hmgr_jax.data.draws import FACES, POINTS, VIEWS, Draws
 from hmgr_jax.data.shapes3d.augment import TRAINED, Shaping
-from hmgr_jax.data.shapes3d.cameras import spread
-from hmgr_jax.data.shapes3d.store import Objects
-from hmgr_jax.data.split import Items
+from hmgr_jax.data.shapes3d.render import spread_views
+from hmgr_jax.data.split import Items, Source, Split
 from hmgr_jax.errors import UserError
+
+MODALITIES = ("image", "point", "mesh")
+
+
+class Objects(Protocol):
+    """Objects of one split, each perhaps with views, a point cloud and a mesh."""
+
+    modalities: tuple[str, ...]
+    """`MODALITIES` of every object."""
+
+    def __len__(self) -> int: ...
+
+    def views(self, number: int) -> int:
+        """Number of views of an object, in order around it."""
+        ...
+
+    def view(self, number: int, k: int) -> Image.Image:
+        """Load a view, grey or in colour; ``UserError`` names an unreadable file."""
+        ...
+
+    def points(self, number: int) -> np.ndarray:
+        """Points on the surface, float32 [n, 3], in random order, y up, in the unit ball."""
+        ...
+
+    def faces(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Features float32 [F, 15] and neighbours int32 [F, 3] of the faces (`shapes3d.mesh`)."""
+        ...
+
 
 Generator = np.random.Generator
 
 
 class ObjectSource:
-    """What the modalities have in common: objects by number, each read for itself."""
+    """Base of the modalities: objects by index, read one by one."""
 
     lengths: np.ndarray | None = None
 
@@ -31,17 +60,17 @@ class ObjectSource:
 class ViewSource(ObjectSource):
     """Items ``{"views": float32 [k, V, S, S, 3]}``, normalised.
 
-    At evaluation they are V views spread around the object, in training two different ones (the
-    same twice where there is only one).
+    At evaluation V views spread around the object, in training two different ones (the same twice
+    if there is only one).
     """
 
     @property
     def item_bytes(self) -> int:
-        """Size of one item: batches of pictures are large, so fewer are read ahead."""
+        """Bytes of one item, by which prefetching is limited."""
         return self.shaping.views * self.shaping.image_size**2 * 3 * 4
 
     def gather(self, items: np.ndarray, length: int | None = None) -> Items:
-        """The middle of views that are spread around; ``UserError`` where there are too few."""
+        """Centre crops of spread views; ``UserError`` if there are too few."""
         wanted = self.shaping.views
 
         def chosen(number: int, k: int) -> np.ndarray:
@@ -51,22 +80,22 @@ class ViewSource(ObjectSource):
                     f"An object has {found} views where data.objects.views is {wanted}: lower it "
                     "(1, 2 or 4) and model.views_test, or render more."
                 )
-            places = spread(found, wanted).tolist()
+            places = spread_views(found, wanted).tolist()
             pictures = [self.shaping.picture(self.objects.view(number, p)) for p in places]
             return np.stack(pictures)
 
         return self._made(items, chosen)
 
     def draw(self, items: np.ndarray, draws: Draws, length: int | None = None) -> Items:
-        """Two views as the seed, the step and the row say."""
+        """Two random views, augmented."""
 
         def chosen(number: int, k: int) -> np.ndarray:
             rng, views = draws.generator(VIEWS, k), self.objects.views(number)
             first, step = int(rng.integers(views)), int(rng.integers(1, max(views, 2)))
             places = [(first + step * i) % views for i in range(TRAINED)]
             stream = rng if self.shaping.augment else None
-            return np.stack([self.shaping.picture(self.objects.view(number, p), stream)
-                             for p in places])  # fmt: skip
+            pictures = [self.shaping.picture(self.objects.view(number, p), stream) for p in places]
+            return np.stack(pictures)
 
         return self._made(items, chosen)
 
@@ -76,14 +105,14 @@ class ViewSource(ObjectSource):
 
 
 class CloudSource(ObjectSource):
-    """Items ``{"points": float32 [k, P, 3]}``: the first P points, in training P drawn ones."""
+    """Items ``{"points": float32 [k, P, 3]}``: the first P points, in training random ones."""
 
     def gather(self, items: np.ndarray, length: int | None = None) -> Items:
-        """As stored; ``UserError`` where there are too few."""
+        """Stored points; ``UserError`` if there are too few."""
         return self._made(items, None)
 
     def draw(self, items: np.ndarray, draws: Draws, length: int | None = None) -> Items:
-        """Drawn, scaled, turned and trembling as the seed, the step and the row say."""
+        """Random points, augmented."""
         return self._made(items, draws)
 
     def _made(self, items: np.ndarray, draws: Draws | None) -> Items:
@@ -103,17 +132,17 @@ class CloudSource(ObjectSource):
 class MeshSource(ObjectSource):
     """Items ``{"faces": float32 [k, F, 15], "neighbours": int32 [k, F, 3]}``.
 
-    Corners are absolute; a model makes them relative to the centres, which tremble in training as
-    they do. At evaluation it is always the same faces that are repeated. Raises ``UserError`` where
-    a mesh has more than F faces.
+    Corners are absolute; a model makes them relative to the centres, which are jittered with them.
+    At evaluation the repeated faces are always the same. Raises ``UserError`` if a mesh has more
+    than F faces.
     """
 
     def gather(self, items: np.ndarray, length: int | None = None) -> Items:
-        """As stored."""
+        """Stored faces."""
         return self._made(items, lambda number, k: np.random.default_rng([FACES, number]), False)
 
     def draw(self, items: np.ndarray, draws: Draws, length: int | None = None) -> Items:
-        """Trembling as the seed, the step and the row say."""
+        """Jittered faces."""
         return self._made(items, lambda number, k: draws.generator(FACES, k), True)
 
     def _made(
@@ -134,3 +163,41 @@ class MeshSource(ObjectSource):
                 "it, or prepare the meshes with fewer (--faces)."
             )
         return self.shaping.mesh(faces, rng, train=train)
+
+
+SOURCES: dict[str, type[ViewSource] | type[CloudSource] | type[MeshSource]] = {
+    "image": ViewSource,
+    "point": CloudSource,
+    "mesh": MeshSource,
+}
+
+
+def object_split(
+    name: str,
+    objects: Objects,
+    ids: Sequence[str],
+    classes: np.ndarray,
+    count: int,
+    shaping: Shaping,
+) -> Split:
+    """Make a split with all modalities of the objects, a row per object labelled by its class.
+
+    Args:
+        name: train, dev or test.
+        objects: of the split.
+        ids: ``class/name`` of each.
+        classes: int [n], class of each.
+        count: number of classes in all splits.
+        shaping: sizes and augmentation.
+    """
+    number = np.arange(len(objects), dtype=np.int32)
+    labels = np.eye(count, dtype=np.uint8)[np.asarray(classes, np.int64)]
+    sources: dict[str, Source] = {m: SOURCES[m](objects, shaping) for m in objects.modalities}
+    return Split(
+        name=name,
+        sources=sources,
+        groups=dict.fromkeys(sources, number),
+        rows=dict.fromkeys(sources, number),
+        ids=dict.fromkeys(sources, tuple(ids)),
+        labels=dict.fromkeys(sources, labels),
+    )

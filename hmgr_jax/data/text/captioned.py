@@ -1,4 +1,4 @@
-"""Images with their captions as a file lists them, before anything is known of features."""
+"""Images with captions as a file lists them, without their features."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ SPLITS = {
     "testall": "testall",
     "restval": "restval",
 }
-"""What files call a split, and what it is called in the folder that is made."""
+"""{name of a split in a file: its name in prepared folders}."""
 ORDER = ("train", "dev", "test", "testall")
 
 
 @dataclass(frozen=True)
 class Captioned:
-    """One image."""
+    """An image (or video) with its captions."""
 
     names: Mapping[str, str]
-    """{kind: id}: filename, stem and perhaps cocoid, padded and imgid; features have one of it."""
+    """{kind: id}: filename, stem and perhaps cocoid, padded and imgid; features use one of them."""
     split: str | None
-    """A value of `SPLITS`, None where the file does not tell."""
+    """A value of `SPLITS`, None if the file does not name it."""
     captions: Sequence[str]
     where: str
-    """The file and the line, for people."""
+    """The file and line, for messages."""
     caption_ids: Sequence[int] = ()
-    """COCO's numbers of the captions, where the file has them."""
+    """COCO's ids of the captions, if the file has them."""
 
     @property
     def id(self) -> str:
-        """What it is called in the folder that is made."""
+        """Its id in prepared folders."""
         return self.names["filename"]
 
 
 def file_names(name: str) -> dict[str, str]:
-    """The kinds of ids that a file name gives: itself, and without its ending."""
+    """Ids from a file name: itself, and without its ending."""
     path = PurePosixPath(name)
     stem = str(path.with_suffix("")) if path.suffix[1:].strip("0123456789") else name
     return {"filename": name, "stem": stem}
 
 
 def read_split(name: str, where: str) -> str:
-    """The value of `SPLITS` for what a file calls a split."""
+    """Return the value of `SPLITS` for a split's name in a file; ``UserError`` for others."""
     if name not in SPLITS:
         raise UserError(
             f"{where} has the split {name!r} where one of {', '.join(SPLITS)} was expected: "
@@ -61,27 +61,27 @@ def read_split(name: str, where: str) -> str:
     return SPLITS[name]
 
 
-def tidy(caption: object, where: str) -> str:
-    """A caption with single spaces and on one line."""
+def clean_caption(caption: object, where: str) -> str:
+    """Put a caption on one line with single spaces; ``UserError`` if it is empty or not text."""
     text = " ".join(caption.split()) if isinstance(caption, str) else ""
     if not text:
-        raise UserError(f"{where} has no caption but {caption!r}: fill it in or remove it.")
+        raise UserError(f"{where} has {caption!r} for a caption: write one or remove it.")
     return text
 
 
-def distinct(images: Iterable[Captioned]) -> list[Captioned]:
-    """``images`` as they come.
+def check_distinct(images: Iterable[Captioned]) -> list[Captioned]:
+    """List ``images``.
 
     Raises:
-        UserError: the first that has the id of another.
+        UserError: two have the same id; names the first.
     """
     seen: dict[str, str] = {}
     found = []
     for image in images:
         if image.id in seen:
             raise UserError(
-                f"{image.where} is {image.id} again, which is {seen[image.id]} already: each must "
-                "occur once."
+                f"{image.where} lists {image.id} again after {seen[image.id]}: each must occur "
+                "once, so remove one."
             )
         seen[image.id] = image.where
         found.append(image)
@@ -89,7 +89,7 @@ def distinct(images: Iterable[Captioned]) -> list[Captioned]:
 
 
 def first_captions(images: Iterable[Captioned], count: int | None) -> list[Captioned]:
-    """``images`` with their first ``count`` captions (None: all).
+    """Cut the captions of ``images`` to the first ``count`` each (None: all).
 
     Raises:
         UserError: an image has fewer.
@@ -110,19 +110,21 @@ def first_captions(images: Iterable[Captioned], count: int | None) -> list[Capti
 def by_split(
     images: Sequence[Captioned], *, dev: float, test: float, restval: bool
 ) -> dict[str, list[Captioned]]:
-    """``images`` by split, in their order; those of restval join train with ``restval``.
+    """Group ``images`` by split, in their order; with ``restval`` those of restval join train.
 
-    Where no image says its split, shares ``dev`` and ``test`` of them are drawn, by a digest of
-    their ids: the same for the same ids, wherever and whenever.
+    If no image names its split, shares ``dev`` and ``test`` are chosen by a digest of the ids, so
+    that the same ids give the same splits.
+
+    Raises:
+        UserError: some images name a split and others do not, or nothing is left to train on.
     """
-    told = [image for image in images if image.split is not None]
-    if told and len(told) < len(images):
-        lacking = next(image for image in images if image.split is None)
+    without = [image for image in images if image.split is None]
+    if without and len(without) < len(images):
         raise UserError(
-            f"{lacking.where} names no split of {lacking.id} where others do: give all a split or "
-            "none."
+            f"{without[0].where} names no split for {without[0].id} where others do: give every "
+            "image a split or none."
         )
-    drawn = None if told else _draw(images, dev, test)
+    drawn = _draw(images, dev, test) if without else None
     found: dict[str, list[Captioned]] = {}
     for number, image in enumerate(images):
         split = drawn[number] if drawn else str(image.split)
@@ -132,24 +134,24 @@ def by_split(
             split = "train"
         found.setdefault(split, []).append(image)
     if not found:
-        raise UserError("All images are of the split restval: give --restval to train on them.")
+        raise UserError("All images are in the split restval: give --restval to train on them.")
     return {name: found[name] for name in ORDER if name in found}
 
 
-def drawing_order(images: Sequence[Captioned]) -> list[int]:
-    """Places of ``images`` by a digest of their ids: as good as chance, and always the same."""
+def hash_order(images: Sequence[Captioned]) -> list[int]:
+    """Indices of ``images`` sorted by a digest of their ids: pseudo-random and reproducible."""
     return sorted(range(len(images)), key=lambda i: hashlib.sha256(images[i].id.encode()).digest())
 
 
 def _draw(images: Sequence[Captioned], dev: float, test: float) -> list[str]:
     for flag, share in (("dev", dev), ("test", test)):
         if not 0 <= share < 1:
-            raise UserError(f"--{flag} is {share} where a share from 0 to 1 was expected.")
+            raise UserError(f"--{flag} must be in [0, 1), got {share}: correct it.")
     counts = {
         name: share and max(1, round(share * len(images)))
         for name, share in (("test", test), ("dev", dev))
     }
-    order = drawing_order(images)
+    order = hash_order(images)
     if counts["test"] + counts["dev"] >= len(images):
         raise UserError(
             f"Of {len(images)} images, {counts['dev']} for dev and {counts['test']} for test leave "

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse
 
-from hmgr_jax.data.split import Items
+from hmgr_jax.data.split import Items, Source, Split
 from hmgr_jax.data.text.vocabulary import MARKS, PAD, Vocabulary
 from hmgr_jax.errors import UserError
 
@@ -19,21 +19,21 @@ MAX_WORDS = 94
 
 
 class Arcs(NamedTuple):
-    """What the tokens of a caption depend on."""
+    """Dependency arcs of a caption's tokens."""
 
     heads: Sequence[int]
-    """Number of the token, -1 for a root; a token's own where it depends on none."""
+    """Index of each token's head: -1 for a root, its own if it has none."""
     relations: Sequence[int]
-    """A number of `text_graph.RELATIONS` each."""
+    """Indices into `text_graph.RELATIONS`."""
 
 
 class CaptionSource:
     """Token ids of captions; ``lengths`` (int32 [n]) count ``<start>`` and ``<end>``.
 
-    A caption of more than ``max_words`` words is cut, and keeps its ``<end>``. ``captions`` are
-    the sentences as written, for people. ``arcs`` are word graphs, one a caption: roots depend on
-    ``<start>``, and what depends on a word that was cut depends on nothing. With ``bags`` items
-    also have "features", how often each word of the vocabulary stands there (float32 [k, V]).
+    A caption of more than ``max_words`` words is cut and keeps its ``<end>``. ``captions`` are the
+    sentences as written. ``arcs`` are word graphs, one per caption: roots depend on ``<start>``;
+    words whose head was cut have none. With ``bags`` items also have "features" float32 [k, V], the
+    counts of the vocabulary's words.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class CaptionSource:
         bags: bool = False,
     ) -> None:
         if max_words < 1:
-            raise UserError(f"max_words must be at least 1, it is {max_words}.")
+            raise UserError(f"max_words must be at least 1, it is {max_words}: correct it.")
         encoded = [vocabulary.encode(tokens[:max_words]) for tokens in token_lists]
         self.captions = tuple(captions)
         self._words = len(vocabulary) if bags else 0
@@ -63,10 +63,9 @@ class CaptionSource:
     def gather(self, items: np.ndarray, length: int | None = None) -> Items:
         """``{"tokens": int32 [k, L] padded with 0, "lengths": int32 [k]}``.
 
-        With word graphs also "heads" (position of the word each depends on; its own where there is
-        none) and "relations" (a number of `text_graph.RELATIONS`), int32 [k, L].
-
-        L is ``length``, or the longest of ``items``. Raises ``ValueError`` where one is longer.
+        Word graphs add "heads" (position of the head; its own if there is none) and "relations"
+        (of `text_graph.RELATIONS`), int32 [k, L]. L is ``length``, or the longest of ``items``.
+        Raises ``ValueError`` if one is longer.
         """
         items = np.asarray(items, np.int64).reshape(-1)
         lengths = self._lengths[items]
@@ -86,18 +85,53 @@ class CaptionSource:
         return found
 
 
-def bags_of(tokens: np.ndarray, words: int) -> scipy.sparse.csr_array:
-    """How often each of ``words`` words stands in padded tokens int [k, L]: float32 [k, words].
+def captioned_split(
+    name: str,
+    visual: str,
+    source: Source,
+    texts: CaptionSource,
+    owners: np.ndarray,
+    ids: Sequence[str],
+    groups: np.ndarray | None = None,
+    **annotations: dict[str, np.ndarray],
+) -> Split:
+    """Make a split of images or videos with captions, a row per caption.
 
-    Padding and the marks of beginning, end and unknown words count for nothing.
+    Args:
+        name: of the split.
+        visual: ``"image"`` or ``"video"``.
+        source: the visual items.
+        texts: their captions, those of one item side by side.
+        owners: int32 [captions], the visual item of each.
+        ids: of the visual items; captions are ``id#0``, ``id#1`` and so on.
+        groups: int32 [items], by default every item is its own.
+        annotations: further fields of `Split`.
     """
+    if groups is None:
+        groups = np.arange(len(ids), dtype=np.int32)
+    place = np.arange(len(owners)) - np.searchsorted(owners, owners)
+    return Split(
+        name=name,
+        sources={visual: source, "text": texts},
+        groups={visual: groups, "text": groups[owners]},
+        rows={visual: owners, "text": np.arange(len(owners), dtype=np.int32)},
+        ids={
+            visual: ids,
+            "text": [f"{ids[i]}#{k}" for i, k in zip(owners.tolist(), place, strict=True)],
+        },
+        **annotations,
+    )
+
+
+def bags_of(tokens: np.ndarray, words: int) -> scipy.sparse.csr_array:
+    """Counts of ``words`` words in padded tokens int [k, L]: float32 [k, words], without marks."""
     row, place = np.nonzero(tokens >= len(MARKS))
     ones = np.ones(len(row), np.float32)
     return scipy.sparse.csr_array((ones, (row, tokens[row, place])), shape=(len(tokens), words))
 
 
 def _flat_arcs(arcs: Sequence[Arcs], lengths: np.ndarray) -> dict[str, np.ndarray]:
-    """Heads and relations of all captions in a row, with ``<start>`` and ``<end>``."""
+    """Concatenate heads and relations of all captions, with ``<start>`` and ``<end>``."""
     heads: list[int] = []
     relations: list[int] = []
     for (given, kinds), length in zip(arcs, lengths.tolist(), strict=True):
@@ -112,14 +146,15 @@ def _flat_arcs(arcs: Sequence[Arcs], lengths: np.ndarray) -> dict[str, np.ndarra
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file, stripped; ``UserError`` with file and line for a bad or empty one.
+    """Read the stripped lines of a UTF-8 file; only line feeds separate them.
 
-    Only line feeds end a line: a caption may hold other separators of Unicode.
+    Raises:
+        UserError: the file cannot be read, or a line is not UTF-8 or empty; names the line.
     """
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}).") from None
+        raise UserError(f"{path} cannot be read ({error.strerror}): put the file there.") from None
     rows = raw.split(b"\n")
     if not rows[-1].strip():
         rows.pop()
@@ -135,5 +170,5 @@ def _line(row: bytes, path: Path, number: int) -> str:
             "as UTF-8."
         ) from None
     if not line:
-        raise UserError(f"{path}:{number} is empty: every line must hold something, so fill it in.")
+        raise UserError(f"{path}:{number} is empty: fill in the line or remove it.")
     return line

@@ -1,4 +1,4 @@
-"""Files of captions: Karpathy's or COCO's JSON, and tables as CSV or JSONL."""
+"""Files of captions: JSON of Karpathy or COCO, and tables as CSV or JSONL."""
 
 from __future__ import annotations
 
@@ -9,24 +9,31 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hmgr_jax.data.text.captioned import SPLITS, Captioned, distinct, file_names, read_split, tidy
-from hmgr_jax.data.text.coco_captions import coco_images
+from hmgr_jax.data.text.captioned import (
+    SPLITS,
+    Captioned,
+    check_distinct,
+    clean_caption,
+    file_names,
+    read_split,
+)
 from hmgr_jax.errors import UserError
 
 IMAGE_COLUMNS = ("image", "filename", "file_name", "image_id")
 CAPTION_COLUMNS = ("caption", "text", "sentence")
+COCO = "COCO's captions"
 
 
 def read_captions(given: Sequence[str]) -> tuple[list[Captioned], list[Path]]:
-    """The images of captions files, in their order, and the files.
+    """Read the images of captions files, in their order, and list the files.
 
-    ``given`` are files, or ``SPLIT=FILE`` for a file of one split. Their endings tell what they
-    are: .csv, .jsonl, or .json of Karpathy or of COCO.
+    ``given`` are files, or ``SPLIT=FILE`` for a file of one split: .csv, .jsonl, or .json of
+    Karpathy or COCO.
 
     Raises:
-        UserError: another ending, the first line that is not as expected, an image twice.
+        UserError: another ending, a malformed line, or an image twice; names the first.
     """
-    readers = {".json": read_json, ".csv": read_table, ".jsonl": read_table}
+    readers = {".json": _json_images, ".csv": read_table, ".jsonl": read_table}
     images, paths = [], []
     for text in given:
         name, sign, rest = text.partition("=")
@@ -38,12 +45,12 @@ def read_captions(given: Sequence[str]) -> tuple[list[Captioned], list[Path]]:
                 " was expected: convert it."
             )
         found = readers[path.suffix.lower()](path)
-        images += [_of_split(image, split) for image in found] if split else found
+        images += [_with_split(image, split) for image in found] if split else found
         paths.append(path)
-    return distinct(images), paths
+    return check_distinct(images), paths
 
 
-def _of_split(image: Captioned, split: str) -> Captioned:
+def _with_split(image: Captioned, split: str) -> Captioned:
     if image.split not in (None, split):
         raise UserError(
             f"{image.where} has {image.id} in the split {image.split} where --captions says "
@@ -52,97 +59,161 @@ def _of_split(image: Captioned, split: str) -> Captioned:
     return replace(image, split=split)
 
 
-def read_json(path: Path) -> list[Captioned]:
-    """The images of a JSON of Karpathy, or of COCO, which has ``annotations``."""
-    found = load_json(path, "an object with a list 'images'")
-    return coco_images(path, found) if "annotations" in found else _karpathy_images(path, found)
+# --- JSON of Karpathy and COCO ------------------------------------------------------------------
 
 
-def read_karpathy(path: Path) -> list[Captioned]:
-    """The images of dataset_coco.json, dataset_flickr30k.json or dataset_flickr8k.json.
-
-    The test images of COCO are all 5,000, which recipes know as ``testall``.
-    """
-    return _karpathy_images(path, load_json(path, "an object with a list 'images'"))
+def read_json(path: Path, **hooks: Any) -> Any:
+    """Read a JSON file; ``UserError`` if it cannot be read. ``hooks`` are those of `json.load`."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            return json.load(file, **hooks)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): put the file there.") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}): download it again.") from None
 
 
 def load_json(path: Path, wanted: str) -> dict[str, Any]:
-    """The object that a JSON file holds.
+    """Read the object of a JSON file; of each sentence only its "raw" text is kept.
 
     Raises:
-        UserError: the file cannot be read, or holds something else than ``wanted``.
+        UserError: the file cannot be read, or does not hold what ``wanted`` describes.
     """
-    try:
-        with path.open(encoding="utf-8") as file:
-            found = json.load(file, object_hook=_only_raw)  # words alone would take a gigabyte
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): give the file.") from None
-    except ValueError as error:
-        raise UserError(
-            f"{path} is no JSON ({error}) where {wanted} was expected: download it again."
-        ) from None
+    found = read_json(path, object_hook=_raw_only)
     if not isinstance(found, dict):
         raise UserError(f"{path} holds no object where {wanted} was expected: give another file.")
     return found
 
 
-def _karpathy_images(path: Path, found: Mapping[str, Any]) -> list[Captioned]:
-    images = found.get("images")
-    if not isinstance(images, list):
+def json_list(path: Path, found: Any, key: str, source: str) -> list[Any]:
+    """Return the list ``key`` of a file of ``source``; ``UserError`` if missing or empty."""
+    listed = found.get(key) if isinstance(found, Mapping) else None
+    if not isinstance(listed, list) or not listed:
+        raise UserError(f"{path} holds no list {key!r} as {source} has: download it again.")
+    return listed
+
+
+def json_field(entry: Any, key: str, where: str, source: str) -> Any:
+    """Return the field ``key`` of an entry at ``where``; ``UserError`` if it is missing."""
+    if not isinstance(entry, Mapping) or entry.get(key) is None:
         raise UserError(
-            f"{path} is no dataset_X.json of Karpathy, an object with a list 'images': download it "
-            "again."
+            f"{where} (counted from 0) lacks {key!r}, which {source} has: download the file again."
         )
-    return distinct(
+    return entry[key]
+
+
+def _raw_only(found: dict[str, Any]) -> Any:
+    """Drop the tokens of sentences, which would take a gigabyte for COCO."""
+    return found["raw"] if "raw" in found and "filename" not in found else found
+
+
+def _json_images(path: Path) -> list[Captioned]:
+    found = load_json(path, "an object with a list 'images'")
+    return coco_images(path, found) if "annotations" in found else _karpathy_images(path, found)
+
+
+def read_karpathy(path: Path) -> list[Captioned]:
+    """Read the images of dataset_coco.json, dataset_flickr30k.json or dataset_flickr8k.json.
+
+    The 5,000 test images of COCO are the split ``testall``.
+    """
+    return _karpathy_images(path, load_json(path, "an object with a list 'images'"))
+
+
+def _karpathy_images(path: Path, found: Mapping[str, Any]) -> list[Captioned]:
+    images = json_list(path, found, "images", "Karpathy's dataset_X.json")
+    return check_distinct(
         _karpathy_image(image, f"{path}, image {number}", found.get("dataset") == "coco")
         for number, image in enumerate(images)
     )
 
 
-def _only_raw(found: dict[str, Any]) -> Any:
-    """Of a sentence nothing but its text is kept."""
-    return found["raw"] if "raw" in found and "filename" not in found else found
-
-
 def _karpathy_image(image: Any, where: str, coco: bool) -> Captioned:
-    try:
-        names = file_names(str(image["filename"]))
-        split, sentences = str(image["split"]), list(image["sentences"])
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"{where} (counted from 0), lacks {error} where filename, split and sentences were "
-            "expected: download the file again."
-        ) from None
+    name, split, sentences = (
+        json_field(image, key, where, "Karpathy's dataset_X.json")
+        for key in ("filename", "split", "sentences")
+    )
+    names = file_names(str(name))
     if "cocoid" in image:
         names |= {"cocoid": str(image["cocoid"]), "padded": f"{int(image['cocoid']):012d}"}
     if "imgid" in image:
         names["imgid"] = str(image["imgid"])
     if not sentences:
         raise UserError(f"{where} ({names['filename']}) has no sentences: remove the image.")
-    captions = [tidy(raw, f"{where}, sentence {k}") for k, raw in enumerate(sentences)]
-    split = read_split(split, where)
+    captions = [clean_caption(raw, f"{where}, sentence {k}") for k, raw in enumerate(sentences)]
+    split = read_split(str(split), where)
     return Captioned(names, "testall" if coco and split == "test" else split, captions, where)
 
 
+def coco_images(path: Path, found: Mapping[str, Any]) -> list[Captioned]:
+    """Read the images of COCO's ``captions_X.json``, in its order; it does not name their split.
+
+    Raises:
+        UserError: an id occurs twice, an annotation is of an unknown image, a caption is empty, or
+            an image has none; names the first.
+    """
+    names: dict[str, tuple[str, str]] = {}
+    for number, image in enumerate(json_list(path, found, "images", COCO)):
+        where = f"{path}, image {number}"
+        entry = (str(json_field(image, "file_name", where, COCO)), where)
+        known = names.setdefault(str(json_field(image, "id", where, COCO)), entry)
+        if known is not entry:
+            raise UserError(
+                f"{where} repeats the id {image['id']} of {known[1]}: remove one of the two."
+            )
+    captions: dict[str, list[str]] = {image: [] for image in names}
+    ids: dict[str, list[int]] = {image: [] for image in names}
+    seen: dict[Any, str] = {}
+    for number, annotation in enumerate(json_list(path, found, "annotations", COCO)):
+        where = f"{path}, annotation {number}"
+        image = str(json_field(annotation, "image_id", where, COCO))
+        if image not in captions:
+            raise UserError(
+                f"{where} is of image {image}, which is not among the {len(names)} images of the "
+                "file: give the file that lists it, or remove the annotation."
+            )
+        if "id" in annotation and seen.setdefault(annotation["id"], where) != where:
+            first = seen[annotation["id"]]
+            raise UserError(
+                f"{where} repeats the id {annotation['id']} of {first}: remove one of the two."
+            )
+        captions[image].append(clean_caption(json_field(annotation, "caption", where, COCO), where))
+        if isinstance(annotation.get("id"), int):
+            ids[image].append(annotation["id"])
+    images = []
+    for image, (name, where) in names.items():
+        texts, own = captions[image], ids[image]
+        if not texts:
+            raise UserError(f"{where} ({name}) has no annotation: caption the image or remove it.")
+        kinds = {**file_names(name), "cocoid": image}
+        if image.isascii() and image.isdigit():
+            kinds["padded"] = f"{int(image):012d}"
+        images.append(Captioned(kinds, None, texts, where, own if len(own) == len(texts) else []))
+    return check_distinct(images)
+
+
+# --- tables -------------------------------------------------------------------------------------
+
+
 def read_table(path: Path) -> list[Captioned]:
-    """The images of a table with a caption a row; rows of one image need not stand together."""
+    """Read a table with one caption per row; rows of an image need not be adjacent."""
     captions: dict[str, list[str]] = {}
     first: dict[str, tuple[str, str | None]] = {}
     for where, row in table_rows(path, (IMAGE_COLUMNS, CAPTION_COLUMNS)):
         image = cell(row, IMAGE_COLUMNS, where)
-        told = row.get("split")
-        split = read_split(str(told).strip(), where) if told not in (None, "") else None
+        name = row.get("split")
+        split = None if name in (None, "") else read_split(str(name).strip(), where)
         if image not in first:
             first[image] = (where, split)
         elif first[image][1] != split:
             raise UserError(
                 f"{where} puts {image} into the split {split} where {first[image][0]} says "
-                f"{first[image][1]}: an image is of one split."
+                f"{first[image][1]}: give an image one split."
             )
-        text = tidy(cell(row, CAPTION_COLUMNS, where), where)
+        text = clean_caption(cell(row, CAPTION_COLUMNS, where), where)
         captions.setdefault(image, []).append(text)
     if not captions:
-        raise UserError(f"{path} holds no captions: give a row a caption.")
+        raise UserError(f"{path} holds no captions: give one per row.")
     return [
         Captioned(file_names(image), first[image][1], found, first[image][0])
         for image, found in captions.items()
@@ -150,11 +221,11 @@ def read_table(path: Path) -> list[Captioned]:
 
 
 def cell(row: Mapping[str, Any], columns: Sequence[str], where: str) -> str:
-    """The value of the first of ``columns`` that ``row`` has; refused where it is empty."""
+    """Value of the first of ``columns`` that ``row`` has; ``UserError`` if it is empty."""
     value = next((row[name] for name in columns if row.get(name) is not None), None)
     if value is None or not str(value).strip():
         raise UserError(
-            f"{where} lacks {columns[0]!r}: every row names what it describes, and one caption."
+            f"{where} lacks {columns[0]!r}: give every row an image or video and a caption."
         )
     return str(value).strip()
 
@@ -162,10 +233,7 @@ def cell(row: Mapping[str, Any], columns: Sequence[str], where: str) -> str:
 def table_rows(
     path: Path, wanted: Sequence[Sequence[str]]
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The rows of a table, each with what a person calls its place.
-
-    ``wanted`` are the columns that a CSV must have: one of the names of each.
-    """
+    """Yield (file and line, row) of a table; a CSV must have a column of each of ``wanted``."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             if path.suffix.lower() == ".csv":
@@ -173,7 +241,7 @@ def table_rows(
             else:
                 yield from _jsonl(path, file)
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): give the file.") from None
+        raise UserError(f"{path} cannot be read ({error.strerror}): put the file there.") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 ({error.reason}): save it as UTF-8.") from None
 
@@ -201,7 +269,7 @@ def _csv(
             yield f"{path}:{table.line_num}", row
     except csv.Error as error:
         raise UserError(
-            f"{path}:{table.reader.line_num} is no CSV ({error}): correct the line."
+            f"{path}:{table.reader.line_num} is not CSV ({error}): correct the line."
         ) from None
 
 
@@ -212,9 +280,9 @@ def _jsonl(path: Path, file: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise UserError(f"{path}:{number} is no JSON ({error}): correct the line.") from None
+            raise UserError(f"{path}:{number} is not JSON ({error}): correct the line.") from None
         if not isinstance(row, dict):
             raise UserError(
-                f"{path}:{number} is no object with image and caption: correct the line."
+                f"{path}:{number} is not an object with image and caption: correct the line."
             )
         yield f"{path}:{number}", row

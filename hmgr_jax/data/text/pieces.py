@@ -1,7 +1,6 @@
-"""WordPiece: captions as pieces of words, by the ``vocab.txt`` of a BERT.
+"""WordPiece vocabularies: captions as pieces of words, by the ``vocab.txt`` of a BERT.
 
-`Pieces` is a `Vocabulary` whose words are those of that file: it lies in the checkpoint, so that a
-run needs the file no more.
+Checkpoints store `Pieces` like any `Vocabulary`, so that a trained run does not need the file.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
@@ -22,37 +21,25 @@ MARKS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
 @dataclass(frozen=True)
 class Pieces(Vocabulary):
-    """Pieces by id, in the order of ``vocab.txt``; texts stand between ``[CLS]`` and ``[SEP]``.
+    """Pieces by id, in the order of ``vocab.txt``; texts begin with ``[CLS]``, end with ``[SEP]``.
 
-    Raises ``UserError`` where one of `MARKS` is missing or a piece occurs twice.
+    Raises ``UserError`` if one of `MARKS` is missing or a piece occurs twice.
     """
 
     lower: bool = True
     """Texts are lower-cased, and lose their accents."""
+    ends: ClassVar[tuple[str, str]] = ("[CLS]", "[SEP]")
+    unknown: ClassVar[str] = "[UNK]"
+    pad: ClassVar[str] = "[PAD]"
 
     def __post_init__(self) -> None:
-        self._demand_distinct()
+        self._check_distinct()
         missing = [mark for mark in MARKS if mark not in self]
         if missing:
             raise UserError(
-                f"a vocabulary of WordPieces must hold {', '.join(MARKS)}, this one lacks "
+                f"a vocabulary of WordPieces must hold {', '.join(MARKS)}, but this one lacks "
                 f"{', '.join(missing)}: give the vocab.txt of a BERT."
             )
-
-    @property
-    def ends(self) -> tuple[str, str]:
-        """What a text begins and ends with."""
-        return "[CLS]", "[SEP]"
-
-    @property
-    def unknown(self) -> str:
-        """What stands for a word that no pieces make up."""
-        return "[UNK]"
-
-    @property
-    def pad(self) -> str:
-        """What fills texts up."""
-        return "[PAD]"
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -66,22 +53,20 @@ class Pieces(Vocabulary):
         return BertWordPieceTokenizer(self._ids, lowercase=self.lower)
 
     def tokenize(self, sentence: str) -> list[str]:
-        """The pieces of a text, ``##`` before those that go on a word."""
+        """Split a text into pieces; ``##`` marks those that continue a word."""
         found: list[str] = self._tokenizer.encode(sentence, add_special_tokens=False).tokens
         return found
 
     def saved(self) -> Any:
-        """What `restored` makes it of, for JSON."""
+        """JSON form, for `vocabulary_from_json`."""
         return {"pieces": list(self.words), "lower": self.lower}
 
     @classmethod
     def load(cls, folder: str | Path) -> Pieces:
-        """Read ``vocab.txt``, and whether to lower-case from ``tokenizer_config.json``.
-
-        Without that file texts are lower-cased.
+        """Read ``vocab.txt``, and ``do_lower_case`` (default true) of ``tokenizer_config.json``.
 
         Raises:
-            UserError: there is no such file, it is malformed, or of another tokenizer.
+            UserError: the file is missing, malformed, or of another tokenizer.
         """
         path = Path(folder, FILE)
         try:
@@ -109,12 +94,12 @@ def _lower(path: Path) -> bool:
     except (ValueError, AttributeError, OSError) as error:
         raise UserError(f"{path} cannot be read ({error}): get the file again.") from None
     if not isinstance(found, bool):
-        raise UserError(f"{path} has do_lower_case {found!r}: true or false was expected.")
+        raise UserError(f"{path} has do_lower_case {found!r}: write true or false.")
     return found
 
 
-def restored(saved: Mapping[str, Any] | Iterable[str]) -> Vocabulary:
-    """The vocabulary of a checkpoint, from what `Vocabulary.saved` gave."""
+def vocabulary_from_json(saved: Mapping[str, Any] | Iterable[str]) -> Vocabulary:
+    """Restore a vocabulary from `Vocabulary.saved`."""
     if isinstance(saved, Mapping):
         return Pieces(tuple(saved["pieces"]), bool(saved["lower"]))
     return Vocabulary(tuple(saved))

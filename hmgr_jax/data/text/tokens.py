@@ -1,7 +1,7 @@
-"""Captions to tokens: the conventions of the Penn Treebank, without NLTK and without downloads.
+"""Penn Treebank tokens of captions, without NLTK and downloads.
 
-Tokens are those of ``nltk.word_tokenize(caption.lower())``, which SCAN's vocabularies were made
-with; only its trained sentence splitter is replaced by a rule on periods (`_ends_sentence`).
+Tokens equal those of ``nltk.word_tokenize(caption.lower())``, which SCAN's vocabularies were made
+with, except that a rule on periods (`_ends_sentence`) replaces its trained sentence splitter.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 
 from hmgr_jax.errors import UserError
 
-# What ends a word wherever it stands, longest first; everything between is a word.
+# Quotes and marks end a word, longest first; everything between is a word.
 _LEX = re.compile(
     r"""
     (?P<quote>"|'')
@@ -30,7 +30,7 @@ _FUSED = re.compile(
     r"\b(?:(can)(not)|(d)('ye)|(gim)(me)|(gon)(na)|(got)(ta)|(lem)(me)|(more)('n)|(wan)(na))\b"
 )
 _FUSED_WORDS = frozenset({"cannot", "gimme", "gonna", "gotta", "lemme", "wanna"})
-# In lower-cased text nothing tells the period of these from that of a sentence but the word itself.
+# In lower-cased text only the word itself tells that its period does not end a sentence.
 _ABBREVIATION = re.compile(
     r"(?:mr|mrs|ms|dr|st|ave|jr|sr|vs|co|corp|inc|ltd|mt|ft|sgt|lt|capt|gen|gov|rev|prof"
     r"|\w|\d[\d.,]*|\w(?:\.\w)+)$"
@@ -44,16 +44,16 @@ def tokenize(caption: str) -> list[str]:
     punctuation stand alone, hyphens stay inside words, and a period is a token at the end of a
     sentence but not after an abbreviation or an initial.
 
-    Raises ``UserError`` for bytes: their ``str`` would give tokens such as ``b'a``.
+    Raises ``UserError`` for anything but text, such as bytes.
     """
     if not isinstance(caption, str):
         raise UserError(
-            f"a caption must be text, this one is {type(caption).__name__}: decode it as UTF-8."
+            f"a caption must be text, but this one is {type(caption).__name__}: decode it as UTF-8."
         )
     words = caption.lower().split()
     text = " ".join(words)
     if _PLAIN.fullmatch(text) and _FUSED_WORDS.isdisjoint(words):
-        return words  # nothing to take apart: most captions, at a tenth of the time
+        return words  # fast path of most captions
     tokens: list[str] = []
     for match in _LEX.finditer(text):
         token = match.group()
@@ -72,14 +72,14 @@ def _opens(text: str, start: int, quote: str) -> bool:
 
 
 def _ends_sentence(word: str, text: str, end: int) -> bool:
-    """Whether the last period of a word (given without it) that ends at ``end`` is a full stop."""
+    """Whether the final period of a word (given without it) that ends at ``end`` is a full stop."""
     if _CLOSERS_TO_END.match(text, end):
         return True
     return text[end] in " )\";}]*:@'({[‘’“”«»!?" and not _ABBREVIATION.match(word)
 
 
 def _split_word(word: str, text: str, end: int) -> list[str]:
-    """Tokens of one word: full stop, quotes about it, clitics and fused words taken apart."""
+    """Split a word into its tokens: full stop, quotes, clitics and fused words."""
     after: list[str] = []
     if (match := _FINAL_PERIOD.match(word)) and _ends_sentence(match[1], text, end):
         word, after = match[1], [".", *([match[2]] if match[2] else [])]
@@ -94,5 +94,5 @@ def _split_word(word: str, text: str, end: int) -> list[str]:
 
 
 def _apart(match: re.Match[str]) -> str:
-    """The two halves of a fused word such as "cannot", with spaces about them."""
+    """The two halves of a fused word such as "cannot", between spaces."""
     return " " + " ".join(half for half in match.groups() if half) + " "

@@ -1,14 +1,15 @@
-"""The word list of a text side: tokens to ids and back, and SCAN's JSON files in and out."""
+"""Vocabularies: words by id, built from captions, or read from and written to SCAN's JSON."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hmgr_jax.data.text.tokens import tokenize
 from hmgr_jax.errors import UserError
@@ -21,23 +22,27 @@ MARKS = ("<pad>", "<start>", "<end>", "<unk>")
 class Vocabulary:
     """Words by id; ids 0 to 3 are ``<pad> <start> <end> <unk>`` as in SCAN's files.
 
-    Raises ``UserError`` where the first four words are others or a word occurs twice.
+    Raises ``UserError`` if the first four words are others or a word occurs twice.
     """
 
     words: tuple[str, ...]
+    ends: ClassVar[tuple[str, str]] = (MARKS[START], MARKS[END])
+    """Start and end token."""
+    unknown: ClassVar[str] = MARKS[UNKNOWN]
+    pad: ClassVar[str] = MARKS[PAD]
 
     def __post_init__(self) -> None:
         if self.words[: len(MARKS)] != MARKS:
             raise UserError(
-                f"a vocabulary must begin with {' '.join(MARKS)}, this one begins with "
+                f"a vocabulary must begin with {' '.join(MARKS)}, but this one begins with "
                 f"{' '.join(self.words[: len(MARKS)]) or 'nothing'}: write those four first."
             )
-        self._demand_distinct()
+        self._check_distinct()
 
-    def _demand_distinct(self) -> None:
+    def _check_distinct(self) -> None:
         if len(self._ids) != len(self.words):
             twice = next(word for word, count in Counter(self.words).items() if count > 1)
-            raise UserError(f"the vocabulary holds {twice!r} twice: every word must occur once.")
+            raise UserError(f"the vocabulary holds {twice!r} twice: remove one.")
 
     @cached_property
     def _ids(self) -> dict[str, int]:
@@ -49,50 +54,32 @@ class Vocabulary:
     def __contains__(self, word: object) -> bool:
         return word in self._ids
 
-    @property
-    def ends(self) -> tuple[str, str]:
-        """What a caption begins and ends with."""
-        return MARKS[START], MARKS[END]
-
-    @property
-    def unknown(self) -> str:
-        """What stands for a word that is not in the list."""
-        return MARKS[UNKNOWN]
-
-    @property
-    def pad(self) -> str:
-        """What fills captions up."""
-        return MARKS[PAD]
-
     def tokenize(self, sentence: str) -> list[str]:
-        """The tokens that a caption is read as."""
+        """Split a caption into tokens."""
         return tokenize(sentence)
 
     def id(self, word: str) -> int:
-        """The id of ``word``, that of ``unknown`` where it is not in the list."""
+        """Return the id of ``word``, or that of ``unknown``."""
         return self._ids.get(word, self._ids[self.unknown])
 
     def encode(self, tokens: Iterable[str]) -> list[int]:
-        """Ids of a caption's tokens between those of its ``ends``."""
+        """Convert tokens to ids, between those of ``ends``."""
         get, unknown = self._ids.get, self._ids[self.unknown]
         start, end = (self._ids[mark] for mark in self.ends)
         return [start, *(get(token, unknown) for token in tokens), end]
 
     def decode(self, ids: Iterable[int]) -> list[str]:
-        """Tokens of a caption's ids, without padding and the marks of its ends."""
+        """Convert ids to tokens, without padding and ``ends``."""
         marks = (self.pad, *self.ends)
         return [self.words[i] for i in ids if self.words[i] not in marks]
 
     def saved(self) -> Any:
-        """What `hmgr_jax.data.text.pieces.restored` makes it of, for JSON."""
+        """JSON form, for `hmgr_jax.data.text.pieces.vocabulary_from_json`."""
         return list(self.words)
 
     @classmethod
     def build(cls, token_lists: Iterable[Sequence[str]], threshold: int = 4) -> Vocabulary:
-        """Words that occur at least ``threshold`` times, ordered by first appearance.
-
-        The threshold of 4 over the captions of train and dev is SCAN's.
-        """
+        """Keep words that occur at least ``threshold`` times (SCAN: 4), by first appearance."""
         counts: Counter[str] = Counter()
         for tokens in token_lists:
             counts.update(tokens)
@@ -109,11 +96,11 @@ class Vocabulary:
 
     @classmethod
     def from_scan(cls, layout: Mapping[str, Any], where: str = "the vocabulary") -> Vocabulary:
-        """Read SCAN's layout; ``where`` names its origin in the sentence of a ``UserError``."""
+        """Read SCAN's layout; ``where`` names its origin in error messages."""
         if not isinstance(layout, Mapping) or not isinstance(layout.get("word2idx"), Mapping):
             raise UserError(
                 f'{where} must be a JSON object with "word2idx", "idx2word" and "idx" as written '
-                f"by SCAN, it has {_keys(layout)}: give a file in that layout."
+                f"by SCAN, but has {_keys(layout)}: give a file in that layout."
             )
         by_word = layout["word2idx"]
         words = _by_id(by_word, where)
@@ -132,7 +119,7 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: str | Path) -> Vocabulary:
-        """Read a JSON file in SCAN's layout; ``UserError`` where it cannot be read."""
+        """Read a JSON file in SCAN's layout; ``UserError`` if it cannot be read."""
         try:
             layout = json.loads(Path(path).read_bytes())
         except OSError as error:
@@ -152,14 +139,14 @@ class Vocabulary:
 
 
 def _keys(layout: object) -> str:
-    """What was found in place of SCAN's three keys, for a sentence."""
+    """Description of a layout other than SCAN's, for messages."""
     if isinstance(layout, Mapping):
         return f"the keys {', '.join(map(str, list(layout)[:5])) or 'of an empty object'}"
     return f"a {type(layout).__name__}"
 
 
 def _by_id(by_word: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """Words in the order of their ids, which must be 0..n-1, each once."""
+    """Words in the order of their ids; ``UserError`` unless these are 0..n-1, each once."""
     words: list[str | None] = [None] * len(by_word)
     for word, i in by_word.items():
         whole = isinstance(i, int) and not isinstance(i, bool)
@@ -170,3 +157,48 @@ def _by_id(by_word: Mapping[str, Any], where: str) -> tuple[str, ...]:
             )
         words[i] = word
     return tuple(word for word in words if word is not None)
+
+
+THRESHOLD = 4
+"""A word must occur this often in train and dev to enter the vocabulary (SCAN)."""
+
+
+def build_vocabulary(
+    root: Path,
+    sentences: Mapping[str, Sequence[str]],
+    tokens: Mapping[str, Sequence[Sequence[str]]],
+    more: Mapping[str, Sequence[str]],
+    held_out: Collection[str],
+) -> Vocabulary:
+    """Build a vocabulary of the words that occur `THRESHOLD` times in train and dev.
+
+    Args:
+        root: origin of the captions, for messages.
+        sentences: {role: captions}.
+        tokens: {role: their tokens}.
+        more: {image: captions} from elsewhere, counted unless train and dev hold them already.
+        held_out: images of dev and test, whose captions in ``more`` are not counted.
+
+    Raises:
+        UserError: there is no train split, or no word is frequent enough.
+    """
+    if "train" not in tokens:
+        raise UserError(
+            f"{root} was opened without its train split, so no vocabulary can be built: give the "
+            "one the model was trained with."
+        )
+    roles = [role for role in ("train", "dev") if role in tokens]
+    counted = {" ".join(s.split()) for role in roles for s in sentences[role]} if more else set()
+    others = (
+        tokenize(caption)
+        for image, captions in more.items()
+        for caption in captions
+        if image not in held_out and " ".join(caption.split()) not in counted
+    )
+    vocabulary = Vocabulary.build(chain(*(tokens[role] for role in roles), others), THRESHOLD)
+    if len(vocabulary) == len(MARKS):
+        raise UserError(
+            f"no word occurs {THRESHOLD} times in the captions of {root}, so its vocabulary "
+            "would be empty: give a vocabulary."
+        )
+    return vocabulary

@@ -1,7 +1,7 @@
-"""Which words of a vocabulary are related: S (similar), C (together in texts), K (knowledge).
+"""Relations between the words of a vocabulary: C (co-occurrence) and K (knowledge) of SCKR.
 
-The relations of SCKR (KSEM 2019); GIN has the first alone, which needs word vectors and is made on
-device (`hmgr_jax.layers.vocabulary_graph.nearest`). Edges are pairs of word numbers, int64 [E, 2].
+SCKR (KSEM 2019) also uses S (similarity), as does GIN; it needs word vectors and is computed on
+device (`hmgr_jax.layers.vocabulary_graph.nearest`). Edges are pairs of word ids, int64 [E, 2].
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from hmgr_jax.data.text.captions import CaptionSource, bags_of, read_lines
 from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import UserError
 
-OF_WORDS = "the vocabulary has {} words (with <pad>, <start>, <end> and <unk>)"
-OF_BAGS = "texts are vectors of {} numbers"
-CHUNK = 20000
-"""Captions read at once."""
+VOCABULARY_NODES = "the vocabulary has {} words (with <pad>, <start>, <end> and <unk>)"
+BAG_NODES = "texts are vectors of {} numbers"
+CHUNK = 20000  # captions
 
 
 def caption_words(source: CaptionSource, size: int) -> scipy.sparse.csr_array:
-    """How often every word stands in every caption: float32 [captions, size], marks left out."""
+    """Counts of every word in every caption: float32 [captions, size], without marks."""
     parts = [
         bags_of(source.gather(np.arange(first, min(first + CHUNK, len(source))))["tokens"], size)
         for first in range(0, len(source), CHUNK)
@@ -34,9 +33,10 @@ def caption_words(source: CaptionSource, size: int) -> scipy.sparse.csr_array:
 def together(
     texts: scipy.sparse.csr_array, *, least: int = 2, information: float = 1.0
 ) -> np.ndarray:
-    """Pairs of words in at least ``least`` common texts whose mutual information is high enough.
+    """Pairs of words that occur together in at least ``least`` texts, and not by chance.
 
-    Pointwise: log(n(i, j) N / (n(i) n(j))) of at least ``information``, with n texts of N.
+    Their pointwise mutual information log(n(i, j) N / (n(i) n(j))), with n of N texts, is at least
+    ``information``.
     """
     held = scipy.sparse.csr_array((texts > 0).astype(np.float64))
     alone = np.asarray(held.sum(axis=0)).ravel()
@@ -48,17 +48,18 @@ def together(
 
 
 def inverse_frequencies(texts: scipy.sparse.csr_array) -> np.ndarray:
-    """log((1 + N) / (1 + n)) + 1 of every word, which stands in n of N texts: float32 [V]."""
+    """log((1 + N) / (1 + n)) + 1 of every word, which occurs in n of N texts: float32 [V]."""
     held = np.asarray((texts > 0).sum(axis=0)).ravel()
     return (np.log((1.0 + texts.shape[0]) / (1.0 + held)) + 1.0).astype(np.float32)
 
 
 def read_triples(path: str | Path, vocabulary: Vocabulary) -> np.ndarray:
-    """Edges of a file of ``head <tab> relation <tab> tail`` lines (or head and tail alone).
+    """Read edges from lines of ``head <tab> relation <tab> tail`` (or head and tail only).
 
-    A triple counts if head and tail are words of the vocabulary; which relation it is does not
-    matter. Raises ``UserError`` with the line's number for other lines, and where no triple joins
-    two words.
+    A triple counts if head and tail are words of the vocabulary; the relation is ignored.
+
+    Raises:
+        UserError: a line has another form, or no triple joins two words of the vocabulary.
     """
     path = Path(path)
     found = []
@@ -66,21 +67,21 @@ def read_triples(path: str | Path, vocabulary: Vocabulary) -> np.ndarray:
         fields = [field.strip() for field in line.split("\t")]
         if len(fields) not in (2, 3) or not all(fields):
             raise UserError(
-                f"{path}:{number} has {len(fields)} fields, where head, relation and tail (or head "
-                "and tail) were expected, with a tab between them: correct the line."
+                f"{path}:{number} has {len(fields)} fields where head, relation and tail (or head "
+                "and tail), separated by tabs, were expected: correct the line."
             )
         found.append((fields[0].lower(), fields[-1].lower()))
     edges = between_words(found, vocabulary)
     if not len(edges):
         raise UserError(
-            f"{path} holds {len(found)} triples, of which none joins two words of the vocabulary: "
-            "give one of words, or leave K out of model.word_relations."
+            f"{path} holds {len(found)} triples, but none joins two words of the vocabulary: give "
+            "another file, or leave K out of model.word_relations."
         )
     return edges
 
 
 def between_words(pairs: Iterable[tuple[str, str]], vocabulary: Vocabulary) -> np.ndarray:
-    """The pairs of which both are words of the vocabulary, by number."""
+    """Ids of the pairs whose words are both in the vocabulary."""
     known = [
         (vocabulary.id(a), vocabulary.id(b))
         for a, b in pairs
@@ -89,12 +90,14 @@ def between_words(pairs: Iterable[tuple[str, str]], vocabulary: Vocabulary) -> n
     return np.array(known, np.int64).reshape(-1, 2)
 
 
-def read_neighbours(path: str | Path, size: int, nodes: str = OF_WORDS) -> np.ndarray:
-    """Edges of a graph file as SCKR has it: line i holds the numbers of the neighbours of node i.
+def read_neighbours(path: str | Path, size: int, nodes: str = VOCABULARY_NODES) -> np.ndarray:
+    """Read edges of an SCKR graph file: line i holds the neighbours of node i, perhaps none.
 
-    A line may be empty. Nodes are numbered from 0, in the order of the vocabulary (of bags: of
-    their features). Raises ``UserError`` for a number that is none or out of range, with its line,
-    and for another number of lines than of nodes, of which ``nodes`` says what they are.
+    Nodes are numbered from 0, in the order of the vocabulary (of bags: of their features);
+    ``nodes`` describes them in messages.
+
+    Raises:
+        UserError: the number of lines is not ``size``, or a line holds something else than nodes.
     """
     path = Path(path)
     try:
@@ -105,8 +108,8 @@ def read_neighbours(path: str | Path, size: int, nodes: str = OF_WORDS) -> np.nd
         lines.pop()
     if len(lines) != size:
         raise UserError(
-            f"{path} has {len(lines)} lines, but {nodes.format(size)}: give a line for each, empty "
-            "where it has no neighbours."
+            f"{path} has {len(lines)} lines, but {nodes.format(size)}: give one line for each, "
+            "empty if it has no neighbours."
         )
     found: list[np.ndarray] = []
     for node, line in enumerate(lines):
@@ -119,7 +122,7 @@ def _neighbours(line: str, where: str, node: int, size: int) -> np.ndarray:
         numbers = np.array([int(field) for field in line.split()], np.int64)
     except ValueError as error:
         raise UserError(
-            f"{where} holds something that is no number of a node ({error}): correct it."
+            f"{where} holds a field that is not a node number ({error}): correct it."
         ) from None
     wrong = numbers[(numbers < 0) | (numbers >= size)]
     if len(wrong):

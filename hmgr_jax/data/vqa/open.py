@@ -1,4 +1,4 @@
-"""VQA v2 (Goyal et al., CVPR 2017): questions about COCO's pictures, answered by ten people."""
+"""VQA v2 (Goyal et al., CVPR 2017): questions about COCO's pictures with ten answers each."""
 
 from __future__ import annotations
 
@@ -14,20 +14,19 @@ from hmgr_jax.data.fingerprint import fingerprint
 from hmgr_jax.data.split import DataSet, Split
 from hmgr_jax.data.text.captioned import Captioned
 from hmgr_jax.data.text.captions import CaptionSource
-from hmgr_jax.data.text.coco_captions import coco_images
+from hmgr_jax.data.text.captions_files import coco_images, read_json
 from hmgr_jax.data.text.tokens import tokenize
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.data.vqa.files import (
     Annotation,
-    Asked,
+    PictureArrays,
+    VQAQuestion,
     commonest_answers,
     read_annotations,
     read_answers,
-    read_json,
     read_questions,
     read_text,
 )
-from hmgr_jax.data.vqa.picture_arrays import PictureArrays
 from hmgr_jax.data.vqa.questions import (
     AnswerSource,
     Bank,
@@ -40,12 +39,12 @@ from hmgr_jax.errors import UserError
 
 ROLES = ("train", "dev", "test")
 ANNOTATED = ("train", "dev")
-"""Splits that cannot do without annotations."""
+"""Splits that need annotations."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the files lie, from ``root`` on; {split} is a split's name in ``splits``."""
+    """File locations relative to ``root``; {split} is the name of a split in ``splits``."""
 
     root: Path
     splits: Mapping[str, str]
@@ -53,21 +52,21 @@ class Layout:
     questions: str
     annotations: str
     features: str
-    """Of a picture: also {image}, its number (as {image:012d} with zeros), and {pictures}, the
-    split without -dev."""
+    """Of a picture; also {image}, its id (as {image:012d} with zeros), and {pictures}, the split
+    without -dev or -std."""
     regions: int
     answers: int
     answer_file: str
     banks: Mapping[str, str]
-    """{bank: a file of COCO's captions, or a text of one caption a line}."""
+    """{bank: a file of COCO's captions, or text with one caption a line}."""
     max_words: int
 
     def path(self, pattern: str, role: str) -> Path:
-        """The file of a split."""
+        """File of a split."""
         return self.root / pattern.format(split=self.splits[role])
 
     def picture(self, role: str, image: int) -> Path:
-        """The file of a picture's features."""
+        """File of a picture's features."""
         split = self.splits[role]
         pictures = split.replace("-dev", "").replace("-std", "")
         return self.root / self.features.format(split=split, pictures=pictures, image=image)
@@ -76,22 +75,22 @@ class Layout:
 def open_vqa(
     layout: Layout, roles: Sequence[str] = ROLES, vocabulary: Vocabulary | None = None
 ) -> DataSet:
-    """Questions with their pictures' features and the answers of ten annotators.
+    """Open questions with the features of their pictures and the answers of ten annotators.
 
-    The answers to choose from are those of ``layout.answer_file``, or the commonest of the training
-    annotations. Words are those of the training questions and of the banks' captions, at least four
-    times, unless a ``vocabulary`` is given. A test split without an annotation file is answered and
-    not judged.
+    The answers to choose from are those of ``layout.answer_file``, or the most common of the
+    training annotations. Unless a ``vocabulary`` is given, its words occur at least four times in
+    the training questions and the banks' captions. A test split without annotations is answered but
+    not evaluated.
 
     Raises:
-        UserError: a file is missing, cut short, or does not fit another.
+        UserError: a file is missing or malformed, or files do not agree.
     """
     asked = {role: read_questions(layout.path(layout.questions, role)) for role in ROLES}
-    told = _annotations(layout, asked, roles)
+    annotations = _annotations(layout, asked, roles)
     if layout.answer_file:
         answers = read_answers(layout.root / layout.answer_file)
     else:
-        answers = commonest_answers(told["train"], layout.answers)
+        answers = commonest_answers(annotations["train"], layout.answers)
     vocabulary = vocabulary or _vocabulary(layout, asked["train"])
     first, splits, seen = 0, {}, 0
     for role in ROLES:
@@ -101,7 +100,7 @@ def open_vqa(
             files = [layout.picture(role, image) for image in images]
             source = PictureArrays(files, layout.regions)
             pictures = Pictures(source, numbers, np.asarray(images, np.int64))
-            given = told.get(role)
+            given = annotations.get(role)
             splits[role] = _split(
                 layout, role, asked[role], given, answers, pictures, vocabulary, seen
             )
@@ -114,9 +113,9 @@ def open_vqa(
 
 
 def _annotations(
-    layout: Layout, asked: Mapping[str, Sequence[Asked]], roles: Sequence[str]
+    layout: Layout, asked: Mapping[str, Sequence[VQAQuestion]], roles: Sequence[str]
 ) -> dict[str, list[Annotation]]:
-    """{role: annotations} of what is wanted and has them, and of train where answers need them."""
+    """{role: annotations} of ``roles``, and of train if the list of answers needs them."""
     found = {}
     for role in ROLES:
         needed = role == "train" and not layout.answer_file
@@ -126,7 +125,7 @@ def _annotations(
     return found
 
 
-def _vocabulary(layout: Layout, questions: Sequence[Asked]) -> Vocabulary:
+def _vocabulary(layout: Layout, questions: Sequence[VQAQuestion]) -> Vocabulary:
     texts: list[str] = [question.text for question in questions]
     for name in layout.banks:
         texts += open_bank(layout, name).captions
@@ -137,8 +136,8 @@ def _vocabulary(layout: Layout, questions: Sequence[Asked]) -> Vocabulary:
 def _split(
     layout: Layout,
     role: str,
-    asked: Sequence[Asked],
-    told: Sequence[Annotation] | None,
+    asked: Sequence[VQAQuestion],
+    annotations: Sequence[Annotation] | None,
     answers: tuple[str, ...],
     pictures: Pictures,
     vocabulary: Vocabulary,
@@ -154,9 +153,9 @@ def _split(
         first=first,
     )
     counts = kinds = None
-    if told is not None:
-        counts = Counts(list(_counted(told, answers)), len(answers))
-        kinds = np.array([one.kind.replace("/", "_") for one in told])
+    if annotations is not None:
+        counts = Counts(list(_counted(annotations, answers)), len(answers))
+        kinds = np.array([one.kind.replace("/", "_") for one in annotations])
     return question_split(
         role,
         source,
@@ -167,18 +166,18 @@ def _split(
     )
 
 
-def _counted(told: Sequence[Annotation], answers: Sequence[str]) -> Iterable[dict[int, int]]:
-    """{answer: how many of the annotators gave it} of every question."""
+def _counted(annotations: Sequence[Annotation], answers: Sequence[str]) -> Iterable[dict[int, int]]:
+    """{answer index: annotators} of every question."""
     known = {answer: number for number, answer in enumerate(answers)}
-    for one in told:
+    for one in annotations:
         yield dict(Counter(known[answer] for answer in one.answers if answer in known))
 
 
 def open_bank(layout: Layout, name: str) -> Bank:
-    """The captions of a bank, owned by the pictures that they are about.
+    """Read the captions of a bank with their pictures.
 
     Raises:
-        UserError: no bank of that name, or its file is missing or damaged.
+        UserError: the bank is unknown, or its file is missing or malformed.
     """
     if name not in layout.banks:
         known = ", ".join((*layout.banks, "random"))
@@ -193,5 +192,5 @@ def open_bank(layout: Layout, name: str) -> Bank:
         captions = [line.strip() for line in read_text(path).splitlines() if line.strip()]
         owners = np.full(len(captions), -1, np.int64)
     if not captions:
-        raise UserError(f"{path} holds no captions: give one a line.")
+        raise UserError(f"{path} holds no captions: write one a line.")
     return Bank(name, captions, owners, fingerprint([path]))

@@ -1,9 +1,9 @@
-"""Questions about pictures and the answers to choose from, as items of two modalities."""
+"""Questions about pictures and their answers, as items of two modalities."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,29 +13,30 @@ from hmgr_jax.data.text.captions import CaptionSource
 
 QUESTION, ANSWER = "question", "answer"
 ANNOTATORS = 10
-"""People who answered each question of VQA."""
+"""Answers to each question of VQA."""
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """The P pictures of a split, which their questions and a search by picture read."""
+    """The P pictures of a split, for their questions and for search by picture."""
 
     source: Source
-    """Regions or a grid of each."""
+    """Regions or grids."""
     numbers: np.ndarray
-    """int32 [P]: number of each among the pictures of all splits, a row of what was retrieved."""
+    """int32 [P]: index among the pictures of all splits, a row of the table of retrieved
+    captions."""
     owners: np.ndarray
-    """int64 [P]: the number by which captions of a bank name the picture that they are about."""
+    """int64 [P]: id by which captions of a bank refer to the picture."""
 
 
 @dataclass(frozen=True)
 class Bank:
-    """N captions from which those for a picture are retrieved."""
+    """N captions to retrieve from."""
 
     name: str
     captions: Sequence[str]
     owners: np.ndarray
-    """int64 [N]: the picture that each is about, by the number of `Pictures.owners`; -1: none."""
+    """int64 [N]: id of the picture of each caption (`Pictures.owners`); -1: none."""
     fingerprint: str
     """Of the captions and their owners."""
 
@@ -46,15 +47,15 @@ class Bank:
 class QuestionSource:
     """Questions with the features of their pictures.
 
-    Items have "tokens" and "lengths", what the source of the pictures gives ("regions",
-    "n_regions", ...), and two numbers that a table of what was retrieved may be indexed by:
-    "picture" among the pictures, "question" among the questions of all splits, both int32 [k].
+    Items have "tokens" and "lengths", the fields of the picture source ("regions", "n_regions",
+    ...), and int32 [k] indices into tables of retrieved captions: "picture" among all pictures,
+    "question" among the questions of all splits.
     """
 
     def __init__(
         self, texts: CaptionSource, pictures: Pictures, of: np.ndarray, first: int
     ) -> None:
-        """``of`` (int [n]): which of the pictures each question is about; ``first``: its number."""
+        """``of`` (int [n]): picture of each question; ``first``: index of the first question."""
         self.texts, self.pictures = texts, pictures
         self.lengths = texts.lengths
         self.of = np.asarray(of, np.int64)
@@ -69,7 +70,7 @@ class QuestionSource:
         return len(self.of)
 
     def gather(self, items: np.ndarray, length: int | None = None) -> Items:
-        """Questions padded to ``length``, their pictures and both numbers."""
+        """Questions padded to ``length``, with their pictures and both indices."""
         items = np.asarray(items, np.int64).reshape(-1)
         of = self.of[items]
         return {
@@ -81,7 +82,7 @@ class QuestionSource:
 
 
 class AnswerSource:
-    """The A answers to choose from: an item is its number."""
+    """The A answers to choose from: an item is its index."""
 
     lengths: np.ndarray | None = None
 
@@ -92,20 +93,18 @@ class AnswerSource:
         return len(self.captions)
 
     def gather(self, items: np.ndarray, length: int | None = None) -> Items:
-        """``{"number": int32 [k]}``; ``length`` is not used."""
-        del length
+        """``{"number": int32 [k]}``."""
         return {"number": np.asarray(items, np.int32).reshape(-1)}
 
 
 class Counts:
-    """How many annotators gave each answer to each question, as rows that are made when asked for.
+    """Annotators per question and answer, uint8 [n, A], stored sparsely.
 
-    Reads like an array uint8 [n, A], of which only what is not 0 is held: dense, those of VQA v2
-    would take 1.4 GB.
+    It is indexed like an array; a dense one of VQA v2 would take 1.4 GB.
     """
 
     def __init__(self, given: Sequence[dict[int, int]], answers: int) -> None:
-        """``given``: {answer: annotators} of every question, for the answers in the list."""
+        """``given``: {answer index: annotators} of every question."""
         sizes = np.fromiter(map(len, given), np.int64, len(given))
         self._starts = np.concatenate([[0], np.cumsum(sizes)])
         self._answers = np.array([a for one in given for a in one], np.int32)
@@ -117,7 +116,7 @@ class Counts:
         return self.shape[0]
 
     def __getitem__(self, items: np.ndarray | slice) -> np.ndarray:
-        """The rows ``items``, uint8 [k, A]."""
+        """Dense rows ``items``, uint8 [k, A]."""
         chosen = np.arange(len(self))[items]
         rows = np.zeros((len(chosen), self.shape[1]), np.uint8)
         for row, item in zip(rows, chosen.tolist(), strict=True):
@@ -126,15 +125,12 @@ class Counts:
         return rows
 
     def commonest(self) -> np.ndarray:
-        """The answer that most annotators gave, int32 [n]; -1 where none is in the list."""
+        """The most frequent answer of each question, int32 [n]; -1 if none is in the list."""
         found = np.full(len(self), -1, np.int32)
-        for item, (start, end) in enumerate(self._ranges()):
+        for item, (start, end) in enumerate(itertools.pairwise(self._starts.tolist())):
             if end > start:
                 found[item] = self._answers[start + int(self._counts[start:end].argmax())]
         return found
-
-    def _ranges(self) -> Iterator[tuple[int, int]]:
-        return itertools.pairwise(self._starts.tolist())
 
 
 def question_split(
@@ -146,25 +142,22 @@ def question_split(
     counts: Counts | None,
     kinds: np.ndarray | None,
 ) -> Split:
-    """A split of questions: a row is one, beside the answer that most annotators gave.
+    """Make a split of questions, each row with its most frequent answer.
 
     Args:
         name: of the split.
         questions: n of them.
         answers: A to choose from.
         ids: of the questions.
-        counts: of the annotators' answers; None where nobody has answered.
-        kinds: str [n], by which accuracies are told apart; None where these are unknown.
+        counts: of the annotators' answers; None if there are none.
+        kinds: str [n], by which accuracies are reported; None if unknown.
     """
     best = np.full(len(questions), -1, np.int32) if counts is None else counts.commonest()
     return Split(
         name=name,
         sources={QUESTION: questions, ANSWER: answers},
         groups={QUESTION: best, ANSWER: np.arange(len(answers), dtype=np.int32)},
-        rows={
-            QUESTION: np.arange(len(questions), dtype=np.int32),
-            ANSWER: np.maximum(best, 0),
-        },
+        rows={QUESTION: np.arange(len(questions), dtype=np.int32), ANSWER: np.maximum(best, 0)},
         ids={QUESTION: ids, ANSWER: answers.captions},
         labels={} if counts is None else {QUESTION: counts},  # type: ignore[dict-item]
         kinds={} if kinds is None else {QUESTION: kinds},

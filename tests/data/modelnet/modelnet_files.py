@@ -7,8 +7,7 @@ import numpy as np
 from PIL import Image
 
 from hmgr_jax.data.generated.solids.primitives import ball, box
-from hmgr_jax.data.shapes3d.faces import edge_neighbours, face_features, normalised
-from hmgr_jax.data.shapes3d.points import sample_points
+from hmgr_jax.data.shapes3d.mesh import edge_neighbours, face_features, normalise, sample_points
 
 CLASSES = ("airplane", "bed", "cup")
 EACH = {"train": 8, "test": 2}
@@ -22,7 +21,7 @@ def names(split):
 
 
 def mesh_of(name):
-    return normalised(ball(1, 6, 4) if name.startswith("bed") else box((1, 2, 3)))
+    return normalise(ball(1, 6, 4) if name.startswith("bed") else box((1, 2, 3)))
 
 
 def write_clouds(root, *, ten=False, listed=True):

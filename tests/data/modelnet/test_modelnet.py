@@ -18,13 +18,13 @@ from modelnet_files import (
 
 from hmgr_jax.data.pipeline import batches
 from hmgr_jax.data.shapes3d.augment import Shaping
-from hmgr_jax.data.shapes3d.faces import face_features
-from hmgr_jax.data.shapes3d.modelnet.joining import Where
+from hmgr_jax.data.shapes3d.mesh import face_features
+from hmgr_jax.data.shapes3d.modelnet.joining import Folders
 from hmgr_jax.data.shapes3d.modelnet.open import open_modelnet
 from hmgr_jax.errors import UserError
 
 SMALL = Shaping(image_size=8, crop=16, points=32, faces=64, views=3)
-WHERE = Where(dev=0.25)
+WHERE = Folders(dev=0.25)
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_an_object_whose_folder_of_views_is_empty_lacks_a_part(root):
     for view in (root / "ModelNet40-Images-180" / lacking).iterdir():
         view.unlink()
     with pytest.warns(RuntimeWarning, match=rf"1 of 6 objects of test .*: {lacking}$"):
-        data = _opened(root, Where(dev=0.25, corrupt="skip"))
+        data = _opened(root, Folders(dev=0.25, corrupt="skip"))
     assert lacking not in data.splits["test"].ids["image"]
 
 
@@ -132,7 +132,7 @@ def test_objects_that_lack_a_part(root):
     with pytest.raises(UserError, match=rf"no mesh of {lacking} \(1 of the 6 .* of test"):
         _opened(root)
     with pytest.warns(RuntimeWarning, match=rf"1 of 6 objects of test .*: {lacking}$"):
-        data = _opened(root, Where(dev=0.25, corrupt="skip"))
+        data = _opened(root, Folders(dev=0.25, corrupt="skip"))
     left = [name for name in names("test") if name != lacking]
     assert list(data.splits["test"].ids["point"]) == left
     clouds = root / "modelnet40_ply_hdf5_2048"
@@ -159,7 +159,7 @@ def _spoil(path, arrays):
         ({"data": np.full((3, POINTS, 3), np.nan)}, "row 0 holds NaN"),
         ({"data": np.ones((3, POINTS, 2))}, r"has data \[3, 96, 2\]"),
         ({"label": np.zeros(2)}, r"label \[2\]"),
-        ({"label": None}, "no clouds that can be read"),
+        ({"label": None}, "no readable clouds"),
         ({"label": np.array([2, 1, 0])}, "for other objects of"),
         ({"data": np.ones((3, 9, 3), np.float32)}, r"clouds of \[9, 96\] points"),
     ],
@@ -192,24 +192,26 @@ def test_missing_and_damaged_files_are_named(root, tmp_path):
         _opened(root)
     list_file.write_text(text)
     (clouds / "ply_data_test0.h5").write_bytes(b"no")
-    with pytest.raises(UserError, match=r"ply_data_test0\.h5 holds no clouds"):
+    with pytest.raises(UserError, match=r"ply_data_test0\.h5 holds no readable clouds"):
         _opened(root)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty holds neither"):
         _opened(tmp_path / "empty")
     (tmp_path / "raw/bed/train").mkdir(parents=True)
     (tmp_path / "raw/bed/train/bed_0001.off").write_text("OFF")
-    with pytest.raises(UserError, match=r"holds OFF files: .*prepare modelnet --source"):
+    with pytest.raises(UserError, match=r"holds OFF files .*prepare modelnet --source"):
         _opened(tmp_path / "raw")
     with pytest.raises(UserError, match="There is no folder"):
         _opened(tmp_path / "none")
     with pytest.raises(UserError, match=r"which data\.objects\.meshes names"):
-        _opened(root, Where(meshes="nowhere"))
+        _opened(root, Folders(meshes="nowhere"))
     (root / "Other_Mesh").mkdir()
-    with pytest.raises(UserError, match=r"ModelNet40_Mesh and Other_Mesh: say by data\.objects"):
+    with pytest.raises(
+        UserError, match=r"ModelNet40_Mesh and Other_Mesh: name one of them as data\.objects"
+    ):
         _opened(root)
-    with pytest.raises(UserError, match=r"data\.objects\.dev is 1\.5"):
-        _opened(root, Where(dev=1.5))
+    with pytest.raises(UserError, match=r"data\.objects\.dev must be .* got 1\.5"):
+        _opened(root, Folders(dev=1.5))
 
 
 ROWS = np.zeros((4, 3), int)
@@ -223,7 +225,7 @@ ROWS = np.zeros((4, 3), int)
         ({"face": np.full((4, 15), np.inf), "neighbor_index": ROWS}, "NaN or inf"),
         ({"face": np.zeros((4, 15)), "neighbor_index": ROWS + 4}, "names neighbour 4"),
         ({"face": np.zeros((99, 15)), "neighbor_index": np.zeros((99, 3), int)}, "has 99 faces"),
-        (None, "is no .npz"),
+        (None, "is not a readable .npz"),
     ],
 )
 def test_spoilt_meshes_and_views(root, arrays, said):

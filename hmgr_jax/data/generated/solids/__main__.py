@@ -1,7 +1,7 @@
 """Write generated solids as OFF files: ``python -m hmgr_jax.data.generated.solids --out DIR``.
 
-Options: ``--seed 0``, and how many of each split, ``--train 1200 --test 480``. The folders are
-those of ModelNet, and ``python -m hmgr_jax.prepare modelnet --source DIR`` reads them.
+Options: ``--seed 0``, and the size of each split, ``--train 1200 --test 480``. The folders are
+    those of ModelNet, which ``python -m hmgr_jax.prepare modelnet --source DIR`` reads.
 """
 
 from __future__ import annotations
@@ -10,8 +10,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from hmgr_jax.command import Parser, guarded
-from hmgr_jax.data.generated.solids.off_tree import write_tree
+from hmgr_jax.data.generated.solids import CLASSES, make_solid
+from hmgr_jax.data.shapes3d.mesh import transform
+from hmgr_jax.data.shapes3d.off import write_off
 from hmgr_jax.errors import UserError
 
 
@@ -21,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Parse the command line and write the files; ``UserError`` for what cannot be done."""
+    """Parse the command line and write the files; ``UserError`` for invalid options."""
     parser = Parser(description=__doc__)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--seed", type=int, default=0)
@@ -37,6 +41,21 @@ def run(arguments: Sequence[str]) -> int:
     count = write_tree(options.out, seed=options.seed, train=options.train, test=options.test)
     print(f"{options.out}: {count:,} files")
     return 0
+
+
+UPRIGHT = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
+"""From y up to z up, as in ModelNet."""
+
+
+def write_tree(folder: Path, *, seed: int, train: int, test: int) -> int:
+    """Write solids as ``class/train/class_000012.off`` and so on; returns the number of files."""
+    for split, count in (("train", train), ("test", test)):
+        for index in range(count):
+            solid = make_solid(seed, split, index)
+            path = folder / CLASSES[solid.kind] / split / f"{solid.name}.off"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_off(path, transform(solid.mesh, UPRIGHT))
+    return train + test
 
 
 if __name__ == "__main__":

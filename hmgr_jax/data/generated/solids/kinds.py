@@ -1,8 +1,7 @@
-"""Twelve kinds of solids, each with proportions of its own draw.
+"""Twelve kinds of solids with random proportions.
 
-Every function takes random numbers and gives a watertight mesh about as large as 2, upright, of at
-most `MOST_FACES` faces. Sizes of one kind overlap with those of its neighbours (a slim bowl, a wide
-goblet), so that no single measure tells kinds apart.
+Every function gives an upright watertight mesh of a size of about 2 and at most `MOST_FACES` faces.
+Proportions of kinds overlap (a slim bowl, a wide goblet), so that no single measure separates them.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from hmgr_jax.data.generated.solids.primitives import (
     box,
     cylinder,
     lathe,
-    lying,
+    lay_down,
     plate,
     regular,
 )
-from hmgr_jax.data.shapes3d.mesh import Mesh, join, moved
+from hmgr_jax.data.shapes3d.mesh import Mesh, join, translate
 
 MOST_FACES = 320
 Rng = np.random.Generator
@@ -85,7 +84,7 @@ def ring(rng: Rng) -> Mesh:
     turn = 2 * np.pi * np.arange(8) / 8
     profile = [(wide + thick * np.cos(t), flat * thick * np.sin(t)) for t in turn]
     found = lathe(profile, int(rng.integers(14, 20)), ring=True)
-    return lying(found) if rng.random() < 0.5 else found
+    return lay_down(found) if rng.random() < 0.5 else found
 
 
 def star(rng: Rng) -> Mesh:
@@ -120,7 +119,7 @@ def _legs(rng: Rng, width: float, depth: float, height: float) -> list[Mesh]:
     for x, z in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
         place = (x * (width / 2 - thick), z * (depth / 2 - thick))
         if round_ones:
-            leg = moved(cylinder(thick * 0.7, height, 8, thick), (place[0], -height, place[1]))
+            leg = translate(cylinder(thick * 0.7, height, 8, thick), (place[0], -height, place[1]))
         else:
             leg = box((thick * 1.6, height, thick * 1.6), (place[0], -height / 2, place[1]))
         parts.append(leg)
@@ -158,12 +157,12 @@ def tower(rng: Rng) -> Mesh:
         if rng.random() < 0.5:
             parts.append(box((2 * radius, tall, 2 * radius), (0, height + tall / 2, 0)))
         else:
-            parts.append(moved(cylinder(radius, tall, 10), (0, height, 0)))
+            parts.append(translate(cylinder(radius, tall, 10), (0, height, 0)))
         height, radius = height + tall, radius * rng.uniform(0.6, 0.85)
     if rng.random() < 0.5:
-        return join([*parts, moved(ball(radius, 10, 6), (0, height + radius, 0))])
+        return join([*parts, translate(ball(radius, 10, 6), (0, height + radius, 0))])
     spire = lathe([(0, 0), (radius, 0), (0, rng.uniform(0.4, 0.9))], 10)
-    return join([*parts, moved(spire, (0, height, 0))])
+    return join([*parts, translate(spire, (0, height, 0))])
 
 
 def arch(rng: Rng) -> Mesh:

@@ -9,35 +9,33 @@ from pathlib import Path
 
 import numpy as np
 
-from hmgr_jax.data.generated.solids.kept import keep
+from hmgr_jax.data.generated.solids import CLASSES
 from hmgr_jax.data.generated.solids.kinds import MOST_FACES
-from hmgr_jax.data.generated.solids.objects import SolidObjects
-from hmgr_jax.data.generated.solids.solid import CLASSES
+from hmgr_jax.data.generated.solids.objects import GeneratedSolids, SolidObjects, load_or_make
 from hmgr_jax.data.shapes3d.augment import Shaping
-from hmgr_jax.data.shapes3d.object_set import object_split
-from hmgr_jax.data.shapes3d.store import Objects
+from hmgr_jax.data.shapes3d.sources import object_split
 from hmgr_jax.data.split import DataSet, Split
 from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import UserError
 
 VERSION = 1
-"""Raise it with any change that changes a solid, a view or a point."""
+"""Raise it with any change of a solid, a view or a point."""
 SPARE = 2
-"""Points made of every solid, as a multiple of those that are read: training draws from them."""
+"""Points of every solid, as a multiple of those of an item: training samples from them."""
 
 
 @dataclass(frozen=True)
 class Solids:
-    """Which solids there are; sizes count objects, classes take turns."""
+    """Number of solids in each split; classes alternate."""
 
     seed: int = 0
     train: int = 1200
     dev: int = 240
     test: int = 480
     views: int = 12
-    """Rendered of each, at equal angles around it."""
+    """Views of each, at equal angles around it."""
     folder: str = ""
-    """Where they are kept for other runs; empty: they are made in memory."""
+    """Folder that stores them for other runs; empty: in memory only."""
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -57,11 +55,12 @@ def open_solids(
 ) -> DataSet:
     """Generate solids of three splits; solid i of a split does not depend on the sizes.
 
-    Views are rendered at ``shaping.crop`` pixels and an eighth more, so that a crop may move.
-    `Split.labels` are the classes, of 12.
+    Views are rendered an eighth larger than ``shaping.crop`` pixels for random crops.
+    `Split.labels` are the 12 classes.
 
     Raises:
-        UserError: ``shaping.faces`` is less than solids may have, or a kept file is damaged.
+        UserError: ``shaping.faces`` is below the largest number of faces, or a stored file is
+            damaged.
     """
     if shaping.faces < MOST_FACES:
         raise UserError(
@@ -80,11 +79,12 @@ def _split(
     solids: Solids, role: str, sizes: tuple[int, int, int], made: str, shaping: Shaping
 ) -> Split:
     count = getattr(solids, role)
-    objects: Objects
-    objects = fresh = SolidObjects(solids.seed, role, count, sizes)
+    solids_of_split = GeneratedSolids(solids.seed, role, count, sizes)
+    objects = SolidObjects(solids_of_split)
     if solids.folder:
         key = hashlib.sha256(f"{made} {role} {count}".encode()).hexdigest()[:12]
-        objects = keep(Path(solids.folder, f"solids_{role}_{key}.npz"), fresh)
+        path = Path(solids.folder, f"solids_{role}_{key}.npz")
+        objects = SolidObjects(load_or_make(path, solids_of_split))
     classes = np.arange(count) % len(CLASSES)
     names = [f"{CLASSES[k]}/{CLASSES[k]}_{i:06d}" for i, k in enumerate(classes)]
     return object_split(role, objects, names, classes, len(CLASSES), shaping)

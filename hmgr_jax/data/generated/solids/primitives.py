@@ -1,6 +1,6 @@
-"""The pieces that solids are made of: turned on a lathe, or cut from a plate.
+"""Primitives of solids: turned on a lathe, or cut from a plate.
 
-Everything is watertight, looks outwards and stands upright (y is up).
+Meshes are watertight and upright (y is up), with outward normals.
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hmgr_jax.data.shapes3d.mesh import Mesh, moved, turned
+from hmgr_jax.data.shapes3d.mesh import Mesh, transform, translate
 
-AXIS = 1e-9  # a radius below this lies on the axis
+AXIS = 1e-9  # smaller radii are on the axis
 
 
 def lathe(profile: Sequence[Sequence[float]], segments: int, *, ring: bool = False) -> Mesh:
-    """A solid of revolution about y.
+    """Make a solid of revolution about y.
 
     Args:
-        profile: (radius, height) from the bottom along the outside to the top. It begins and ends
-            on the axis (radius 0).
+        profile: (radius, height) from the bottom along the outside to the top, beginning and ending
+            on
+            the axis (radius 0).
         segments: vertices of every circle.
-        ring: the profile closes upon itself and never touches the axis.
+        ring: the profile is a closed curve off the axis.
     """
     levels, rows = [], []
     points: list[np.ndarray] = []
@@ -41,13 +42,12 @@ def lathe(profile: Sequence[Sequence[float]], segments: int, *, ring: bool = Fal
 
 
 def plate(outline: np.ndarray, depth: float, hole: np.ndarray | None = None) -> Mesh:
-    """A plate in the x-y plane, ``depth`` thick along z.
+    """Make a plate in the x-y plane, ``depth`` thick along z.
 
     Args:
-        outline: float [n, 2], counter-clockwise; without a ``hole`` its middle (0, 0) must see all
-            of it.
-        depth: its thickness.
-        hole: float [n, 2], an inner outline whose point i belongs to point i of the outer one.
+        outline: float [n, 2], counter-clockwise; without a ``hole``, star-shaped about (0, 0).
+        depth: thickness.
+        hole: float [n, 2], an inner outline whose point i matches point i of the outer one.
     """
     front, back = depth / 2, -depth / 2
     n = len(outline)
@@ -68,20 +68,16 @@ def plate(outline: np.ndarray, depth: float, hole: np.ndarray | None = None) -> 
 
 
 def arc(outer: np.ndarray, inner: np.ndarray, depth: float) -> Mesh:
-    """A bent bar ``depth`` thick along z, between two open lines float [n, 2], counter-clockwise.
+    """Make a bent bar ``depth`` thick along z between two open lines float [n, 2],
+    counter-clockwise.
 
-    Point i of one belongs to point i of the other; both ends are closed.
+    Point i of one line matches point i of the other; both ends are closed.
     """
     n = len(outer)
     flat = np.concatenate([outer, inner])
     points = np.concatenate([_at(flat, depth / 2), _at(flat, -depth / 2)])
     out, into, behind = np.arange(n), n + np.arange(n), 2 * n
-    pairs = [
-        (out, into),
-        (into + behind, out + behind),
-        (out + behind, out),
-        (into, into + behind),
-    ]
+    pairs = [(out, into), (into + behind, out + behind), (out + behind, out), (into, into + behind)]
     faces = [_band(a, b, around=False) for a, b in pairs]
     for end, flip in ((0, False), (n - 1, True)):
         a, b, c, d = out[end], into[end], into[end] + behind, out[end] + behind
@@ -91,33 +87,33 @@ def arc(outer: np.ndarray, inner: np.ndarray, depth: float) -> Mesh:
 
 
 def box(size: Sequence[float], centre: Sequence[float] = (0.0, 0.0, 0.0)) -> Mesh:
-    """A box of a width, height and depth about a centre."""
+    """Make a box of a width, height and depth about a centre."""
     w, h = size[0] / 2, size[1] / 2
     outer, inner = np.array([[w, -h], [w, h]]), np.array([[-w, -h], [-w, h]])
-    return moved(arc(outer, inner, size[2]), centre)
+    return translate(arc(outer, inner, size[2]), centre)
 
 
 def cylinder(radius: float, height: float, segments: int, top: float | None = None) -> Mesh:
-    """A cylinder that stands on y = 0; a cone's stump where ``top`` is another radius."""
+    """Make a cylinder on y = 0, or a truncated cone with another radius at the ``top``."""
     top = radius if top is None else top
     return lathe([(0, 0), (radius, 0), (top, height), (0, height)], segments)
 
 
 def ball(radius: float, segments: int, rings: int) -> Mesh:
-    """A ball about the origin."""
+    """Make a ball about the origin."""
     heights = np.linspace(-np.pi / 2, np.pi / 2, rings + 1)
     profile = np.stack([np.cos(heights), np.sin(heights)], axis=1) * radius
     profile[[0, -1], 0] = 0
     return lathe(profile.tolist(), segments)
 
 
-def lying(mesh: Mesh) -> Mesh:
-    """What stood along y, along x."""
-    return turned(mesh, np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]))
+def lay_down(mesh: Mesh) -> Mesh:
+    """Rotate a mesh from y to x."""
+    return transform(mesh, np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]))
 
 
 def regular(corners: int, radius: float, start: float = 0.0) -> np.ndarray:
-    """The outline of a regular polygon, float [corners, 2], counter-clockwise."""
+    """Outline of a regular polygon, float [corners, 2], counter-clockwise."""
     angles = start + 2 * np.pi * np.arange(corners) / corners
     return radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
@@ -127,7 +123,7 @@ def _at(flat: np.ndarray, z: float) -> np.ndarray:
 
 
 def _band(a: np.ndarray, b: np.ndarray, *, around: bool = True) -> np.ndarray:
-    """Two triangles for each pair of neighbours along the lines ``a`` and ``b``, int [2n, 3]."""
+    """Two triangles per segment between the lines ``a`` and ``b``, int [2n, 3]."""
     if around:
         a2, b2 = np.roll(a, -1), np.roll(b, -1)
     else:
@@ -136,6 +132,6 @@ def _band(a: np.ndarray, b: np.ndarray, *, around: bool = True) -> np.ndarray:
 
 
 def _proper(faces: np.ndarray) -> np.ndarray:
-    """Triangles with three different corners: at a pole one of two has fewer."""
+    """Select triangles with three different corners; those at a pole may have fewer."""
     a, b, c = faces.T
     return (a != b) & (b != c) & (c != a)

@@ -1,7 +1,7 @@
-"""Generated worlds: scenes of coloured shapes with captions, a function of seed and index.
+"""Generated worlds: scenes of coloured shapes with captions, a function of (seed, split, index).
 
-The data set that is always there. Its scenes come in families of four that share their objects and
-differ only in who stands where; each caption is true of its scene and false of the other three.
+They are always available as data. Scenes come in families of four that share their objects and
+differ only in the positions; each caption is true of its scene and false of the other three.
 """
 
 from __future__ import annotations
@@ -11,24 +11,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hmgr_jax.data.generated.worlds.drawings import SceneDrawings
-from hmgr_jax.data.generated.worlds.facts import bank_grammar, demand_bank, make_bank
-from hmgr_jax.data.generated.worlds.family import Family, make_family
-from hmgr_jax.data.generated.worlds.lexicon import grammar
-from hmgr_jax.data.generated.worlds.regions import make_regions, with_features
-from hmgr_jax.data.generated.worlds.scene import SHAPES, SIBLINGS
-from hmgr_jax.data.pictures.augment import Augmentation
-from hmgr_jax.data.pictures.pixels import PixelSource
+from hmgr_jax.data.generated.worlds.captions import Family, make_family
+from hmgr_jax.data.generated.worlds.facts import bank_grammar, check_bank, make_bank
+from hmgr_jax.data.generated.worlds.lexicon import choose_vocabulary, grammar
+from hmgr_jax.data.generated.worlds.regions import make_regions
+from hmgr_jax.data.generated.worlds.render import SceneDrawings
+from hmgr_jax.data.generated.worlds.scene import SHAPES, SIBLINGS, check_sizes
+from hmgr_jax.data.pictures.pixels import Augmentation, PixelSource
 from hmgr_jax.data.split import DataSet, Source, Split
-from hmgr_jax.data.text.captions import CaptionSource
-from hmgr_jax.data.text.pieces import Pieces
+from hmgr_jax.data.text.captions import CaptionSource, captioned_split
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 
 __all__ = ["VERSION", "Family", "make_family", "open_worlds"]
 
 VERSION = 2
-"""Raise it with any change that changes a scene, a caption or a feature."""
+"""Raise it with any change of a scene, a caption or a feature."""
 
 
 def open_worlds(
@@ -38,7 +36,7 @@ def open_worlds(
     test: int = 400,
     pictures: bool = False,
     features: bool = False,
-    told: str = "",
+    bank: str = "",
     *,
     augmentation: Augmentation | None = None,
     roles: Sequence[str] = ("train", "dev", "test"),
@@ -47,56 +45,40 @@ def open_worlds(
     """Generate the scenes of three splits with region features and five captions each.
 
     Sizes count scenes, in multiples of 4 (whole families). Scene i of a split belongs to family
-    i // 4 and does not depend on the sizes. Images give "regions" float16 [n, 6, 212],
-    "n_regions" int32 [n], "boxes" float32 [n, 6, 4] and "labels" int16 [n, 6] (-1: none).
+    i // 4 and does not depend on the sizes. Images give "regions" float16 [n, 6, 212], "n_regions"
+    int32 [n], "boxes" float32 [n, 6, 4] and "labels" int16 [n, 6] (-1: none).
 
     With ``pictures`` images are rendered instead, as large as ``augmentation.resize``, and give
-    "pixels" float32 [n, S, S, 3].
+    "pixels" float32 [n, S, S, 3]. With ``features`` there are also "features": float32 [n, 424] of
+    images (mean and deviation of their regions), float32 [n, V] of captions (bags of words);
+    `Split.labels` are then `Scene.kind`, one of 8. ``bank`` names a bank whose two captions per
+    scene replace the five: objects and facts (`hmgr_jax.data.generated.worlds.facts`), equally true
+    of siblings. ``known`` is the vocabulary of a checkpoint.
 
-    With ``features`` the worlds are a feature set as well: images have "features" float32 [n, 424],
-    the mean and deviation of their regions, captions have "features" float32 [n, V], their bags of
-    words, and `Split.labels` are the kinds of scenes, one of 8 (`Scene.kind`).
-
-    With ``told``, the name of a bank, the captions are the two that it has of every scene: what
-    objects there are, and facts (`hmgr_jax.data.generated.worlds.facts`). They are as true of siblings.
-
-    ``roles`` are the splits to make, ``known`` is the vocabulary of a checkpoint. Raises
-    ``UserError`` for a size that is no positive multiple of 4, a negative seed, or a vocabulary
-    that is not that of the worlds.
+    Raises:
+        UserError: a size is not a positive multiple of 4, the seed is negative, or the vocabulary
+            is not that of the worlds.
     """
     sizes = {"train": train, "dev": dev, "test": test}
-    if seed < 0:
-        raise UserError(f"the seed of the generated worlds is {seed}: give 0 or a larger number.")
+    check_sizes("worlds", seed, sizes)
     if pictures and features:
         raise UserError(
             "Generated worlds are pictures or features: leave data.worlds.pictures or "
             "data.worlds.features out."
         )
-    for name, size in sizes.items():
-        if size < SIBLINGS or size % SIBLINGS:
-            raise UserError(
-                f"the {name} split is to have {size} scenes, but they come in families of "
-                f"{SIBLINGS}: give a positive multiple of {SIBLINGS}."
-            )
-    if told:
-        demand_bank(told)
-    # The words of the grammar, not of the captions drawn: a model knows those of any seed and size.
-    own = Vocabulary.build(bank_grammar() if told else grammar(), threshold=1)
-    vocabulary = known or own
-    if not isinstance(vocabulary, Pieces) and vocabulary != own:
-        raise UserError(
-            "the model was trained on generated worlds with other words than these: evaluate it "
-            "with the version of hmgr_jax that trained it, or train anew."
-        )
+    if bank:
+        check_bank(bank)
+    # All words of the grammar, so that a model knows the words of any seed and size.
+    vocabulary = choose_vocabulary(bank_grammar() if bank else grammar(), known, "worlds")
     augmentation = (augmentation or Augmentation()) if pictures else None
     splits = {
-        name: _make_split(seed, name, sizes[name], vocabulary, augmentation, features, told)
+        name: _make_split(seed, name, sizes[name], vocabulary, augmentation, features, bank)
         for name in roles
     }
     made = f"worlds {VERSION} seed {seed} sizes {sorted(sizes.items())}"
     made += f" pictures {augmentation.resize}" if augmentation else ""
     made += " features" if features else ""
-    made += f" told {told}" if told else ""
+    made += f" told {bank}" if bank else ""
     return DataSet("worlds", splits, vocabulary, hashlib.sha256(made.encode()).hexdigest())
 
 
@@ -107,35 +89,25 @@ def _make_split(
     vocabulary: Vocabulary,
     augmentation: Augmentation | None,
     features: bool,
-    told: str,
+    bank: str,
 ) -> Split:
     families = [make_family(seed, name, number) for number in range(size // SIBLINGS)]
     scenes = [scene for family in families for scene in family.scenes]
     captions = [c.text for family in families for five in family.captions for c in five]
-    if told:
-        captions = list(make_bank(told, scenes).captions)
-    each = len(captions) // size
-    image = np.repeat(np.arange(size, dtype=np.int32), each)
+    if bank:
+        captions = list(make_bank(bank, scenes).captions)
+    image = np.repeat(np.arange(size, dtype=np.int32), len(captions) // size)
     names = [f"{name}/{number:06d}" for number in range(size)]
     tokens = [vocabulary.tokenize(caption) for caption in captions]
     images: Source
     if augmentation:
         images = PixelSource(SceneDrawings(scenes, augmentation.resize), augmentation)
     else:
-        images = with_features(make_regions(scenes)) if features else make_regions(scenes)
+        images = make_regions(scenes, vectors=features)
     kinds = np.eye(len(SHAPES), dtype=np.uint8)[[scene.kind for scene in scenes]]
-    return Split(
-        name=name,
-        sources={
-            "image": images,
-            "text": CaptionSource(tokens, vocabulary, captions=captions, bags=features),
-        },
-        groups={"image": np.arange(size, dtype=np.int32), "text": image},
-        rows={"image": image, "text": np.arange(len(image), dtype=np.int32)},
-        ids={
-            "image": names,
-            "text": [f"{names[i]}#{k % each}" for k, i in enumerate(image)],
-        },
-        families={"image": np.arange(size, dtype=np.int32) // SIBLINGS, "text": image // SIBLINGS},
-        labels={"image": kinds, "text": kinds[image]} if features else {},
+    texts = CaptionSource(tokens, vocabulary, captions=captions, bags=features)
+    of_family = {"image": np.arange(size, dtype=np.int32) // SIBLINGS, "text": image // SIBLINGS}
+    labels = {"image": kinds, "text": kinds[image]} if features else {}
+    return captioned_split(
+        name, "image", images, texts, image, names, families=of_family, labels=labels
     )

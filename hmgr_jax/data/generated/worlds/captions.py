@@ -1,4 +1,4 @@
-"""Five captions a scene: each true of its scene, and false of each of its three siblings."""
+"""Families of scenes with five captions each, true of their scene and false of its siblings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 
-from hmgr_jax.data.generated.worlds.scene import Scene
+from hmgr_jax.data.generated.worlds.scene import Scene, draw_scenes, generator
 from hmgr_jax.data.generated.worlds.statements import (
     RELATIONS,
     Statement,
@@ -19,23 +19,23 @@ from hmgr_jax.data.generated.worlds.wording import say, subjects
 
 PER_SCENE = 5
 SLOTS = ("pair", "pair", "place", "place", "other")
-"""What the five captions are about: distances of pairs; objects' own places; a direction."""
+"""Topics of the five captions: distances of pairs, places of objects, a direction."""
 OTHER = ("side", "side", "aligned")
 DOUBLE = 0.3
-"""Share of the captions that are to join two statements, neither of which would be enough."""
+"""Share of captions that join two statements, neither of which is sufficient alone."""
 Choice = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Caption:
-    """A sentence and the one or two statements that it makes; all of them are needed."""
+    """A sentence, and the one or two statements that it makes; all of them are needed."""
 
     text: str
     statements: tuple[Statement, ...]
 
 
 def describe(scenes: Sequence[Scene], rng: np.random.Generator) -> list[list[Caption]] | None:
-    """Five captions for each of the siblings, or None if one of them cannot be told apart."""
+    """Describe each of the siblings by five captions; None if one cannot be distinguished."""
     table = truth_table(scenes)
     captions = []
     for sibling, scene in enumerate(scenes):
@@ -43,13 +43,13 @@ def describe(scenes: Sequence[Scene], rng: np.random.Generator) -> list[list[Cap
         chosen = _choose(candidates, rng)
         if chosen is None:
             return None
-        told = [tuple(candidates.known.all[k] for k in choice) for choice in chosen]
-        captions.append([Caption(say(statements, scene, rng), statements) for statements in told])
+        stated = [tuple(candidates.known.all[k] for k in choice) for choice in chosen]
+        captions.append([Caption(say(statements, scene, rng), statements) for statements in stated])
     return captions
 
 
 def _choose(candidates: _Candidates, rng: np.random.Generator) -> list[Choice] | None:
-    """What the five captions of one scene say, all different: one choice for each slot."""
+    """Statements of the five captions of a scene, all different: one choice per slot."""
     chosen: list[Choice] = []
     for slot in SLOTS:
         kind = OTHER[rng.integers(len(OTHER))] if slot == "other" else slot
@@ -63,10 +63,10 @@ def _choose(candidates: _Candidates, rng: np.random.Generator) -> list[Choice] |
 
 
 class _Candidates:
-    """The single statements and the pairs of statements that are true of one sibling only.
+    """Single statements and pairs of statements that are true of one sibling only.
 
     Rows of `single` [K, 1] and `double` [K, 2] are indices into the statements of `known`. The two
-    statements of a pair share their subject and no other object, and neither is enough alone.
+    statements of a pair share their subject and no other object, and neither is sufficient alone.
     """
 
     def __init__(
@@ -84,33 +84,33 @@ class _Candidates:
         first, second = np.nonzero(fits & (size[:, None] + size < 6))
         self.double = rest[np.stack([first, second], axis=1)]
 
-    def draw(self, kind: str, taken: Sequence[Choice]) -> Choice | None:
-        """One statement of this kind, or two if one is not enough or by chance, or None."""
+    def draw(self, kind: str, used: Sequence[Choice]) -> Choice | None:
+        """Draw one statement of a kind, or two; None if there is no unused one."""
         makers = [self._draw_single, self._draw_double]
         if self.rng.random() < DOUBLE:
             makers.reverse()
         for maker in makers:
-            choice = maker(kind, taken)
+            choice = maker(kind, used)
             if choice is not None:
                 return choice
         return None
 
-    def _draw_single(self, kind: str, taken: Sequence[Choice]) -> Choice | None:
-        return self._pick(self.single[self.known.kind[self.single[:, 0]] == kind], taken)
+    def _draw_single(self, kind: str, used: Sequence[Choice]) -> Choice | None:
+        return self._pick(self.single[self.known.kind[self.single[:, 0]] == kind], used)
 
-    def _draw_double(self, kind: str, taken: Sequence[Choice]) -> Choice | None:
-        """Without a direction where distances can do it, and nothing but directions otherwise."""
+    def _draw_double(self, kind: str, used: Sequence[Choice]) -> Choice | None:
+        """Draw a pair without a direction or, for directions, of two of them."""
         kinds = self.known.kind[self.double]
         fits, sides = (kinds == kind).any(axis=1), (kinds == "side").sum(axis=1)
         for wanted in (2,) if kind == "side" else (0, 1):
-            choice = self._pick(self.double[fits & (sides == wanted)], taken)
+            choice = self._pick(self.double[fits & (sides == wanted)], used)
             if choice is not None:
                 return choice
         return None
 
-    def _pick(self, rows: np.ndarray, taken: Sequence[Choice]) -> Choice | None:
-        """A row not taken: relations have the same chance, however many statements they make."""
-        free = [tuple(row) for row in rows.tolist() if tuple(row) not in taken]
+    def _pick(self, rows: np.ndarray, used: Sequence[Choice]) -> Choice | None:
+        """Draw an unused row: first a relation, then one of its statements."""
+        free = [tuple(row) for row in rows.tolist() if tuple(row) not in used]
         if not free:
             return None
         names = ["+".join(sorted(self.known.all[k].relation for k in row)) for row in free]
@@ -122,7 +122,7 @@ class _Candidates:
 
 @dataclass(frozen=True)
 class _Statements:
-    """All M statements about N objects, as arrays over them."""
+    """All M statements about N objects, as arrays."""
 
     all: tuple[Statement, ...]
     kind: np.ndarray
@@ -142,3 +142,24 @@ def _statements(count: int) -> _Statements:
         subject[row, list(subjects(statement))] = 1
     kinds = np.array([RELATIONS[statement.relation].kind for statement in everything])
     return _Statements(everything, kinds, about, subject)
+
+
+ATTEMPTS = 1000
+
+
+@dataclass(frozen=True)
+class Family:
+    """Four scenes that differ only in the positions of objects, and five captions each."""
+
+    scenes: tuple[Scene, ...]
+    captions: tuple[tuple[Caption, ...], ...]
+
+
+def make_family(seed: int, split: str, number: int) -> Family:
+    """Make a family of a split, drawn again until every sibling has its five captions."""
+    for attempt in range(ATTEMPTS):
+        scenes = draw_scenes(seed, split, number, attempt)
+        captions = describe(scenes, generator(seed, split, "captions", number, attempt))
+        if captions is not None:
+            return Family(scenes, tuple(tuple(five) for five in captions))
+    raise RuntimeError(f"no describable family {number} of {split} in {ATTEMPTS} draws")

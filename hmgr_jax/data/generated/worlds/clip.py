@@ -1,8 +1,8 @@
 """Clips of coloured shapes, of which two move, in families of four siblings.
 
-The siblings share objects, background, number of frames and every state that an object passes
-through; each of the two movers is played forwards or backwards. So the frames of an object are the
-same in all four, in another order.
+Siblings share objects, background, number of frames and all states of every object; each of the two
+movers is played forwards or backwards. The frames of an object are thus the same in all four, in
+another order.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from hmgr_jax.data.generated.worlds.scene import (
 FEWEST_FRAMES, MOST_FRAMES = 5, 8
 MOVERS = 2
 STILL = (1, 2)
-"""How many objects stand still, at least and at most."""
+"""Smallest and largest number of still objects."""
 RADII = (0.065, 0.095)
 GROWING, GROWTH = (0.045, 0.085), 1.45
-"""Half the size of an object; of one that is to grow, and how many times that it becomes."""
+"""Half the size of an object; of one that grows, and the factor of its growth."""
 LENGTHS = (0.16, 0.26)
 SLANT = 0.1
-"""Length of a line, and how far it may leave the horizontal or vertical, as a share of it. Longer
-ones would tell from their first frame, by the room that is left, where they go."""
+"""Length of a line, and its largest slant as a share of that. In longer lines the free space of the
+first frame would reveal the direction."""
 ORBIT = (0.13, 0.16)
 EDGE, GAP = 0.02, 0.03
 """Free space between objects and the edge of the picture, and between any two objects."""
 NEAR = (0.03, 0.12)
-"""Free space between an object and the one that it has come to."""
+"""Free space between an object and the one it approached."""
 KINDS = ("across", "across", "along", "along", "approach", "approach", "size", "turn")
 TRIES = 200
 
 
 @dataclass(frozen=True)
 class Actor:
-    """One object of a clip: indices into SHAPES and COLOURS, and what it does."""
+    """One object of a clip: indices into SHAPES and COLOURS, and its movement."""
 
     shape: int
     colour: int
@@ -86,7 +86,7 @@ class Clip:
         return np.stack([actor.movement.states(times) for actor in self.actors])
 
     def generator(self, purpose: str) -> np.random.Generator:
-        """Random numbers that depend on the clip's seed, split and index, and on nothing else."""
+        """Random stream by the clip's seed, split and index."""
         return generator(self.seed, self.split, f"clip {purpose}", self.index)
 
 
@@ -110,9 +110,9 @@ def draw_clips(seed: int, split: str, family: int) -> tuple[Clip, ...]:
 
 
 def _draw_movements(rng: np.random.Generator, count: int) -> list[Movement]:
-    """Movements of all objects, which never come closer to each other than GAP."""
+    """Draw movements of all objects that keep a distance of GAP."""
     kinds = [KINDS[rng.integers(len(KINDS))] for _ in range(MOVERS)]
-    while True:  # of the same kinds, or what needs little room would be the commonest
+    while True:  # keep the kinds, or those that need little room would be more frequent
         still = [_draw_still(rng) for _ in range(count - MOVERS)]
         moving: list[Movement] = []
         for _ in range(TRIES if _apart(still) else 0):
@@ -130,14 +130,14 @@ def _draw_still(rng: np.random.Generator) -> Movement:
 
 
 def _draw_moving(rng: np.random.Generator, kind: str, still: list[Movement]) -> Movement:
-    """A movement somewhere, played forwards; it may leave the picture."""
+    """Draw a movement, played forwards; it may leave the picture."""
     timing = TIMINGS[rng.integers(len(TIMINGS))]
     radius, length = float(rng.uniform(*RADII)), float(rng.uniform(*LENGTHS))
     x, y = rng.random(2).tolist()
     if kind == "size":
         small = float(rng.uniform(*GROWING))
         return Movement("grows", timing, Track(x, y, (small, GROWTH * small)))
-    if kind == "turn":  # at another pace five frames would not show which way round
+    if kind == "turn":  # at another pace five frames would not show the direction
         orbit, phase = float(rng.uniform(*ORBIT)), float(rng.uniform(0, 2 * np.pi))
         track = Track(x, y, (radius, radius), orbit=orbit, phase=phase)
         return Movement("clockwise", "steady", track)
@@ -155,7 +155,7 @@ def _draw_moving(rng: np.random.Generator, kind: str, still: list[Movement]) -> 
 def _approach(
     rng: np.random.Generator, timing: str, radius: float, length: float, still: list[Movement]
 ) -> Movement:
-    """Straight towards an object that stands still."""
+    """Draw a line towards a still object."""
     chosen = int(rng.integers(len(still)))
     goal = still[chosen].track
     angle, gap = rng.uniform(0, 2 * np.pi), rng.uniform(*NEAR)
@@ -167,7 +167,7 @@ def _approach(
 
 
 def _apart(movements: list[Movement]) -> bool:
-    """Whether all stay inside, and the last one is clear of where any other ever is."""
+    """Whether all stay inside the picture, and the last is clear of all others at all times."""
     states = np.stack([m.track.at(np.linspace(0, 1, 13)) for m in movements])
     place, radius = states[..., :2], states[..., 2]
     free = np.minimum(place, 1 - place).min(axis=-1) - radius

@@ -1,13 +1,12 @@
-"""Frame features as the coarse map of a network would hold them, and frames as pictures.
+"""Frame features like the coarse map of a network, and frames as pictures.
 
-A frame is seen at the nodes of a coarse grid; for each colour and for each shape, how much of it
-lies around every node, near things more than those farther off.
+For each colour and each shape, a feature holds the amount around every node of a coarse grid,
+weighted by nearness.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -16,49 +15,33 @@ from hmgr_jax.data.generated.worlds.clip import MOST_FRAMES, Clip, Shown
 from hmgr_jax.data.generated.worlds.render import background
 from hmgr_jax.data.generated.worlds.scene import COLOURS, SHAPES
 from hmgr_jax.data.generated.worlds.shapes import PALETTE, coverage
-from hmgr_jax.data.split import Items
+from hmgr_jax.data.split import ArraySource
 
 NODES = 4
-"""Of the grid, from edge to edge, in both directions."""
+"""Grid nodes from edge to edge, in both directions."""
 PIXELS, FINE = 24, 5
-"""An outline is drawn in so many pixels, each of them so many times too large in both directions
-and then averaged."""
+"""Pixels per side of an outline, and its supersampling factor."""
 CHANNELS = len(COLOURS) + len(SHAPES)
 WIDTH = CHANNELS * NODES * NODES
 """Length of a feature: channel by channel, row by row."""
 UNIT = 0.02
-"""The area that counts as 1, as a share of the picture: about that of an object."""
+"""The unit of area, as a share of the picture: about one object."""
 NOISE = 0.02
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
-@dataclass
-class ClipFrames:
-    """The frames of all clips of a split, in memory."""
+def make_frames(clips: Sequence[Clip]) -> ArraySource:
+    """Make the features of every clip.
 
-    frames: np.ndarray
-    """float16 [n, T, D], zero where there is no frame."""
-    n_frames: np.ndarray
-    """int32 [n]."""
-    lengths: np.ndarray | None = None
-    """None: every clip is padded to MOST_FRAMES frames."""
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    def gather(self, items: np.ndarray, length: int | None = None) -> Items:
-        """Read clips as {"frames", "n_frames"}; `length` is not used."""
-        del length
-        return {"frames": self.frames[items], "n_frames": self.n_frames[items]}
-
-
-def make_frames(clips: Sequence[Clip]) -> ClipFrames:
-    """Features of every clip."""
+    Items are "frames" float16 [n, T, D], padded with zeros to MOST_FRAMES, and "n_frames" int32
+    [n].
+    """
     frames = np.zeros((len(clips), MOST_FRAMES, WIDTH), np.float16)
     for row, clip in enumerate(clips):
         noise = clip.generator("features").standard_normal((clip.frames, WIDTH), np.float32)
         frames[row, : clip.frames] = describe_frames(clip) + NOISE * noise
-    return ClipFrames(frames, np.array([clip.frames for clip in clips], np.int32))
+    n_frames = np.array([clip.frames for clip in clips], np.int32)
+    return ArraySource({"frames": frames, "n_frames": n_frames})
 
 
 def describe_frames(clip: Clip) -> np.ndarray:
@@ -72,18 +55,20 @@ def describe_frames(clip: Clip) -> np.ndarray:
     return found.reshape(clip.frames, WIDTH)
 
 
-@lru_cache(maxsize=256)  # siblings, and the frames of what stands still, share their states
+@lru_cache(maxsize=256)  # siblings share states, and so do frames of still objects
 def _share(shape: int, x: float, y: float, radius: float) -> np.ndarray:
-    """How much of an object lies around each node, in UNITs, float64 [NODES * NODES]."""
+    """Amount of an object around each node, in UNITs, float64 [NODES * NODES]."""
     covered = coverage(Shown(shape, x, y, radius), WHOLE, PIXELS, FINE)
     middles = (np.arange(PIXELS) + 0.5) / PIXELS
     apart = np.abs(middles[:, None] * (NODES - 1) - np.arange(NODES))
-    near = np.maximum(1 - apart, 0)  # sums to 1 over the nodes: a place is a linear map of these
+    near = np.maximum(
+        1 - apart, 0
+    )  # sums to 1 over the nodes, so that a place is a linear map of a feature
     return (near.T @ covered @ near).reshape(-1) / (UNIT * PIXELS**2)
 
 
 def render_frames(clip: Clip, pixels: int = 96) -> np.ndarray:
-    """The frames as pictures, uint8 [T, pixels, pixels, 3]."""
+    """Render the frames, uint8 [T, pixels, pixels, 3]."""
     middles = (np.arange(pixels) + 0.5) / pixels
     empty = background(clip.backdrop, *np.meshgrid(middles, middles))
     pictures = np.repeat(empty[None], clip.frames, axis=0)

@@ -1,10 +1,13 @@
-"""The words and sentence patterns of captions: the grammar is closed, so its vocabulary is too."""
+"""Words and sentence patterns of captions: a closed grammar with a closed vocabulary."""
 
 from __future__ import annotations
 
 import re
 
+from hmgr_jax.data.text.pieces import Pieces
 from hmgr_jax.data.text.tokens import tokenize
+from hmgr_jax.data.text.vocabulary import Vocabulary
+from hmgr_jax.errors import UserError
 
 WORDS = {
     "circle": ("circle", "disc"),
@@ -26,7 +29,7 @@ WORDS = {
     "small": ("small", "little", "tiny"),
     "large": ("large", "big", "huge"),
 }
-"""Every shape, colour and size with its synonyms; the first is the commonest."""
+"""{shape, colour or size: synonyms}, the most common first."""
 
 LEFT = ("left of", "to the left of", "on the left of")
 RIGHT = ("right of", "to the right of", "on the right of")
@@ -45,23 +48,24 @@ PLACES = {
     "bottom": ("at the bottom of", "near the lower edge of", "low down in"),
 }
 
+_OF_TWO = {
+    "left of": (LEFT, RIGHT),
+    "above": (ABOVE, BELOW),
+    "same row": (ROW, ROW),
+    "same column": (COLUMN, COLUMN),
+    "next to": (NEXT, NEXT),
+    "far from": (FAR, FAR),
+}
 PREDICATES: dict[tuple[str, int], tuple[str, ...]] = {
     **{
         (f"at the {side}", 0): tuple(f"{words} the picture" for words in phrases)
         for side, phrases in PLACES.items()
     },
-    ("left of", 0): tuple(f"{words} {{1}}" for words in LEFT),
-    ("left of", 1): tuple(f"{words} {{0}}" for words in RIGHT),
-    ("above", 0): tuple(f"{words} {{1}}" for words in ABOVE),
-    ("above", 1): tuple(f"{words} {{0}}" for words in BELOW),
-    ("same row", 0): tuple(f"{words} {{1}}" for words in ROW),
-    ("same row", 1): tuple(f"{words} {{0}}" for words in ROW),
-    ("same column", 0): tuple(f"{words} {{1}}" for words in COLUMN),
-    ("same column", 1): tuple(f"{words} {{0}}" for words in COLUMN),
-    ("next to", 0): tuple(f"{words} {{1}}" for words in NEXT),
-    ("next to", 1): tuple(f"{words} {{0}}" for words in NEXT),
-    ("far from", 0): tuple(f"{words} {{1}}" for words in FAR),
-    ("far from", 1): tuple(f"{words} {{0}}" for words in FAR),
+    **{
+        (relation, role): tuple(f"{words} {{{1 - role}}}" for words in phrases)
+        for relation, both in _OF_TWO.items()
+        for role, phrases in enumerate(both)
+    },
     ("nearest to", 0): tuple(f"{words} {{1}}" for words in NEAREST),
     ("closer to", 0): (
         "closer to {1} than to {2}",
@@ -70,7 +74,7 @@ PREDICATES: dict[tuple[str, int], tuple[str, ...]] = {
     ),
     ("between", 0): ("between {1} and {2}", "between {2} and {1}", "in between {1} and {2}"),
 }
-"""(relation, role of the subject): what follows "is"."""
+"""{(relation, role of the subject): predicates after "is"}."""
 
 SENTENCES = (
     "{subject} is {first}",
@@ -80,7 +84,7 @@ SENTENCES = (
     "this picture shows {a_subject} {first}",
     "{subject} can be found {first}",
 )
-"""Sentences about one statement with its subject first."""
+"""Sentences of one statement with its subject first."""
 
 SPECIAL: dict[str, tuple[str, ...]] = {
     "next to": (
@@ -112,7 +116,7 @@ SPECIAL: dict[str, tuple[str, ...]] = {
     "same row": ("{0} and {1} are in the same row",),
     "same column": ("{0} and {1} are in the same column",),
 }
-"""Sentences of one relation only; here {0}, {1}, {2} are its objects in order."""
+"""{relation: sentences}; {0}, {1}, {2} are its objects in order."""
 
 BOTH = (
     "{subject} is {first} and {second}",
@@ -121,11 +125,11 @@ BOTH = (
     "there is {a_subject} {first} and {second}",
     "{subject}, which is {first}, is {second}",
 )
-"""Sentences about two statements with one subject, the shortest first."""
+"""Sentences of two statements with one subject, the shortest first."""
 
 
 def grammar() -> list[list[str]]:
-    """Every word that a caption can hold, as lists of tokens."""
+    """All words of captions, as lists of tokens."""
     patterns = [*SENTENCES, *BOTH, "the a an"]
     for group in (*PREDICATES.values(), *SPECIAL.values(), *WORDS.values()):
         patterns.extend(group)
@@ -133,4 +137,21 @@ def grammar() -> list[list[str]]:
 
 
 SYNONYMS = tuple((words[0], other) for words in WORDS.values() for other in words[1:])
-"""Pairs of words that mean the same."""
+"""Pairs of synonyms."""
+
+
+def choose_vocabulary(
+    grammar: list[list[str]], known: Vocabulary | None, source: str
+) -> Vocabulary:
+    """Build the vocabulary of a grammar, or return that of a checkpoint, ``known``.
+
+    Raises:
+        UserError: the checkpoint's words are others than those of the grammar of ``source``.
+    """
+    own = Vocabulary.build(grammar, threshold=1)
+    if known and not isinstance(known, Pieces) and known != own:
+        raise UserError(
+            f"the model was trained on generated {source} with other words than these: evaluate it "
+            "with the version of hmgr_jax that trained it, or train again."
+        )
+    return known or own

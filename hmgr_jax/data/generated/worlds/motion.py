@@ -1,8 +1,7 @@
-"""How an object of a clip moves: a track that it follows, and when in the clip it does.
+"""Movement of an object in a clip: a track, and its timing.
 
-Times run from 0 (the first frame) to 1 (the last). Played backwards, a movement passes through the
-same states at mirrored times, so that no single frame, and no unordered set of frames, shows which
-of the two it is.
+Times run from 0 (the first frame) to 1 (the last). Played backwards, a movement has the same states
+at mirrored times, so that no single frame and no unordered set of frames shows its direction.
 """
 
 from __future__ import annotations
@@ -25,25 +24,25 @@ BACKWARDS = {
     "grows": "shrinks",
     "clockwise": "counterclockwise",
 }
-"""What a timing, or a motion, is when it is played backwards."""
+"""{timing or motion: its reverse}."""
 RISE = 2.2
-"""An accelerated movement has covered time ** RISE of its track."""
+"""Exponent of time in the progress of an accelerated movement."""
 
 
 @dataclass(frozen=True)
 class Track:
-    """The states of a movement: a straight line, a change of size, a full turn, or none of them."""
+    """States of a movement: a straight line, a change of size, a full turn, or none of them."""
 
     x: float
     y: float
-    """The middle of the line or of the turn."""
+    """Centre of the line or turn."""
     radii: tuple[float, float]
-    """Half the size at the begin and at the end."""
+    """Half the size at the start and at the end."""
     line: tuple[float, float] = (0.0, 0.0)
-    """From the begin to the end."""
+    """From the start to the end."""
     orbit: float = 0.0
     phase: float = 0.0
-    """Radius of the turn, and its angle at the begin; clockwise, as y runs downwards."""
+    """Radius of the turn, and its angle at the start; clockwise, as y points down."""
 
     def at(self, progress: np.ndarray) -> np.ndarray:
         """x, y and half the size at these shares of the track, float64 [T, 3]."""
@@ -56,33 +55,33 @@ class Track:
 
 @dataclass(frozen=True)
 class Movement:
-    """What an object does: ``motion`` and ``timing`` are true of it as it is played."""
+    """A track with ``motion`` and ``timing`` as they are played."""
 
     motion: str
     timing: str
     track: Track
     backwards: bool = False
-    """Whether the track is played from its end to its begin."""
+    """Whether the track is played from its end to its start."""
     other: int | None = None
-    """The object that it comes closer to or leaves."""
+    """The object that is approached or left."""
 
     def reversed(self) -> Movement:
         """The same states in the opposite order."""
-        motion, timing = (_TURNED[name] for name in (self.motion, self.timing))
+        motion, timing = (_REVERSED[name] for name in (self.motion, self.timing))
         return Movement(motion, timing, self.track, not self.backwards, self.other)
 
     def states(self, times: np.ndarray) -> np.ndarray:
         """x, y and half the size at these times, float64 [T, 3]."""
         if self.backwards:
-            return self.track.at(_progress(_TURNED[self.timing], 1 - times))
+            return self.track.at(_progress(_REVERSED[self.timing], 1 - times))
         return self.track.at(_progress(self.timing, times))
 
 
-_TURNED = BACKWARDS | {after: before for before, after in BACKWARDS.items()} | {"still": "still"}
+_REVERSED = BACKWARDS | {after: before for before, after in BACKWARDS.items()} | {"still": "still"}
 
 
 def _progress(timing: str, times: np.ndarray) -> np.ndarray:
-    """How much of its track a movement played forwards has covered."""
+    """Share of its track that a movement played forwards has covered."""
     if timing == "early":
         return np.minimum(2 * times, 1.0)
     if timing == "late":

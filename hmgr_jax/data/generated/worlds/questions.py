@@ -1,7 +1,7 @@
-"""Questions about generated scenes: some are answered by the picture, others only by a bank.
+"""Questions about generated scenes, answered by the picture or only by a bank of captions.
 
-What a picture shows: colours, shapes, how many there are and who stands where. Who drew it, and
-what an object is made of, stands in captions of its siblings (`hmgr_jax.data.generated.worlds.facts`).
+A picture shows colours, shapes, counts and positions. Who drew it and what an object is made of is
+stated in captions about its siblings (`hmgr_jax.data.generated.worlds.facts`).
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hmgr_jax.data.generated.worlds.captions import make_family
 from hmgr_jax.data.generated.worlds.facts import (
     MAKERS,
     MATERIALS,
     bank_grammar,
-    demand_bank,
+    check_bank,
     make_bank,
     maker,
     material,
     thing_name,
 )
-from hmgr_jax.data.generated.worlds.family import make_family
+from hmgr_jax.data.generated.worlds.lexicon import choose_vocabulary
 from hmgr_jax.data.generated.worlds.regions import make_regions
-from hmgr_jax.data.generated.worlds.scene import COLOURS, MOST, SHAPES, SIBLINGS, Scene
+from hmgr_jax.data.generated.worlds.scene import COLOURS, MOST, SHAPES, SIBLINGS, Scene, check_sizes
 from hmgr_jax.data.generated.worlds.statements import Statement, truth
 from hmgr_jax.data.split import DataSet, Split
 from hmgr_jax.data.text.captions import CaptionSource
-from hmgr_jax.data.text.pieces import Pieces
 from hmgr_jax.data.text.tokens import tokenize
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.data.vqa.questions import (
@@ -40,17 +40,16 @@ from hmgr_jax.data.vqa.questions import (
     QuestionSource,
     question_split,
 )
-from hmgr_jax.errors import UserError
 
 VERSION = 1
-"""Raise it with any change that changes a question, an answer or a caption of a bank."""
+"""Raise it with any change of a question, an answer or a caption of a bank."""
 ROLES = ("train", "dev", "test")
 SEEN, MAKER, MATERIAL = "seen", "maker", "material"
-"""Kinds of questions: what the picture shows, and the facts that stand in a bank."""
+"""Kinds of questions: about the picture, and about two facts of a bank."""
 YES_NO = ("yes", "no")
 ANSWERS = (*YES_NO, *map(str, range(MOST + 1)), *COLOURS, *SHAPES, *MATERIALS, *MAKERS)
-ERRING = 0.3
-"""Share of the questions to which one of the ten annotators gives another answer."""
+ERROR_RATE = 0.3
+"""Share of questions of which one of the ten annotators may answer wrongly."""
 SIDES = ("left of", "above")
 
 
@@ -60,14 +59,14 @@ class Question(NamedTuple):
     text: str
     answer: str
     others: tuple[str, ...]
-    """What an answer may look like."""
+    """Answers of the same type."""
     kind: str
 
 
 def ask(scene: Scene, facts: str) -> list[Question]:
-    """Six questions about a scene: three about what it shows, three about facts of a bank."""
+    """Make six questions about a scene: three about the picture, three about facts of a bank."""
     rng = scene.generator("questions")
-    looks = [*_of_one_look(scene, rng)]
+    looks = [*_unique_looks(scene, rng)]
     first = looks[rng.integers(len(looks))] if looks else _how_many(scene, rng)
     things = rng.permutation(len(scene.things))[:2].tolist()
     made = [
@@ -83,8 +82,8 @@ def ask(scene: Scene, facts: str) -> list[Question]:
     return [first, _how_many(scene, rng), _where(scene, rng), *made, drew]
 
 
-def _of_one_look(scene: Scene, rng: np.random.Generator) -> Iterator[Question]:
-    """The colour of an only shape of a kind, the shape of an only object of a colour."""
+def _unique_looks(scene: Scene, rng: np.random.Generator) -> Iterator[Question]:
+    """The colour of a unique shape, the shape of an object of a unique colour."""
     shapes = [thing.shape for thing in scene.things]
     colours = [thing.colour for thing in scene.things]
     for thing in scene.things:
@@ -106,7 +105,7 @@ def _how_many(scene: Scene, rng: np.random.Generator) -> Question:
 
 
 def _where(scene: Scene, rng: np.random.Generator) -> Question:
-    """Whether one object is left of, or above, another: clearly so or clearly not."""
+    """Whether one object is clearly left of or above another, or clearly not."""
     while True:
         relation = SIDES[rng.integers(len(SIDES))]
         a, b = rng.permutation(len(scene.things))[:2].tolist()
@@ -118,81 +117,62 @@ def _where(scene: Scene, rng: np.random.Generator) -> Question:
 
 
 def question_grammar() -> list[list[str]]:
-    """Every word that a question can hold, as lists of tokens."""
+    """All words of questions, as lists of tokens."""
     patterns = ("what is the made of", "who drew this", "what colour is the", "what shape is")
     more = ("how many are", *(f"is the {side} the" for side in SIDES))
     return [tokenize(pattern) for pattern in (*patterns, *more)]
 
 
-def _vocabulary() -> Vocabulary:
-    return Vocabulary.build([*question_grammar(), *bank_grammar()], threshold=1)
-
-
 class Worlds(NamedTuple):
-    """Which worlds are asked about; sizes count scenes, in multiples of 4."""
+    """Scenes to ask about; sizes count scenes, in multiples of 4."""
 
     seed: int = 0
     train: int = 2000
     dev: int = 200
     test: int = 400
     facts: str = "main"
-    """The bank whose facts are right."""
+    """The bank with the correct facts."""
 
     def scenes(self, role: str) -> list[Scene]:
-        """The scenes of a split, those of `hmgr_jax.data.generated.worlds`."""
+        """Scenes of a split, as of `hmgr_jax.data.generated.worlds`."""
         count = getattr(self, role) // SIBLINGS
         return [s for n in range(count) for s in make_family(self.seed, role, n).scenes]
 
     def first(self, role: str) -> int:
-        """The number of the first scene of a split among those of all."""
+        """Index of the first scene of a split among all scenes."""
         return sum(getattr(self, before) for before in ROLES[: ROLES.index(role)])
 
     def check(self) -> None:
-        """Refuse what cannot be.
-
-        Raises:
-            UserError: a size, the seed, or the name of a bank.
-        """
-        if self.seed < 0:
-            raise UserError(f"data.questions.seed is {self.seed}: give 0 or a larger number.")
-        for role in ROLES:
-            size = getattr(self, role)
-            if size < SIBLINGS or size % SIBLINGS:
-                raise UserError(
-                    f"data.questions.{role} is {size}, but scenes come in families of {SIBLINGS}: "
-                    f"give a positive multiple of {SIBLINGS}."
-                )
-        demand_bank(self.facts)
+        """Check the sizes, the seed and the bank; ``UserError`` names an invalid one."""
+        check_sizes("questions", self.seed, {role: getattr(self, role) for role in ROLES})
+        check_bank(self.facts)
 
 
 def open_bank(worlds: Worlds, name: str) -> Bank:
-    """The captions of a bank about all scenes of all splits.
+    """Make the captions of a bank about all scenes of all splits.
 
     Raises:
-        UserError: there is no such bank.
+        UserError: the bank is unknown.
     """
     worlds.check()
-    demand_bank(name)
+    check_bank(name)
     return make_bank(name, [scene for role in ROLES for scene in worlds.scenes(role)])
 
 
 def open_questions(
     worlds: Worlds, roles: Sequence[str] = ROLES, known: Vocabulary | None = None
 ) -> DataSet:
-    """Six questions about every scene, with the answers of ten annotators.
+    """Make six questions about every scene, with the answers of ten annotators.
 
-    Pictures give regions as those of `hmgr_jax.data.generated.worlds` do. ``known`` is the
-    vocabulary of a
-    checkpoint. Raises ``UserError`` for a size, a seed, a bank, or another vocabulary.
+    Pictures give regions as in `hmgr_jax.data.generated.worlds`. ``known`` is the vocabulary of a
+    checkpoint.
+
+    Raises:
+        UserError: a size, the seed, the bank or the vocabulary is invalid.
     """
     worlds.check()
-    own = _vocabulary()
-    vocabulary = known or own
-    if not isinstance(vocabulary, Pieces) and vocabulary != own:
-        raise UserError(
-            "the model was trained on questions in other words than these: evaluate it with the "
-            "version of hmgr_jax that trained it, or train anew."
-        )
+    grammar = [*question_grammar(), *bank_grammar()]
+    vocabulary = choose_vocabulary(grammar, known, "questions")
     splits = {role: _make_split(worlds, role, vocabulary) for role in roles}
     made = f"questions {VERSION} {list(worlds)}"
     return DataSet("questions", splits, vocabulary, hashlib.sha256(made.encode()).hexdigest())
@@ -227,8 +207,8 @@ def _make_split(worlds: Worlds, role: str, vocabulary: Vocabulary) -> Split:
 
 
 def _opinions(question: Question, rng: np.random.Generator) -> dict[int, int]:
-    """{answer: how many of the ten annotators give it}; one of them may err."""
+    """{answer: number of the ten annotators who give it}; one of them may be wrong."""
     right, other = (ANSWERS.index(a) for a in (question.answer, rng.choice(question.others)))
-    if right == other or rng.random() >= ERRING:
+    if right == other or rng.random() >= ERROR_RATE:
         return {right: ANNOTATORS}
     return {right: ANNOTATORS - 1, other: 1}

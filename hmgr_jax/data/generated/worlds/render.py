@@ -1,34 +1,40 @@
-"""Pictures of scenes: coloured shapes on a pale background, with a little noise in tone."""
+"""Pictures of scenes: coloured shapes on a pale background, with a little noise."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+from typing import Any
 
-from hmgr_jax.data.generated.worlds.scene import MOST, Backdrop, Scene
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image
+
+from hmgr_jax.data.generated.worlds.captions import make_family
+from hmgr_jax.data.generated.worlds.scene import MOST, SIBLINGS, Backdrop, Scene
 from hmgr_jax.data.generated.worlds.shapes import PALETTE, coverage
 
 PIXELS = 96
 TONE = 7.0
-"""Spread of an object's colour around its palette entry, of 255."""
+"""Standard deviation of an object's colour, of 255."""
 GRAIN = 2.5
-"""Spread of single pixels, of 255."""
+"""Standard deviation of single pixels, of 255."""
 FINE = 4
-"""Pixels are drawn this many times too large in both directions, then averaged."""
+"""Supersampling factor in both directions."""
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
 def render(scene: Scene, pixels: int = PIXELS) -> np.ndarray:
-    """The scene as a picture, uint8 [pixels, pixels, 3]."""
+    """Render a scene, uint8 [pixels, pixels, 3]."""
     return _paint(scene, range(len(scene.things)), pixels)
 
 
 def render_alone(scene: Scene, index: int, pixels: int = PIXELS) -> np.ndarray:
-    """The same background with object `index` only, uint8 [pixels, pixels, 3]."""
+    """Render the background with object `index` only, uint8 [pixels, pixels, 3]."""
     return _paint(scene, [index], pixels)
 
 
 def inks(scene: Scene) -> np.ndarray:
-    """RGB (0..255) of each object, float64 [N, 3]: its palette colour, a little off."""
+    """RGB (0..255) of each object, float64 [N, 3]: its palette colour with noise."""
     off = TONE * scene.generator("tones").standard_normal((MOST, 3))
     return PALETTE[[thing.colour for thing in scene.things]] + off[: len(scene.things)]
 
@@ -50,3 +56,33 @@ def _paint(scene: Scene, shown: range | list[int], pixels: int) -> np.ndarray:
         picture += share * (colours[index] - picture)
     picture += GRAIN * scene.generator("grain").standard_normal(picture.shape)
     return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+
+
+class SceneDrawings:
+    """Scenes as pictures of ``pixels`` by ``pixels``, rendered on first use.
+
+    They are cached (12 kB each at 64 pixels); a pickle has none.
+    """
+
+    def __init__(self, scenes: Sequence[Scene], pixels: int) -> None:
+        self.scenes, self.pixels = tuple(scenes), pixels
+        self._drawn: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_drawn": {}}
+
+    def load(self, number: int) -> Image.Image:
+        """Render a scene."""
+        found = self._drawn.get(number)
+        if found is None:
+            found = self._drawn[number] = render(self.scenes[number], self.pixels)
+        return Image.fromarray(found)
+
+
+def world_picture(data: ConfigDict, split: str, number: int) -> np.ndarray:
+    """Render scene ``number`` of a split of ``data.worlds``, uint8 [H, W, 3]."""
+    family = make_family(data.worlds.seed, split, number // SIBLINGS)
+    return render(family.scenes[number % SIBLINGS])

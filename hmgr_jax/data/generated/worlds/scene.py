@@ -6,29 +6,32 @@ Coordinates are fractions of the picture: x to the right, y downwards, both in 0
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+
+from hmgr_jax.errors import UserError
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "heart", "moon")
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "black")
 SIZES = ("small", "large")
 RADII = (0.068, 0.105)
-"""Half the width of a small and of a large object."""
+"""Half the width of small and large objects."""
 SIBLINGS = 4
 FEWEST, MOST = 4, 6
 SPAN = 0.66
-"""Side of the square in which a family's places lie; what is left of the picture is its play."""
+"""Side of the square of a family's places, which is shifted at random within the picture."""
 APART = 0.21
-"""Smallest distance of two places: two large objects at most touch."""
+"""Smallest distance of two places, at which large objects touch."""
 REACH = (0.27, 0.33)
-"""Radius of the ring on which a family's places lie; its gaps are uneven."""
+"""Radius of the ring of a family's places; its gaps are uneven."""
 WOBBLE, SPREAD, ROUND = 0.06, 3.0, 1.12
-"""How far a place may leave the ring (a share of the radius), how even the gaps are (a Dirichlet
-concentration), and the largest ratio of two distances from the middle of the places."""
-TRIES = 32  # rings drawn at a time; the first that fits is taken
+"""Deviation of a place from the ring (a share of the radius), evenness of the gaps (a Dirichlet
+concentration), and the largest ratio of two distances from the centre of the places."""
+TRIES = 32  # rings drawn at a time
 EDGE = 0.115
-"""Nobody's centre comes nearer to the edge of the picture."""
+"""Smallest distance of a centre from the edge of the picture."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,12 @@ class Thing:
 
     @property
     def radius(self) -> float:
-        """Half the side of the square that holds the outline."""
+        """Half the side of the bounding square."""
         return RADII[self.size]
 
     @property
     def label(self) -> int:
-        """Class of the object, 0..63: what it is, not where or how large."""
+        """Class of shape and colour, 0..63."""
         return self.shape * len(COLOURS) + self.colour
 
 
@@ -78,9 +81,9 @@ class Scene:
 
     @property
     def kind(self) -> int:
-        """Index of its most frequent shape, by which scenes are of one class; a family has one.
+        """Index of the most frequent shape, the class of a scene and its family.
 
-        Of shapes that are as frequent it is the one of larger objects, then the first.
+        Ties are broken by the larger objects, then by the order of SHAPES.
         """
         size = np.zeros(len(SHAPES), np.int64)
         for thing in self.things:
@@ -93,17 +96,17 @@ class Scene:
         return np.array([(thing.x, thing.y) for thing in self.things])
 
     def generator(self, purpose: str) -> np.random.Generator:
-        """Random numbers that depend on the scene's seed, split and index, and on nothing else."""
+        """Random stream by the scene's seed, split and index."""
         return generator(self.seed, self.split, purpose, self.index)
 
 
 def generator(
     seed: int, split: str, purpose: str, number: int, attempt: int = 0
 ) -> np.random.Generator:
-    """A stream of its own for every key, whichever others were drawn before.
+    """Random stream of a key, independent of all others.
 
-    The key has a fixed number of words: a seed sequence pads with zeros, so keys of different
-    lengths could fall on the same stream.
+    Keys have a fixed number of words: a seed sequence pads with zeros, so that keys of different
+    lengths could give the same stream.
     """
     key = (zlib.crc32(split.encode()), zlib.crc32(purpose.encode()), number, attempt)
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=key)))
@@ -121,7 +124,7 @@ def draw_scenes(seed: int, split: str, family: int, attempt: int) -> tuple[Scene
     play = 1 - 2 * EDGE - SPAN
     scenes = []
     for sibling, order in enumerate(_draw_orders(rng, count)):
-        # The whole scene is shifted: where one object stands says little by itself.
+        # The whole scene is shifted, so that the place of one object says little.
         seats = (places[list(order)] + EDGE + play * rng.random(2)).tolist()
         things = tuple(Thing(*kind, *seat) for kind, seat in zip(kinds, seats, strict=True))
         scenes.append(Scene(seed, split, family * SIBLINGS + sibling, things, backdrop))
@@ -129,7 +132,7 @@ def draw_scenes(seed: int, split: str, family: int, attempt: int) -> tuple[Scene
 
 
 def _draw_orders(rng: np.random.Generator, count: int) -> list[tuple[int, ...]]:
-    """Four different ways to seat the objects."""
+    """Four different assignments of objects to places."""
     orders: list[tuple[int, ...]] = []
     while len(orders) < SIBLINGS:
         order = tuple(rng.permutation(count).tolist())
@@ -139,10 +142,9 @@ def _draw_orders(rng: np.random.Generator, count: int) -> list[tuple[int, ...]]:
 
 
 def _draw_places(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Places on a ring, at least APART, in a square of side SPAN, float64 [count, 2].
+    """Draw places on a ring, at least APART, in a square of side SPAN, float64 [count, 2].
 
-    A ring has no middle and no end: that an object stands far from another, or next to it, or
-    between two, cannot be told from the place of any one of them.
+    On a ring, "far from", "next to" and "between" cannot be inferred from the place of one object.
     """
     while True:
         gaps = rng.dirichlet(np.full(count, SPREAD), size=TRIES)
@@ -156,7 +158,7 @@ def _draw_places(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def _is_round(rings: np.ndarray) -> np.ndarray:
-    """Whether all places of a ring [T, N, 2] are about as far from their middle, bool [T]."""
+    """Whether all places of a ring [T, N, 2] are about equally far from their centre, bool [T]."""
     out = np.linalg.norm(rings - rings.mean(axis=1, keepdims=True), axis=2)
     return out.max(axis=1) <= ROUND * out.min(axis=1)
 
@@ -173,9 +175,25 @@ def _is_inside(rings: np.ndarray) -> np.ndarray:
 
 
 def draw_backdrop(rng: np.random.Generator) -> Backdrop:
-    """A pale tint that no object has, so that every object stands out."""
+    """Draw a pale background, which contrasts with all objects."""
     grey = rng.uniform(212, 238)
     red, green, blue = (grey + rng.uniform(-12, 12, size=3)).tolist()
     right, down = rng.uniform(-16, 16, size=2).tolist()
     across, along, phase = (rng.uniform(0, 1, size=3) * (3, 3, 2 * np.pi)).tolist()
     return Backdrop((red, green, blue), (right, down), (across, along, phase))
+
+
+def check_sizes(source: str, seed: int, sizes: Mapping[str, int]) -> None:
+    """Check a seed and the {split: size} of ``data.source``, which count members of families.
+
+    Raises:
+        UserError: the seed is negative, or a size is not a positive multiple of 4.
+    """
+    if seed < 0:
+        raise UserError(f"data.{source}.seed is {seed}: give 0 or a larger number.")
+    for name, size in sizes.items():
+        if size < SIBLINGS or size % SIBLINGS:
+            raise UserError(
+                f"data.{source}.{name} is {size}, but families have {SIBLINGS} members: give a "
+                f"positive multiple of {SIBLINGS}."
+            )

@@ -1,4 +1,4 @@
-"""Outlines of the shapes, and how much of every pixel one of them covers."""
+"""Outlines of the shapes, and the share of every pixel that they cover."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from hmgr_jax.data.generated.worlds.scene import SHAPES
 
 Outline = tuple[tuple[np.ndarray, bool], ...]
-"""Polygons [K, 2] in a square of half width 1, in drawing order: ink (True) or a hole."""
+"""Polygons [K, 2] in a square of half width 1, in drawing order: ink (True) or hole."""
 PALETTE = np.array(
     [
         (216, 40, 44),
@@ -29,7 +29,7 @@ PALETTE = np.array(
 
 
 class Outlined(Protocol):
-    """What can be drawn: an outline at a place, with half the side of the square that holds it."""
+    """A shape at a place."""
 
     @property
     def shape(self) -> int:
@@ -45,7 +45,7 @@ class Outlined(Protocol):
 
     @property
     def radius(self) -> float:
-        """Half the side of the square."""
+        """Half the side of the bounding square."""
 
 
 def coverage(
@@ -53,8 +53,8 @@ def coverage(
 ) -> np.ndarray:
     """Share of each pixel that the object covers, float64 [pixels, pixels] in 0..1.
 
-    `window` is the part of the picture to look at: x1, y1, x2, y2, as fractions of the picture.
-    Every pixel is drawn as `fine` x `fine` smaller ones; few pixels want a larger `fine`.
+    `window` is the visible part of the picture: x1, y1, x2, y2, as fractions of the picture. `fine`
+    is the supersampling factor; few pixels need a larger one.
     """
     side = pixels * fine
     canvas = Image.new("L", (side, side))
@@ -116,7 +116,7 @@ def _heart() -> np.ndarray:
 
 
 def _moon() -> np.ndarray:
-    """A crescent, open to the right: an arc of the unit circle and back along a flatter one."""
+    """A crescent, open to the right: an arc of the unit circle and a flatter one back."""
     horn = 0.28 * np.pi
     outer = np.linspace(horn, 2 * np.pi - horn, 24)
     tip = np.array([np.cos(horn), np.sin(horn)])

@@ -1,6 +1,6 @@
-"""What can be said about a scene, as data: relations between objects, and when they hold.
+"""Statements about a scene: relations between objects, and when they hold.
 
-Every relation leaves a gap between clearly true and clearly false, so that no caption hangs on a
+Every relation leaves a gap between clearly true and clearly false, so that no caption depends on a
 pixel. Distances are between centres, in fractions of the picture.
 """
 
@@ -17,26 +17,27 @@ from hmgr_jax.data.generated.worlds.scene import Scene
 
 Judge = Callable[..., np.ndarray]
 ASIDE = (0.12, 0.04)
-"""Left of, above: at least so far apart on that axis; clearly false below the second number."""
+"""Left of, above: true above the first distance on that axis, false below the second."""
 EDGE = (0.36, 0.46)
-"""At the left, at the top: at most so far from that edge; clearly false beyond the second."""
+"""At the left, at the top: true below the first distance from the edge, false above the second."""
 LEVEL = (0.05, 0.12)
-"""In the same row or column: at most so far off; clearly false above the second number."""
+"""In the same row or column: true below the first distance, false above the second."""
 NEAR = (0.28, 0.36)
 FAR = (0.50, 0.42)
 MARGIN = 0.04
-"""A nearest neighbour, or the closer of two, is closer by at least this."""
+"""Smallest difference of distances for a nearest neighbour, or the closer of two."""
 BETWEEN = (float(np.cos(np.radians(125))), float(np.cos(np.radians(100))))
-"""Between: the angle at which one sees the other two, at least so wide (as a cosine)."""
+"""Between: cosines of the angle between the other two, true below the first, false above the
+second."""
 
 
 @dataclass(frozen=True)
 class Relation:
-    """A relation of `arity` objects, in which the last two may change places if `symmetric`.
+    """A relation of `arity` objects, of which the last two are exchangeable if `symmetric`.
 
-    `kind` is "pair" where distances of pairs decide (so no sum of facts about single objects can),
-    "aligned" for rows and columns, "side" for the directions, "place" where one object's own place
-    in the picture decides.
+    `kind` is "pair" if distances of pairs decide (so that facts about single objects do not),
+    "aligned" for rows and columns, "side" for directions, "place" if the place of one object
+    decides.
     """
 
     arity: int
@@ -89,7 +90,7 @@ def truth_table(scenes: Sequence[Scene]) -> np.ndarray:
 
 @cache
 def _choices(relation: Relation, count: int) -> tuple[tuple[int, ...], ...]:
-    """Tuples of different objects; those that mean the same only once."""
+    """Tuples of different objects, without equivalent ones."""
     if not relation.symmetric:
         return tuple(permutations(range(count), relation.arity))
     if relation.arity == 2:
@@ -166,7 +167,7 @@ def _closer_to(places: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray) 
 
 
 def _between(places: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """Seen from `a`, `b` and `c` lie in nearly opposite directions, neither of them far off."""
+    """Seen from `a`, `b` and `c` lie in nearly opposite directions."""
     ways = [places[:, other] - places[:, a] for other in (b, c)]
     lengths = [np.hypot(way[..., 0], way[..., 1]) for way in ways]
     cosine = (ways[0] * ways[1]).sum(-1) / (lengths[0] * lengths[1])
@@ -188,4 +189,4 @@ RELATIONS = {
     "closer to": Relation(3, "pair", False, _closer_to),
     "between": Relation(3, "pair", True, _between),
 }
-"""The relations; "right of" and "below" are other words for the first two."""
+"""Relations; "right of" and "below" are worded by "left of" and "above"."""

@@ -1,4 +1,4 @@
-"""From statements to sentences: many ways to say the same thing."""
+"""Sentences for statements, in varied words."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from hmgr_jax.data.generated.worlds.statements import RELATIONS, Statement
 Choice = TypeVar("Choice")
 
 LONGEST = 22
-"""Tokens of a caption: with its two marks it fits a padded length of 24."""
+"""Tokens of a caption; with start and end tokens it fits a padded length of 24."""
 Drawn = Iterator[float]
-"""Uniform random numbers in 0..1: a caption draws one for every choice."""
+"""Uniform random numbers in 0..1, one for every choice of a caption."""
 
 
 def subjects(statement: Statement) -> tuple[int, ...]:
-    """The objects that can be the subject of a sentence with this statement."""
+    """Objects that can be the subject of a sentence with this statement."""
     roles = range(len(statement.objects))
     return tuple(statement.objects[r] for r in roles if (statement.relation, r) in PREDICATES)
 
 
 def say(statements: Sequence[Statement], scene: Scene, rng: np.random.Generator) -> str:
-    """A sentence of 8 to 22 tokens that means the one or two statements.
+    """Write a sentence of 8 to 22 tokens that makes one or two statements.
 
-    Two statements must have an object in common that can be the subject of both.
+    Two statements must share an object that can be the subject of both.
     """
     drawn = iter(rng.random(48).tolist())
     if len(statements) == 1:
@@ -75,7 +75,7 @@ def _predicate(statement: Statement, subject: int, names: Sequence[str], drawn: 
 
 
 def _shuffled(statement: Statement, drawn: Drawn) -> list[int]:
-    """Order of the objects in the sentence; those that may change places do so half the time."""
+    """Order of the objects in a sentence; exchangeable ones are swapped half of the time."""
     order = list(range(len(statement.objects)))
     if RELATIONS[statement.relation].symmetric and next(drawn) < 0.5:
         order[-2:] = order[:-3:-1]
@@ -92,7 +92,7 @@ def _name(scene: Scene, index: int, drawn: Drawn, sized: bool) -> str:
 
 
 def _word(meaning: str, drawn: Drawn) -> str:
-    """The common word two times out of three, else any."""
+    """The common word with probability 2/3, else any."""
     words = WORDS[meaning]
     return words[0] if next(drawn) < 0.67 else _pick(words, drawn)
 

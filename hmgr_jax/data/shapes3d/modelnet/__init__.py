@@ -1,1 +1,1 @@
-"""ModelNet as people have it: clouds in HDF5, rendered views, meshes, or all of it prepared."""
+"""ModelNet as commonly shared (clouds in HDF5, rendered views, meshes), or prepared."""

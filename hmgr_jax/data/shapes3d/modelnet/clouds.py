@@ -16,25 +16,25 @@ _FILE = re.compile(r"(?P<before>.*?)(?P<split>train|test)_?(?P<number>\d+)\.h5")
 
 
 class Clouds(NamedTuple):
-    """The clouds of one split, in the order of the files."""
+    """Clouds of one split, in the order of the files."""
 
     points: np.ndarray
     """float32 [n, P, 3]."""
     labels: np.ndarray
     """int64 [n]."""
     names: Sequence[str]
-    """``class/object``, empty where there is no list of files."""
+    """``class/object``, empty without a list of names."""
 
 
 def cloud_files(folder: Path, split: str) -> list[Path]:
-    """The .h5 files of ``train`` or ``test`` by their numbers."""
+    """The .h5 files of ``train`` or ``test``, by number."""
     found = [(m, path) for path in folder.glob("*.h5") if (m := _FILE.fullmatch(path.name))]
     of_split = [(int(m["number"]), path) for m, path in found if m["split"] == split]
     return [path for _, path in sorted(of_split)]
 
 
 def name_file(path: Path) -> Path | None:
-    """The list of names beside a file of clouds: ``ply_data_train_0_id2file.json`` or alike."""
+    """Find the list of names beside a file of clouds, such as ``ply_data_train_0_id2file.json``."""
     found = _FILE.fullmatch(path.name)
     assert found is not None  # it is one of `cloud_files`
     stems = (path.stem, f"{found['before']}{found['split']}_{found['number']}")
@@ -43,11 +43,11 @@ def name_file(path: Path) -> Path | None:
 
 
 def read_clouds(folder: Path, split: str) -> Clouds:
-    """All clouds of a split.
+    """Read all clouds of a split.
 
     Raises:
-        UserError: h5py is not installed, there are no files, one is damaged or holds NaN, or lists
-            of names do not fit.
+        UserError: h5py is not installed, a file is missing, damaged or holds NaN, or lists of names
+            do not agree.
     """
     files = cloud_files(folder, split)
     if not files:
@@ -59,7 +59,7 @@ def read_clouds(folder: Path, split: str) -> Clouds:
     lengths = {part.points.shape[1] for part in parts}
     if len(lengths) > 1:
         raise UserError(
-            f"{folder} holds clouds of {sorted(lengths)} points: give files of one size."
+            f"{folder} holds clouds of {sorted(lengths)} points: give clouds of one size."
         )
     return Clouds(
         np.concatenate([part.points for part in parts]),
@@ -72,17 +72,13 @@ def _read(path: Path) -> Clouds:
     try:
         import h5py
     except ImportError:
-        raise UserError(
-            f"{path} needs h5py to be read: install it with pip install 'hmgr-jax[h5]'."
-        ) from None
+        raise UserError(f"{path} needs h5py: install it with pip install 'hmgr-jax[h5]'.") from None
     try:
         with h5py.File(path, "r") as file:
             points = np.asarray(file["data"][()], np.float32)
             labels = np.asarray(file["label"][()], np.int64).reshape(-1)
     except (OSError, KeyError, ValueError, TypeError) as error:
-        raise UserError(
-            f"{path} holds no clouds that can be read ({error}): copy it again."
-        ) from None
+        raise UserError(f"{path} holds no readable clouds ({error}): copy it again.") from None
     if points.ndim != 3 or points.shape[2] != 3 or len(labels) != len(points):
         raise UserError(
             f"{path} has data {list(points.shape)} and label {list(labels.shape)} where [n, P, 3] "
@@ -102,7 +98,7 @@ def _names(path: Path, count: int) -> list[str]:
         listed = [str(name) for name in json.loads(file.read_text("utf-8"))]
     except (OSError, ValueError, TypeError) as error:
         raise UserError(
-            f"{file} is no list of names that can be read ({error}): copy it again."
+            f"{file} is not a readable list of names ({error}): copy it again."
         ) from None
     if len(listed) != count:
         raise UserError(

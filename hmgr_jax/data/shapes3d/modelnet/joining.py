@@ -1,4 +1,4 @@
-"""Clouds, views and meshes in folders of their own, joined by the names of objects."""
+"""Clouds, views and meshes in separate folders, joined by the names of objects."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hmgr_jax.data.pictures.folder import CORRUPT
+from hmgr_jax.data.pictures.files import CORRUPT, first_names
 from hmgr_jax.data.shapes3d.modelnet.clouds import Clouds, cloud_files, name_file, read_clouds
-from hmgr_jax.data.shapes3d.modelnet.files import FiledObjects
-from hmgr_jax.data.shapes3d.modelnet.meshes import find_meshes
-from hmgr_jax.data.shapes3d.modelnet.views import ViewFolders
-from hmgr_jax.data.shapes3d.store import Objects
+from hmgr_jax.data.shapes3d.modelnet.files import FiledObjects, ViewFolders, find_meshes
+from hmgr_jax.data.shapes3d.modelnet.prepared import PreparedObjects
 from hmgr_jax.errors import UserError
 
 USUAL: Mapping[str, tuple[str, ...]] = {
@@ -23,34 +21,33 @@ USUAL: Mapping[str, tuple[str, ...]] = {
     "pictures": ("*Images*", "*images*", "*views*"),
     "meshes": ("*Mesh*", "*mesh*"),
 }
-"""Names of the folders below ``data.root``, tried in this order."""
-NAMED = 10
+"""Common names of the folders in ``data.root``, tried in this order."""
 
 
 @dataclass(frozen=True)
-class Where:
-    """Where the parts lie, from ``data.root`` on; empty: under one of the usual names."""
+class Folders:
+    """Folders relative to ``data.root``; an empty one is searched by its common names."""
 
     clouds: str = ""
     pictures: str = ""
     meshes: str = ""
     corrupt: str = "refuse"
-    """``skip``: objects that lack a part are left out, counted and named by a warning."""
+    """``skip``: objects that lack a part are left out with a warning."""
     dev: float = 0.05
-    """Share of train that is dev instead: ModelNet has none. Every k-th object of each class."""
+    """Share of train that becomes dev, spread evenly over each class: ModelNet has no dev."""
 
 
-class Found(NamedTuple):
-    """One stored split before train gives up its dev."""
+class StoredSplit(NamedTuple):
+    """A stored split, before dev is taken from train."""
 
     names: Sequence[str]
     classes: np.ndarray
-    objects: Objects
+    objects: FiledObjects | PreparedObjects
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The folders that are there."""
+    """The folders found."""
 
     clouds: Path | None = None
     pictures: ViewFolders | None = None
@@ -59,41 +56,35 @@ class Parts:
     """For the fingerprint."""
 
 
-def find_parts(root: Path, where: Where) -> Parts:
-    """The folders below ``root``; one of them may be ``root`` itself.
+def find_parts(root: Path, given: Folders) -> Parts:
+    """Find the folders in ``root``, which may be the folder of clouds itself.
 
     Raises:
-        UserError: none is there, one that is named is not, or several have a usual name.
+        UserError: there is none, a named one is missing, or several have a common name.
     """
-    if where.corrupt not in CORRUPT:
-        raise UserError(f"data.corrupt is one of {', '.join(CORRUPT)}, not {where.corrupt!r}.")
-    folders = {kind: _folder(root, kind, getattr(where, kind)) for kind in USUAL}
+    if given.corrupt not in CORRUPT:
+        raise UserError(f"data.corrupt is one of {', '.join(CORRUPT)}, not {given.corrupt!r}.")
+    folders = {kind: _folder(root, kind, getattr(given, kind)) for kind in USUAL}
     if cloud_files(root, "train") or cloud_files(root, "test"):
         folders["clouds"] = root
     clouds, pictures, meshes = (folders[kind] for kind in USUAL)
     found = find_meshes(meshes) if meshes else None
     files = [p for split in ("train", "test") for p in cloud_files(clouds, split)] if clouds else []
-    files += _lists(files)
+    files += [names for path in files if (names := name_file(path))]
     if not clouds and not found:
         if next(root.glob("*/train/*.off"), None):
             raise UserError(
-                f"{root} holds OFF files: make what is trained on of them by python -m "
-                f"hmgr_jax.prepare modelnet --source {root} --out DIR, and give data.root DIR."
+                f"{root} holds OFF files, which must be prepared: run python -m hmgr_jax.prepare "
+                f"modelnet --source {root} --out DIR and give data.root DIR."
             )
         raise UserError(
-            f"{root} holds neither what hmgr_jax.prepare modelnet writes nor point clouds "
+            f"{root} holds neither files of hmgr_jax.prepare modelnet nor point clouds "
             "(modelnet40_ply_hdf5_2048) nor meshes (ModelNet40_Mesh/class/train/object.npz): give "
             "data.root such a folder."
         )
     for of_split in (found or {}).values():
         files += of_split.values()
     return Parts(clouds, ViewFolders(pictures) if pictures else None, found, files)
-
-
-def _lists(files: Sequence[Path]) -> list[Path]:
-    """The lists of names beside files of clouds."""
-    lists = [name_file(path) for path in files]
-    return [path for path in lists if path is not None]
 
 
 def _folder(root: Path, kind: str, given: str) -> Path | None:
@@ -107,18 +98,18 @@ def _folder(root: Path, kind: str, given: str) -> Path | None:
         found = sorted(path for path in root.glob(pattern) if path.is_dir())
         if len(found) > 1:
             raise UserError(
-                f"{root} holds {found[0].name} and {found[1].name}: say by data.objects.{kind} "
-                "which is meant."
+                f"{root} holds {found[0].name} and {found[1].name}: name one of them as "
+                f"data.objects.{kind}."
             )
         if found:
             return found[0]
     return None
 
 
-def joined(
-    root: Path, parts: Parts, where: Where, needed: Sequence[str]
-) -> tuple[dict[str, Found], int]:
-    """The stored splits ``needed``, and how many classes they have.
+def join_parts(
+    root: Path, parts: Parts, folders: Folders, needed: Sequence[str]
+) -> tuple[dict[str, StoredSplit], int]:
+    """Join the stored splits ``needed``, and count their classes.
 
     Raises:
         UserError: as `hmgr_jax.data.shapes3d.modelnet.open.open_modelnet`.
@@ -134,7 +125,7 @@ def joined(
     found = {}
     for split in needed:
         names, classes, points = _listed(root, split, clouds.get(split), parts, numbers)
-        whole = _whole(names, split, parts, where)
+        whole = _whole(names, split, parts, folders)
         meshes = None if parts.meshes is None else parts.meshes.get(split, {})
         kept = [names[i] for i in whole.tolist()]
         objects = FiledObjects(
@@ -143,13 +134,13 @@ def joined(
             clouds=None if points is None else points[whole],
             meshes=meshes,
         )
-        found[split] = Found(kept, classes[whole], objects)
+        found[split] = StoredSplit(kept, classes[whole], objects)
     largest = max(int(of.classes.max()) for of in found.values())
     return found, max(len(numbers), largest + 1)
 
 
 def _numbered(folder: Path, clouds: Mapping[str, Clouds]) -> dict[str, int]:
-    """{class: its label}, as names and labels of the clouds say."""
+    """{class: its label}, by the names and labels of the clouds."""
     found: dict[str, int] = {}
     for of in clouds.values():
         for name, label in zip(of.names, of.labels.tolist(), strict=False):
@@ -174,21 +165,21 @@ def _listed(
     if clouds is None:
         names = list((parts.meshes or {}).get(split, {}))
         if not names:
-            raise UserError(f"{root} holds no mesh class/{split}/object.npz: give all of it.")
+            raise UserError(f"{root} holds no mesh class/{split}/object.npz: copy the data again.")
         return names, np.array([numbers[n.partition("/")[0]] for n in names]), None
     names = list(clouds.names)
     if len(names) != len(clouds.labels):
         if parts.pictures or parts.meshes:
             raise UserError(
-                f"{parts.clouds} lacks id2file.json files of {split}, so nobody knows which views "
-                "and meshes belong to a cloud: copy them beside the .h5 files."
+                f"{parts.clouds} lacks id2file.json files of {split}, which name the views and "
+                "meshes of a cloud: copy them beside the .h5 files."
             )
         names = [f"{label}/{split}_{i:05d}" for i, label in enumerate(clouds.labels.tolist())]
     return names, clouds.labels, clouds.points
 
 
-def _whole(names: Sequence[str], split: str, parts: Parts, where: Where) -> np.ndarray:
-    """Objects that have all that the others have, int [n]."""
+def _whole(names: Sequence[str], split: str, parts: Parts, folders: Folders) -> np.ndarray:
+    """Indices of objects with all parts, int [n]."""
     tests: list[tuple[str, Callable[[str], bool]]] = []
     if parts.pictures:
         tests.append(("folder of views", parts.pictures.has))
@@ -200,16 +191,15 @@ def _whole(names: Sequence[str], split: str, parts: Parts, where: Where) -> np.n
     if not bad:
         return kept
     what = next(what for what in lacking if what)
-    if where.corrupt == "refuse" or not len(kept):
+    if folders.corrupt == "refuse" or not len(kept):
         raise UserError(
             f"There is no {what} of {bad[0]} ({len(bad)} of the {len(names)} objects of {split} "
             "lack something): put it there, correct data.objects, or leave such objects out by "
             "data.corrupt=skip."
         )
-    some = ", ".join(bad[:NAMED]) + (", ..." if len(bad) > NAMED else "")
     warnings.warn(
         f"{len(bad)} of {len(names)} objects of {split} lack views or a mesh and are left out: "
-        f"{some}",
+        f"{first_names(bad)}",
         RuntimeWarning,
         stacklevel=2,
     )

@@ -1,4 +1,4 @@
-"""ModelNet as a data set, prepared or as people have it."""
+"""ModelNet as a data set, prepared or as commonly shared."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ import numpy as np
 
 from hmgr_jax.data.fingerprint import fingerprint
 from hmgr_jax.data.shapes3d.augment import Shaping
-from hmgr_jax.data.shapes3d.modelnet.joining import Found, Where, find_parts, joined
-from hmgr_jax.data.shapes3d.modelnet.prepared import MANIFEST, Listed, PreparedObjects, read_list
-from hmgr_jax.data.shapes3d.object_set import object_split
-from hmgr_jax.data.shapes3d.store import ChosenObjects
+from hmgr_jax.data.shapes3d.modelnet.joining import Folders, StoredSplit, find_parts, join_parts
+from hmgr_jax.data.shapes3d.modelnet.prepared import (
+    MANIFEST,
+    Manifest,
+    PreparedObjects,
+    read_manifest,
+)
+from hmgr_jax.data.shapes3d.sources import object_split
 from hmgr_jax.data.split import DataSet, Split
 from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import UserError
@@ -21,42 +25,40 @@ from hmgr_jax.errors import UserError
 def open_modelnet(
     root: str | Path,
     shaping: Shaping,
-    where: Where | None = None,
+    folders: Folders | None = None,
     roles: Sequence[str] = ("train", "dev", "test"),
 ) -> DataSet:
-    """Open what ``hmgr_jax.prepare modelnet`` wrote, or folders of clouds, views and meshes.
+    """Open a folder of ``hmgr_jax.prepare modelnet``, or folders of clouds, views and meshes.
 
-    Objects are those of the clouds, or of the meshes where there are no clouds; views and meshes
-    are found by the names ``class/object`` of ``id2file.json``. Every object is a row; its class is
-    its label.
+    Objects are those of the clouds or, without clouds, of the meshes; views and meshes are found by
+    the names ``class/object`` of ``id2file.json``. Every object is a row, labelled by its class.
 
     Raises:
-        UserError: nothing is there, a part of an object is missing, classes do not agree, or a file
-            is damaged.
+        UserError: nothing is found, an object lacks a part, classes do not agree, or a file is
+            damaged.
     """
-    root, where = Path(root), where or Where()
+    root, folders = Path(root), folders or Folders()
     if not root.is_dir():
         raise UserError(f"There is no folder {root}: give data.root the folder of ModelNet.")
-    if not 0 < where.dev < 1:
+    if not 0 < folders.dev < 1:
         raise UserError(
-            f"data.objects.dev is {where.dev} where a share of train between 0 and 1 was expected: "
-            "correct it."
+            f"data.objects.dev must be a share of train in (0, 1), got {folders.dev}: correct it."
         )
     needed = tuple(dict.fromkeys("train" if role == "dev" else role for role in roles))
-    listed = read_list(root)
+    listed = read_manifest(root)
     if listed is not None:
         found, count = _prepared(root, listed, needed), len(listed.classes)
         digest = fingerprint([root / MANIFEST])
     else:
-        parts = find_parts(root, where)
-        found, count = joined(root, parts, where, needed)
+        parts = find_parts(root, folders)
+        found, count = join_parts(root, parts, folders, needed)
         digest = fingerprint(parts.files)
-    splits = {role: _as_split(role, found, count, where.dev, shaping) for role in roles}
+    splits = {role: _as_split(role, found, count, folders.dev, shaping) for role in roles}
     return DataSet(root.resolve().name, splits, Vocabulary(MARKS), digest)
 
 
 def _as_split(
-    role: str, found: Mapping[str, Found], count: int, dev: float, shaping: Shaping
+    role: str, found: Mapping[str, StoredSplit], count: int, dev: float, shaping: Shaping
 ) -> Split:
     split = found["test" if role == "test" else "train"]
     chosen = np.arange(len(split.names))
@@ -65,16 +67,17 @@ def _as_split(
         chosen = np.flatnonzero(held_out if role == "dev" else ~held_out)
         if not len(chosen):
             raise UserError(
-                f"Of {len(split.names)} objects of train data.objects.dev={dev:g} leaves none for "
-                f"{role}: {'raise' if role == 'dev' else 'lower'} it (0.5 is half of each class)."
+                f"data.objects.dev={dev:g} leaves none of the {len(split.names)} objects of train "
+                f"for {role}: {'raise' if role == 'dev' else 'lower'} it (0.5 is half of each "
+                "class)."
             )
-    objects = ChosenObjects(split.objects, chosen)
     names = [split.names[i] for i in chosen.tolist()]
+    objects = split.objects.select(chosen)
     return object_split(role, objects, names, split.classes[chosen], count, shaping)
 
 
 def _held_out(classes: np.ndarray, share: float) -> np.ndarray:
-    """Bool [n]: evenly spread objects of every class, about a ``share`` of each."""
+    """Mark about a ``share`` of each class, evenly spread, bool [n]."""
     found = np.zeros(len(classes), bool)
     for kind in np.unique(classes):
         own = np.flatnonzero(classes == kind)
@@ -83,7 +86,7 @@ def _held_out(classes: np.ndarray, share: float) -> np.ndarray:
     return found
 
 
-def _prepared(root: Path, listed: Listed, needed: Sequence[str]) -> dict[str, Found]:
+def _prepared(root: Path, listed: Manifest, needed: Sequence[str]) -> dict[str, StoredSplit]:
     found = {}
     number = {name: k for k, name in enumerate(listed.classes)}
     for split in needed:
@@ -94,5 +97,6 @@ def _prepared(root: Path, listed: Listed, needed: Sequence[str]) -> dict[str, Fo
                 "class/train/ and class/test/."
             )
         classes = np.array([number[name.partition("/")[0]] for name in names])
-        found[split] = Found(names, classes, PreparedObjects(root, split, names, listed.views))
+        objects = PreparedObjects(root, split, names, listed.views)
+        found[split] = StoredSplit(names, classes, objects)
     return found

@@ -1,11 +1,12 @@
-"""Objects as ``hmgr_jax.prepare modelnet`` writes them: a file an object, with all of it.
+"""Objects of ``hmgr_jax.prepare modelnet``, each in one file.
 
-``objects/class/train/object.npz`` holds ``points``, ``face`` and ``neighbor_index`` as arrays and
-the views as PNG files, ``view_000.png`` and so on.
+``objects/class/train/object.npz`` holds the arrays ``points``, ``face`` and ``neighbor_index``, and
+the views as PNG files ``view_000.png`` and so on.
 """
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import zipfile
@@ -16,36 +17,36 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from hmgr_jax.data.pictures.decode import BROKEN
-from hmgr_jax.data.shapes3d.modelnet.meshes import read_faces
-from hmgr_jax.data.shapes3d.store import MODALITIES
+from hmgr_jax.data.pictures.files import BROKEN
+from hmgr_jax.data.shapes3d.modelnet.files import read_faces
+from hmgr_jax.data.shapes3d.sources import MODALITIES
 from hmgr_jax.errors import UserError
 
 MANIFEST, OBJECTS = "manifest.json", "objects"
 VIEW = "view_{:03d}.png"
 
 
-class Listed(NamedTuple):
-    """What the manifest says of the objects."""
+class Manifest(NamedTuple):
+    """Objects listed in the manifest."""
 
     classes: tuple[str, ...]
     names: dict[str, tuple[str, ...]]
-    """{split: ``class/object`` of each}."""
+    """{split: ``class/object`` of each object}."""
     views: int
 
 
-def read_list(root: Path) -> Listed | None:
-    """What was prepared, None where ``root`` is no such folder.
+def read_manifest(root: Path) -> Manifest | None:
+    """Read the manifest of a prepared folder; None if ``root`` is of another kind.
 
     Raises:
-        UserError: the preparation has not come to its end, or the manifest is damaged.
+        UserError: the preparation is incomplete, or the manifest is damaged.
     """
     path = root / MANIFEST
     if not path.is_file():
         if (root / OBJECTS).is_dir():
             raise UserError(
-                f"{root} was not prepared to the end: run the command of hmgr_jax.prepare again, "
-                "which goes on where it was."
+                f"{root} was not prepared completely: run the same hmgr_jax.prepare command again "
+                "to resume it."
             )
         return None
     try:
@@ -53,24 +54,24 @@ def read_list(root: Path) -> Listed | None:
         if "objects" not in found:
             return None
         names = {str(s): tuple(map(str, of)) for s, of in found["objects"].items()}
-        return Listed(tuple(map(str, found["classes"])), names, int(found["views"]))
+        return Manifest(tuple(map(str, found["classes"])), names, int(found["views"]))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error!r}): prepare the folder again.") from None
 
 
 def object_file(root: Path, split: str, name: str) -> Path:
-    """The file of ``class/object``."""
+    """File of ``class/object``."""
     kind, _, own = name.partition("/")
     return root / OBJECTS / kind / split / f"{own}.npz"
 
 
 def write_object(file: io.BufferedIOBase, arrays: dict[str, np.ndarray], views: Iterable) -> None:
-    """Write arrays and views (uint8 [S, S]) so that equal ones give equal bytes."""
+    """Write arrays and views (uint8 [S, S]) deterministically, byte for byte."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
             buffer = io.BytesIO()
             np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
-            # Without its time of writing, which ZipInfo has only when it is told.
+            # A ZipInfo of its own has a constant time of writing.
             archive.writestr(zipfile.ZipInfo(f"{name}.npy"), buffer.getvalue())
         for k, view in enumerate(views):
             buffer = io.BytesIO()
@@ -79,7 +80,7 @@ def write_object(file: io.BufferedIOBase, arrays: dict[str, np.ndarray], views: 
 
 
 class PreparedObjects:
-    """The objects ``names`` of a split of a prepared folder."""
+    """Objects ``names`` of a split of a prepared folder."""
 
     def __init__(self, root: Path, split: str, names: Sequence[str], views: int) -> None:
         self.files = tuple(object_file(root, split, name) for name in names)
@@ -89,12 +90,18 @@ class PreparedObjects:
     def __len__(self) -> int:
         return len(self.files)
 
+    def select(self, chosen: np.ndarray) -> PreparedObjects:
+        """Select objects by index."""
+        found = copy.copy(self)
+        found.files = tuple(self.files[i] for i in chosen.tolist())
+        return found
+
     def views(self, number: int) -> int:
-        """As many of each as were rendered."""
+        """Number of rendered views."""
         return self._count
 
     def view(self, number: int, k: int) -> Image.Image:
-        """The k-th of them, decoded."""
+        """Decode the k-th view."""
         try:
             with Image.open(io.BytesIO(self._read(number, VIEW.format(k)))) as image:
                 return image.copy()
@@ -124,4 +131,4 @@ class PreparedObjects:
 
 
 def _damaged(path: Path, error: Exception) -> str:
-    return f"{path} is no object that can be read ({error}): run hmgr_jax.prepare modelnet again."
+    return f"{path} is not a readable object ({error}): run hmgr_jax.prepare modelnet again."
