@@ -73,9 +73,7 @@ def run(arguments: Sequence[str]) -> int:
         print(__doc__)
         return 0
     if flags.kind is None:
-        raise UserError(
-            "The kind of nodes is missing: give tpu or gpu, as in gke.py tpu."
-        )
+        raise UserError("The kind of nodes is missing: give tpu or gpu, as in gke.py tpu.")
     for name in ("name", "image", "accelerator", *(["topology"] if flags.kind == "tpu" else [])):
         if not getattr(flags, name):
             raise UserError(f"--{name} is needed for {flags.kind}; --help shows the command line.")
