@@ -275,9 +275,7 @@ class Arrays:
         counts = {len(value) if value.ndim else 0 for value in found.values()}
         if len(counts) != 1 or 0 in counts:
             shapes = {name: list(value.shape) for name, value in found.items()}
-            raise UserError(
-                f"Arrays of {modality} items must have one length, got {shapes}."
-            )
+            raise UserError(f"Arrays of {modality} items must have one length, got {shapes}.")
         self._count = counts.pop()
         for name, of in COUNTS.items():
             if name in inputs and name not in found and of in found:

@@ -100,9 +100,7 @@ def _picture(data: ConfigDict, split: Split, image: int, images: str | None) -> 
     name = split.ids["image"][image]
     if data.source == "worlds":
         if images is not None:
-            raise UserError(
-                "Generated worlds draw their pictures themselves: leave --images out."
-            )
+            raise UserError("Generated worlds draw their pictures themselves: leave --images out.")
         return world_picture(data, split.name, image)
     path = find_picture(Path(images), name) if images is not None else None
     if path is not None:
