@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from hmgr_jax.benchmarks.scaling.command import main
+from benchmarks.scaling.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

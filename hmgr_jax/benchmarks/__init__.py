@@ -1,1 +1,1 @@
-"""Benchmarks of `python -m hmgr_jax.bench` and `launch/scaling.py`."""
+"""Benchmarks of `python -m hmgr_jax.bench`."""

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from hmgr_jax.benchmarks.scaling.collectives import collectives
+from benchmarks.scaling.collectives import collectives
 from hmgr_jax.distributed.parallel import DATA, make_mesh
 
 HEAD = "HloModule jit_step, is_scheduled=true, replica_count=1, num_partitions=8\n"

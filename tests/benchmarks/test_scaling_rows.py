@@ -6,12 +6,12 @@ import json
 import pytest
 from rich.console import Console
 
+from benchmarks.scaling.children import in_children
+from benchmarks.scaling.grid import Configuration, compared, grid
+from benchmarks.scaling.measure import measure
+from benchmarks.scaling.picture import draw
+from benchmarks.scaling.table import print_tables
 from hmgr_jax.benchmarks.program import Program
-from hmgr_jax.benchmarks.scaling.children import in_children
-from hmgr_jax.benchmarks.scaling.grid import Configuration, compared, grid
-from hmgr_jax.benchmarks.scaling.measure import measure
-from hmgr_jax.benchmarks.scaling.picture import draw
-from hmgr_jax.benchmarks.scaling.table import print_tables
 from hmgr_jax.benchmarks.workload import Workload
 from hmgr_jax.distributed.parallel import make_mesh
 from hmgr_jax.errors import UserError

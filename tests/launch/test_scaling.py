@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hmgr_jax.benchmarks.scaling.command import main
+from benchmarks.scaling.command import main
 
 SCRIPT = Path(__file__).parents[2] / "launch" / "scaling.py"
 SIZES = "--model vse --batch 8 --dim 8 --regions 3 --region-dim 5 --words 4 --vocabulary 20"
@@ -49,9 +49,9 @@ def test_rows_are_kept_where_others_fail(tmp_path, capsys, monkeypatch):
             return row | {"error": "out of memory"}
         return row | {"items_per_second": None, "matmul_flops": 8, "batch": 8}
 
-    children = "hmgr_jax.benchmarks.scaling.children.in_children"
+    children = "benchmarks.scaling.children.in_children"
     monkeypatch.setattr(children, fails_on_two)
-    monkeypatch.setattr("hmgr_jax.benchmarks.scaling.command.show", lambda rows, path: None)
+    monkeypatch.setattr("benchmarks.scaling.command.show", lambda rows, path: None)
     assert _main(f"--devices 1,2,4 --weak --out {tmp_path}") == 2
     out, err = capsys.readouterr()
     assert "1 of 3 could not be measured: out of memory" in err

@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from hmgr_jax.benchmarks.scaling.grid import Row
+from benchmarks.scaling.grid import Row
 
 Columns = Mapping[str, Callable[[Row], Any]]
 

@@ -10,9 +10,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh
 
+from benchmarks.scaling.collectives import collectives
+from benchmarks.scaling.grid import Configuration, Row
 from hmgr_jax.benchmarks.program import Program, matmul_rate, xla_counts
-from hmgr_jax.benchmarks.scaling.collectives import collectives
-from hmgr_jax.benchmarks.scaling.grid import Configuration, Row
 from hmgr_jax.distributed.parallel import DATA
 from hmgr_jax.errors import UserError
 

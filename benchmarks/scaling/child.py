@@ -1,4 +1,4 @@
-"""One configuration in a process of its own: ``python -m hmgr_jax.benchmarks.scaling.child JSON``.
+"""One configuration in a process of its own: ``python -m benchmarks.scaling.child JSON``.
 
 JAX fixes the number of CPU devices and the group of processes when it starts.
 """
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import jax
 
-from hmgr_jax.benchmarks.scaling.grid import Configuration
-from hmgr_jax.benchmarks.scaling.measure import measure
+from benchmarks.scaling.grid import Configuration
+from benchmarks.scaling.measure import measure
 from hmgr_jax.benchmarks.workload import Workload
 from hmgr_jax.command import guarded
 

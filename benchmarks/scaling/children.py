@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import hmgr_jax
-from hmgr_jax.benchmarks.scaling.grid import Configuration, Row
+from benchmarks.scaling.grid import Configuration, Row
 
-CHILD = "hmgr_jax.benchmarks.scaling.child"
+CHILD = "benchmarks.scaling.child"
 ERROR_LINE = re.compile(r"error: |(\w+\.)*\w*(Error|Exception|Interrupt)\b")
 """The beginning of the line that names the error: a sentence of ours or a traceback's end."""
 PATIENCE = 5.0
@@ -55,8 +55,9 @@ def in_children(configuration: Configuration, platform: str, how: dict[str, Any]
 
 def start(job: dict[str, Any], log: Path) -> subprocess.Popen:
     """Start a process that measures ``job``, with its output in ``log``."""
-    places = [str(Path(hmgr_jax.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, places))}
+    own, package = Path(__file__).parents[2], Path(hmgr_jax.__file__).parents[1]
+    places = filter(None, [str(package), str(own), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(places)}
     with log.open("w") as out:
         return subprocess.Popen(
             [sys.executable, "-m", CHILD, json.dumps(job)],

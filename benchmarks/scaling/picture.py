@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
-from hmgr_jax.benchmarks.scaling.grid import Row
+from benchmarks.scaling.grid import Row
 
 PALETTE = ("#1f5fa8", "#d1731f", "#3d8c52", "#8b5aa8")
 KINDS = ("all-reduce", "all-gather", "reduce-scatter")

@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from hmgr_jax.benchmarks.scaling.grid import MODES, Configuration, Row, compared, grid
+from benchmarks.scaling.grid import MODES, Configuration, Row, compared, grid
 from hmgr_jax.benchmarks.workload import Workload
 from hmgr_jax.command import Parser, guarded
 from hmgr_jax.errors import UserError
@@ -68,10 +68,10 @@ def _measured(plan: Sequence[Configuration], flags: Namespace) -> list[Row]:
     """The rows of the plan; an empty list in every process but the first."""
     how = {name: getattr(flags, name) for name in ("repeats", "matmul_size", "compile_only")}
     if not flags.hosts:
-        from hmgr_jax.benchmarks.scaling.children import in_children
+        from benchmarks.scaling.children import in_children
 
         return _rows(plan, flags, partial(in_children, platform=flags.platform, how=how))
-    from hmgr_jax.benchmarks.scaling.measure import measure_on_hosts
+    from benchmarks.scaling.measure import measure_on_hosts
     from hmgr_jax.distributed.hosts import first, joined
 
     with joined(flags.hosts):
@@ -102,11 +102,11 @@ def _rows(
 def show(rows: Sequence[Row], path: Path) -> None:
     """Print the table and draw the picture beside ``path``, if rich and matplotlib are there."""
     if importlib.util.find_spec("rich"):
-        from hmgr_jax.benchmarks.scaling.table import print_tables
+        from benchmarks.scaling.table import print_tables
 
         print_tables(rows)
     if importlib.util.find_spec("matplotlib"):
-        from hmgr_jax.benchmarks.scaling.picture import draw
+        from benchmarks.scaling.picture import draw
 
         print(f"picture: {draw(rows, path.with_name('scaling.png'))}")
     print(f"rows: {path}")
