@@ -253,13 +253,15 @@ def _replaced(saved: ConfigDict, config: ConfigDict, workdir: Path) -> ConfigDic
     kept = configs.differences(configs.plain(config), configs.plain(saved))
     if kept:
         warnings.warn(
-            f"the run stays as it was trained, whatever the recipe says: {configs.spell(kept)}",
+            "the run stays as it was trained, and the recipe has no effect on: "
+            f"{configs.format_differences(kept)}",
             stacklevel=3,
         )
     changed = configs.differences(before, configs.plain(saved))
     if changed:
         warnings.warn(
-            f"the recipe changes what the run was trained with: {configs.spell(changed)}",
+            "the recipe changes what the run was trained with: "
+            f"{configs.format_differences(changed)}",
             stacklevel=3,
         )
     return saved

@@ -112,7 +112,7 @@ class Index:
 
             engine: Engine = MilvusEngine.read(folder, found.engine)
         else:
-            engine = index_files.legible(folder, found, FaissEngine.read)
+            engine = index_files.read_engine(folder, found, FaissEngine.read)
         items = [Item(*values) for values in found.items]
         return cls(engine, items, set(found.deleted), found.about)
 

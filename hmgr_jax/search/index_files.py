@@ -109,7 +109,7 @@ def manifest_of(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         partial = partial_folder(folder)
         if partial.is_dir():
-            raise UserError(f"{folder} was never finished.{_again(partial)}")
+            raise UserError(f"{folder} is incomplete.{_again(partial)}")
         raise UserError(
             f"There is no index {folder}: build one with python -m hmgr_jax.search index "
             f"--workdir RUN --out {folder}"
@@ -124,8 +124,8 @@ def manifest_of(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def legible(folder: Path, found: Found, read: Callable[[Path, dict[str, Any]], Built]) -> Built:
-    """The engine that ``read`` makes of a folder; a refusal names the command as well.
+def read_engine(folder: Path, found: Found, read: Callable[[Path, dict[str, Any]], Built]) -> Built:
+    """Read the engine of an index with ``read``; an error names the command that made it.
 
     Raises:
         UserError: the engine's files cannot be read.

@@ -25,7 +25,7 @@ RANDOM = "random"
 """The bank from which captions are drawn at random, without a retriever."""
 
 
-def meet(config: ConfigDict, workdir: Path, train: Train) -> bool:
+def train_dependencies(config: ConfigDict, workdir: Path, train: Train) -> bool:
     """Train what the run in ``workdir`` needs; False where a signal stopped that.
 
     They get the seed and the devices of the run.

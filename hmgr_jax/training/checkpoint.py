@@ -120,7 +120,7 @@ class Checkpoints:
                 raise
             except Exception as error:
                 verified = digests.exist(self._digest_file(chosen))
-                if verified or store.legible(self._manager, chosen):
+                if verified or store.is_readable(self._manager, chosen):
                     raise  # the files are in order, so the mistake is elsewhere
                 self._set_aside(chosen, f"it cannot be read: {_line(error)}")
 

@@ -99,7 +99,7 @@ def read_state(manager: ocp.CheckpointManager, step: int, target: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(target), [found[name] for name in wanted])
 
 
-def legible(manager: ocp.CheckpointManager, step: int) -> bool:
+def is_readable(manager: ocp.CheckpointManager, step: int) -> bool:
     """Whether all of a step can be read at all, on the host and without anybody's template."""
     try:
         read_meta(manager, step)

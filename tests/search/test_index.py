@@ -238,7 +238,7 @@ def test_a_folder_that_was_not_finished(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         _index(10).save(folder, command="make the index", more=stopped)
     assert not folder.exists()
-    with pytest.raises(UserError, match=r"never finished.* again: make the index"):
+    with pytest.raises(UserError, match=r"is incomplete.* again: make the index"):
         Index.load(folder)
     _index(10).save(folder)
     assert len(Index.load(folder)) == 10
