@@ -1,4 +1,4 @@
-"""What the modes of ``hmgr_jax.main`` do."""
+"""Modes of ``hmgr_jax.main``: one function each."""
 
 from __future__ import annotations
 
@@ -25,12 +25,11 @@ from hmgr_jax.search import needs
 from hmgr_jax.search.retrieved import load_run, run_tables
 from hmgr_jax.training import config as configs
 from hmgr_jax.training import loop, recipe_file
-from hmgr_jax.training.check import check
 from hmgr_jax.training.experiment import Experiment, build
 from hmgr_jax.training.flops import matmul_flops
 
 CHANGEABLE = ("data.", "eval.", "parallel.")
-"""What may differ between training and a later evaluation, besides ``config.SCORING``."""
+"""Keys that may change between training and evaluation, besides ``config.SCORING``."""
 
 
 def train(config: ConfigDict, workdir: Path, seeds: Sequence[int] = ()) -> int:
@@ -41,7 +40,7 @@ def train(config: ConfigDict, workdir: Path, seeds: Sequence[int] = ()) -> int:
             finish.show(found, config.name)
             finish.show_files(found, workdir)
         return 0
-    if hosts.first():  # of other seeds: launchers take the file for the end of these
+    if hosts.first():  # an old file: launchers take it for the end of this run
         (workdir / results.SEEDS).unlink(missing_ok=True)
     runs = {}
     for seed in seeds:
@@ -57,20 +56,19 @@ def train(config: ConfigDict, workdir: Path, seeds: Sequence[int] = ()) -> int:
 
 
 def train_run(config: ConfigDict, workdir: Path) -> loop.Results | None:
-    """Train the runs that a run needs, and then the run, unless it has finished.
+    """Train the runs that a run needs, then the run itself; a finished run is not repeated.
 
     Returns:
-        its results (at once where it had finished before), or None where a signal stopped it.
+        the results, or None if a signal stopped the training.
 
     Raises:
         UserError: see `hmgr_jax.training.loop.train`.
     """
-    check(config)
     done = results.finished(workdir, config)
     if hosts.of_first(done is not None):
         return done
     if config.needs:
-        experiment = build(config)  # mistakes are found before hours are spent on what it needs
+        experiment = build(config)  # errors are found before hours of training for it
         results.check_protocols(experiment)
         run_tables(experiment, None)
         if not needs.train_dependencies(config, workdir, train_run):
@@ -87,8 +85,8 @@ def load(
     for key in overrides:
         if not key.startswith(CHANGEABLE) and key not in configs.SCORING:
             raise UserError(
-                f"--config.{key} was settled when {workdir} was trained: only "
-                f"{', '.join(name + '*' for name in CHANGEABLE)} can be changed now."
+                f"--config.{key} cannot change after {workdir} was trained: only "
+                f"{', '.join(name + '*' for name in CHANGEABLE)} can."
             )
 
     def change(saved: ConfigDict) -> ConfigDict:
@@ -157,7 +155,7 @@ def ensemble(workdirs: Sequence[Path], split: str, overrides: Mapping[str, str |
 def _finish(
     found: Mapping[str, Any], config: ConfigDict, path: Path, stores: Sequence[Path | None]
 ) -> int:
-    """Write and show an evaluation; the scores that it was made of are of no more use then."""
+    """Write and print an evaluation, and delete the score files that it was made of."""
     if not hosts.first():
         return 0
     write_json_atomic(path, found)

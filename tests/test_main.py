@@ -319,7 +319,7 @@ def test_rejects_a_workdir_that_is_a_file(fails, tmp_path):
 def test_evaluation_rejects_another_system_and_settled_values(fails):
     fails(arguments(finished(), "--mode=evaluate", model="hmgr"), "holds a vse, not a hmgr")
     workdir = ["main", f"--workdir={finished()}", "--mode=evaluate"]
-    fails([*workdir, "--config.model.dim=3"], "--config.model.dim was settled when")
+    fails([*workdir, "--config.model.dim=3"], "--config.model.dim cannot change after")
     fails([*workdir, "--config.model.score_step=1"], "no configuration key 'model.score_step'")
     fails([*workdir, "--config.data.rot=x"], "did you mean --config.data.root?")
     fails([*workdir, "--config.eval.protocols=f30k,coco5k"], "defined on 5000 distinct images")

@@ -76,8 +76,8 @@ def finished(workdir: Path, config: ConfigDict) -> dict[str, Any] | None:
             return found
     if moved:
         raise UserError(
-            f"{workdir} holds the results of a run on other files ({configs.spell(moved)}): give "
-            "another --workdir."
+            f"{workdir} holds the results of a run on other files "
+            f"({configs.format_differences(moved)}): give another --workdir."
         )
     return found
 

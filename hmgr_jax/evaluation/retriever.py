@@ -246,13 +246,13 @@ def _replaced(saved: ConfigDict, config: ConfigDict, workdir: Path) -> ConfigDic
     kept = configs.differences(configs.plain(config), configs.plain(saved))
     if kept:
         warnings.warn(
-            f"the run keeps its trained options instead of the recipe's: {configs.spell(kept)}",
+            f"the run keeps its trained options instead of the recipe's: {configs.format_differences(kept)}",
             stacklevel=3,
         )
     changed = configs.differences(before, configs.plain(saved))
     if changed:
         warnings.warn(
-            f"the recipe changes options of the trained run: {configs.spell(changed)}",
+            f"the recipe changes options of the trained run: {configs.format_differences(changed)}",
             stacklevel=3,
         )
     return saved

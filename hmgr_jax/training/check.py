@@ -1,4 +1,4 @@
-"""Values of a configuration that no run can have, refused before anything is opened or written."""
+"""Validation of a configuration, before anything is opened or written."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def check_parts(config: ConfigDict, parts: Parts) -> None:
         for key in ("frozen", "lr_factors"):
             named.append((f"{key} of a stage", stage.get(key, ())))
     for key, names in named:
-        _demand_known(f"part of {config.model.name} in {key}", names, parts)
+        _check_known(f"part of {config.model.name} in {key}", names, parts)
 
 
 def _check_stages(config: ConfigDict) -> None:
@@ -110,7 +110,7 @@ def _check_stages(config: ConfigDict) -> None:
     for stage in config.train.stages:
         if not isinstance(stage, Mapping | ConfigDict):
             raise UserError(f"train.stages holds dicts with {', '.join(fields)}, not {stage!r}.")
-        _demand_known("key of a stage", stage, fields)
+        _check_known("key of a stage", stage, fields)
         steps: Any = stage.get("steps")
         if not isinstance(steps, int) or steps < 1:
             raise UserError(f"a stage needs steps, an integer from 1, it has {steps!r}: give one.")
@@ -122,7 +122,7 @@ def _check_stages(config: ConfigDict) -> None:
         )
 
 
-def _demand_known(what: str, names: Iterable[str], known: Iterable[str]) -> None:
+def _check_known(what: str, names: Iterable[str], known: Iterable[str]) -> None:
     for name in names:
         if name not in known:
             raise UserError(unknown_name(what, name, list(known)))

@@ -1,4 +1,4 @@
-"""Configurations: what a recipe fills in, what the command line may override, what is saved.
+"""Configurations: recipes fill them in, the command line overrides values, runs save them.
 
 A recipe is a file ``configs/NAME.py`` with ``get_config(model="hmgr")``. It starts from ``recipe``
 and sets what its data and model need; ``--config.train.lr=1e-3`` overrides a value. Keys and types
@@ -37,8 +37,7 @@ SCORING = (
 )
 """Hyper-parameters that shape no parameter and only say how pairs are scored: they may differ
 between training and a later evaluation, where a system has them."""
-# What a result does not depend on: where the data lies (its fingerprint tells), what is printed,
-# how it is read and computed.
+# Keys that no result depends on: places of the data (its fingerprint counts), logging, reading.
 _NOT_HASHED = (
     "data.root",
     "data.tfds_dir",
@@ -132,7 +131,7 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                     "image": "",  # name of the array, with {} for the split's; "": the usual ones
                     "text": "",
                     "labels": "",
-                    "valid": 0,  # so many first test pairs are dev where there is no dev
+                    "valid": 0,  # number of first test pairs used as dev if there is no dev
                     "test": "rest",  # all: test keeps them
                 },
                 "worlds": {
@@ -169,7 +168,7 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                     "views": 4,  # of an object at evaluation; in training two that are drawn
                     "crop": 224,  # pixels of a view that are scaled to image_size
                     "flip": 0.5,
-                    "augment": True,  # clouds and meshes turn and tremble in training, crops move
+                    "augment": True,  # random rotation and jitter in training, random crops
                     "dev": 0.05,  # of modelnet: share of train held out
                     "clouds": "",  # of modelnet: folders from data.root on; "": the usual names
                     "pictures": "",
@@ -202,9 +201,9 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                 "stages": (),  # stretches of training, see training/optimizer.py
                 "log_steps": 10,
                 "eval_steps": 0,  # 0: once an epoch
-                "save_steps": 0,  # so often, besides every evaluation
+                "save_steps": 0,  # steps between saves, besides every evaluation
                 "max_bad_steps": 10,
-                "hang_seconds": 1800,  # so long without a sign of life ends the process; 0: never
+                "hang_seconds": 1800,  # seconds without progress that end the process; 0: never
             },
             "eval": {
                 "protocols": ("plain",),
@@ -234,16 +233,16 @@ def known_fields(model: str, **fields: Any) -> dict[str, Any]:
 
 BY_LABEL: Mapping[str, Mapping[str, Any]] = {
     "gin": {"match": "label"},
-    # Bags have no order for an LSTM, and nobody knows what their numbers mean.
+    # Bags have no order for an LSTM, and their entries have no known meaning.
     "sckr": {"match": "label", "node_feature": "tf", "word_relations": "SC"},
 }
-"""What systems that match by labels need on a feature set."""
+"""Hyper-parameters of systems that match by labels, on a feature set."""
 
 
 def labelled_features(name: str, model: str, **model_fields: Any) -> ConfigDict:
     """The configuration that recipes of feature sets with classes start from.
 
-    The step is chosen by mAP@50, as CDPAE, DGCPN and MRL have it. Arguments and errors are those
+    The step is selected by mAP@50, as CDPAE, DGCPN and MRL have it. Arguments and errors are those
     of `recipe`.
     """
     config = recipe(name, model, **{**BY_LABEL.get(model, {}), **model_fields})
@@ -285,8 +284,8 @@ def moved(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any
     return {k: (a.get(k), b.get(k)) for k in named if a.get(k) != b.get(k)}
 
 
-def spell(changed: Mapping[str, tuple[Any, Any]]) -> str:
-    """Differences for people: ``train.lr: 0.001 -> 0.0005; ...``."""
+def format_differences(changed: Mapping[str, tuple[Any, Any]]) -> str:
+    """Differences as text: ``train.lr: 0.001 -> 0.0005; ...``."""
     return "; ".join(f"{key}: {old!r} -> {new!r}" for key, (old, new) in changed.items())
 
 

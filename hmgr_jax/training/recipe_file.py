@@ -144,17 +144,17 @@ def _unknown(config: ConfigDict, key: str) -> str:
 def _parse(key: str, old: Any, text: str | None) -> Any:
     """``text`` as a value of the type of ``old``."""
     if text is None and not isinstance(old, bool):
-        raise UserError(f"{FLAG}{key} expects a value: write {FLAG}{key}={_spell(old)}.")
+        raise UserError(f"{FLAG}{key} expects a value: write {FLAG}{key}={_format_value(old)}.")
     kind, read = _KINDS[type(old)]
     try:
         return read("true" if text is None else text, old)
     except (ValueError, KeyError, SyntaxError):
         raise UserError(
-            f"{FLAG}{key} expects {kind}, such as {_spell(old)}, not {text!r}."
+            f"{FLAG}{key} expects {kind}, such as {_format_value(old)}, not {text!r}."
         ) from None
 
 
-def _spell(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(map(str, value)) or "a,b"
     return str(value).lower() if isinstance(value, bool) else str(value) or "TEXT"

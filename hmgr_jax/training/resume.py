@@ -83,7 +83,8 @@ def _demand_nothing_to_lose(checkpoints: Checkpoints, config: ConfigDict, workdi
     if changed:
         raise UserError(
             f"{workdir} holds the first steps of a run of another configuration "
-            f"({configs.spell(changed)}): give another --workdir, or remove the folder."
+            f"({configs.format_differences(changed)}): give another --workdir, or "
+            "remove the folder."
         )
 
 
@@ -111,7 +112,7 @@ def _demand_same_run(saved: Saved, config: ConfigDict, workdir: Path) -> None:
             )
     if not changed:
         return
-    listed = configs.spell(changed)
+    listed = configs.format_differences(changed)
     if saved.step >= config.train.steps:
         raise UserError(
             f"The run in {workdir} has made {saved.step} steps of {config.train.steps}, so nothing "

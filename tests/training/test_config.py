@@ -66,7 +66,7 @@ def test_the_hash_survives_json():
 def test_differences():
     old, new = (configs.plain(config(**o)) for o in ({}, {"train__lr": 0.5, "data__root": "x"}))
     assert configs.differences(old, new) == {"train.lr": (0.001, 0.5)}
-    assert configs.spell({"train.lr": (0.001, 0.5), "a": (1, None)}) == (
+    assert configs.format_differences({"train.lr": (0.001, 0.5), "a": (1, None)}) == (
         "train.lr: 0.001 -> 0.5; a: 1 -> None"
     )
 
