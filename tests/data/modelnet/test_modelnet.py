@@ -199,7 +199,7 @@ def test_missing_and_damaged_files_are_named(root, tmp_path):
         _opened(tmp_path / "empty")
     (tmp_path / "raw/bed/train").mkdir(parents=True)
     (tmp_path / "raw/bed/train/bed_0001.off").write_text("OFF")
-    with pytest.raises(UserError, match=r"holds OFF files .*prepare modelnet --source"):
+    with pytest.raises(UserError, match=r"holds OFF files.*prepare modelnet --source"):
         _opened(tmp_path / "raw")
     with pytest.raises(UserError, match="There is no folder"):
         _opened(tmp_path / "none")
