@@ -1,6 +1,6 @@
-"""VQA's normal form of answers: what counts as the same answer (Antol et al., ICCV 2015).
+"""VQA's answer normalisation (Antol et al., ICCV 2015).
 
-Punctuation goes, number words become digits, articles go, contractions get their apostrophes.
+Punctuation and articles are removed, number words become digits, contractions get apostrophes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _PERIOD = re.compile(r"\.(?!\d)")
-"""A period that no digit follows."""
+"""A period without a digit after it."""
 _GROUPED = re.compile(r"\d,\d")
 NUMBERS = {
     word: str(number)
@@ -33,7 +33,7 @@ you'll you're you've
 
 
 def _bare(form: str) -> list[str]:
-    """A contraction as people type it: without any of its apostrophes, or without one of two."""
+    """A contraction without its apostrophes, and without either one of two."""
     without = [form.replace("'", "")]
     places = [place for place, letter in enumerate(form) if letter == "'"]
     if len(places) > 1:
@@ -42,25 +42,21 @@ def _bare(form: str) -> list[str]:
 
 
 CONTRACTIONS = {bare: form for form in _FORMS.split() for bare in _bare(form)}
-"""{as it is typed: with its apostrophes}; words that are others without them (its, were) stay."""
+"""{spelling without apostrophes: with apostrophes}, except other words (its, were)."""
 
 
 def normalised(answer: str) -> str:
-    """The answer in normal form, which is that of its normal form too."""
-    text = answer.replace("\n", " ").replace("\t", " ").strip().lower()
-    return _words(_punctuation(text))
+    """The answer in normal form; normalising twice changes nothing."""
+    text = _strip_punctuation(answer.replace("\n", " ").replace("\t", " ").strip().lower())
+    words = (NUMBERS.get(word, word) for word in text.split())
+    return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
 
 
-def _punctuation(text: str) -> str:
-    """Marks beside a space go, others become one; all of them go where a number has commas."""
+def _strip_punctuation(text: str) -> str:
+    """Remove marks beside a space, or all if a number has commas; replace the others by a space."""
     grouped = _GROUPED.search(text) is not None
     found = text
     for mark in PUNCTUATION:
-        aside = f"{mark} " in text or f" {mark}" in text
-        found = found.replace(mark, "" if aside or grouped else " ")
+        beside_space = f"{mark} " in text or f" {mark}" in text
+        found = found.replace(mark, "" if beside_space or grouped else " ")
     return _PERIOD.sub("", found)
-
-
-def _words(text: str) -> str:
-    words = (NUMBERS.get(word, word) for word in text.split())
-    return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)

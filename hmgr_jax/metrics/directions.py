@@ -1,4 +1,4 @@
-"""Recall of both directions of a score matrix, under the field's names.
+"""Recall of both directions of a score matrix.
 
 A metric is named ``DIRECTION/MEASURE``: ``i2t/R@1``, ``t2v/medR``, ``image2point/meanR``.
 """
@@ -14,7 +14,7 @@ LETTERS = {"image": "i", "video": "v", "text": "t"}
 
 
 def direction(query: str, gallery: str) -> str:
-    """``i2t``, ``t2i``, ``v2t``, ``t2v`` where one side is text, else ``image2point`` and so on."""
+    """``i2t``, ``t2i``, ``v2t`` or ``t2v`` if one side is text, else such as ``image2point``."""
     if "text" in (query, gallery) and {query, gallery} <= LETTERS.keys():
         query, gallery = LETTERS[query], LETTERS[gallery]
     return f"{query}2{gallery}"
@@ -33,7 +33,7 @@ def both_directions(
         scores: float [n_a, n_b], higher is better.
         groups_a: int [n_a].
         groups_b: int [n_b]; pairs of equal group are positives.
-        modalities: what the two sides are; they name the directions.
+        modalities: of rows and columns, for the names of the directions.
 
     Raises:
         FoundNonFinite: a score is NaN or infinite.

@@ -1,4 +1,4 @@
-"""Graded relevance: how the order of a model's scores agrees with what people said of pairs."""
+"""Graded relevance: rank correlation of a model's scores with human ratings of pairs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ MEASURES = ("kendall_tau_b", "kendall_tau_c", "spearman")
 def rank_correlation(scores: np.ndarray, ratings: np.ndarray) -> dict[str, float]:
     """Kendall's tau b and c and Spearman's rho, times 100, of scores and ratings of the same pairs.
 
-    Every rating is an observation: with several raters a score stands beside each of its pair's
-    ratings, as in the captioning literature (CLIPScore, Hessel et al., EMNLP 2021, on
-    Flickr8k-Expert). Tau b corrects for ties on both sides; tau c for the different numbers of
-    values.
+    Every rating is an observation: with several raters a score is repeated for each rating of its
+    pair (CLIPScore, Hessel et al., EMNLP 2021, on Flickr8k-Expert). Tau b corrects for ties on both
+    sides, tau c for different numbers of values.
 
     Args:
         scores: float [n], higher is better.
@@ -27,7 +26,7 @@ def rank_correlation(scores: np.ndarray, ratings: np.ndarray) -> dict[str, float
 
     Raises:
         FoundNonFinite: a score is NaN or infinite.
-        UserError: there are no two different scores, or no two different ratings.
+        UserError: all scores or all ratings are equal.
     """
     ratings = np.atleast_2d(np.asarray(ratings, np.float64).T).T
     scores = np.asarray(scores, np.float64)
@@ -40,13 +39,12 @@ def rank_correlation(scores: np.ndarray, ratings: np.ndarray) -> dict[str, float
 
 
 def rater_agreement(ratings: np.ndarray) -> dict[str, float]:
-    """What a rater reaches: each one's ratings by the mean of the others' as if it were a score.
+    """Agreement between raters: each rater's ratings, with the mean of the others as the score.
 
-    Everything is pooled as in `rank_correlation`, so that the two can be compared: nothing that
-    ranks pairs can be expected to agree with single raters better than other raters do.
+    Pooled as in `rank_correlation`, so it is the upper bound to expect of a model.
 
     Args:
-        ratings: float [n, raters], two raters or more.
+        ratings: float [n, raters], at least two raters.
     """
     ratings = np.asarray(ratings, np.float64)
     others = (ratings.sum(axis=1, keepdims=True) - ratings) / (ratings.shape[1] - 1)
@@ -57,8 +55,8 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
     for what, values in (("score", a), ("rating", b)):
         if len(np.unique(values)) < 2:
             raise UserError(
-                f"the {len(values)} judged pairs have no two different {what}s, so they have no "
-                "order to compare: give more judgments, or a model that tells them apart"
+                f"the {len(values)} judged pairs have no two different {what}s and thus no order "
+                "to compare: give more judgments, or a model that distinguishes them"
             )
     found = (
         stats.kendalltau(a, b, variant="b").statistic,

@@ -1,6 +1,6 @@
-"""Precision of rankings with many right answers: R-Precision, mAP@R, precision at K.
+"""Precision of rankings with many correct answers: R-Precision, mAP@R, precision at K.
 
-A tie counts against the model: of items with the same score those that are wrong stand first.
+A tie counts against the model: of items with the same score the wrong ones come first.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from hmgr_jax.errors import UserError
 from hmgr_jax.metrics.ranks import require_finite, row_blocks
 
 Relevance = Callable[[int, int], np.ndarray]
-"""(first, stop) -> bool [stop - first, G]: which gallery items are right for these queries."""
+"""(first, stop) -> bool [stop - first, G]: which gallery items are correct for these queries."""
 
 DIVISORS = ("hits", "relevant")
-"""What AP within the first n is divided by."""
+"""Divisors of AP within the first n."""
 
 
 def of_groups(query_groups: np.ndarray, gallery_groups: np.ndarray) -> Relevance:
-    """Right are the gallery items of the query's group."""
+    """Gallery items of the query's group are correct."""
     return lambda first, stop: query_groups[first:stop, None] == gallery_groups[None]
 
 
@@ -33,19 +33,19 @@ def precisions(
 ) -> dict[str, np.ndarray]:
     """``R-P``, ``mAP@R``, ``R@1`` and ``P@K`` of every query, float64 [Q] in 0..1.
 
-    With R right items in the gallery, R-P is the share of right ones among the first R, mAP@R the
-    sum of the precisions at the places of right ones among the first R, over R (Musgrave et al.,
-    ECCV 2020), P@K the share among the first K, where a gallery of fewer leaves places empty.
+    With R correct items in the gallery, R-P is the share of correct items among the first R, mAP@R
+    the sum of the precisions at the ranks of correct items among the first R, divided by R
+    (Musgrave et al., ECCV 2020), and P@K the correct items among the first K, divided by K.
 
     Args:
         scores: float [Q, G], higher is better.
-        relevant: which pairs are right.
+        relevant: which pairs are correct.
         ks: the K of P@K.
-        counts: int [Q], R where it is more than the gallery holds.
+        counts: int [Q], R if it includes items that are not in the gallery.
 
     Raises:
         FoundNonFinite: a score is NaN or infinite.
-        UserError: a query has nothing right in the gallery.
+        UserError: a query has no correct item in the gallery.
     """
     require_finite(scores)
     found = {name: np.zeros(len(scores)) for name in ("R-P", "mAP@R", "R@1")}
@@ -71,21 +71,21 @@ def average_precisions(
 ) -> list[np.ndarray]:
     """AP of every query within each depth (None: the whole ranking), float64 [Q] in 0..1.
 
-    The sum of the precisions at the places of right items among the first n, divided by the number
-    of right items among these (``hits``; 0 where there are none), or by as many right items as n
-    places could hold (``relevant``).
+    The sum of the precisions at the ranks of correct items among the first n, divided by the number
+    of correct items among these (``hits``) or by min(n, all correct items) (``relevant``); 0 for a
+    query without correct items.
 
     Args:
         scores: float [Q, G], higher is better.
-        relevant: which pairs are right; a query may have nothing right, and then has 0.
-        depths: the n.
+        relevant: which pairs are correct.
+        depths: the values of n.
         divisor: one of `DIVISORS`.
 
     Raises:
         FoundNonFinite: a score is NaN or infinite.
     """
     if divisor not in DIVISORS:
-        raise ValueError(f"the divisor of AP is one of {', '.join(DIVISORS)}, not {divisor!r}")
+        raise ValueError(f"divisor must be one of {', '.join(DIVISORS)}, got {divisor!r}")
     require_finite(scores)
     found = [np.zeros(len(scores)) for _ in depths]
     most = max(scores.shape[1] if depth is None else depth for depth in depths)
@@ -104,9 +104,8 @@ def average_precisions(
 def precision_recall(scores: np.ndarray, relevant: Relevance, levels: np.ndarray) -> np.ndarray:
     """Precision at every level of recall (0..1), mean over queries: float64 [levels] in 0..1.
 
-    At recall r a query has the best precision of all its places with recall of at least r
-    (interpolated, as in TREC); one with nothing right in the gallery has 0. Errors are those of
-    `average_precisions`.
+    At recall r a query has the best precision of all ranks with recall of at least r (interpolated,
+    as in TREC); 0 without correct items. Errors are those of `average_precisions`.
     """
     require_finite(scores)
     total = np.zeros(len(levels))
@@ -123,7 +122,7 @@ def precision_recall(scores: np.ndarray, relevant: Relevance, levels: np.ndarray
 
 
 def r_precision(scores: np.ndarray, relevant: Relevance) -> np.ndarray:
-    """``R-P`` alone of every query, float64 [Q] in 0..1: by counting, nothing is sorted.
+    """``R-P`` of every query, float64 [Q] in 0..1, by counting instead of sorting.
 
     Arguments and errors are those of `precisions`.
     """
@@ -133,22 +132,21 @@ def r_precision(scores: np.ndarray, relevant: Relevance) -> np.ndarray:
         count = _count(right, query)
         edge = np.partition(row, len(row) - count)[len(row) - count]
         above, tied = row > edge, row == edge
-        left = count - int(above.sum())  # places for those that tie, the wrong ones first
+        left = count - int(above.sum())  # ranks left for the ties, the wrong ones first
         tied_hits = max(0, left - int((tied & ~right).sum()))
         found[query] = (int((right & above).sum()) + tied_hits) / count
     return found
 
 
 def best_first(row: np.ndarray, right: np.ndarray, depth: int) -> np.ndarray:
-    """Whether the first ``depth`` items of a ranking are right, bool [min(depth, G)]."""
-    order = ranked(row, right, depth)
-    return right[order]
+    """Whether the first ``depth`` items of a ranking are correct, bool [min(depth, G)]."""
+    return right[ranked(row, right, depth)]
 
 
 def ranked(row: np.ndarray, right: np.ndarray, depth: int) -> np.ndarray:
     """The first ``depth`` items of a ranking by scores [G], int [min(depth, G)].
 
-    Of items with the same score those that are wrong come first, then by number.
+    Of items with the same score the wrong ones come first, then in the order of the gallery.
     """
     if depth < len(row) // 2:
         edge = np.partition(row, len(row) - depth)[len(row) - depth]
@@ -160,7 +158,7 @@ def ranked(row: np.ndarray, right: np.ndarray, depth: int) -> np.ndarray:
 
 
 def _rows(scores: np.ndarray, relevant: Relevance) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """(number, scores, which are right) of every query."""
+    """(index, scores, which items are correct) of every query."""
     for first, block in row_blocks(scores):
         right = relevant(first, first + len(block))
         for k, row in enumerate(block):
@@ -171,7 +169,7 @@ def _count(right: np.ndarray, query: int) -> int:
     count = int(np.count_nonzero(right))
     if not count:
         raise UserError(
-            f"every query needs a right answer in the gallery, but query {query} has none: "
+            f"every query needs a correct answer in the gallery, but query {query} has none: "
             "evaluate a split that holds both sides"
         )
     return count

@@ -1,10 +1,10 @@
-"""The field's retrieval protocols as named objects: which matrix is ranked, and what is reported.
+"""Retrieval protocols by name: which matrix is ranked, and which metrics are reported.
 
     metrics = evaluate_all(("coco5k", "coco1k"), scores, image_groups, caption_groups)
     metrics["coco1k/t2i/R@1"]
 
-Metrics are named as in `hmgr_jax.metrics.directions`; those of folds and families have the name
-of their protocol in front.
+Metrics are named as in `hmgr_jax.metrics.directions`; those of folds and families start with the
+name of their protocol.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hmgr_jax.errors import UserError
 from hmgr_jax.metrics.class_protocols import PMRP, Classes
 from hmgr_jax.metrics.coco_protocols import Listed
 from hmgr_jax.metrics.directions import both_directions, direction
-from hmgr_jax.metrics.protocol import Metrics, Protocol, Sides
+from hmgr_jax.metrics.protocol import Metrics, Protocol, Sides, mean_of
 from hmgr_jax.metrics.ranks import ranks, require_finite
 from hmgr_jax.metrics.shared_labels import SharedLabels
 from hmgr_jax.metrics.vqa import VQA
@@ -29,15 +29,14 @@ from hmgr_jax.metrics.vqa import VQA
 class Folds(Protocol):
     """Consecutive folds of the images with their captions; every metric is the mean of the folds.
 
-    The folds are cut in the order of the images; captions follow by group, however many an image
-    has. The protocol's name is the prefix of its metrics. COCO 1K is the mean over five folds of
-    the 5K test split since Karpathy and Fei-Fei (CVPR 2015), not the first fold or the best one.
+    Folds are cut in the order of the images; captions follow by group. COCO 1K is the mean over
+    five folds of the 5K test split (Karpathy and Fei-Fei, CVPR 2015), not the first or best fold.
     """
 
     folds: int = 5
 
     def check(self, sides: Sides) -> None:
-        """Raise `UserError` unless all images are there, once each, and every caption is of one."""
+        """Raise `UserError` unless every image occurs once and every caption has its image."""
         super().check(sides)
         sides = sides.turned() if sides.text_first else sides
         distinct = len(np.unique(sides.groups_a))
@@ -48,41 +47,36 @@ class Folds(Protocol):
             )
         if not np.isin(sides.groups_b, sides.groups_a).all():
             raise UserError(
-                f"protocol {self.name} deals every caption to the fold of its image, found "
+                f"protocol {self.name} puts every caption in the fold of its image, found "
                 "captions without an image: evaluate a split that holds both sides"
             )
 
     def _metrics(self, scores: np.ndarray, sides: Sides) -> Metrics:
-        require_finite(scores)  # here, where rows and columns still are those of the split
-        if sides.text_first:
-            scores, sides = scores.T, sides.turned()
+        require_finite(scores)  # before the cut, so that the message has the split's rows
+        scores, sides = sides.text_last(scores)
         size = len(sides.groups_a) // self.folds
         found = [
             self._fold(scores, sides, slice(f * size, (f + 1) * size)) for f in range(self.folds)
         ]
-        return {f"{self.name}/{m}": float(np.mean([fold[m] for fold in found])) for m in found[0]}
+        return {f"{self.name}/{name}": value for name, value in mean_of(found).items()}
 
     def _fold(self, scores: np.ndarray, sides: Sides, images: slice) -> Metrics:
         groups_a = sides.groups_a[images]
         captions = np.flatnonzero(np.isin(sides.groups_b, groups_a))
-        return both_directions(
-            scores[images][:, captions],
-            groups_a,
-            sides.groups_b[captions],
-            modalities=sides.modalities,
-        )
+        matrix, groups_b = scores[images][:, captions], sides.groups_b[captions]
+        return both_directions(matrix, groups_a, groups_b, modalities=sides.modalities)
 
 
 @dataclass(frozen=True)
 class OneToOne(Protocol):
     """Every item has one caption, and every caption one item.
 
-    A sentence that stands beside two clips, as some of MSR-VTT's do, is two captions: each is right
-    for its own clip alone, and finding the other one counts as a miss.
+    A sentence that describes two clips, as some of MSR-VTT do, is two captions: each is correct for
+    its own clip only.
     """
 
     def check(self, sides: Sides) -> None:
-        """Raise `UserError` unless the pairs are as many as defined, each group once a side."""
+        """Raise `UserError` unless every group occurs once on each side."""
         super().check(sides)
         a, b = np.sort(sides.groups_a), np.sort(sides.groups_b)
         if len(np.unique(a)) < len(a) or not np.array_equal(a, b):
@@ -94,32 +88,23 @@ class OneToOne(Protocol):
 
 @dataclass(frozen=True)
 class Family(Protocol):
-    """Is the right one found among siblings that differ only in who stands where?
+    """Accuracy among siblings: scenes with the same objects in other places.
 
-    ``family/accuracy`` is the percentage of text queries whose own image scores strictly above
-    the images of all siblings (same family, another group); a tie is a miss, and of several own
-    images the best one counts. ``family/i2t`` is the same for image queries: the best own caption
-    scores strictly above every caption of every sibling. Without text, the second side asks for
-    ``family/accuracy``. Queries without a sibling are left out. With s scenes in every family,
-    chance is 100 / s.
+    ``family/accuracy`` is the percentage of text queries whose own image (the best one if several)
+    scores strictly above the images of all siblings (same family, another group). ``family/i2t`` is
+    the same for image queries and captions. Without text, the queries of ``family/accuracy`` are
+    the second side. Queries without a sibling do not count. With s scenes in every family, chance
+    is 100 / s.
     """
 
     def check(self, sides: Sides) -> None:
         """Raise `UserError` unless every item of both sides has a family."""
-        for modality, groups in zip(
-            sides.modalities, (sides.groups_a, sides.groups_b), strict=True
-        ):
-            found = len(sides.families.get(modality, ()))
-            if found != len(groups):
-                raise UserError(
-                    f"protocol {self.name} needs the family of all {len(groups)} items of modality "
-                    f"{modality}, found {found}: use it on data with families, as generated worlds"
-                )
+        advice = "use it on data with families, such as generated worlds"
+        self._check_known(sides, "families", "family", advice)
 
     def _metrics(self, scores: np.ndarray, sides: Sides) -> Metrics:
         require_finite(scores)
-        if sides.text_first:
-            scores, sides = scores.T, sides.turned()
+        scores, sides = sides.text_last(scores)
         return {
             f"{self.name}/accuracy": _sibling_accuracy(scores.T, sides.turned()),
             f"{self.name}/{direction(*sides.modalities)}": _sibling_accuracy(scores, sides),
@@ -169,7 +154,7 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 def get_protocol(name: str) -> Protocol:
-    """The protocol of that name; `UserError` lists the known ones."""
+    """Look up a protocol; `UserError` lists the known ones."""
     if name not in PROTOCOLS:
         raise UserError(f"no protocol is named {name!r}: choose from {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
@@ -186,9 +171,8 @@ def evaluate_all(
 ) -> Metrics:
     """Metrics of several protocols over one score matrix, in one dict.
 
-    Arguments and errors are those of `Protocol.evaluate`; all names and sizes are checked before
-    the first number is computed. Where both modalities are the same, only protocols ``within``
-    have metrics.
+    Arguments and errors are those of `Protocol.evaluate`; all names and sizes are checked first.
+    If both modalities are the same, only protocols with ``within`` have metrics.
     """
     protocols = [get_protocol(name) for name in names]
     if modalities[0] == modalities[1]:
@@ -205,8 +189,7 @@ def evaluate_all(
 def over_pairs(of_each: Sequence[Metrics]) -> Metrics:
     """Metrics of several pairs of modalities in one dict.
 
-    Those of a direction are of one pair each. Of what is reported of several the mean is taken, of
-    ``rsum`` the sum.
+    A metric that several pairs report is their mean, ``rsum`` their sum.
     """
     found: dict[str, list[float]] = {}
     for metrics in of_each:
@@ -221,21 +204,18 @@ def over_pairs(of_each: Sequence[Metrics]) -> Metrics:
 
 
 def pairs_of(names: Sequence[str], modalities: Sequence[str]) -> list[tuple[str, str]]:
-    """The pairs of modalities that protocols rank: each two, and each with itself if one asks."""
+    """Pairs of modalities that are ranked: every two, and each with itself if a protocol asks."""
     pairs = list(itertools.combinations(modalities, 2))
     within = any(get_protocol(name).within for name in names)
     return pairs + ([(m, m) for m in modalities] if within else [])
 
 
 def _sibling_accuracy(scores: np.ndarray, sides: Sides) -> float:
-    """Percent of queries (side a) with rank 0 in their own family, if there are siblings in it."""
-    families_a, families_b = (np.asarray(sides.families[m]) for m in sides.modalities)
+    """Percentage of queries (side a) with rank 0 among the siblings of their family."""
+    families = [np.asarray(sides.families[m]) for m in sides.modalities]
     right = asked = 0
-    for family in np.unique(families_a):
-        queries, gallery = (
-            np.flatnonzero(families_a == family),
-            np.flatnonzero(families_b == family),
-        )
+    for family in np.unique(families[0]):
+        queries, gallery = (np.flatnonzero(of_side == family) for of_side in families)
         groups_a, groups_b = sides.groups_a[queries], sides.groups_b[gallery]
         if len(np.unique(groups_b)) < 2:
             continue

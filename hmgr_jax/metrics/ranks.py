@@ -10,29 +10,26 @@ import numpy as np
 from hmgr_jax.errors import FoundNonFinite, UserError
 
 BLOCK = 1 << 20
-"""Scores looked at together: temporaries stay near 10 MB however large the matrix is."""
+"""Scores processed at a time, which limits temporaries to about 10 MB."""
 
 
 def ranks(scores: np.ndarray, query_groups: np.ndarray, gallery_groups: np.ndarray) -> np.ndarray:
     """0-based rank of the best positive of every query.
 
     The rank is the number of non-positive gallery items whose score is at least that of the best
-    positive. A tie thus counts against the model: one that gives every pair the same score is
-    ranked last, whatever the order of the gallery (counting only greater scores would rank it
-    first, sorting would rank it by position).
+    positive. A tie thus counts against the model: a model that gives every pair the same score is
+    ranked last.
 
     Args:
-        scores: float [Q, G], higher is better. A transposed view ``scores.T`` is as good: it is
-            read block by block and never copied as a whole.
+        scores: float [Q, G], higher is better; a transposed view is never copied as a whole.
         query_groups: int [Q].
-        gallery_groups: int [G]; positives of a query are the gallery items of its group, one or
-            many.
+        gallery_groups: int [G]; positives of a query are the gallery items of its group.
 
     Returns:
         int64 [Q].
 
     Raises:
-        FoundNonFinite: a score is NaN or infinite; the first one is named by row and column.
+        FoundNonFinite: a score is NaN or infinite; the message has its row and column.
         UserError: shapes disagree, or a query has no positive in the gallery.
     """
     return _count(scores, query_groups, gallery_groups, np.greater_equal)
@@ -41,10 +38,10 @@ def ranks(scores: np.ndarray, query_groups: np.ndarray, gallery_groups: np.ndarr
 def count_ties(
     scores: np.ndarray, query_groups: np.ndarray, gallery_groups: np.ndarray
 ) -> np.ndarray:
-    """How many non-positives tie exactly with the best positive of every query, int64 [Q].
+    """Number of non-positives that tie exactly with the best positive of every query, int64 [Q].
 
-    ``ranks(...) - count_ties(...)`` are the ranks if every tie went in favour of the model.
-    Arguments and errors are those of `ranks`.
+    ``ranks(...) - count_ties(...)`` are the ranks with ties in favour of the model. Arguments and
+    errors are those of `ranks`.
     """
     return _count(scores, query_groups, gallery_groups, np.equal)
 
@@ -53,7 +50,7 @@ def recalls(ranks: np.ndarray, ks: Sequence[int] = (1, 5, 10)) -> dict[str, floa
     """``R@K`` in percent for each K, ``medR`` and ``meanR`` (1-based) of 0-based ranks [Q].
 
     R@K is the share of queries with rank < K, medR = floor(median) + 1, meanR = mean + 1, as in
-    the evaluation of VSE++ (Faghri et al., BMVC 2018) and everything that descends from it.
+    VSE++ (Faghri et al., BMVC 2018).
 
     Raises:
         UserError: there is no query.
@@ -70,7 +67,7 @@ def recalls(ranks: np.ndarray, ks: Sequence[int] = (1, 5, 10)) -> dict[str, floa
 
 
 def require_finite(scores: np.ndarray) -> None:
-    """Raise `FoundNonFinite` naming the first NaN or infinite score of [Q, G] by row and column."""
+    """Raise `FoundNonFinite` with row and column of the first NaN or infinite score of [Q, G]."""
     for first, block in row_blocks(scores):
         _require_finite_block(block, first)
 
@@ -79,16 +76,16 @@ def require_pairs(scores: np.ndarray, groups_a: np.ndarray, groups_b: np.ndarray
     """Raise `UserError` unless ``scores`` is [n_a, n_b] for groups [n_a] and [n_b]."""
     if scores.ndim != 2 or scores.shape != (*groups_a.shape, *groups_b.shape):
         raise UserError(
-            f"scores must be [queries, gallery] with one group an item, found scores "
-            f"{scores.shape} with groups {groups_a.shape} and {groups_b.shape}: score and group "
-            "the same items"
+            f"scores must be [queries, gallery] with one group per item, found scores "
+            f"{scores.shape} with groups {groups_a.shape} and {groups_b.shape}: give scores and "
+            "groups of the same items"
         )
 
 
 def _count(
     scores: np.ndarray, query_groups: np.ndarray, gallery_groups: np.ndarray, compare: Callable
 ) -> np.ndarray:
-    """Number of non-positives that ``compare`` true with the best positive, int64 [Q]."""
+    """Number of non-positives for which ``compare`` with the best positive is true, int64 [Q]."""
     scores, query_groups, gallery_groups = map(np.asarray, (scores, query_groups, gallery_groups))
     require_pairs(scores, query_groups, gallery_groups)
     positives = _positives(query_groups, gallery_groups)
@@ -99,20 +96,16 @@ def _count(
         own = block[rows, columns]
         best = np.maximum.reduceat(own, starts)
         hits = compare(block, best[:, None])
-        # Row by row: count_nonzero along an axis would first turn every boolean into an int64.
+        # Row by row: count_nonzero along an axis would first convert every boolean to int64.
         counts = np.fromiter((np.count_nonzero(row) for row in hits), np.int64, len(hits))
-        # Positives that are as good as the best one are in the count; take them out again.
+        # The count includes positives that equal the best one.
         counts -= np.add.reduceat(compare(own, best[rows]), starts, dtype=np.int64)
         out[first : first + len(block)] = counts
     return out
 
 
 def row_blocks(scores: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """(first row, contiguous rows) of about `BLOCK` scores each.
-
-    For a transposed view the copy turns short runs of many rows at once, within the cache; the
-    comparison that follows then runs over contiguous rows in both directions.
-    """
+    """(first row, contiguous rows) of about `BLOCK` scores each, also of a transposed view."""
     step = max(1, BLOCK // max(1, scores.shape[1]))
     for first in range(0, scores.shape[0], step):
         yield first, np.ascontiguousarray(scores[first : first + step])
@@ -124,7 +117,7 @@ def _require_finite_block(block: np.ndarray, first: int) -> None:
         row, column = (int(i) for i in np.argwhere(~finite)[0])
         raise FoundNonFinite(
             f"every score must be finite, found {block[row, column]} in row {first + row}, "
-            f"column {column}: look for NaN in the features or the weights of that item"
+            f"column {column}: check the features and the weights of that item for NaN"
         )
 
 
@@ -137,7 +130,7 @@ class _Positives:
     count: np.ndarray
 
     def of_rows(self, first: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(row in the block, gallery index) of all positive pairs, and where each row starts."""
+        """(row in the block, gallery index) of all positive pairs, and the start of each row."""
         count = self.count[first:stop]
         begin = np.cumsum(count) - count
         rows = np.repeat(np.arange(len(count)), count)

@@ -1,4 +1,4 @@
-"""mAP where everything is right that shares a class with the query."""
+"""mAP with all items correct that share a class with the query."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hmgr_jax.errors import UserError
 from hmgr_jax.metrics.directions import direction
 from hmgr_jax.metrics.precision import Relevance, average_precisions
-from hmgr_jax.metrics.protocol import Metrics, Protocol, Sides
+from hmgr_jax.metrics.protocol import Metrics, Protocol, Sides, of_both
 
 DEPTHS: tuple[int | None, ...] = (None, 50, 100)
+MEASURES = [f"mAP@{depth}" if depth else "mAP" for depth in DEPTHS]
 
 
 def sharing(query: np.ndarray, gallery: np.ndarray) -> Relevance:
-    """Right are the gallery items that share a label (0 or 1, [G, K]) with the query."""
+    """Gallery items that share a label (0 or 1, [G, K]) with the query are correct."""
     q, g = query.astype(np.float32), gallery.astype(np.float32)
     return lambda first, stop: q[first:stop] @ g.T > 0
 
 
 def without_self(scores: np.ndarray, relevant: Relevance) -> tuple[np.ndarray, Relevance]:
-    """Items [n, n] that search their own kind, each without itself: [n, n - 1]."""
+    """Remove every query from its own gallery: scores [n, n] become [n, n - 1]."""
 
     def others(x: np.ndarray, first: int) -> np.ndarray:
         kept = np.ones(x.shape, bool)
@@ -33,51 +33,39 @@ def without_self(scores: np.ndarray, relevant: Relevance) -> tuple[np.ndarray, R
 
 @dataclass(frozen=True)
 class SharedLabels(Protocol):
-    """Everything that shares a label with the query is right: mAP, mAP@50 and mAP@100, in percent.
+    """mAP, mAP@50 and mAP@100 in percent; items that share a label with the query are correct.
 
-    AP is the mean precision at the places of right items within the ranking's first n, over
-    ``divisor``: ``hits``, the right items among these n (CDPAE, SCKR), or ``relevant``, as many
-    right items as n places could hold. Over the whole ranking both are the same. A metric without
-    direction is the mean of both. Other than ``hits`` with every query in its gallery, it has the
-    protocol's name in front.
+    AP is the sum of the precisions at the ranks of correct items among the first n, divided by
+    ``divisor``: ``hits``, the number of correct items among these n (CDPAE, SCKR), or ``relevant``,
+    min(n, all correct items). Both are equal for the whole ranking. A metric without direction is
+    the mean of both. Names start with the name of the protocol, except for ``hits`` with every
+    query in its gallery.
     """
 
     divisor: str = "hits"
     exclude_self: bool = False
-    """Within its own modality a query is not in the gallery; else it is, and mostly found first."""
+    """Whether a query is removed from a gallery of its own modality."""
 
     def check(self, sides: Sides) -> None:
         """Raise `UserError` unless all items of both sides have labels."""
         super().check(sides)
-        for modality, groups in zip(
-            sides.modalities, (sides.groups_a, sides.groups_b), strict=True
-        ):
-            found = len(sides.labels.get(modality, ()))
-            if found != len(groups):
-                raise UserError(
-                    f"protocol {self.name} needs the labels of all {len(groups)} items of "
-                    f"modality {modality}, found those of {found}: give a feature set with labels, "
-                    "or use the protocol plain"
-                )
+        advice = "give a feature set with labels, or use the protocol plain"
+        self._check_known(sides, "labels", "labels", advice)
 
     def names(self, modalities: tuple[str, str]) -> list[str]:
-        """The depths of both directions, and their means."""
-        a, b = modalities
-        both = (direction(a, b), direction(b, a))
-        return [f"{self._prefix}{d}/{m}" for d in both for m in _measures()] + [
-            f"{self._prefix}{m}" for m in _measures()
-        ]
+        """Names of mAP at all depths of both directions, and their means."""
+        return [f"{self._prefix}{x}" for x in (*of_both(modalities, MEASURES), *MEASURES)]
 
     @property
     def _prefix(self) -> str:
         return "" if self.divisor == "hits" and not self.exclude_self else f"{self.name}/"
 
     def of_direction(self, scores: np.ndarray, relevant: Relevance, name: str) -> Metrics:
-        """The depths of one direction of that name; ``scores`` are [queries, gallery]."""
+        """Evaluate one direction, called ``name``; ``scores`` are [queries, gallery]."""
         each = average_precisions(scores, relevant, DEPTHS, self.divisor)
         return {
             f"{self._prefix}{name}/{measure}": 100 * float(values.mean())
-            for measure, values in zip(_measures(), each, strict=True)
+            for measure, values in zip(MEASURES, each, strict=True)
         }
 
     def _metrics(self, scores: np.ndarray, sides: Sides) -> Metrics:
@@ -88,14 +76,10 @@ class SharedLabels(Protocol):
             if self.exclude_self:
                 scores, relevant = without_self(scores, relevant)
             return self.of_direction(scores, relevant, direction(a, a))
-        for matrix, query, gallery in ((scores, a, b), (scores.T, b, a)):
-            relevant = sharing(sides.labels[query], sides.labels[gallery])
-            found |= self.of_direction(matrix, relevant, direction(query, gallery))
-        for measure in _measures():
-            both = [f"{self._prefix}{direction(*side)}/{measure}" for side in ((a, b), (b, a))]
-            found[f"{self._prefix}{measure}"] = float(np.mean([found[name] for name in both]))
+        for way, matrix, side in sides.both_ways(scores):
+            relevant = sharing(*(sides.labels[m] for m in side.modalities))
+            found |= self.of_direction(matrix, relevant, way)
+        for measure in MEASURES:
+            both = [found[f"{self._prefix}{name}"] for name in of_both((a, b), [measure])]
+            found[f"{self._prefix}{measure}"] = float(np.mean(both))
         return found
-
-
-def _measures() -> list[str]:
-    return ["mAP" if depth is None else f"mAP@{depth}" for depth in DEPTHS]

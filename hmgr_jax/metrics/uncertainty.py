@@ -1,4 +1,4 @@
-"""Does a model know when it does not know? Recall of queries by how uncertain their codes are."""
+"""Recall of queries by the uncertainty of their codes."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ BINS = 10
 def by_bin(
     uncertainty: np.ndarray, ranks: np.ndarray, *, bins: int = BINS, ks: Sequence[int] = (1, 5, 10)
 ) -> list[dict[str, float]]:
-    """Recall of equally many queries a bin, from the most certain to the least.
+    """Recall in bins of equally many queries, from the most certain to the least certain.
 
-    Chun et al. (CVPR 2021) sort queries by their uncertainty into ten bins; recall should fall.
-    With fewer queries than bins there are as many bins as queries.
+    Chun et al. (CVPR 2021) use ten bins; recall should fall. There are no more bins than queries.
 
     Args:
         uncertainty: float [Q], larger is less certain.
         ranks: int [Q], 0-based, as of `hmgr_jax.metrics.ranks.ranks`.
-        bins: how many.
-        ks: of R@K.
+        bins: number of bins.
+        ks: the K of R@K.
 
     Returns:
-        a row a bin: ``bin`` (from 1), ``queries``, the mean ``uncertainty``, ``R@K`` in percent,
-        ``medR`` and ``meanR``.
+        one row per bin: ``bin`` (from 1), ``queries``, the mean ``uncertainty``, ``R@K`` in
+        percent, ``medR`` and ``meanR``.
 
     Raises:
         FoundNonFinite: an uncertainty is NaN or infinite.
@@ -50,9 +49,8 @@ def rank_correlations(
 ) -> dict[str, float]:
     """Spearman's rho (-1..1) of the uncertainty with ``rank`` and with each of ``others``.
 
-    ``others`` are float [Q], for instance the lengths of captions or the share of words dropped.
-    Where either side has no two different values there is no order to compare and the name is left
-    out. Raises ``FoundNonFinite`` where an uncertainty is NaN or infinite.
+    ``others`` are float [Q], such as the lengths of captions. Names with constant values are left
+    out. Raises ``FoundNonFinite`` if an uncertainty is NaN or infinite.
     """
     uncertainty = _finite(uncertainty, len(ranks))
     each = {name: spearman(uncertainty, v) for name, v in {"rank": ranks, **others}.items()}
@@ -60,7 +58,7 @@ def rank_correlations(
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float | None:
-    """Spearman's rho (-1..1) of finite numbers [n] and [n]; None where one has no two different."""
+    """Spearman's rho (-1..1) of finite numbers [n] and [n]; None if either is constant."""
     if not len(a) or np.ptp(a) == 0 or np.ptp(b) == 0:
         return None
     return float(stats.spearmanr(a, b).statistic)

@@ -1,4 +1,4 @@
-"""VQA accuracy (Antol et al., ICCV 2015): how far ten people agree with an answer."""
+"""VQA accuracy (Antol et al., ICCV 2015): agreement of an answer with ten annotators."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from hmgr_jax.metrics.ranks import require_finite
 
 ANNOTATORS = 10
 ENOUGH = 3
-"""So many people make an answer wholly right."""
+"""Number of annotators who make an answer fully correct."""
 BLOCK = 4096
-"""Questions looked at together."""
+"""Questions processed at a time."""
 
 
 def accuracy_of(counts: np.ndarray, annotators: int = ANNOTATORS) -> np.ndarray:
-    """The accuracy, 0 to 1, of answers that so many of the annotators gave (int, any shape).
+    """The accuracy, 0 to 1, of answers that ``counts`` (int, any shape) of the annotators gave.
 
     The mean of min(matches / 3, 1) over the subsets without one annotator ("10 choose 9").
     """
@@ -30,7 +30,7 @@ def accuracy_of(counts: np.ndarray, annotators: int = ANNOTATORS) -> np.ndarray:
 
 
 def chosen(scores: np.ndarray) -> np.ndarray:
-    """The answer of the highest score of every question, int64 [Q]; of several the first."""
+    """The answer with the highest score for every question, int64 [Q]; the first of equals."""
     return np.asarray(scores).argmax(axis=1)
 
 
@@ -41,7 +41,7 @@ def accuracies(scores: np.ndarray, counts: Any) -> np.ndarray:
 
     Args:
         scores: float [Q, A].
-        counts: annotators who gave each answer, uint8 [Q, A], or what reads like it by rows.
+        counts: annotators who gave each answer, uint8 [Q, A], an array or an object indexed by row.
     """
     found = np.empty(len(scores))
     for start in range(0, len(scores), BLOCK):
@@ -54,9 +54,9 @@ def accuracies(scores: np.ndarray, counts: Any) -> np.ndarray:
 
 @dataclass(frozen=True)
 class VQA(Protocol):
-    """``vqa/accuracy`` in percent, and ``vqa/KIND`` of every kind of question that data tells.
+    """``vqa/accuracy`` in percent, and ``vqa/KIND`` for every kind of question in the data.
 
-    A split that nobody has annotated has no metric, only answers.
+    A split without annotations has answers, but no metrics.
     """
 
     def check(self, sides: Sides) -> None:
@@ -64,8 +64,8 @@ class VQA(Protocol):
         super().check(sides)
         if sides.modalities != ("question", "answer"):
             raise UserError(
-                f"protocol {self.name} is of questions and their answers, found "
-                f"{' and '.join(sides.modalities)}: use it on data of questions"
+                f"protocol {self.name} is for questions and their answers, found "
+                f"{' and '.join(sides.modalities)}: use it on data with questions"
             )
 
     def names(self, modalities: tuple[str, str]) -> list[str]:
