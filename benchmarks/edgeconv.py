@@ -14,7 +14,7 @@ import numpy as np
 from hmgr_jax import bench
 from hmgr_jax.benchmarks.program import median_time, platform, program_bytes
 from hmgr_jax.errors import UserError
-from hmgr_jax.layers.batch_norm import STATS, BatchNorm, Rows
+from hmgr_jax.layers.batch_norm import STATS, BatchNorm, ValidRows
 from hmgr_jax.layers.edges import gathered, nearest
 from hmgr_jax.layers.linear import einsum
 from hmgr_jax.layers.point_clouds import SLOPE, EdgeConv
@@ -22,7 +22,7 @@ from hmgr_jax.models.base import LocalAxis
 from hmgr_jax.shapes import Array, Float, Tree
 
 Program = Callable[[Tree, tuple[Array, Array]], Tree]
-Layer = Callable[[Tree, tuple[Array, Array], Rows | None], tuple[Array, Tree]]
+Layer = Callable[[Tree, tuple[Array, Array], ValidRows | None], tuple[Array, Tree]]
 """(variables, (points [b, N, C], their neighbours), rows) -> (output, statistics)."""
 
 
@@ -92,7 +92,7 @@ def _infer(form: Layer) -> Program:
 def _train(form: Layer) -> Program:
     def program(variables: Tree, given: tuple[Array, Array]) -> Tree:
         x, index = given
-        rows = Rows(jnp.ones(len(x), bool), LocalAxis())
+        rows = ValidRows(jnp.ones(len(x), bool), LocalAxis())
 
         def loss(params: Tree, x: Array) -> tuple[Array, tuple[Array, Tree]]:
             out, changed = form({**variables, "params": params}, (x, index), rows)
@@ -106,14 +106,14 @@ def _train(form: Layer) -> Program:
 
 
 def _split(
-    layer: EdgeConv, variables: Tree, given: tuple[Array, Array], rows: Rows | None
+    layer: EdgeConv, variables: Tree, given: tuple[Array, Array], rows: ValidRows | None
 ) -> tuple[Float[Array, "b N D"], Tree]:
     found: Any = layer.apply(variables, given[0], rows, given[1], mutable=[STATS])
     return found[0], found[1]
 
 
 def _concatenated(
-    variables: Tree, given: tuple[Array, Array], rows: Rows | None
+    variables: Tree, given: tuple[Array, Array], rows: ValidRows | None
 ) -> tuple[Float[Array, "b N D"], Tree]:
     """The form of the paper."""
     x, index = given

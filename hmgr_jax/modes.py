@@ -36,11 +36,11 @@ def train(config: ConfigDict, workdir: Path, seeds: Sequence[int] = ()) -> int:
     """Train one run, or one for each seed and tabulate them."""
     if not seeds:
         found = train_run(config, workdir)
-        if found and hosts.first():
+        if found and hosts.is_first():
             finish.show(found, config.name)
             finish.show_files(found, workdir)
         return 0
-    if hosts.first():  # an old file: launchers take it for the end of this run
+    if hosts.is_first():  # an old file: launchers take it for the end of this run
         (workdir / results.SEEDS).unlink(missing_ok=True)
     runs = {}
     for seed in seeds:
@@ -49,7 +49,7 @@ def train(config: ConfigDict, workdir: Path, seeds: Sequence[int] = ()) -> int:
         if found is None:
             return 0
         runs[seed] = found
-    if hosts.first():
+    if hosts.is_first():
         finish.spread(runs, config.name, workdir)
         print(f"results:    {workdir / results.SEEDS}")
     return 0
@@ -65,7 +65,7 @@ def train_run(config: ConfigDict, workdir: Path) -> loop.Results | None:
         UserError: see `hmgr_jax.training.loop.train`.
     """
     done = results.finished(workdir, config)
-    if hosts.of_first(done is not None):
+    if hosts.broadcast_from_first(done is not None):
         return done
     if config.needs:
         experiment = build(config)  # errors are found before hours of training for it
@@ -109,7 +109,7 @@ def evaluate(retriever: Retriever, split: str) -> int:
     results.check_fit(names, data.splits[split], retriever.model.modalities)
     people = open_judged(config.eval, data.splits[split])
     hosts.stop_at_once()
-    hosts.demand_same(
+    hosts.check_same(
         configuration=configs.config_hash(config),
         step=str(retriever.step),
         vocabulary=retriever.vocabulary.saved(),
@@ -136,7 +136,7 @@ def evaluate(retriever: Retriever, split: str) -> int:
         judgments=people.counts() if people else None,
     )
     code = _finish(found, config, workdir / f"evaluation-{split}.json", [store])
-    if hosts.first():
+    if hosts.is_first():
         shown = object_reports.heading(config, names, split)
         object_reports.heat_map(workdir, metrics, retriever.model.modalities, shown, suffix)
         object_reports.show(workdir, suffix)
@@ -156,7 +156,7 @@ def _finish(
     found: Mapping[str, Any], config: ConfigDict, path: Path, stores: Sequence[Path | None]
 ) -> int:
     """Write and print an evaluation, and delete the score files that it was made of."""
-    if not hosts.first():
+    if not hosts.is_first():
         return 0
     write_json_atomic(path, found)
     for store in stores:

@@ -72,10 +72,10 @@ def _measured(plan: Sequence[Configuration], flags: Namespace) -> list[Row]:
 
         return _rows(plan, flags, partial(in_children, platform=flags.platform, how=how))
     from benchmarks.scaling.measure import measure_on_hosts
-    from hmgr_jax.distributed.hosts import first, joined
+    from hmgr_jax.distributed.hosts import is_first, joined
 
     with joined(flags.hosts):
-        if first():
+        if is_first():
             return _rows(plan, flags, partial(measure_on_hosts, how=how))
         for configuration in plan:
             measure_on_hosts(configuration, how)

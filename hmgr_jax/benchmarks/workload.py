@@ -93,7 +93,7 @@ def random_batch(
             return rng.random(shape, np.float32).astype(feature.dtype)
         if name in counts:
             return counts[name].astype(feature.dtype)
-        return rng.integers(0, feature.below or vocabulary, shape).astype(feature.dtype)
+        return rng.integers(0, feature.num_classes or vocabulary, shape).astype(feature.dtype)
 
     found = {
         modality: {name: draw(name, feature) for name, feature in features.items()}

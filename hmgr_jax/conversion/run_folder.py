@@ -56,17 +56,17 @@ def write(workdir: Path, saved: Saved) -> None:
     Raises:
         UserError: there is something at ``workdir``.
     """
-    demand_new(workdir)
+    check_new_folder(workdir)
     with _folder_for(workdir) as temporary:
         with Checkpoints(temporary / "checkpoints") as checkpoints:
             meta = {**saved.meta, "versions": versions(), "imported": True}
             checkpoints.save(saved.step, saved.state, json.loads(json.dumps(meta)), None)
         write_json_atomic(temporary / "config.json", configs.plain(saved.meta["config"]))
-        demand_new(workdir)
+        check_new_folder(workdir)
         temporary.rename(workdir)
 
 
-def demand_new(workdir: Path) -> None:
+def check_new_folder(workdir: Path) -> None:
     """Refuse a folder that holds something.
 
     Raises:

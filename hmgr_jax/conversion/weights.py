@@ -38,7 +38,7 @@ def export_weights(workdir: Path, out: Path) -> None:
     Raises:
         UserError: no whole checkpoint there, or a file at ``out``.
     """
-    state_dict.demand_free(out)
+    state_dict.check_free(out)
     saved = run_folder.read(workdir)
     kind = OFFICIAL if _official(saved.meta, saved.state) is not None else OWN
     names = _names(kind, saved.meta, saved.state)
@@ -81,12 +81,12 @@ def import_weights(
     Raises:
         UserError: something at ``workdir``, weights that do not fit, no recipe or vocabulary.
     """
-    run_folder.demand_new(workdir)
+    run_folder.check_new_folder(workdir)
     weights = state_dict.read_weights(path)
     exported = _exported(weights, path)
     if config is None:
         config = _config_within(exported, overrides or {}, path)
-    _demand_system(model, config)
+    _check_system(model, config)
     if not exported:
         release = _release(config.model.name)
         config = as_trained(config, release, weights, path, overrides or {})
@@ -97,7 +97,7 @@ def import_weights(
     _tell_imported(path, workdir, weights, config.model.name, unused)
 
 
-def _demand_system(given: str | None, config: ConfigDict) -> None:
+def _check_system(given: str | None, config: ConfigDict) -> None:
     name = config.model.name
     if given is not None and given != name:
         raise UserError(

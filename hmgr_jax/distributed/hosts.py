@@ -102,17 +102,17 @@ def stop_at_once() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def share() -> tuple[int, int]:
+def process_share() -> tuple[int, int]:
     """(number of this process, number of processes)."""
     return jax.process_index(), jax.process_count()
 
 
-def first() -> bool:
+def is_first() -> bool:
     """Whether this process writes and prints (process 0)."""
     return jax.process_index() == 0
 
 
-def of_first(value: bool) -> bool:
+def broadcast_from_first(value: bool) -> bool:
     """The value of the first process, in every process: a file may appear later on other hosts."""
     if jax.process_count() == 1:
         return value
@@ -120,7 +120,7 @@ def of_first(value: bool) -> bool:
 
 
 @contextlib.contextmanager
-def in_first(make: Callable[[], contextlib.AbstractContextManager[T]]) -> Iterator[T | None]:
+def enter_on_first(make: Callable[[], contextlib.AbstractContextManager[T]]) -> Iterator[T | None]:
     """Enter ``make()`` in the first process only; if it raises UserError, every process raises it.
 
     Raises:
@@ -132,7 +132,7 @@ def in_first(make: Callable[[], contextlib.AbstractContextManager[T]]) -> Iterat
         return
     with contextlib.ExitStack() as stack:
         refused, found_here = "", None
-        if first():
+        if is_first():
             try:
                 found_here = stack.enter_context(make())
             except UserError as error:
@@ -149,7 +149,7 @@ def _padded(sentence: str) -> np.ndarray:
     return np.frombuffer(text.ljust(SENTENCE, b"\0"), np.uint8)
 
 
-def demand_same(**things: Any) -> None:
+def check_same(**things: Any) -> None:
     """Check that all processes have equal ``things`` (trees of arrays, or texts).
 
     Raises:
@@ -183,7 +183,7 @@ def local_mesh(mesh: Mesh) -> Mesh:
     return Mesh(np.asarray(mine), mesh.axis_names, axis_types=mesh.axis_types)
 
 
-def here(tree: Tree) -> Tree:
+def local_arrays(tree: Tree) -> Tree:
     """Replicated global arrays as arrays of this process."""
     if jax.process_count() == 1:
         return tree

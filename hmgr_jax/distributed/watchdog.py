@@ -28,13 +28,13 @@ LAST_WORDS_SECONDS = 10.0
 _watching: list[Watchdog] = []
 
 
-def alive(*, compiling: bool = False) -> None:
+def report_progress(*, compiling: bool = False) -> None:
     """Report progress (a step, a batch or a tile is done); a no-op without a watchdog.
 
     ``compiling`` announces that a compilation may precede the next report.
     """
     for watchdog in _watching:
-        watchdog.alive(compiling=compiling)
+        watchdog.report_progress(compiling=compiling)
 
 
 class Watchdog:
@@ -72,7 +72,7 @@ class Watchdog:
         if self in _watching:
             _watching.remove(self)
 
-    def alive(self, *, compiling: bool = False) -> None:
+    def report_progress(self, *, compiling: bool = False) -> None:
         """See the function of this name."""
         self._patience = COMPILING if compiling else 1
         self._silent = 0

@@ -18,7 +18,7 @@ from hmgr_jax.data.pipeline import BUCKETS, eval_batches
 from hmgr_jax.data.split import Source, Split
 from hmgr_jax.distributed import hosts
 from hmgr_jax.distributed.parallel import replicate, shard
-from hmgr_jax.distributed.watchdog import alive
+from hmgr_jax.distributed.watchdog import report_progress
 from hmgr_jax.evaluation.all_pairs import Bucket, Report, score_matrix
 from hmgr_jax.evaluation.tiles import (
     as_buckets,
@@ -29,7 +29,7 @@ from hmgr_jax.evaluation.tiles import (
 )
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.metrics.protocols import evaluate_all, over_pairs, pairs_of
-from hmgr_jax.models.base import Model, Variables, taken
+from hmgr_jax.models.base import Model, Variables, select_inputs
 from hmgr_jax.progress import Progress
 from hmgr_jax.shapes import Tree
 
@@ -94,15 +94,15 @@ class Evaluator:
         self, variables: Variables, modality: str, items: Tree, numbers: np.ndarray
     ) -> Codes:
         """Codes on the host of one batch; the batch size is a multiple of the devices."""
-        wanted = taken(self.model.inputs()[modality], items, f"{modality} items")
+        wanted = select_inputs(self.model.inputs()[modality], items, f"{modality} items")
         items = shard(self.mesh, wanted)
         return jax.device_get(self._encoders[modality](variables, items, numbers))
 
     def encode(self, variables: Variables, modality: str, source: Source) -> Codes | list[Bucket]:
         """Codes of all items of ``source`` in order, or buckets if their shapes differ."""
         found: dict[Any, list[tuple[np.ndarray, Codes]]] = {}
-        alive(compiling=True)
-        share, buckets = hosts.share(), self.buckets
+        report_progress(compiling=True)
+        share, buckets = hosts.process_share(), self.buckets
         for numbers, valid, items in eval_batches(
             source, self.batch_size, process=share, buckets=buckets, threads=self.threads
         ):
@@ -111,7 +111,7 @@ class Evaluator:
             codes = jax.tree.map(lambda x, keep=valid: x[keep], codes)
             shape = str(jax.tree.map(lambda x: x.shape[1:], codes))
             found.setdefault(shape, []).append((numbers[valid], codes))
-            alive()
+            report_progress()
         parts = [_bucket(of_shape) for of_shape in found.values()]
         if len(parts) > 1:
             return parts
@@ -168,7 +168,7 @@ class Evaluator:
                 store=store,
             )
 
-        index, count = hosts.share()
+        index, count = hosts.process_share()
         if count == 1:
             return of(codes_a, store)
         folder = store / f"{index}-of-{count}" if store else None
@@ -207,9 +207,9 @@ class Evaluator:
         for a, b in pairs:
             what = f"scoring {sizes[a]:,} {a} x {sizes[b]:,} {b} items"
             folder = None if store is None else store / f"{a}-{b}"
-            alive(compiling=True)
+            report_progress(compiling=True)
             with Progress(
-                0, "tiles", title=what, announce_after=2.0, shown=tell and hosts.first()
+                0, "tiles", title=what, announce_after=2.0, shown=tell and hosts.is_first()
             ) as progress:
                 scores = self.scores(
                     variables, a, codes[a], b, codes[b], progress=_report(progress), store=folder
@@ -254,7 +254,7 @@ class Evaluator:
 
     def to_local_devices(self, variables: Variables) -> Variables:
         """Variables, copied to the devices of this process."""
-        return replicate(self.mesh, hosts.here(variables))
+        return replicate(self.mesh, hosts.local_arrays(variables))
 
     def finalized(self, variables: Variables, train: Split) -> Variables:
         """Variables for evaluation; encodes the training items if the model needs them."""
@@ -269,7 +269,7 @@ def _report(progress: Progress) -> Report:
     """Report scored tiles to the user and to the watchdog."""
 
     def report(done: int, total: int) -> None:
-        alive()
+        report_progress()
         progress.update(done, total=total)
 
     return report

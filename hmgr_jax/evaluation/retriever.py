@@ -246,7 +246,8 @@ def _replaced(saved: ConfigDict, config: ConfigDict, workdir: Path) -> ConfigDic
     kept = configs.differences(configs.plain(config), configs.plain(saved))
     if kept:
         warnings.warn(
-            f"the run keeps its trained options instead of the recipe's: {configs.format_differences(kept)}",
+            "the run keeps its trained options instead of the recipe's: "
+            f"{configs.format_differences(kept)}",
             stacklevel=3,
         )
     changed = configs.differences(before, configs.plain(saved))

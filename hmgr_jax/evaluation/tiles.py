@@ -131,7 +131,7 @@ def in_shares(
         columns: their number.
     """
     buckets = as_buckets(codes)
-    index, count = hosts.share()
+    index, count = hosts.process_share()
     rows = n_items(buckets)
     size = -(-rows // count)
     own = _between(buckets, index * size, (index + 1) * size)

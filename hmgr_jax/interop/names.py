@@ -75,16 +75,16 @@ def to_params(names: Names, state: Mapping[str, np.ndarray], template: Tree) -> 
             vocabulary is of another size than the embedding; a value is not finite.
     """
     leaves = by_name(template)
-    _demand_names(names, leaves)
+    _check_names(names, leaves)
     used = [entry for entry in names if leaves.keys() >= {*entry.paths}]
     wanted = {
         name: shape
         for entry in used
         for name, shape in zip(entry.official, _official_shapes(entry, leaves), strict=True)
     }
-    _demand_words(used, state, wanted)
+    _check_words(used, state, wanted)
     types = {n: leaves[entry.paths[0]].dtype for entry in used for n in entry.official}
-    _demand_same({n for entry in names for n in entry.official}, state, wanted, types)
+    _check_same({n for entry in names for n in entry.official}, state, wanted, types)
     found: dict[str, np.ndarray] = {}
     for entry in used:
         arrays = [_finite(n, state[n], types[n]) for n in entry.official]
@@ -100,7 +100,7 @@ def from_params(names: Names, params: Tree) -> dict[str, np.ndarray]:
     lacks their names. Raises UserError where a parameter has no official name.
     """
     leaves = by_name(params)
-    _demand_names(names, leaves)
+    _check_names(names, leaves)
     state: dict[str, np.ndarray] = {}
     for entry in names:
         if leaves.keys() >= {*entry.paths}:
@@ -116,7 +116,7 @@ def _without_name(names: Names, leaves: Mapping[str, Any]) -> list[str]:
     return [path for path in leaves if path not in known]
 
 
-def _demand_names(names: Names, leaves: Mapping[str, Any]) -> None:
+def _check_names(names: Names, leaves: Mapping[str, Any]) -> None:
     lacking = _without_name(names, leaves)
     if lacking:
         raise UserError(
@@ -132,7 +132,7 @@ def _official_shapes(entry: Entry, leaves: Mapping[str, Any]) -> list[tuple[int,
     return [x.shape for x in entry.outward(*ours)]
 
 
-def _demand_words(
+def _check_words(
     used: Names, state: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]]
 ) -> None:
     """Another number of words, and nothing else, has its own sentence."""
@@ -149,7 +149,7 @@ def _demand_words(
         )
 
 
-def _demand_same(
+def _check_same(
     known: set[str],
     state: Mapping[str, np.ndarray],
     wanted: Mapping[str, tuple[int, ...]],

@@ -22,7 +22,7 @@ from hmgr_jax.interop import center3d, resnet
 from hmgr_jax.interop.known_answers import ATOL, RTOL_NORMS, Answer, Case, Checker, in_order
 from hmgr_jax.interop.layouts import linear
 from hmgr_jax.interop.names import Names, from_params
-from hmgr_jax.layers.batch_norm import STATS, Rows
+from hmgr_jax.layers.batch_norm import STATS, ValidRows
 from hmgr_jax.layers.linear import Linear
 from hmgr_jax.layers.meshnet import Faces, MeshNet
 from hmgr_jax.layers.point_clouds import DGCNN
@@ -118,7 +118,7 @@ def _run(module: nn.Module, variables: Tree, given: Tree) -> Any:
 
     def loss(params: Tree) -> tuple[Array, tuple[Array, Tree]]:
         own = {**variables, "params": params}
-        out, changed = module.apply(own, given, Rows(valid, LocalAxis()), mutable=[STATS])
+        out, changed = module.apply(own, given, ValidRows(valid, LocalAxis()), mutable=[STATS])
         return jnp.mean(out**2), (out, changed[STATS])
 
     (_, (trained, stats)), gradient = jax.value_and_grad(loss, has_aux=True)(variables["params"])
@@ -131,7 +131,9 @@ class Classifier(nn.Module):
     classes: int
 
     @nn.compact
-    def __call__(self, views: Float[Array, "B 1 H W 3"], rows: Rows | None) -> Float[Array, "B K"]:
+    def __call__(
+        self, views: Float[Array, "B 1 H W 3"], rows: ValidRows | None
+    ) -> Float[Array, "B K"]:
         """Logits of the only view."""
         x = jnp.mean(ResNet("resnet50", name="cnn")(views[:, 0], rows), axis=(1, 2))
         return Linear(self.classes, name="fc")(x)

@@ -96,14 +96,14 @@ def write(path: str | Path, state: Mapping[str, np.ndarray], metadata: Mapping[s
         UserError: there is something at ``path``, or no folder for it.
     """
     path = Path(path)
-    demand_free(path)
+    check_free(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         arrays = {name: np.ascontiguousarray(x).reshape(x.shape) for name, x in state.items()}
         safetensors.numpy.save_file(arrays, temporary, dict(metadata))
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        demand_free(path)
+        check_free(path)
         temporary.rename(path)
     except safetensors.SafetensorError as error:
         raise UserError(f"{path} could not be written ({error}): make room on the disk.") from None
@@ -111,7 +111,7 @@ def write(path: str | Path, state: Mapping[str, np.ndarray], metadata: Mapping[s
         temporary.unlink(missing_ok=True)
 
 
-def demand_free(path: Path) -> None:
+def check_free(path: Path) -> None:
     """Refuse to write where something is, or where there is no folder.
 
     Raises:

@@ -21,7 +21,7 @@ Moments = tuple[Array, Array, Array]
 
 
 @dataclass(frozen=True)
-class Rows:
+class ValidRows:
     """The valid rows of a training batch on this device, and the devices."""
 
     valid: Bool[Array, " b"]
@@ -36,7 +36,7 @@ def spread(x: Float[Array, " C"], shape: tuple[int, ...]) -> Float[Array, "..."]
     return x
 
 
-def summed(x: Float[Array, "b *grid C"], rows: Rows) -> Float[Array, " C"]:
+def summed(x: Float[Array, "b *grid C"], rows: ValidRows) -> Float[Array, " C"]:
     """Sum over valid rows of all devices and over the grid.
 
     One axis at a time: one sum of a hundred thousand numbers would lose two more digits, an error
@@ -50,7 +50,7 @@ def summed(x: Float[Array, "b *grid C"], rows: Rows) -> Float[Array, " C"]:
     return found
 
 
-def mean_and_variance(x: Float[Array, "b *grid C"], rows: Rows) -> Moments:
+def mean_and_variance(x: Float[Array, "b *grid C"], rows: ValidRows) -> Moments:
     """Mean and biased variance of each channel over the valid rows of all devices, and the count.
 
     Two passes: the mean is subtracted before squaring, so that no digits cancel. Sums go over
@@ -72,7 +72,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b *grid C"], rows: Rows | None, moments: Moments | None = None
+        self, x: Float[Array, "b *grid C"], rows: ValidRows | None, moments: Moments | None = None
     ) -> Float[Array, "..."]:
         """Normalise by the batch, or with ``rows`` None by the running statistics.
 

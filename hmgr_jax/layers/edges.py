@@ -16,7 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hmgr_jax.layers.batch_norm import BatchNorm, Moments, Rows, spread, summed
+from hmgr_jax.layers.batch_norm import BatchNorm, Moments, ValidRows, spread, summed
 from hmgr_jax.layers.linear import Initializer, Linear, einsum
 from hmgr_jax.shapes import Array, Float, Int
 
@@ -42,7 +42,7 @@ class NormedLinear(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b *grid C"], rows: Rows | None) -> Float[Array, "..."]:
+    def __call__(self, x: Float[Array, "b *grid C"], rows: ValidRows | None) -> Float[Array, "..."]:
         """Apply the layer; for ``rows`` see `BatchNorm`."""
         linear = Linear(
             self.features, self.use_bias, self.dtype, kernel_init=as_torch, name="linear"
@@ -58,7 +58,7 @@ class NormedLinears(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b *grid C"], rows: Rows | None) -> Float[Array, "..."]:
+    def __call__(self, x: Float[Array, "b *grid C"], rows: ValidRows | None) -> Float[Array, "..."]:
         """Apply one after the other."""
         for number, size in enumerate(self.features):
             x = NormedLinear(size, self.use_bias, dtype=self.dtype, name=f"layer{number}")(x, rows)
@@ -97,7 +97,7 @@ class NeighbourMax(nn.Module):
         other: Float[Array, "b N C"],
         own: Float[Array, "b N C"],
         index: Int[Array, "b N K"],
-        rows: Rows | None,
+        rows: ValidRows | None,
     ) -> Float[Array, "b N C"]:
         """Reduce; with ``rows`` (training) the norm uses the moments of all edges of the batch."""
         top, low, total = ends(other, index)
@@ -108,7 +108,7 @@ class NeighbourMax(nn.Module):
         return jnp.where(jax.lax.stop_gradient(of_top >= of_low), of_top, of_low)
 
 
-def _moments(other: Array, own: Array, total: Array, index: Array, rows: Rows) -> Moments:
+def _moments(other: Array, own: Array, total: Array, index: Array, rows: ValidRows) -> Moments:
     """Mean and variance of ``other_j + own_i`` over the edges of valid rows, in two passes."""
     cells, neighbours = index.shape[1] * index.shape[2], jnp.float32(index.shape[2])
     count = jnp.maximum(rows.axis.sum(jnp.sum(rows.valid.astype(jnp.float32))) * cells, 1.0)

@@ -16,7 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hmgr_jax.layers.batch_norm import BatchNorm, Rows
+from hmgr_jax.layers.batch_norm import BatchNorm, ValidRows
 from hmgr_jax.layers.edges import (
     NeighbourMax,
     NormedLinear,
@@ -52,7 +52,9 @@ class FaceRotateConv(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, corners: Float[Array, "b F 9"], rows: Rows | None) -> Float[Array, "b F D"]:
+    def __call__(
+        self, corners: Float[Array, "b F 9"], rows: ValidRows | None
+    ) -> Float[Array, "b F D"]:
         """Convolve; in training the norms see one pair of every face at a time."""
         half = self.width // 2
         pair = NormedLinears((half, half), use_bias=True, dtype=self.dtype, name="pair")
@@ -69,7 +71,7 @@ class FaceKernelCorrelation(nn.Module):
     kernels: int
 
     @nn.compact
-    def __call__(self, faces: Faces, rows: Rows | None) -> Float[Array, "b F K"]:
+    def __call__(self, faces: Faces, rows: ValidRows | None) -> Float[Array, "b F K"]:
         """``exp(-|n - k|² / 2σ²)``, the mean over all pairs of a normal and a direction.
 
         |n - k|² is |n|² + 1 - 2 n·k: a face without area has no normal, its |n| is 0.
@@ -107,7 +109,7 @@ class MeshConv(nn.Module):
         spatial: Float[Array, "b F S"],
         structural: Float[Array, "b F T"],
         neighbours: Int[Array, "b F 3"],
-        rows: Rows | None,
+        rows: ValidRows | None,
     ) -> tuple[Float[Array, "b F V"], Float[Array, "b F W"]]:
         """The spatial and the structural vectors after the convolution."""
         both = jnp.concatenate([spatial, structural], axis=-1)
@@ -133,7 +135,7 @@ class MeshNet(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, faces: Faces, rows: Rows | None) -> Float[Array, "b D"]:
+    def __call__(self, faces: Faces, rows: ValidRows | None) -> Float[Array, "b D"]:
         """Encode; the result does not depend on the order of faces."""
         w, dtype = self.width, self.dtype
         spatial = NormedLinears((w, w), True, dtype, name="spatial")(faces.centers, rows)

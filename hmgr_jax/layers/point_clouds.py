@@ -12,7 +12,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from hmgr_jax.layers.batch_norm import Rows
+from hmgr_jax.layers.batch_norm import ValidRows
 from hmgr_jax.layers.edges import NeighbourMax, NormedLinear, NormedLinears, as_torch, nearest
 from hmgr_jax.layers.linear import einsum
 from hmgr_jax.layers.masking import largest
@@ -39,7 +39,7 @@ class EdgeConv(nn.Module):
     def __call__(
         self,
         x: Float[Array, "b N C"],
-        rows: Rows | None,
+        rows: ValidRows | None,
         index: Int[Array, "b N K"] | None = None,
     ) -> Float[Array, "b N D"]:
         """Convolve over the graph of nearest neighbours, or over the graph ``index``."""
@@ -62,7 +62,9 @@ class DGCNN(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, points: Float[Array, "b N 3"], rows: Rows | None) -> Float[Array, "b D"]:
+    def __call__(
+        self, points: Float[Array, "b N 3"], rows: ValidRows | None
+    ) -> Float[Array, "b D"]:
         """Encode; with ``rows`` (training) batch norm uses batch statistics."""
         if points.shape[1] < self.neighbours:
             raise ValueError(
@@ -89,7 +91,9 @@ class PointNet(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, points: Float[Array, "b N 3"], rows: Rows | None) -> Float[Array, "b D"]:
+    def __call__(
+        self, points: Float[Array, "b N 3"], rows: ValidRows | None
+    ) -> Float[Array, "b D"]:
         """Encode; with ``rows`` (training) batch norm uses batch statistics."""
         sizes = tuple(times * self.width for times in POINT_WIDTHS)
         x = NormedLinears(sizes, dtype=self.dtype, name="points")(points, rows)

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hmgr_jax.layers.batch_norm import BatchNorm, Rows
+from hmgr_jax.layers.batch_norm import BatchNorm, ValidRows
 from hmgr_jax.shapes import Array, Float
 
 KINDS: dict[str, tuple[bool, tuple[int, ...]]] = {
@@ -76,7 +76,9 @@ class Block(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"], rows: Rows | None) -> Float[Array, "B h w D"]:
+    def __call__(
+        self, x: Float[Array, "B H W C"], rows: ValidRows | None
+    ) -> Float[Array, "B h w D"]:
         """Apply the block."""
         if self.bottleneck:
             layers = [(1, 1, self.features), (3, self.stride, self.features)]
@@ -104,7 +106,9 @@ class Stage(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"], rows: Rows | None) -> Float[Array, "B h w D"]:
+    def __call__(
+        self, x: Float[Array, "B H W C"], rows: ValidRows | None
+    ) -> Float[Array, "B h w D"]:
         """Apply the blocks."""
         for number in range(self.blocks):
             stride = 1 if number else self.stride
@@ -124,7 +128,9 @@ class ResNet(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W 3"], rows: Rows | None) -> Float[Array, "B h w C"]:
+    def __call__(
+        self, x: Float[Array, "B H W 3"], rows: ValidRows | None
+    ) -> Float[Array, "B h w C"]:
         """The last feature map, 1/32 of the image's height (1/16 with a small stem).
 
         With ``rows`` (training) batch norm uses and updates batch statistics; without, it uses the

@@ -54,11 +54,11 @@ __all__ = [
     "Plan",
     "Terms",
     "Variables",
-    "demand_ids",
-    "example",
+    "check_ids",
+    "example_item",
     "frames_and_tokens",
     "regions_and_tokens",
-    "taken",
+    "select_inputs",
 ]
 
 Items = Mapping[str, Array]
@@ -91,7 +91,7 @@ class Feature:
     dtype: str
     optional: bool = False
     """The model also works with data that lack it."""
-    below: int | None = None
+    num_classes: int | None = None
     """For integer ids: the number of classes; ids are in [-1 (none), below - 1]."""
 
 
@@ -286,26 +286,24 @@ NUMBER_OF = {
 """{input: option that sets its number of classes}."""
 
 
-def demand_ids(
-    features: Mapping[str, Feature], items: Mapping[str, Any], of: str = "items"
-) -> None:
+def check_ids(features: Mapping[str, Feature], items: Mapping[str, Any], of: str = "items") -> None:
     """Check that ids are in range.
 
     Raises:
         UserError: names the input, its owner ``of``, and the range found.
     """
     for name, feature in features.items():
-        if feature.below is None or name not in items:
+        if feature.num_classes is None or name not in items:
             continue
         least, most = int(items[name].min(initial=-1)), int(items[name].max(initial=-1))
-        if least < -1 or most >= feature.below:
+        if least < -1 or most >= feature.num_classes:
             raise UserError(
-                f"{name} of {of} are ids from -1 (none) to {feature.below - 1}, found {least} to "
-                f"{most}: raise {NUMBER_OF.get(name, 'the number of classes')}, or correct them."
+                f"{name} of {of} must be ids from -1 (none) to {feature.num_classes - 1}, found "
+                f"{least} to {most}: raise {NUMBER_OF.get(name, 'the number of classes')}, or correct them."
             )
 
 
-def taken(
+def select_inputs(
     features: Mapping[str, Feature], items: Mapping[str, Any], of: str = "items"
 ) -> dict[str, Any]:
     """Select the inputs of a model from a batch of items; optional ones may be missing.
@@ -319,11 +317,11 @@ def taken(
             f"The model needs {', '.join(lacking)} of {of}, found {', '.join(items) or 'none'}: "
             "prepare them, or choose a model that does not read them."
         )
-    demand_ids(features, items, of)
+    check_ids(features, items, of)
     return {name: items[name] for name in features if name in items}
 
 
-def example(features: Mapping[str, Feature]) -> dict[str, Array]:
+def example_item(features: Mapping[str, Feature]) -> dict[str, Array]:
     """One all-ones item, for initialisation."""
     shape = {name: tuple(4 if n is None else n for n in f.shape) for name, f in features.items()}
     return {name: jnp.ones((1, *shape[name]), f.dtype) for name, f in features.items()}

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 
 from hmgr_jax.errors import UserError
 from hmgr_jax.layers import resnet
-from hmgr_jax.layers.batch_norm import STATS, Rows
+from hmgr_jax.layers.batch_norm import STATS, ValidRows
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.layers.edges import NormedLinear
 from hmgr_jax.layers.linear import Linear, einsum, uniform
@@ -45,7 +45,7 @@ from hmgr_jax.models.base import (
     Plan,
     Terms,
     Variables,
-    example,
+    example_item,
 )
 from hmgr_jax.models.options import option
 from hmgr_jax.shapes import Array, Float, Int, Num, Tree
@@ -71,7 +71,9 @@ class Views(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, views: Float[Array, "b V H W 3"], rows: Rows | None) -> Float[Array, "b D"]:
+    def __call__(
+        self, views: Float[Array, "b V H W 3"], rows: ValidRows | None
+    ) -> Float[Array, "b D"]:
         """Encode views that share all layers.
 
         In training (with ``rows``) the norms see one view of every object at a time, as in the
@@ -107,7 +109,7 @@ class Head(nn.Module):
         return Linear(features, dtype=self.dtype, kernel_init=init, bias_init=init, name=name)
 
 
-def encoder_inputs(modality: str, items: Items, rows: Rows | None = None) -> Any:
+def encoder_inputs(modality: str, items: Items, rows: ValidRows | None = None) -> Any:
     """The argument of a modality's encoder; items that are not valid in ``rows`` become zero.
 
     Corners become relative to the centre of their face. A face with fewer than three neighbours
@@ -301,14 +303,14 @@ class Center3D(Model):
         axis: Axis,
     ) -> tuple[dict[str, Codes], Tree]:
         """Training vectors of this device's rows; batch norm sees the valid ones of all devices."""
-        codes, rows = {}, Rows(row["valid"], axis)
+        codes, rows = {}, ValidRows(row["valid"], axis)
         for m in self.modalities:
             codes[m], stats = self._vectors(variables, m, items[m], rows, True)
             variables = replace(variables, stats=stats)
         return codes, variables.stats
 
     def _vectors(
-        self, variables: Variables, modality: str, items: Items, rows: Rows | None, train: bool
+        self, variables: Variables, modality: str, items: Items, rows: ValidRows | None, train: bool
     ) -> tuple[Float[Array, "b D"], Tree]:
         if modality == "image" and not train:
             found = items["views"].shape[1]
@@ -443,7 +445,7 @@ class Center3D(Model):
             "point": {"points": Feature((self.points, 3), "float32")},
             "mesh": {
                 "faces": Feature((faces, 15), "float32"),
-                "neighbours": Feature((faces, 3), "int32", below=faces),
+                "neighbours": Feature((faces, 3), "int32", num_classes=faces),
             },
         }
         return {m: every[m] for m in self.modalities}
@@ -465,7 +467,7 @@ class Center3D(Model):
         for m in MODALITIES:
             own = next(keys)  # does not depend on which other modalities there are
             if m in self.modalities:
-                given = encoder_inputs(m, example(self.inputs()[m]))
+                given = encoder_inputs(m, example_item(self.inputs()[m]))
                 made = self._encoder(m).init(own, given, None)
                 params[m], stats[m] = made["params"], made[STATS]
         vectors = jnp.ones((1, self.dim), jnp.float32)

@@ -19,7 +19,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from hmgr_jax.layers import resnet
-from hmgr_jax.layers.batch_norm import Rows
+from hmgr_jax.layers.batch_norm import ValidRows
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.layers.linear import einsum
 from hmgr_jax.layers.pooling import POOLS, GlobalPool
@@ -49,7 +49,9 @@ class PictureTower(nn.Module):
     model: DXR
 
     @nn.compact
-    def __call__(self, items: Items, keys: Keys | None, rows: Rows | None) -> Float[Array, "B D"]:
+    def __call__(
+        self, items: Items, keys: Keys | None, rows: ValidRows | None
+    ) -> Float[Array, "B D"]:
         """Encode; with ``rows`` the CNN normalises by the batch."""
         m, dtype = self.model, jnp.dtype(self.model.dtype)
         x, mask = read_cells(m, items, keys, rows)
@@ -65,7 +67,9 @@ class CaptionTower(nn.Module):
     model: DXR
 
     @nn.compact
-    def __call__(self, items: Items, keys: Keys | None, rows: Rows | None) -> Float[Array, "B D"]:
+    def __call__(
+        self, items: Items, keys: Keys | None, rows: ValidRows | None
+    ) -> Float[Array, "B D"]:
         """Encode; captions do not depend on ``rows``."""
         m = self.model
         x, mask = word_states(m, items, keys)
@@ -109,7 +113,9 @@ class DXR(ReadsWords, RankedVectors):
         """The tower of a modality."""
         return PictureTower(self) if modality == "image" else CaptionTower(self)
 
-    def tower_arguments(self, modality: str, tables: Tree, rows: Rows | None) -> tuple[Any, ...]:
+    def tower_arguments(
+        self, modality: str, tables: Tree, rows: ValidRows | None
+    ) -> tuple[Any, ...]:
         """The rows of the batch, for batch norm in the CNN."""
         return (rows,)
 

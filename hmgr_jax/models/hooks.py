@@ -96,7 +96,7 @@ class Hooks:
 
     # --- after the first epoch, before evaluation ---------------------------------------------
 
-    def remark(self, report: Mapping[str, float]) -> str | None:
+    def first_epoch_message(self, report: Mapping[str, float]) -> str | None:
         """Optional message after the first epoch, from its last loss terms."""
         return None
 

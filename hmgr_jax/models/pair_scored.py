@@ -45,7 +45,7 @@ from hmgr_jax.models.base import (
     Plan,
     Terms,
     Variables,
-    example,
+    example_item,
     regions_and_tokens,
 )
 from hmgr_jax.models.options import option
@@ -217,7 +217,7 @@ class PairScored(Model):
     def init(self, key: Array, tables: Tree = None) -> Variables:
         """Fresh parameters of the towers and of the comparison; there is no memory."""
         k_image, k_text, *k_pair = jax.random.split(key, 2 + self.pair_keys)
-        items = {m: example(features) for m, features in self.inputs().items()}
+        items = {m: example_item(features) for m, features in self.inputs().items()}
         params = {
             m: self.tower(m).init(k, items[m], None)["params"]
             for m, k in (("image", k_image), ("text", k_text))
@@ -257,7 +257,7 @@ class ReadsDetections(PairScored):
         """Regions and tokens, and class ids where there are any."""
         features = super().inputs()
         for name, number in self.classes().items():
-            ids = Feature((self.regions,), "int16", optional=True, below=number)
+            ids = Feature((self.regions,), "int16", optional=True, num_classes=number)
             features["image"][name] = ids
         return features
 

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from hmgr_jax.errors import UserError
 from hmgr_jax.layers import gaussian_distances as gaussians
 from hmgr_jax.layers import resnet
-from hmgr_jax.layers.batch_norm import Rows
+from hmgr_jax.layers.batch_norm import ValidRows
 from hmgr_jax.layers.dropout import Keys, dropout, uniform_numbers
 from hmgr_jax.layers.masking import length_mask, masked_mean
 from hmgr_jax.layers.probabilistic import SIGMA_HEADS, MeanHead, SigmaHead, draw, plain_linear
@@ -67,7 +67,7 @@ class PictureTower(nn.Module):
     model: PCME
 
     @nn.compact
-    def __call__(self, items: Items, keys: Keys | None, rows: Rows | None) -> Gaussian:
+    def __call__(self, items: Items, keys: Keys | None, rows: ValidRows | None) -> Gaussian:
         """Encode; with ``rows`` the ResNet normalises by the batch."""
         m = self.model
         dtype = jnp.dtype(m.dtype)
@@ -84,7 +84,7 @@ class CaptionTower(nn.Module):
     model: PCME
 
     @nn.compact
-    def __call__(self, items: Items, keys: Keys | None, rows: Rows | None) -> Gaussian:
+    def __call__(self, items: Items, keys: Keys | None, rows: ValidRows | None) -> Gaussian:
         """Encode; captions do not depend on ``rows``."""
         m = self.model
         tokens, lengths = items["tokens"], items["lengths"]
@@ -181,7 +181,9 @@ class PCME(RankedVectors):
         """The tower of a modality."""
         return PictureTower(self) if modality == "image" else CaptionTower(self)
 
-    def tower_arguments(self, modality: str, tables: Tree, rows: Rows | None) -> tuple[Any, ...]:
+    def tower_arguments(
+        self, modality: str, tables: Tree, rows: ValidRows | None
+    ) -> tuple[Any, ...]:
         """The rows of the batch, for batch norm in the CNN."""
         return (rows,)
 

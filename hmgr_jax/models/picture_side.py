@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from hmgr_jax.layers import resnet
-from hmgr_jax.layers.batch_norm import Rows
+from hmgr_jax.layers.batch_norm import ValidRows
 from hmgr_jax.layers.dropout import Keys, drop_nodes, dropout
 from hmgr_jax.layers.regions import read_regions
 from hmgr_jax.models.base import Feature, Items, regions_and_tokens
@@ -39,7 +39,7 @@ def picture_parts(model: Any) -> dict[str, tuple[str, ...]]:
 
 
 def read_cells(
-    model: Any, items: Items, keys: Keys | None, rows: Rows | None
+    model: Any, items: Items, keys: Keys | None, rows: ValidRows | None
 ) -> tuple[Float[Array, "B N C"], Bool[Array, "B N"]]:
     """Fragments and their mask; call in a compact module.
 

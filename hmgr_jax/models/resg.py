@@ -412,7 +412,7 @@ class ReSG(ReadsDetections):
         """S of a perfect pair: S̄ is S divided by it."""
         return 2.0 + (self.global_weight if self.readout != "none" else 0.0)
 
-    def remark(self, report: Mapping[str, float]) -> str | None:
+    def first_epoch_message(self, report: Mapping[str, float]) -> str | None:
         """Message after the first epoch: the quartiles of S̄ and the thresholds they suggest."""
         if not self.threshold_weight:
             return None

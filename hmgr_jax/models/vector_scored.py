@@ -22,7 +22,7 @@ from typing import Any
 
 import jax
 
-from hmgr_jax.layers.batch_norm import STATS, Rows
+from hmgr_jax.layers.batch_norm import STATS, ValidRows
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.losses.triplet import negatives, triplet, triplet_of_vectors
 from hmgr_jax.models.base import (
@@ -35,7 +35,7 @@ from hmgr_jax.models.base import (
     Plan,
     Terms,
     Variables,
-    example,
+    example_item,
     regions_and_tokens,
 )
 from hmgr_jax.models.options import option
@@ -65,7 +65,9 @@ class VectorScored(Model):
         """The Flax module of a modality, called with ``(items, keys, *tower_arguments)``."""
         raise NotImplementedError
 
-    def tower_arguments(self, modality: str, tables: Tree, rows: Rows | None) -> tuple[Any, ...]:
+    def tower_arguments(
+        self, modality: str, tables: Tree, rows: ValidRows | None
+    ) -> tuple[Any, ...]:
         """Further arguments of a tower; none by default.
 
         Args:
@@ -99,7 +101,7 @@ class VectorScored(Model):
         params: dict[str, Any] = {}
         stats: dict[str, Any] = {}
         for modality, key in zip(self.modalities, keys, strict=True):
-            items = example(self.inputs()[modality])
+            items = example_item(self.inputs()[modality])
             more = self.tower_arguments(modality, tables, None)
             made = self.tower(modality).init(key, items, None, *more)
             params[modality] = made["params"]
@@ -113,7 +115,7 @@ class VectorScored(Model):
         modality: str,
         items: Items,
         keys: Keys | None = None,
-        rows: Rows | None = None,
+        rows: ValidRows | None = None,
     ) -> tuple[Any, Tree]:
         """The output of a tower and the statistics after it; without ``keys`` nothing is random."""
         given = {"params": variables.params[modality]}
@@ -141,7 +143,7 @@ class VectorScored(Model):
         axis: Axis,
     ) -> tuple[dict[str, Codes], Tree]:
         """Training codes of this device's rows; batch norm sees the valid rows of all devices."""
-        codes, rows = {}, Rows(row["valid"], axis)
+        codes, rows = {}, ValidRows(row["valid"], axis)
         for modality in self.modalities:
             codes[modality], stats = self._encode(
                 variables, modality, items[modality], True, keys, rows
@@ -156,7 +158,7 @@ class VectorScored(Model):
         items: Items,
         train: bool,
         keys: Keys | None,
-        rows: Rows | None,
+        rows: ValidRows | None,
     ) -> tuple[Codes, Tree]:
         own = keys.named(modality) if keys is not None else None
         output, stats = self.apply_tower(variables, modality, items, own if train else None, rows)

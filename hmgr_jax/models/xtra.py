@@ -40,7 +40,7 @@ from hmgr_jax.models.base import (
     Plan,
     Terms,
     Variables,
-    example,
+    example_item,
 )
 from hmgr_jax.models.options import option
 from hmgr_jax.shapes import Array, Bool, Float, Int, Num, Tree
@@ -558,7 +558,7 @@ class XTRA(Model):
     def init(self, key: Array, tables: Tree = None) -> Variables:
         """Fresh parameters; they do not depend on ``tables``."""
         first, second = jax.random.split(key)
-        items = example(self.inputs()["question"])
+        items = example_item(self.inputs()["question"])
         made = READERS[self.reader](self).init(first, items, self._nothing(1), None)
         classifier = {
             "kernel": bert.START(second, (self.width, self.answers), jnp.float32),

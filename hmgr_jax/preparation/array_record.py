@@ -69,7 +69,7 @@ def _arrays(plan: Plan) -> Plan:
 
 def _fill(folder: Path, plan: Plan, files: Files, written: Written) -> list[str]:
     """Write the missing record files and the descriptions of TFDS."""
-    _demand_room(folder, plan)
+    _check_room(folder, plan)
     with tempfile.TemporaryDirectory() as unused:  # where TFDS itself would write
         builder = RetrievalRecords(source=plan, data_dir=unused)
         total = sum(len(split) for split in plan.splits.values())
@@ -142,7 +142,7 @@ def _rows_done(plan: Plan, written: Written) -> int:
     return done
 
 
-def _demand_room(folder: Path, plan: Plan) -> None:
+def _check_room(folder: Path, plan: Plan) -> None:
     """Check the free space first: the files grow shard by shard, for hours."""
     wanted = sum(
         len(split) * (_BESIDES + sum(array.row_bytes for array in split.arrays.values()))

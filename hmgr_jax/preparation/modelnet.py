@@ -55,9 +55,9 @@ def prepare_objects(source: Path, out: Path, making: Making, workers: int) -> Re
     if not source.is_dir():
         raise UserError(f"There is no folder {source}: give --source the folder of ModelNet.")
     tasks = find_objects(source, out)
-    _demand_ours(out, making)
+    _check_ours(out, making)
     with lock(out, "--out"), terminable():
-        _demand_no_others(out, tasks)
+        _check_no_others(out, tasks)
         todo = [task for task in tasks if not task.is_done()]
         known = _read_left_out(out)
         if not todo or {task.label for task in todo} == known.keys():
@@ -121,7 +121,7 @@ def _key(tasks: Sequence[Task], making: Making, left_out: Mapping[str, int]) -> 
     return manifest.digest(json.dumps(about, sort_keys=True))
 
 
-def _demand_ours(out: Path, making: Making) -> None:
+def _check_ours(out: Path, making: Making) -> None:
     """Check that ``out`` is empty or was begun with the same options."""
     if not out.exists() or (out.is_dir() and not _visible(out)):
         return
@@ -143,7 +143,7 @@ def _demand_ours(out: Path, making: Making) -> None:
         )
 
 
-def _demand_no_others(out: Path, tasks: Sequence[Task]) -> None:
+def _check_no_others(out: Path, tasks: Sequence[Task]) -> None:
     """Check that the source has every object of the folder, or it is another source."""
     wanted = {task.file for task in tasks}
     others = sorted(set((out / OBJECTS).glob("*/*/[!.]*.npz")) - wanted)

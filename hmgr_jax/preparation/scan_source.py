@@ -85,7 +85,7 @@ class ScanSource:
         if found.counts is not None:
             check_zero_padding(values, found.counts[rows], lambda i: _holds(found, int(rows[i])))
         if len(rows) > len(images):
-            _demand_copies(found, values, rows, np.repeat(first, copies))
+            _check_copies(found, values, rows, np.repeat(first, copies))
             values = values[first]
         arrays = {FEATURES: values, **_read_beside(found, kept)}
         return Chunk(name, images, arrays, lambda i: f"{found.rows.path}, row {int(kept[i])},")
@@ -120,7 +120,7 @@ def plan_scan(
     names = list(splits) if splits else _names(root)
     check_files(root, names)
     found = {name: _open(root, name, captions_per_image) for name in names}
-    _demand_alike(found)
+    _check_equal_shapes(found)
     graphs = find_word_graphs({name: split.files.captions for name, split in found.items()})
     plans = {
         name: _plan(split, captions_per_image, graphs.get(name)) for name, split in found.items()
@@ -168,7 +168,7 @@ def _plan(split: _Split, per_image: int | None, graphs: Path | None) -> SplitPla
     return SplitPlan(names, captions, arrays, graphs)
 
 
-def _demand_alike(found: Mapping[str, _Split]) -> None:
+def _check_equal_shapes(found: Mapping[str, _Split]) -> None:
     """Check that the splits can be trained together, before the conversion."""
     one, *others = found.values()
     for other in others:
@@ -180,7 +180,7 @@ def _demand_alike(found: Mapping[str, _Split]) -> None:
     check_same_files({name: split.files for name, split in found.items()}, (BOXES, *KINDS))
 
 
-def _demand_copies(found: _Split, values: np.ndarray, rows: np.ndarray, first: np.ndarray) -> None:
+def _check_copies(found: _Split, values: np.ndarray, rows: np.ndarray, first: np.ndarray) -> None:
     """Check that rows of one id have equal features; otherwise ids and rows are misaligned."""
     raw = values.reshape(len(values), -1).view(np.uint8)
     counts = np.zeros(len(rows)) if found.counts is None else found.counts[rows]

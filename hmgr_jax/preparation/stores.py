@@ -166,7 +166,7 @@ def join(
                 f"{place} has features of {apart.names[chosen]!r} and of {apart.names[other]!r}, "
                 f"which are {chosen} and {other} of {apart.id}: say with --key which is meant."
             )
-    _demand_once(images, chosen, have)
+    _check_once(images, chosen, have)
     return {name: [image.names[chosen] for image in found] for name, found in splits.items()}
 
 
@@ -180,7 +180,7 @@ def _kinds(images: Sequence[Captioned], kind: str | None) -> list[str]:
     return [kind]
 
 
-def _demand_once(images: Sequence[Captioned], kind: str, have: Mapping[str, Any]) -> None:
+def _check_once(images: Sequence[Captioned], kind: str, have: Mapping[str, Any]) -> None:
     """Check that no two images share their features."""
     seen: dict[Any, Captioned] = {}
     for image in images:

@@ -140,11 +140,11 @@ def plan_folder(root: Path, splits: list[str] | None, captions_per_image: int | 
         dtype = plan.source.splits[name].rows.dtype  # type: ignore[attr-defined]
         first = split.arrays[FEATURES]._replace(dtype=dtype)
         kept[name] = dataclasses.replace(split, arrays={**split.arrays, FEATURES: first})
-    _demand_alike(root, kept)
+    _check_equal_shapes(root, kept)
     return dataclasses.replace(plan, splits=kept, about={**plan.about, "command": "array-record"})
 
 
-def _demand_alike(root: Path, splits: Mapping[str, SplitPlan]) -> None:
+def _check_equal_shapes(root: Path, splits: Mapping[str, SplitPlan]) -> None:
     """Check that all splits have records of one shape."""
     (first, one), *others = splits.items()
     for name, other in others:
@@ -179,7 +179,7 @@ def examples(
     split = plan.splits[name]
     for chunk in plan.source.chunks(todo):
         arrays = {end: chunk.arrays[end] for end in split.arrays}
-        _demand_finite(arrays[FEATURES], chunk.where)
+        _check_finite(arrays[FEATURES], chunk.where)
         for k, row in enumerate(chunk.rows.tolist()):
             yield row, _example(split, row, {end: found[k] for end, found in arrays.items()})
         if seen:
@@ -198,7 +198,7 @@ def _example(split: SplitPlan, row: int, arrays: Mapping[str, np.ndarray]) -> di
     return {ID: name, **fields, CAPTIONS: captions}
 
 
-def _demand_finite(values: np.ndarray, where: Callable[[int], str]) -> None:
+def _check_finite(values: np.ndarray, where: Callable[[int], str]) -> None:
     bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
     if len(bad):
         raise FoundNonFinite(

@@ -73,7 +73,7 @@ class ClipStore:
         self.files = find_files(path, ENDINGS)
         if not self.files:
             raise UserError(f"{path} holds no .mp4, .avi, .mkv, .webm or .mov: give the folder.")
-        demand_av(path)
+        import_av(path)
 
     @property
     def ids(self) -> Mapping[str, Path]:
@@ -118,7 +118,7 @@ def read_frames(
     Raises:
         UserError: PyAV is missing, or the file holds no moving pictures that can be decoded.
     """
-    av = demand_av(path)
+    av = import_av(path)
     try:
         count = _packets(av, path)
         found, seen = _decode(av, path, choose_frames(count, most), describe)
@@ -135,7 +135,7 @@ def read_frames(
     return found
 
 
-def demand_av(path: Path) -> Any:
+def import_av(path: Path) -> Any:
     """Import PyAV, or raise a UserError that names the extra."""
     try:
         import av

@@ -44,7 +44,7 @@ class Terminated(BaseException):
     """SIGTERM was received; written rows are kept and the same command resumes."""
 
 
-def demand_free(out: Path, key: str) -> bool:
+def check_free(out: Path, key: str) -> bool:
     """Whether ``out`` must be made; False if it holds this preparation, complete.
 
     Raises:
@@ -70,11 +70,11 @@ def write(plan: Plan, out: Path, layout: Layout | None = None) -> bool:
         UserError: ``out`` holds something else, the disk has no room, or a row is bad.
     """
     key = plan.key(whole=True)
-    if not demand_free(out, key):
+    if not check_free(out, key):
         return False
     partial = partial_folder(out)
     with lock(partial, "--out"), terminable():
-        if not demand_free(out, key):  # another process has made it meanwhile
+        if not check_free(out, key):  # another process has made it meanwhile
             shutil.rmtree(partial)
             return False
         layout = layout or ROWS
@@ -127,7 +127,7 @@ def _least_and_most(counts: Path, regions: int) -> list[int]:
 
 def _open_files(folder: Path, plan: Plan, written: Written) -> Files:
     """Open the files of all arrays; a split with a new file counts as unwritten."""
-    _demand_room(folder, plan)
+    _check_room(folder, plan)
     planned = {f"{name}_{end}.npy" for name, split in plan.splits.items() for end in split.arrays}
     for path in folder.glob("*.npy"):
         if path.name not in planned:  # counts, where a file that was replaced made them needless
@@ -145,7 +145,7 @@ def _open_files(folder: Path, plan: Plan, written: Written) -> Files:
     return files
 
 
-def _demand_room(folder: Path, plan: Plan) -> None:
+def _check_room(folder: Path, plan: Plan) -> None:
     """Check the free space first: the files are sparse, and would fill the disk hours later."""
     wanted = there = 0
     for name, split in plan.splits.items():

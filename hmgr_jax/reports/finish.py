@@ -58,7 +58,7 @@ class RunEvaluation:
         experiment, evaluator, workdir = self.experiment, self.evaluator, self.workdir
         config, splits = experiment.config, experiment.data.splits
         state, _, step = checkpoints.restore(experiment.abstract_state(), checkpoints.best_step())
-        if hosts.first():
+        if hosts.is_first():
             _warn_if_best_is_damaged(workdir, config.eval.select, step)
         variables = replicate(experiment.mesh, state.variables(tables))
         variables = evaluator.finalized(variables, splits["train"])
@@ -87,7 +87,7 @@ class RunEvaluation:
             fingerprint=experiment.data.fingerprint,
             judgments=people.counts() if people else None,
         )
-        if hosts.first():
+        if hosts.is_first():
             plots.curves(workdir, step)
             plots.recalls(workdir, metrics, title)
             shown = object_reports.heading(config, protocols, "test")
@@ -130,7 +130,7 @@ def _answers(workdir: Path, split: Split, suffix: str) -> More:
     """
 
     def more(scored: Scored) -> dict[str, float]:
-        if scored.modalities == (QUESTION, ANSWER) and hosts.first():
+        if scored.modalities == (QUESTION, ANSWER) and hosts.is_first():
             answers, ids = split.ids[ANSWER], split.ids[QUESTION]
             given = [
                 {"question_id": int(name) if name.isdigit() else name, "answer": answers[best]}

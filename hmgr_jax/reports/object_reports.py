@@ -79,7 +79,7 @@ def sheets(folder: Path, split: Split, suffix: str = "") -> More:
 
     def more(scored: Scored) -> dict[str, float]:
         asked, searched = scored.modalities
-        if set(split.sources) <= OF_OBJECTS and split.labels and hosts.first():
+        if set(split.sources) <= OF_OBJECTS and split.labels and hosts.is_first():
             path = folder / f"{SHEETS}-{direction(asked, searched)}{suffix}.png"
             draw_object_sheet(path, split, (asked, searched), scored.scores, _one_a_class(split))
         return {}

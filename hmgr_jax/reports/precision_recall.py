@@ -33,7 +33,7 @@ def reporter(
 
     def more(scored: Scored) -> dict[str, float]:
         asked = any(isinstance(get_protocol(each), SharedLabels) for each in protocols)
-        if asked and hosts.first():
+        if asked and hosts.is_first():
             found.update(curves(scored, split))  # one plot for all pairs of modalities
             draw(folder / f"{name}.png", found, title)
         return {}

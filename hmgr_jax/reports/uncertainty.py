@@ -75,7 +75,7 @@ def reporter(
     def more(scored: Scored) -> dict[str, float]:
         each = {m: evaluator.uncertainty(codes) for m, codes in scored.codes.items()}
         known = {m: values for m, values in each.items() if values is not None}
-        if not known or not hosts.first():
+        if not known or not hosts.is_first():
             return {}
         pairs, scores, _ = scored
         try:

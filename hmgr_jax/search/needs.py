@@ -38,7 +38,7 @@ def train_dependencies(config: ConfigDict, workdir: Path, train: Train) -> bool:
             continue
         recipe = recipe_file.load(place, {"seed": str(config.seed)})
         own = ConfigDict({**recipe.to_dict(), "parallel": config.parallel.to_dict()}).lock()
-        if hosts.first():
+        if hosts.is_first():
             print(f"{config.model.name} needs {name}, {place}, in {workdir / FOLDER / name}.")
         if train(own, workdir / FOLDER / name) is None:
             return False

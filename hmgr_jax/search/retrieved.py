@@ -128,7 +128,7 @@ def _stored(
     about = {"bank": bank.fingerprint, "asked": _fingerprint(banks, sources)}
     stored = _read(path, about)
     enough = stored is not None and stored["retrieved"].shape[1] >= banks.most
-    if hosts.of_first(enough) and stored is not None:
+    if hosts.broadcast_from_first(enough) and stored is not None:
         return {**stored, "retrieved": stored["retrieved"][:, : banks.most]}
     if name == needs.RANDOM and banks.what != "captions":
         raise UserError(
@@ -139,7 +139,7 @@ def _stored(
         made = _at_random(banks, bank, sources)
     else:
         made = _search(banks, bank, sources, needs.load_retriever(config, workdir), config)
-    if hosts.first():
+    if hosts.is_first():
         _write(path, made, about)
     return made
 
@@ -187,7 +187,7 @@ def _search(
     config: ConfigDict,
 ) -> Tables:
     """Search the bank in a flat index with every query."""
-    if hosts.first():
+    if hosts.is_first():
         print(f"Retrieving from {bank.name}, {len(bank):,} captions, for every {banks.query} ...")
     pictures = np.concatenate([_encoded(retriever, source) for source in sources])
     of_pictures = np.concatenate([source.pictures.owners for source in sources])

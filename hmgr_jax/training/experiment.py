@@ -22,7 +22,7 @@ from hmgr_jax.distributed.parallel import MappedAxis, make_mesh, map_step
 from hmgr_jax.errors import UserError
 from hmgr_jax.leaves import leaf_at, with_leaf
 from hmgr_jax.models import get_model
-from hmgr_jax.models.base import NUMBER_OF, Feature, Model, Plan, taken
+from hmgr_jax.models.base import NUMBER_OF, Feature, Model, Plan, select_inputs
 from hmgr_jax.training.check import check, check_parts
 from hmgr_jax.training.optimizer import Optimizer, Schedule, Stage
 from hmgr_jax.training.pretrained import pretrained, runs_and_files, untrained
@@ -153,7 +153,7 @@ class Experiment:
         Labels only if the model asks for them: others must not learn from them.
         """
         wanted = self.model.inputs()
-        found = {m: taken(wanted[m], batch[m], f"{m} items") for m in wanted}
+        found = {m: select_inputs(wanted[m], batch[m], f"{m} items") for m in wanted}
         left_out = () if self.model.needs_labels else ("labels",)
         return {**found, "row": {k: v for k, v in batch["row"].items() if k not in left_out}}
 
@@ -183,7 +183,7 @@ def build(config: ConfigDict, vocabulary: Vocabulary | None = None) -> Experimen
         classes=classes_of(train),
     )
     experiment = Experiment(config, data, make_model(config, plan), plan, mesh)
-    _demand_known_classes(experiment.model, data)
+    _check_known_classes(experiment.model, data)
     if experiment.model.needs_labels and not train.labels:
         raise UserError(
             f"{config.model.name} learns from labels here, but the training data has none: give "
@@ -215,7 +215,7 @@ def make_model(config: ConfigDict, plan: Plan) -> Model:
             f"{config.model.name} needs {error.args[0]} of its items, but the data has only "
             f"{has}: give other data (data.source), or a system that reads this."
         ) from None
-    _demand_readable(config, model)
+    _check_readable(config, model)
     words = getattr(model, "vocabulary_size", plan.vocabulary_size)
     if words < plan.vocabulary_size:
         raise UserError(
@@ -231,11 +231,11 @@ def make_model(config: ConfigDict, plan: Plan) -> Model:
                 f"{config.model.name} needs {', '.join(_spoken(lacking))} of each {modality}, but "
                 f"the data has only {', '.join(_spoken(found)) or 'none'}: {mend}"
             )
-        _demand_shapes(config.model.name, modality, wanted, found)
+        _check_shapes(config.model.name, modality, wanted, found)
     return model
 
 
-def _demand_readable(config: ConfigDict, model: Model) -> None:
+def _check_readable(config: ConfigDict, model: Model) -> None:
     """Texts must be cut into what the model reads, and not be longer than it can tell."""
     data = config.data
     if data.get("pieces") and not model.reads_pieces:
@@ -256,26 +256,26 @@ def _spoken(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(SPOKEN.get(name, name) for name in names))
 
 
-def _demand_known_classes(model: Model, data: DataSet) -> None:
+def _check_known_classes(model: Model, data: DataSet) -> None:
     """Refuse ids in the files that the model has no row for, before any step is made."""
     for role, split in data.splits.items():
         for m, wanted in model.inputs().items():
             more = getattr(split.sources[m], "more", {})
             for name, feature in wanted.items():
-                if feature.below is None or name not in more:
+                if feature.num_classes is None or name not in more:
                     continue
-                bad = np.flatnonzero((more[name] >= feature.below).any(axis=1))
+                bad = np.flatnonzero((more[name] >= feature.num_classes).any(axis=1))
                 if len(bad):
                     item, most = split.ids[m][int(bad[0])], int(more[name][bad[0]].max())
                     raise UserError(
                         f"{name} of the {role} {m} {item} reach {most}, where ids from -1 (none) "
-                        f"to {feature.below - 1} were expected: set "
+                        f"to {feature.num_classes - 1} were expected: set "
                         f"{NUMBER_OF.get(name, 'the number of classes')} to as many classes as "
                         "there are, or correct the file."
                     )
 
 
-def _demand_shapes(
+def _check_shapes(
     name: str, modality: str, wanted: Mapping[str, Feature], found: Mapping[str, tuple[int, ...]]
 ) -> None:
     """Sizes that the recipe sets must be those of the data."""

@@ -89,7 +89,7 @@ def train(
 
     with (
         watchdog.Watchdog(config.train.hang_seconds, workdir),
-        hosts.in_first(lambda: lock(workdir)),
+        hosts.enter_on_first(lambda: lock(workdir)),
         StopSignal() as stop,
     ):
         folder = workdir / "checkpoints"
@@ -119,11 +119,11 @@ class _Run:
         self.checkpoints, self.config = checkpoints, experiment.config
         self.evaluation = parts.evaluation
         if saved:
-            resume.demand_same_data(saved, experiment)
+            resume.check_same_data(saved, experiment)
             state, _, self.start = checkpoints.restore(experiment.abstract_state(), saved.step)
         else:
             state, self.start = experiment.first_state(), 0
-        hosts.demand_same(
+        hosts.check_same(
             configuration=configs.config_hash(self.config),
             vocabulary=experiment.data.vocabulary.saved(),
             data=experiment.data.fingerprint,
@@ -134,8 +134,8 @@ class _Run:
         self.tables = replicate(experiment.mesh, tables.train)
         same = tables.test is tables.train
         self.test_tables = self.tables if same else replicate(experiment.mesh, tables.test)
-        self.log = MetricLog(workdir, kept=hosts.first())
-        if hosts.first():
+        self.log = MetricLog(workdir, kept=hosts.is_first())
+        if hosts.is_first():
             if experiment.model.needs_tables:
                 keep_tables(workdir, tables.train)
             # Those of a shorter run: launchers take the file for the end of this one.
@@ -154,14 +154,14 @@ class _Run:
             done=self.start,
             items=t.batch_size,
             steps_per_epoch=epoch,
-            shown=hosts.first(),
+            shown=hosts.is_first(),
         )
         with self.progress, contextlib.closing(self.log):
             for step, stage, entered in _schedule(self.experiment.stages(), self.start, t.steps):
                 if entered:
                     advance = self.experiment.step_function(stage)
                     self._enter(stage, step)
-                watchdog.alive(compiling=entered)
+                watchdog.report_progress(compiling=entered)
                 self.state, report = advance(self.state, self.tables, next(stream))
                 done = step + 1
                 self.progress.update(done)
@@ -194,7 +194,7 @@ class _Run:
             steps=config.train.steps,
             start=self.start,
             pad_to=experiment.mesh.devices.size,
-            process=hosts.share(),
+            process=hosts.process_share(),
             buckets=config.data.buckets,
             threads=config.data.threads,
             workers=config.data.get("workers", 0),
@@ -208,11 +208,11 @@ class _Run:
     def _enter(self, stage: Stage, step: int) -> None:
         """Begin a stage; only its very first step may start the optimiser afresh."""
         stages = self.experiment.stages()
-        starts = _starts(stages)
+        starts = _first_steps(stages)
         if not step or step not in starts:
             return
         # Moments that idled at zero while a part was frozen would throw it off with large steps.
-        thawed = _still(stages[starts.index(step) - 1]) - _still(stage)
+        thawed = _frozen_parts(stages[starts.index(step) - 1]) - _frozen_parts(stage)
         if stage.fresh_optimizer or thawed:
             fresh = self.experiment.optimizer(stage).init(self.state.params)
             self.state = self.state.replace(  # type: ignore[attr-defined]
@@ -240,7 +240,7 @@ class _Run:
 
     def _remark(self, report: Mapping[str, jax.Array]) -> None:
         """What the model has to say when every item was seen once."""
-        said = self.experiment.model.remark({k: float(v) for k, v in report.items()})
+        said = self.experiment.model.first_epoch_message({k: float(v) for k, v in report.items()})
         if said:
             self.progress.say(f"After the first epoch: {said}")
 
@@ -268,7 +268,7 @@ class _Run:
         self.checkpoints.save(step, self.state, json.loads(json.dumps(meta)), metric)
 
     def _describe(self) -> None:
-        if not hosts.first():
+        if not hosts.is_first():
             return
         e, t = self.experiment, self.config.train
         sizes = ", ".join(f"{len(s)} {name} rows" for name, s in e.data.splits.items())
@@ -287,12 +287,12 @@ class _Run:
             print(f"Going on after step {self.start} of {self.workdir}.", flush=True)
 
 
-def _still(stage: Stage) -> set[str]:
+def _frozen_parts(stage: Stage) -> set[str]:
     """Parts that do not move in a stage."""
     return {*stage.frozen, *(part for part, factor in stage.lr_factors.items() if factor == 0)}
 
 
-def _starts(stages: tuple[Stage, ...]) -> list[int]:
+def _first_steps(stages: tuple[Stage, ...]) -> list[int]:
     """The first step of every stage."""
     starts = [0]
     for stage in stages[:-1]:
@@ -304,7 +304,7 @@ def _schedule(
     stages: tuple[Stage, ...], start: int, steps: int
 ) -> Iterator[tuple[int, Stage, bool]]:
     """(step, its stage, whether a step function must be made) from ``start``; the last extends."""
-    starts = _starts(stages)
+    starts = _first_steps(stages)
     current = None
     for step in range(start, steps):
         index = max(i for i, first in enumerate(starts) if first <= step)

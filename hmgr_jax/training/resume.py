@@ -42,15 +42,15 @@ def find(checkpoints: Checkpoints, config: ConfigDict, workdir: Path) -> Saved |
     """
     step = checkpoints.newest()
     if step is None:
-        _demand_nothing_to_lose(checkpoints, config, workdir)
+        _check_nothing_to_lose(checkpoints, config, workdir)
         return None
     saved = Saved(step, checkpoints.meta(step))
-    _demand_trained_here(saved, workdir)
-    _demand_same_run(saved, config, workdir)
+    _check_trained_here(saved, workdir)
+    _check_same_run(saved, config, workdir)
     return saved
 
 
-def demand_same_data(saved: Saved, experiment: Experiment) -> None:
+def check_same_data(saved: Saved, experiment: Experiment) -> None:
     """Refuse to go on with other data than before.
 
     Raises:
@@ -63,7 +63,7 @@ def demand_same_data(saved: Saved, experiment: Experiment) -> None:
         )
 
 
-def _demand_nothing_to_lose(checkpoints: Checkpoints, config: ConfigDict, workdir: Path) -> None:
+def _check_nothing_to_lose(checkpoints: Checkpoints, config: ConfigDict, workdir: Path) -> None:
     damaged = sorted(path.name for path in checkpoints.directory.glob("*.damaged*"))
     if damaged:
         raise UserError(
@@ -88,7 +88,7 @@ def _demand_nothing_to_lose(checkpoints: Checkpoints, config: ConfigDict, workdi
         )
 
 
-def _demand_trained_here(saved: Saved, workdir: Path) -> None:
+def _check_trained_here(saved: Saved, workdir: Path) -> None:
     if saved.meta.get("imported"):
         raise UserError(
             f"{workdir} holds imported weights, which have no optimiser state to go on with: give "
@@ -97,7 +97,7 @@ def _demand_trained_here(saved: Saved, workdir: Path) -> None:
         )
 
 
-def _demand_same_run(saved: Saved, config: ConfigDict, workdir: Path) -> None:
+def _check_same_run(saved: Saved, config: ConfigDict, workdir: Path) -> None:
     changed = configs.differences(saved.meta["config"], configs.plain(config))
     for key, what in (
         ("model.name", "system"),

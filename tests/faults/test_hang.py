@@ -45,7 +45,7 @@ with watchdog.Watchdog(float(sys.argv[1]), Path(sys.argv[2])):
     print("ready", flush=True)
     for step in range(int(sys.argv[3])):
         time.sleep(0.2)
-        watchdog.alive(compiling=sys.argv[4] == "compiling")
+        watchdog.report_progress(compiling=sys.argv[4] == "compiling")
     print("silent", flush=True)
     time.sleep(float(sys.argv[5]))
 print("done", flush=True)
@@ -102,7 +102,7 @@ def test_a_folder_that_cannot_be_written_does_not_keep_it_alive(tmp_path):
 def test_steps_batches_and_tiles_are_signs_of_life(tmp_path, monkeypatch):
     """A long evaluation is not silent."""
     signs, real, during = [], Evaluator.metrics, []
-    monkeypatch.setattr(watchdog.Watchdog, "alive", lambda self, **_: signs.append(1))
+    monkeypatch.setattr(watchdog.Watchdog, "report_progress", lambda self, **_: signs.append(1))
 
     def metrics(self, *arguments, **options):
         before = len(signs)

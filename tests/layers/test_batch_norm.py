@@ -8,7 +8,7 @@ from jax.sharding import PartitionSpec as P
 from layer_cases import normal
 
 from hmgr_jax.distributed.parallel import DATA, MappedAxis, make_mesh
-from hmgr_jax.layers.batch_norm import STATS, BatchNorm, Rows
+from hmgr_jax.layers.batch_norm import STATS, BatchNorm, ValidRows
 from hmgr_jax.layers.resnet import Conv, ResNet
 from hmgr_jax.models.base import LocalAxis
 
@@ -23,7 +23,7 @@ def variables():
 
 
 def apply(variables, x, valid, axis):
-    out, changed = BatchNorm().apply(variables, x, Rows(valid, axis), mutable=[STATS])
+    out, changed = BatchNorm().apply(variables, x, ValidRows(valid, axis), mutable=[STATS])
     return out, changed[STATS]
 
 

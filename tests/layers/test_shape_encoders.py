@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from layer_cases import normal
 
-from hmgr_jax.layers.batch_norm import STATS, BatchNorm, Rows
+from hmgr_jax.layers.batch_norm import STATS, BatchNorm, ValidRows
 from hmgr_jax.layers.edges import ends, gathered, nearest
 from hmgr_jax.layers.linear import einsum
 from hmgr_jax.layers.masking import largest
@@ -30,7 +30,7 @@ def varied(module, *arguments):
 
 
 def rows(valid=None):
-    return Rows(jnp.ones(B, bool) if valid is None else jnp.asarray(valid), LocalAxis())
+    return ValidRows(jnp.ones(B, bool) if valid is None else jnp.asarray(valid), LocalAxis())
 
 
 def concatenated(variables, x, rows):

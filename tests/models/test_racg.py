@@ -236,7 +236,7 @@ def test_inputs_missing_from_the_data_are_optional():
     image = with_all.inputs()["image"]
     for name in ("labels", "attributes", "boxes"):
         assert image[name].optional
-    assert (image["labels"].below, image["attributes"].below) == (3, 2)
+    assert (image["labels"].num_classes, image["attributes"].num_classes) == (3, 2)
     assert "labels" not in model_of("boxes").inputs()["image"]
     assert model_of().inputs()["image"].keys() == {"regions", "n_regions"}
     off = model_of(*SIDE, boxes=False, object_classes=0, attribute_classes=0)

@@ -248,7 +248,7 @@ def test_losses_of_weight_zero_are_off():
     total, terms = loss_of(model, toy(model, apart=False))
     assert total == 0
     assert not {"thresholds", "centers"} & terms.keys()
-    assert model.remark(terms) is None
+    assert model.first_epoch_message(terms) is None
     only = model_of(**(options | {"center_weight": 2.0}))
     total, terms = loss_of(only, toy(only, apart=False))
     assert total == pytest.approx(2 * terms["centers"])

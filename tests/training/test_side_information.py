@@ -7,7 +7,7 @@ from tiny_run import config, scan_folder
 
 from hmgr_jax.data.generated.worlds.scene import COLOURS, SHAPES
 from hmgr_jax.errors import UserError
-from hmgr_jax.models.base import Feature, demand_ids, taken
+from hmgr_jax.models.base import Feature, check_ids, select_inputs
 from hmgr_jax.training import recipe_file
 from hmgr_jax.training.experiment import build
 
@@ -89,17 +89,22 @@ def test_recipes_have_the_classes_of_their_data(model):
 def test_rejects_missing_required_inputs():
     wanted = {"heads": Feature((None,), "int32"), "boxes": Feature((4,), "f", optional=True)}
     with pytest.raises(UserError, match="needs heads of text items, found tokens"):
-        taken(wanted, {"tokens": 1}, "text items")
-    assert taken(wanted, {"tokens": 1, "heads": 2}) == {"heads": 2}
+        select_inputs(wanted, {"tokens": 1}, "text items")
+    assert select_inputs(wanted, {"tokens": 1, "heads": 2}) == {"heads": 2}
 
 
 def test_rejects_ids_out_of_range():
-    wanted = {"labels": Feature((2,), "int16", optional=True, below=3), "boxes": Feature((), "f")}
-    demand_ids(wanted, {"labels": np.array([[-1, 2]], np.int16), "boxes": np.ones(3)})
-    demand_ids(wanted, {})
+    wanted = {
+        "labels": Feature((2,), "int16", optional=True, num_classes=3),
+        "boxes": Feature((), "f"),
+    }
+    check_ids(wanted, {"labels": np.array([[-1, 2]], np.int16), "boxes": np.ones(3)})
+    check_ids(wanted, {})
     for bad in (3, -2):
-        with pytest.raises(UserError, match=r"labels of items are ids from -1 \(none\) to 2, f"):
-            demand_ids(wanted, {"labels": np.array([[0, bad]], np.int16)})
+        with pytest.raises(
+            UserError, match=r"labels of items must be ids from -1 \(none\) to 2, f"
+        ):
+            check_ids(wanted, {"labels": np.array([[0, bad]], np.int16)})
     found = experiment(model__object_classes=5)
     items = found.data.splits["train"].sources["image"].gather(np.arange(8))
     with pytest.raises(UserError, match=r"found -1 to \d+: raise model.object_classes"):
