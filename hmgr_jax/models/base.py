@@ -299,7 +299,8 @@ def check_ids(features: Mapping[str, Feature], items: Mapping[str, Any], of: str
         if least < -1 or most >= feature.num_classes:
             raise UserError(
                 f"{name} of {of} must be ids from -1 (none) to {feature.num_classes - 1}, found "
-                f"{least} to {most}: raise {NUMBER_OF.get(name, 'the number of classes')}, or correct them."
+                f"{least} to {most}: correct them, or raise "
+                f"{NUMBER_OF.get(name, 'the number of classes')}."
             )
 
 
