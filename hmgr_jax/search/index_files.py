@@ -1,7 +1,7 @@
 """The folder of an index: ``index.json`` (the manifest), ``items.jsonl`` and the engine's files.
 
-The folder is written under another name and renamed when it is complete; the manifest lists size
-and sha256 of every file.
+The folder is written under another name and renamed when it is complete; the manifest lists size,
+sha256 and modification time of every file. A query hashes only files whose time differs.
 """
 
 from __future__ import annotations
@@ -63,7 +63,10 @@ def write(
             "about": about,
             "engine": engine,
             "deleted": deleted,
-            "files": listed(partial, names),
+            "files": {
+                name: {**entry, "mtime_ns": (partial / name).stat().st_mtime_ns}
+                for name, entry in listed(partial, names).items()
+            },
         }
         for name in names:
             _sync(partial / name)

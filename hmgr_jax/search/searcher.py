@@ -38,6 +38,19 @@ def model_key(retriever: Retriever) -> str:
     return digest.hexdigest()[:16]
 
 
+def run_key(retriever: Retriever) -> str | None:
+    """16 hex digits of configuration, step and the digests of the checkpoint; None without digests.
+
+    Loading the run has checked the weights against these digests, so an equal key needs no second
+    hash of the weights.
+    """
+    file = retriever.workdir / "digests" / f"{retriever.step}.json"
+    if not file.is_file():
+        return None
+    about = f"{configs.config_hash(retriever.config)} {retriever.step}\0".encode()
+    return hashlib.sha256(about + file.read_bytes()).hexdigest()[:16]
+
+
 class Hit(NamedTuple):
     """One result."""
 
@@ -84,6 +97,7 @@ class Searcher:
             "step": retriever.step,
             "modality": gallery.modality,
             "split": gallery.split,
+            "run": run_key(retriever),
         }
         store = None
         if not model.coarse_exact:
@@ -113,7 +127,8 @@ class Searcher:
                 "Index.load, or make one with that command."
             )
         retriever = Retriever.load(workdir or about["workdir"])
-        index = Index.load(folder, model=model_key(retriever))
+        same = about.get("run") is not None and about["run"] == run_key(retriever)
+        index = Index.load(folder, model=about["model"] if same else model_key(retriever))
         codes = None if retriever.model.coarse_exact else CodeStore.read(folder)
         return cls(retriever, index, codes)
 

@@ -49,6 +49,7 @@ class Checkpoints:
         self._read_only = read_only
         self._policy = store.NewestAndBest(keep)
         self._damaged: set[int] = set()
+        self._verified: set[int] = set()
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="digests")
         self._sealing: Future | None = None
         self._bytes = 0  # of the state saved last
@@ -90,6 +91,7 @@ class Checkpoints:
         if not saved:
             raise RuntimeError(f"step {step} was not saved: Orbax declined it")
         self._damaged.discard(step)
+        self._verified.discard(step)
         if jax.process_index() == 0:
             self._sealing = self._pool.submit(self._seal, step)
 
@@ -198,10 +200,14 @@ class Checkpoints:
 
     def _damage(self, step: int) -> str | None:
         """The damage that process 0 finds in the files of a step; equal in every process."""
+        if step in self._verified:  # hashing gigabytes once is enough
+            return None
         damage = None
         if jax.process_index() == 0:
             damage = digests.first_damage(self.directory / str(step), self._digest_file(step))
         found = _of_process_0(damage is not None)
+        if not found:
+            self._verified.add(step)
         return damage or ("process 0 names the file" if found else None)
 
     def _set_aside(self, step: int, damage: str) -> None:

@@ -10,7 +10,8 @@ import pytest
 from tiny_run import finished
 
 import hmgr_jax
-from hmgr_jax.search import gallery
+from hmgr_jax.files import digests
+from hmgr_jax.search import gallery, searcher
 from hmgr_jax.search import report as search_report
 from hmgr_jax.search.command import main
 from hmgr_jax.search.index import Index
@@ -195,6 +196,24 @@ def test_the_key_of_a_model_is_of_its_weights():
     other = jax.tree.unflatten(form, [leaves[0].at[(0,) * leaves[0].ndim].add(1e-3), *leaves[1:]])
     retriever.variables = dataclasses.replace(own, params=other)
     assert before != model_key(retriever)
+
+
+def test_a_query_hashes_nothing_that_a_stored_digest_vouches_for(vse, tmp_path, monkeypatch):
+    hashed, real = [], digests._sha256
+    monkeypatch.setattr(digests, "_sha256", lambda path: hashed.append(path) or real(path))
+    monkeypatch.setattr(
+        searcher, "model_key", lambda _: pytest.fail("hashed again")
+    )
+    Searcher.open(vse)
+    checkpoint = finished("vse") / "checkpoints"
+    assert hashed
+    assert all(checkpoint in path.parents for path in hashed)
+    assert len(hashed) == len(set(hashed))
+    hashed.clear()
+    touched = shutil.copytree(vse, tmp_path / "touched")
+    (touched / "items.jsonl").touch()
+    Searcher.open(touched)
+    assert [path for path in hashed if checkpoint not in path.parents] == [touched / "items.jsonl"]
 
 
 @pytest.mark.slow
