@@ -38,7 +38,7 @@ PROGRAMS_BYTES = 4 << 30
 """Memory of a worker above which the compiled programs of the tests so far are dropped."""
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(wrapper=True)  # before pytest-xdist's own, which reads the groups
 def pytest_collection_modifyitems(items):
     """One worker runs a whole file, unless a test names another group.
 
@@ -53,6 +53,7 @@ def pytest_collection_modifyitems(items):
             tiny = hasattr(item.module, "finished")
             group = "runs" if tiny else item.path.stem.removeprefix("test_")
             item.add_marker(pytest.mark.xdist_group(group))
+    return (yield)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -11,6 +11,8 @@ from hmgr_jax.distributed.parallel import make_mesh
 from hmgr_jax.evaluation.evaluate import Evaluator
 from hmgr_jax.reports import precision_recall
 
+pytestmark = pytest.mark.slow
+
 PROTOCOLS = ("modelnet", "modelnet_others", "plain")
 
 

@@ -189,7 +189,7 @@ def finished_copy(tmp_path):
     return shutil.copytree(finished(), tmp_path / "copy")
 
 
-@pytest.mark.parametrize("model", ["vse", "hmgr"])
+@pytest.mark.parametrize("model", ["vse", pytest.param("hmgr", marks=pytest.mark.slow)])
 def test_exported_weights_are_imported_exactly(tmp_path, model, capsys):
     """Memory included, without a recipe or a vocabulary."""
     out, new = tmp_path / "a.safetensors", tmp_path / "new"

@@ -107,6 +107,7 @@ def test_recall_is_the_released_codes(golden, parity_of):
     assert rows.keys() == {("recall_200", quantity) for quantity in RECALL}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantity", OUTPUTS)
 def test_a_changed_answer_of_the_released_code_is_off(golden, parity_of, tmp_path, quantity):
     folder = _changed(golden / "imram_text_k1.npz", tmp_path, **{quantity: _off})
@@ -165,6 +166,7 @@ def test_ours_are_the_plain_forms(plain, parity_of):
     assert found == {"basic": {*OUTPUTS}, "weight_norm": {*OUTPUTS}, "recall": {"i2t", "t2i"}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantity", OUTPUTS)
 @pytest.mark.parametrize("change", [_off, lambda x: x * np.nan, lambda x: x[None]])
 def test_a_changed_answer_is_off(plain, parity_of, tmp_path, quantity, change):
@@ -197,6 +199,7 @@ def test_a_wrong_number_is_reported_with_its_place(plain, parity_of, tmp_path):
     assert theirs - ours == pytest.approx(0.5, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "still"),
     [
