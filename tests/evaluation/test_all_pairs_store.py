@@ -131,7 +131,7 @@ def test_other_weights_codes_and_tiles_begin_anew(tmp_path, scored, whole):
         with pytest.raises(Stop):
             score(store=tmp_path / "s", progress=stop_at(20))
         del scored[:]
-        with pytest.warns(RuntimeWarning, match="of other weights, items or tiles: scoring begins"):
+        with pytest.warns(RuntimeWarning, match="of other weights, items or tiles: scoring starts"):
             found = score(**changed, store=tmp_path / "s")
         assert len(scored) >= 24
         np.testing.assert_array_equal(found, score(**changed))
