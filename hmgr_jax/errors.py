@@ -1,8 +1,8 @@
-"""The exception for mistakes that a person can mend: printed as a sentence, not a traceback."""
+"""Errors that the user can fix: printed as a sentence, not a traceback."""
 
 
 class UserError(Exception):
-    """What was expected, what was found and what to do, in one sentence; ``main`` exits with 2."""
+    """One sentence: what is wrong, what was found, what to do; the command exits with 2."""
 
 
 class FoundNonFinite(UserError):

@@ -67,12 +67,12 @@ def train_run(config: ConfigDict, workdir: Path) -> loop.Results | None:
     done = results.finished(workdir, config)
     if hosts.broadcast_from_first(done is not None):
         return done
-    if config.needs:
+    if config.needs and not (workdir / "checkpoints").is_dir():
         experiment = build(config)  # errors are found before hours of training for it
         results.check_protocols(experiment)
         run_tables(experiment, None)
-        if not needs.train_dependencies(config, workdir, train_run):
-            return None
+    if config.needs and not needs.train_dependencies(config, workdir, train_run):
+        return None
     return loop.train(config, workdir, evaluate=RunEvaluation, make_tables=run_tables)
 
 

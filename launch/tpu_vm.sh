@@ -30,7 +30,7 @@
 set -euo pipefail
 
 readonly REMOTE=hmgr_jax                  # the checkout on a worker, in its home
-readonly SHIPPED=(pyproject.toml README.md LICENSE hmgr_jax configs launch)
+readonly SHIPPED=(pyproject.toml setup.py README.md LICENSE hmgr_jax configs benchmarks launch)
 readonly PATIENCE=4                       # looks until a failure is taken as one
 readonly TRIES=3                          # unfinished ends in a row on a TPU that is still there
 source_folder=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

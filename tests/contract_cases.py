@@ -129,9 +129,6 @@ BATCH = 8
 FAST = ("hmgr", "imram", "pcme", "gin", "center3d", "xtra")
 """Cases of the default test run; the others are marked slow, and CI runs them."""
 
-FAST = ("hmgr", "imram", "pcme", "gin", "center3d", "xtra")
-"""Cases of the default test run; the others are marked slow, and CI runs them."""
-
 _compilations: list[str] = []
 jax.monitoring.register_event_duration_secs_listener(
     lambda event, _, **__: _compilations.append(event) if "backend_compile" in event else None

@@ -29,8 +29,8 @@ for package in ("layers", "losses", "models", "metrics"):
     module = importlib.import_module(f"hmgr_jax.{package}")
     for found in pkgutil.walk_packages(module.__path__, f"hmgr_jax.{package}."):
         importlib.import_module(found.name)
-for module in ("step", "parallel", "optimizer", "state", "flops"):
-    importlib.import_module(f"hmgr_jax.training.{module}")
+for module in ("training.step", "training.optimizer", "training.flops", "distributed.parallel"):
+    importlib.import_module(f"hmgr_jax.{module}")
 importlib.import_module("hmgr_jax.evaluation.all_pairs")
 sizes = "--batch 4 --dim 8 --regions 3 --region-dim 5 --words 4 --vocabulary 9 --matmul-size 8"
 assert bench.main(["bench", "step", "--model", "vse", *sizes.split()]) == 0

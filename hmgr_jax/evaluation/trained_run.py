@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from hmgr_jax.data.text.pieces import vocabulary_from_json
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
+from hmgr_jax.models import without_removed
 from hmgr_jax.models.base import Model, Plan
 from hmgr_jax.shapes import Tree
 from hmgr_jax.training import config as configs
@@ -81,7 +82,9 @@ def state_shapes(model: Model) -> Tree:
 def saved_config(meta: Mapping[str, Any]) -> ConfigDict:
     """The configuration of a run; keys that are newer than the run have their defaults."""
     saved = with_tuples(meta["config"])
-    config = configs.recipe(saved["name"], saved["model"]["name"]).unlock()
+    name = saved["model"]["name"]
+    saved = {**saved, "model": without_removed(name, saved["model"])}
+    config = configs.recipe(saved["name"], name).unlock()
     with config.ignore_type():
         config.update(saved)
     return config

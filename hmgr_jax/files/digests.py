@@ -25,11 +25,12 @@ def exist(digest_file: Path) -> bool:
     return _read(digest_file) is not None
 
 
-def first_damage(folder: Path, digest_file: Path) -> str | None:
+def first_damage(folder: Path, digest_file: Path, *, hash_all: bool = False) -> str | None:
     """Describe the first file of ``folder`` that is missing or altered; None if there is none.
 
     Sizes are checked first: they cost nothing and tell a truncated file from a flipped bit. A file
-    whose entry has ``mtime_ns`` is hashed only if its modification time differs.
+    whose entry has ``mtime_ns`` is hashed only if its modification time differs, or with
+    ``hash_all``.
     """
     files = _read(digest_file)
     if files is None:
@@ -42,7 +43,7 @@ def first_damage(folder: Path, digest_file: Path) -> str | None:
             return f"{path} has {path.stat().st_size} bytes instead of {wanted['bytes']}"
     for name, wanted in files.items():
         unchanged = wanted.get("mtime_ns") == (folder / name).stat().st_mtime_ns
-        if not unchanged and _sha256(folder / name) != wanted["sha256"]:
+        if (hash_all or not unchanged) and _sha256(folder / name) != wanted["sha256"]:
             return f"{folder / name} does not match its sha256"
     return None
 

@@ -38,6 +38,38 @@ _REGISTRY: dict[str, tuple[str, str, Mapping[str, Any]]] = {
 }
 
 
+# Options that older runs saved and the code no longer has: {class: {option: the value it has now}}.
+_REMOVED: dict[str, dict[str, Any]] = {
+    "HMGR": {"text_window": 0, "frame_window": 0},
+    "RACG": {
+        "semantic_embed": True,
+        "residual_gain": 0.0,
+        "intra_blocks": True,
+        "head_hidden": 32,
+        "sim_head": "mlp",
+    },
+    "ReSG": {
+        "region_embedding": "linear",
+        "region_hidden": 0,
+        "semantic_embed": True,
+        "relation_edges": True,
+        "text_window": 3,
+        "residual_gain": 0.0,
+        "region_order": "file",
+        "pool_dropout": 0.4,
+        "slope": 0.1,
+        "center_margin": 0.2,
+        "center_variant": "triplet",
+        "center_stop_gradient": False,
+    },
+    "PCME": {"loss_norm": "sum"},
+    "GPLDAN": {"standardise": "image", "mask_image": 0.5, "mask_text": 0.7, "self_margin": 0.5},
+    "GIN": {"dense_share": 0.005, "bag_norm": "l2", "bow_hidden": 0, "cnn_filters": 100},
+    "Center3D": {"center_rate": 0.5, "center_grad_rescale": True},
+    "XTRA": {"region_scale": "none"},
+}
+
+
 def list_models() -> tuple[str, ...]:
     """Names of the registered systems."""
     return tuple(_REGISTRY)
@@ -68,6 +100,23 @@ def get_model(name: str, **hyperparameters: Any) -> Model:
     return model_class(**{**preset, **hyperparameters})
 
 
+def without_removed(name: str, saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Saved options of a system without those that the code no longer has.
+
+    Raises:
+        UserError: a removed option has another value than the one the code works with now.
+    """
+    model_class, _ = _look_up(name)
+    removed = _REMOVED.get(model_class.__name__, {})
+    for key, value in removed.items():
+        if key in saved and saved[key] != value:
+            raise UserError(
+                f"The run was trained with model.{key}={saved[key]!r}, an option that was removed "
+                f"({value!r} is the only value now): use the version of hmgr_jax that trained it."
+            )
+    return {key: value for key, value in saved.items() if key not in removed}
+
+
 class Properties(NamedTuple):
     """What a recipe may want to know of a system."""
 
@@ -89,7 +138,7 @@ def properties(name: str) -> Properties:
     fields = frozenset(f.name for f in dataclasses.fields(model_class))
     in_pairs = hasattr(model_class, "score_block") or model_class.explainable()
     words = "words" if "vocabulary_size" in fields else "features"
-    reads = "bags" if "bag_norm" in fields else words
+    reads = "bags" if "word_relations" in fields else words
     return Properties("pairs" if in_pairs else "vectors", reads, fields)
 
 

@@ -31,16 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(arguments: Sequence[str]) -> int:
     """Parse the command line and write the sheet; ``UserError`` for invalid options."""
-    parser = Parser()
+    parser = Parser(description=__doc__)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--clips", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--split", choices=("train", "dev", "test"), default="train")
     parser.add_argument("--families", type=int, default=3)
     options = parser.parse(arguments)
-    if options.help:
-        print(__doc__)
-        return 0
     if options.out is None:
         raise UserError("--out is missing: give the PNG file to write, as --out sheet.png.")
     if options.seed < 0 or options.families < 1:

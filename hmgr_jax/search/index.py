@@ -98,15 +98,15 @@ class Index:
         return cls(built, list(items), set(), made)
 
     @classmethod
-    def load(cls, folder: str | Path, *, model: str | None = None) -> Index:
-        """The index that `save` wrote.
+    def load(cls, folder: str | Path, *, model: str | None = None, verify: bool = False) -> Index:
+        """The index that `save` wrote; ``verify`` also hashes files with an unchanged time.
 
         Raises:
             UserError: there is no index, it is incomplete or damaged (with the command that builds
                 it again), it is of another ``model``, or the package of its engine is missing.
         """
         folder = Path(folder)
-        found = index_files.read(folder, model)
+        found = index_files.read(folder, model, verify=verify)
         if found.about["engine"] == MILVUS:
             from hmgr_jax.search.index_milvus import MilvusEngine
 

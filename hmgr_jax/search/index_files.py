@@ -77,8 +77,8 @@ def write(
     _sync(folder.parent)
 
 
-def read(folder: Path, model: str | None) -> Found:
-    """The manifest and the items of an index.
+def read(folder: Path, model: str | None, *, verify: bool = False) -> Found:
+    """The manifest and the items of an index; ``verify`` hashes every file.
 
     Raises:
         UserError: there is no index, it is incomplete or damaged, or of another format or model.
@@ -90,7 +90,7 @@ def read(folder: Path, model: str | None) -> Found:
             f"{folder} was built with another model ({about['model']}) than this one ({model}): "
             f"their vectors cannot be compared: build an index with this run.{_again(folder)}"
         )
-    damage = digests.first_damage(folder, folder / MANIFEST)
+    damage = digests.first_damage(folder, folder / MANIFEST, hash_all=verify)
     if damage is not None:
         raise UserError(f"The index is damaged: {damage}.{_again(folder)}")
     lines = (folder / ITEMS).read_text("utf-8").split("\n")[:-1]

@@ -21,7 +21,7 @@ def point(name: str | Path, folder: str | Path) -> Path | None:
             previous one; or ``name`` is no symbolic link.
     """
     name, folder = Path(name), Path(folder).resolve()
-    index = Index.load(folder)  # all of it: a damaged index must not be used
+    index = Index.load(folder, verify=True)  # a damaged index must not be served
     index.close()
     before = None
     if name.is_symlink():

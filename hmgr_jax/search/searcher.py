@@ -19,6 +19,7 @@ from hmgr_jax.leaves import by_name
 from hmgr_jax.search.gallery import Gallery
 from hmgr_jax.search.index import Index, Item
 from hmgr_jax.search.rerank import CodeStore, score_candidates
+from hmgr_jax.search.retrieved import load_run
 from hmgr_jax.shapes import Float, Int
 from hmgr_jax.training import config as configs
 
@@ -126,7 +127,7 @@ class Searcher:
                 f"{folder} was not made by hmgr_jax.search index and names no run: open it with "
                 "Index.load, or make one with that command."
             )
-        retriever = Retriever.load(workdir or about["workdir"])
+        retriever = load_run(workdir or about["workdir"])
         same = about.get("run") is not None and about["run"] == run_key(retriever)
         index = Index.load(folder, model=about["model"] if same else model_key(retriever))
         codes = None if retriever.model.coarse_exact else CodeStore.read(folder)

@@ -105,7 +105,7 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                 "numbered": "",  # of Karpathy's pictures: COCO's captions_X.json, for eccv and cxc
                 "restval": True,  # train on Karpathy's restval too
                 "corrupt": "refuse",  # refuse or skip pictures that are missing or damaged
-                "pixels": {  # data/pictures/augment.py
+                "pixels": {  # data/pictures/pixels.py
                     "size": 224,
                     "resize": 256,
                     "train": "crop",  # crop (random, resized) or centre

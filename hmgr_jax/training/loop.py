@@ -234,15 +234,16 @@ class _Run:
             file = bad_batches.write(self.workdir, self.experiment, bad)
             raise UserError(
                 f"The loss or its gradient was not finite for {in_a_row} steps in a row up to step "
-                f"{step}; nothing of them was kept: lower train.lr, or look for extreme values in "
-                f"the features of the items listed in {file}."
+                f"{step}; their updates were discarded: lower train.lr, or look for extreme values "
+                f"in the features of the items listed in {file}."
             )
 
     def _remark(self, report: Mapping[str, jax.Array]) -> None:
-        """What the model has to say when every item was seen once."""
-        said = self.experiment.model.first_epoch_message({k: float(v) for k, v in report.items()})
-        if said:
-            self.progress.say(f"After the first epoch: {said}")
+        """Print the message of the model after the first epoch, if it has one."""
+        values = {name: float(value) for name, value in report.items()}
+        message = self.experiment.model.first_epoch_message(values)
+        if message:
+            self.progress.say(f"After the first epoch: {message}")
 
     def _evaluate(self, step: int) -> float:
         """A row of dev metrics; returns the one by which the best step is chosen."""

@@ -13,7 +13,10 @@ from pathlib import Path
 
 from launch_cases import LAUNCH, ROOT, alive, call, executable, surroundings
 
-SHIPPED = ("pyproject.toml", "README.md", "LICENSE", "hmgr_jax", "configs", "launch")
+SHIPPED = (
+    *("pyproject.toml", "setup.py", "README.md", "LICENSE"),
+    *("hmgr_jax", "configs", "benchmarks", "launch"),
+)
 
 GCLOUD = """
 cd "$FAKE"

@@ -224,7 +224,6 @@ def test_counts_labels_scores_and_sizes_are_carried(tmp_path):
 
 
 def test_ragged_folders_are_carried(source, tmp_path):
-    pytest.importorskip("hmgr_jax.data.regions.row_arrays", reason="no ragged rows yet")
     from hmgr_jax.data.records.open import open_array_record, open_tfds
 
     for split, rows in (("train", 5), ("dev", 4)):

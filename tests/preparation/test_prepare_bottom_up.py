@@ -134,10 +134,6 @@ def _no_width(lines):
     lines[0] = lines[0].replace("\t40\t", "\tforty\t")
 
 
-def _other_size(lines):
-    lines[1] = tsv_line(0, width=4)[:9] + tsv_line(0, width=40)[9:]
-
-
 @pytest.mark.parametrize(
     ("change", "parts"),
     [

@@ -173,8 +173,8 @@ OF_RECIPES = {
     ("clips",): ("hmgr", "vse"),
     ("msrvtt",): ("hmgr", "vse", "hmgr-1ka"),
     ("coco_images", "cub", "f8k_images", "worlds_images"): ("pcme", "dxr"),
-    ("features", "nuswide", "pascal", "wikipedia", "xmedia"): ("gpldan", "gin", "sckr"),
-    ("modelnet10", "modelnet40", "shapes3d"): ("center3d",),
+    ("features", "wikipedia"): ("gpldan", "gin", "sckr"),
+    ("modelnet", "shapes3d"): ("center3d",),
     ("vqa",): ("xtra", "mcan"),
 }
 """{recipes: the systems that read their data}."""
