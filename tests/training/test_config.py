@@ -8,6 +8,7 @@ from contract_cases import CAPTIONED
 from tiny_run import ROOT, WORLDS, config
 
 from hmgr_jax.errors import UserError
+from hmgr_jax.models import list_models, properties
 from hmgr_jax.training import config as configs
 from hmgr_jax.training import recipe_file
 from hmgr_jax.training.check import check
@@ -210,3 +211,13 @@ def test_rejects_a_recipe_without_protocols():
     empty.eval.protocols = ()
     with pytest.raises(UserError, match="must name a protocol each"):
         check(empty)
+
+
+def test_recipes_see_what_systems_score_and_read():
+    found = {name: properties(name)[:2] for name in list_models()}
+    bags = {"gin", "sckr"}
+    pairs = {"imram", "scan", "racg", "racg_strict", "resg"}
+    assert {name for name, (_, reads) in found.items() if reads == "bags"} == bags
+    assert {name for name, (score, _) in found.items() if score == "pairs"} == pairs
+    bag_of_words = recipe_file.load("worlds:gin", {})
+    assert (bag_of_words.data.vectors, bag_of_words.train.lr) == ("captions", 2e-3)
