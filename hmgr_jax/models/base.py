@@ -1,8 +1,8 @@
 """The contract of a system: `Model`, and the arrays that go in and out of it.
 
 The loop, evaluation, checkpoints, search and the contract tests use a system only through
-``Model``. A new system is one file in this folder, one line in the registry and one branch of a recipe;
-it implements
+``Model``. A new system is one file in this folder, one line in the registry and one branch of a
+recipe; it implements
 
     inputs()                            {modality: {name: Feature}}
     init(key, tables)                   -> Variables
@@ -154,7 +154,7 @@ class Model(Hooks):
         raise NotImplementedError
 
     def init(self, key: Array, tables: Tree = None) -> Variables:
-        """Fresh variables with ``tables``; without them, a model that needs tables makes its own."""
+        """Fresh variables with ``tables``; if None, a model that needs tables makes its own."""
         raise NotImplementedError
 
     def encode(

@@ -350,8 +350,8 @@ class Center3D(Model):
     ) -> tuple[Float[Array, ""], Terms, Tree, Tree]:
         """``w_ce · L_ce + w_center · L_center + w_mse · L_mse``.
 
-        Rows without a class contribute only to L_mse. The term ``center_least`` is the lower bound of
-        ``center``: vectors have no negative coordinates, centres do.
+        Rows without a class contribute only to L_mse. The term ``center_least`` is the lower bound
+        of ``center``: vectors have no negative coordinates, centres do.
         """
         vectors, classes = [codes[m] for m in self.modalities], single_label(row["labels"])
         valid = row["valid"].astype(jnp.float32)

@@ -399,7 +399,7 @@ class GIN(VectorScored):
         return graphs.make_graph(edges, self.nodes, dense)
 
     def _placeholder(self) -> Tree:
-        """Tables without data: a ring of words, with the same number of neighbours as relation S."""
+        """Tables without data: a ring of words with as many neighbours as relation S gives."""
         found: dict[str, Any] = {}
         if self.uses_graph:
             near = np.arange(1, max(self.knn_k // 2, 1) + 1)

@@ -7,8 +7,8 @@ projector from its vector x to K views u^k, which attend to each other and are f
     r = LN(u + softmax((u W_q)(u W_k)ᵀ / √D) (u W_v) W_o),  z = Σ_k softmax_k(r^k·w) r^k
 
 The graph pattern loss fits all distances among the nodes (views and z) of a batch to those of the
-input features (`hmgr_jax.losses.graph_pattern`); a classifier predicts the modality of a view, and a
-diversity term separates the gates of an item:
+input features (`hmgr_jax.losses.graph_pattern`); a classifier predicts the modality of a view, and
+a diversity term separates the gates of an item:
 
     Loss = L_gp + λ_m L_mod + λ_d L_div (+ λ_r L_rec)
 

@@ -1,15 +1,17 @@
 """HMGR: heterogeneous memory enhanced graph reasoning network (Ji et al., SCIS 65, 2022).
 
 An image is R regions and a text L words (a clip with ``visual="video"``: T frames). Each item is
-encoded to a unit vector: ``graph_layers`` graph layers update its fragments x [N, D], which are pooled,
+encoded to a unit vector: ``graph_layers`` graph layers update its fragments x [N, D], which are
+pooled,
 
     x_i <- x_i + LN_0((1/n Σ_j A_ij (x_j W_g)) W_o),   A_ij = (x_i W_θ)·(x_j W_φ)
     v = l2n(Σ_i a_i x_i),   a = softmax_i w·(tanh(x_i W_1) ⊙ tanh(mean(x) W_2))
 
-The vector then reads a memory that training pairs have written, v̂ = l2n(hop(hop(v))), and the score
-is s(v, t) = v̂·t̂ (`hmgr_jax.layers.memory` has hops and writes). The loss is the ranking
-loss after the memory plus λ_pre times the ranking loss before it. ``vse`` is the preset without graphs and
-memory. Only the paper's abstract was available: docs/models/hmgr.md lists our design choices.
+The vector then reads a memory that training pairs have written, v̂ = l2n(hop(hop(v))), and the
+score is s(v, t) = v̂·t̂ (`hmgr_jax.layers.memory` has hops and writes). The loss is the ranking
+loss after the memory plus λ_pre times the ranking loss before it. ``vse`` is the preset without
+graphs and memory. Only the paper's abstract was available: docs/models/hmgr.md lists our design
+choices.
 """
 
 from __future__ import annotations
@@ -263,7 +265,7 @@ class HMGR(ReadsWords, RankedVectors):
 
     @property
     def modalities(self) -> tuple[str, str]:
-        """The visual modality and the text; the parameters of a tower are stored under its modality."""
+        """The visual modality and the text, which are also the keys of the towers' parameters."""
         return (self.visual, "text")
 
     def tower(self, modality: str) -> nn.Module:

@@ -11,8 +11,8 @@ negative log-likelihood over all pairs of the batch, with the VIB and uniformity
 
     p = 1/J² Σ_jj' sigmoid(κ (b - a |v_j - t_j'|)),   L = 2 L_match + β L_vib + λ L_uniform
 
-A picture is given as pixels (read by a ResNet with batch norm over all devices), as a feature map or
-as regions. ``objective="triplet"`` on points with K ``proposals`` is PVSE (Song and Soleymani,
+A picture is given as pixels (read by a ResNet with batch norm over all devices), as a feature map
+or as regions. ``objective="triplet"`` on points with K ``proposals`` is PVSE (Song and Soleymani,
 CVPR 2019). docs/models/pcme.md has the options and the deviations.
 """
 

@@ -1,9 +1,9 @@
 """RACG: relation-aggregated cross-graph (IEEE TNNLS 35(2), 2024), on the equations of CGAM.
 
 Only RACG's abstract was available. The graph of a pair, the reconstruction and the grouped cosines
-follow its short-paper precursor CGAM (He et al., SIGIR 2021); the graph within an item is ours.
-An image has regions h_r = l2n(f_r W + b + s_r), where s_r embeds the detected classes of the region;
-a caption has words h_w, the states of a GRU.
+follow its short-paper precursor CGAM (He et al., SIGIR 2021); the graph within an item is ours. An
+image has regions h_r = l2n(f_r W + b + s_r), where s_r embeds the detected classes of the region; a
+caption has words h_w, the states of a GRU.
 
     within an item:  A = softmax_j((h_i W_q)(h_j W_k)ᵀ / √D + β_ij),  h ← l2n(h + LN(A h W_u W_o))
     of a pair:       A = (Z W_q + b_q)(Z W_k + b_k)ᵀ / N,  Z = [regions; words], N nodes
@@ -13,8 +13,8 @@ a caption has words h_w, the states of a GRU.
 
 ``racg_strict`` is CGAM: a node is rebuilt from the concepts of both items, by plain products.
 Everything in C that is linear in one item is part of the item's codes (U = Z W F, Z F + b, the
-queries, the keys and the products within the item), so a pair adds only the two products between its
-items. docs/models/racg.md has deviations, options and numbers.
+queries, the keys and the products within the item), so a pair adds only the two products between
+its items. docs/models/racg.md has deviations, options and numbers.
 """
 
 from __future__ import annotations

@@ -188,7 +188,7 @@ class SemanticGraph(nn.Module):
         numbers: Float[Array, "B N N G"] | None = None,
         kinds: Int[Array, "B N N"] | None = None,
     ) -> tuple[Float[Array, "B N D"], Float[Array, "B N N"]]:
-        """New nodes, and the weights of the edges; the layer adds a constant to a node without edges.
+        """New nodes and edge weights; the layer adds a constant to a node without edges.
 
         Args:
             x: nodes.

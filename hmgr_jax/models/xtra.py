@@ -8,9 +8,9 @@ answers from the question, the k captions found and the picture.
     t_a   = mean over 9 of the 10 annotators of min(matches / 3, 1)
     L     = mean_i Σ_a BCE(logit_ia, t_ia)
 
-Retrieved captions are a table (``variables.tables``), so that a bank is swapped without recompiling,
-and k at test may differ from k in training. Answers are items: the code of an answer is its column
-of the classifier with its bias, and the score is the logit. See docs/models/xtra.md.
+Retrieved captions are a table (``variables.tables``), so that a bank is swapped without
+recompiling, and k at test may differ from k in training. Answers are items: the code of an answer
+is its column of the classifier with its bias, and the score is the logit. See docs/models/xtra.md.
 """
 
 from __future__ import annotations
