@@ -136,7 +136,7 @@ def test_a_loss_that_stays_non_finite_ends_the_run(tmp_path, monkeypatch, capsys
     assert run(tmp_path / "run", train__max_bad_steps=3) == 2
     (error,) = capsys.readouterr().err.splitlines()
     assert error.startswith("error: The loss or its gradient was not finite for 3 steps in a row")
-    assert "up to step 8; nothing of them was kept: lower train.lr" in error
+    assert "up to step 8; their updates were discarded: lower train.lr" in error
     found = rows(tmp_path / "run")
     assert [row["bad_steps"] for row in found if "bad_steps" in row] == [1, 2, 3]
     assert (tmp_path / "run" / "checkpoints" / "4").is_dir()
