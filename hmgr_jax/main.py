@@ -1,7 +1,6 @@
 """Train, evaluate, encode, explain or show: ``python -m hmgr_jax.main --config worlds``.
 
-``hmgr-jax train`` and the other modes as sub-commands are the same. ``--help`` lists the options
-of a mode.
+The modes are also sub-commands, such as ``hmgr-jax train``. ``--help`` lists the options of a mode.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ MODES = {
     "train": "Train a run, or resume it.",
     "evaluate": "Evaluate the best checkpoint of a run, or an ensemble of runs.",
     "encode": "Write the vectors of a split with their ids.",
-    "explain": "Draw what an image and a caption attend to, of systems that score pairs.",
+    "explain": "Draw the attention between an image and a caption (systems that score pairs).",
     "show": "Print configuration, model, data and plan of a recipe without training.",
 }
 SPLITS = ("train", "dev", "test")
@@ -31,89 +30,96 @@ LATER = ("evaluate", "encode", "explain")
 OPTIONS: Mapping[str, tuple[Sequence[str], Mapping[str, Any]]] = {
     "config": (
         tuple(MODES),
-        {"metavar": "RECIPE[:SYSTEM]", "help": "a name, as worlds:imram, or a file"},
+        {"metavar": "RECIPE[:SYSTEM]", "help": "a name, such as worlds:imram, or a file"},
     ),
     "config.KEY": (
         tuple(MODES),
-        {"metavar": "VALUE", "help": "any value of the recipe, as --config.train.lr=1e-3"},
+        {"metavar": "VALUE", "help": "any value of the recipe, such as --config.train.lr=1e-3"},
     ),
     "workdir": (
         tuple(MODES),
-        {"metavar": "DIR", "help": "folder of the run; without it runs/RECIPE-SYSTEM"},
+        {"metavar": "DIR", "help": "folder of the run (default: runs/RECIPE-SYSTEM)"},
     ),
-    "seeds": (("train",), {"help": "0,1,2: a run per seed, then their mean and spread"}),
-    "split": (LATER, {"choices": SPLITS, "help": "which items (without it test)"}),
+    "seeds": (("train",), {"help": "0,1,2: one run per seed, then their mean and spread"}),
+    "split": (LATER, {"choices": SPLITS, "help": "split of the items (default: test)"}),
     "ensemble": (
         ("evaluate",),
-        {"nargs": "+", "metavar": "DIR", "help": "the mean scores of --workdir and these runs"},
+        {
+            "nargs": "+",
+            "metavar": "DIR",
+            "help": "evaluate the mean scores of --workdir and these runs",
+        },
     ),
     "pair": (
         ("explain",),
         {
             "nargs": 2,
             "metavar": ("IMAGE", "CAPTION"),
-            "help": "ids or numbers of the split, or a sentence of your own",
+            "help": "ids or numbers of the split, or any sentence as CAPTION",
         },
     ),
-    "images": (("explain",), {"metavar": "DIR", "help": "the picture files, named by their ids"}),
+    "images": (
+        ("explain",),
+        {"metavar": "DIR", "help": "folder of the picture files, named by their ids"},
+    ),
     "out": (
         ("explain",),
-        {"metavar": "DIR", "help": "without it WORKDIR/explain/IMAGE-CAPTION"},
+        {"metavar": "DIR", "help": "folder to write (default: WORKDIR/explain/IMAGE-CAPTION)"},
     ),
     "hosts": (
         ("train", "evaluate"),
         {
             "metavar": "auto|HOST:PORT,N,I",
-            "help": "be one of several processes of a run: as the cluster says, or process I of N, "
-            "of which process 0 listens at HOST:PORT",
+            "help": "join a run of several processes: as the cluster defines it, or as process I "
+            "of N with process 0 at HOST:PORT",
         },
     ),
 }
-"""{option: modes that take it, and its argparse arguments}."""
+"""{option: the modes that accept it, and its argparse arguments}."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; exit code 2 for an error the user can fix."""
+    """Run the command; returns the exit code, 2 for an error the user can fix."""
     return guarded(run, argv)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Do what the command line says; the exit code."""
+    """Parse the command line and run its mode; returns the exit code."""
     overrides, others = recipe_file.split_overrides(arguments)
     flags = _parse(others)
     config = recipe_file.load(flags.config, overrides) if flags.config is not None else None
     seeds = _seeds(flags.seeds)
     _check_modes(flags)
     if config is not None and config.deterministic:
-        # Read when the first device is used, which is later; CPUs are deterministic without it.
+        # XLA reads this flag when the first device is used; CPUs are deterministic without it.
         given = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{given} --xla_gpu_deterministic_ops=true".strip()
     from hmgr_jax.distributed import hosts
 
     with hosts.joined(flags.hosts):
-        return _do(flags, config, overrides, seeds)
+        return _run_mode(flags, config, overrides, seeds)
 
 
-def _do(
+def _run_mode(
     flags: argparse.Namespace,
     config: ConfigDict | None,
     overrides: dict[str, str | None],
     seeds: Sequence[int],
 ) -> int:
-    # Slow to import: after the options are known to be right.
+    # Slow imports come after the options are checked.
     from hmgr_jax import modes as commands
     from hmgr_jax.reports import explain
 
     if flags.mode == "train":
-        config = _given(config)
+        config = _require_recipe(config)
         return commands.train(config, _workdir(flags, config), seeds)
     if flags.mode == "show":
-        return commands.show(_given(config))
+        return commands.show(_require_recipe(config))
     split = flags.split or "test"
     if flags.ensemble:
         workdirs = [_workdir(flags, config), *map(Path, flags.ensemble)]
         return commands.ensemble(workdirs, split, overrides)
-    # Without a recipe, the values change the configuration that was saved with the run.
+    # Without a recipe, overrides change the configuration saved with the run.
     retriever = commands.load(_workdir(flags, config), config, overrides if not config else {})
     if flags.mode == "evaluate":
         return commands.evaluate(retriever, split)
@@ -123,8 +129,8 @@ def _do(
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The options in ``arguments``; ``--help`` shows those of the mode."""
-    modes: Mapping[str, Any] = {"choices": tuple(MODES), "default": "train", "help": "what to do"}
+    """Parse ``arguments``; ``--help`` shows the options of the mode."""
+    modes: Mapping[str, Any] = {"choices": tuple(MODES), "default": "train", "help": "the mode"}
     first = Parser(add_help=False)
     first.add_argument("--mode", **modes)
     mode = first.parse_known_args(arguments)[0].mode
@@ -136,9 +142,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse(arguments)
 
 
-def _given(config: ConfigDict | None) -> ConfigDict:
+def _require_recipe(config: ConfigDict | None) -> ConfigDict:
     if config is None:
-        raise UserError("A recipe is expected: give one, as --config worlds.")
+        raise UserError("A recipe is required: give one, such as --config worlds.")
     return config
 
 
@@ -151,13 +157,13 @@ def _workdir(flags: argparse.Namespace, config: ConfigDict | None) -> Path:
 
 
 def _seeds(text: str | None) -> list[int]:
-    """The seeds in ``0,1,2``, none where the option is not given."""
+    """Parse seeds such as ``0,1,2``; empty if the option is not given."""
     if text is None:
         return []
     texts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdigit() for part in texts):
         raise UserError(
-            f"--seeds expects integers from 0 with commas between, such as 0,1,2, not {text!r}."
+            f"--seeds must be integers from 0 separated by commas, such as 0,1,2, got {text!r}."
         )
     seeds = [int(part) for part in texts]
     if len(set(seeds)) < len(seeds):
@@ -166,20 +172,20 @@ def _seeds(text: str | None) -> list[int]:
 
 
 def _check_modes(flags: argparse.Namespace) -> None:
-    """Refuse options of other modes, and combinations that have no meaning."""
+    """Refuse options of other modes, and invalid combinations."""
     for name, (takers, _) in OPTIONS.items():
         if getattr(flags, name) is not None and flags.mode not in takers:
             modes = " and ".join(f"--mode={mode}" for mode in takers)
             raise UserError(f"--{name} is for {modes}, not for --mode={flags.mode}: leave it out.")
     if flags.mode == "explain" and flags.pair is None:
         raise UserError(
-            "--mode=explain needs an image and a caption: give ids or numbers of the split, as "
-            "--pair IMAGE CAPTION, or a sentence of your own for CAPTION."
+            "--mode=explain needs --pair IMAGE CAPTION: give ids or numbers of the split, or any "
+            "sentence as CAPTION."
         )
     if flags.ensemble and flags.config is not None:
         raise UserError(
-            "--ensemble evaluates every run with the configuration that it was saved with: leave "
-            "--config out and give --workdir; single values can be changed for all of them, as "
+            "--ensemble evaluates every run with its saved configuration: leave --config out "
+            "and give --workdir. Single values can be changed for all runs, such as "
             "--config.data.root=FOLDER."
         )
     if flags.ensemble and flags.hosts:

@@ -1,4 +1,4 @@
-"""Modes of ``hmgr_jax.main``: one function each."""
+"""The modes of ``hmgr_jax.main``, one function per mode."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ CHANGEABLE = ("data.", "eval.", "parallel.")
 
 
 def train(config: ConfigDict, workdir: Path, seeds: Sequence[int] = ()) -> int:
-    """Train one run, or one for each seed and tabulate them."""
+    """Train one run, or one run per seed with a table of the results."""
     if not seeds:
         found = train_run(config, workdir)
         if found and hosts.is_first():
             finish.show(found, config.name)
             finish.show_files(found, workdir)
         return 0
-    if hosts.is_first():  # an old file: launchers take it for the end of this run
+    if hosts.is_first():  # launchers would take an old file for the end of this run
         (workdir / results.SEEDS).unlink(missing_ok=True)
     runs = {}
     for seed in seeds:
@@ -56,7 +56,7 @@ def train(config: ConfigDict, workdir: Path, seeds: Sequence[int] = ()) -> int:
 
 
 def train_run(config: ConfigDict, workdir: Path) -> loop.Results | None:
-    """Train the runs that a run needs, then the run itself; a finished run is not repeated.
+    """Train the dependencies of a run, then the run; a finished run is not repeated.
 
     Returns:
         the results, or None if a signal stopped the training.
@@ -79,7 +79,7 @@ def train_run(config: ConfigDict, workdir: Path) -> loop.Results | None:
 def load(
     workdir: Path, config: ConfigDict | None, overrides: Mapping[str, str | None]
 ) -> Retriever:
-    """The run in ``workdir``, with data and evaluation as ``config`` or ``overrides`` say."""
+    """Load the run in ``workdir`` with data and evaluation values of ``config`` or overrides."""
     if not overrides:
         return load_run(workdir, config)
     for key in overrides:
@@ -100,8 +100,8 @@ def load(
 def evaluate(retriever: Retriever, split: str) -> int:
     """Evaluate the dev-best step of a run: ``evaluation-SPLIT.json`` and a table.
 
-    Systems with uncertainties also get ``uncertainty-SPLIT.png``, ``.csv`` and ``.html``, those of
-    3D objects ``map-SPLIT.png`` and sheets of neighbours.
+    For systems with uncertainties also ``uncertainty-SPLIT.png``, ``.csv`` and ``.html``; for 3D
+    objects ``map-SPLIT.png`` and sheets of neighbours.
     """
     config, workdir = retriever.config, retriever.workdir
     names = results.protocols(config, split)
@@ -145,7 +145,7 @@ def evaluate(retriever: Retriever, split: str) -> int:
 
 
 def ensemble(workdirs: Sequence[Path], split: str, overrides: Mapping[str, str | None]) -> int:
-    """Evaluate the mean scores of several runs: ``ensemble-SPLIT.json`` in the first, a table."""
+    """Evaluate the mean scores of several runs; write ``ensemble-SPLIT.json`` in the first."""
     runs = [load(workdir, None, overrides) for workdir in workdirs]
     found = mean_of_runs(runs, split)
     path = runs[0].workdir / f"ensemble-{split}.json"
@@ -155,7 +155,7 @@ def ensemble(workdirs: Sequence[Path], split: str, overrides: Mapping[str, str |
 def _finish(
     found: Mapping[str, Any], config: ConfigDict, path: Path, stores: Sequence[Path | None]
 ) -> int:
-    """Write and print an evaluation, and delete the score files that it was made of."""
+    """Write and print an evaluation, and delete its score files."""
     if not hosts.is_first():
         return 0
     write_json_atomic(path, found)
@@ -168,7 +168,7 @@ def _finish(
 
 
 def encode(retriever: Retriever, split: str) -> int:
-    """Write the codes of a split as ``codes/SPLIT_MODALITY.npy``, with their ids beside."""
+    """Write the codes of a split as ``codes/SPLIT_MODALITY.npy``, and their ids."""
     folder = retriever.workdir / "codes"
     folder.mkdir(exist_ok=True)
     data = retriever.open((split,)).splits[split]
@@ -200,7 +200,7 @@ def _show_config(config: ConfigDict) -> None:
 
 
 def _show_model(experiment: Experiment) -> None:
-    """Parameters by part; a part may lie within another."""
+    """Print the parameters by part; parts may be nested."""
     sizes = {name: x.size for name, x in by_name(experiment.abstract_state().params).items()}
     rows: list[dict[str, Any]] = []
     for part, paths in experiment.model.parts().items():
@@ -247,9 +247,9 @@ def _show_plan(experiment: Experiment) -> None:
     batch = experiment.for_model(next(iter(stream)))
     flops = step_flops(experiment, batch)
     print(
-        f"Plan: {t.steps} steps of {t.batch_size} rows, {plan.steps_per_epoch} steps an epoch, "
+        f"Plan: {t.steps} steps of {t.batch_size} rows, {plan.steps_per_epoch} steps per epoch, "
         f"{t.steps / plan.steps_per_epoch:.1f} epochs, on {mesh.devices.size} device(s); the "
-        f"matrix products of a step cost {flops / 1e9:.3g} GFLOP a device."
+        f"matrix products of a step cost {flops / 1e9:.3g} GFLOP per device."
     )
     if experiment.goes_without():
         print(experiment.goes_without())

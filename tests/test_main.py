@@ -45,7 +45,7 @@ def _command(text):
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
-        ("", "A recipe is expected: give one, as --config worlds."),
+        ("", "A recipe is required: give one, such as --config worlds."),
         ("--config", "expected one argument"),
         ("--config=", "--config is empty"),
         ("--config configs/none.py", "There is no recipe 'configs/none.py'"),
@@ -59,10 +59,10 @@ def _command(text):
         ("--config WORLDS --split=val", "--split is one of train, dev, test, not 'val'."),
         (
             "--config WORLDS --seeds=a,1",
-            "integers from 0 with commas between, such as 0,1,2, not 'a",
+            "integers from 0 separated by commas, such as 0,1,2, got 'a",
         ),
-        ("--config WORLDS --seeds=0,,1", "not '0,,1'"),
-        ("--config WORLDS --seeds=-1", "not '-1'"),
+        ("--config WORLDS --seeds=0,,1", "got '0,,1'"),
+        ("--config WORLDS --seeds=-1", "got '-1'"),
         ("--config WORLDS --seeds=3,3", "--seeds names a seed twice: 3,3."),
         (
             "--config WORLDS --seeds=1 --mode=show",

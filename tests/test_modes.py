@@ -268,7 +268,7 @@ def test_show(tmp_path, capsys):
     assert parameters["words"] == 8 * len(open_worlds(0, 4, 4, 4).vocabulary)
     assert ["train", "200", "40", "200"] in [line.split() for line in out.splitlines()]
     assert f"regions: float16 [6, {F}]" in out
-    assert "Plan: 12 steps of 8 rows, 5 steps an epoch, 2.4 epochs, on 1 device(s)" in out
+    assert "Plan: 12 steps of 8 rows, 5 steps per epoch, 2.4 epochs, on 1 device(s)" in out
     flops = float(out.split("the matrix products of a step cost ")[1].split()[0])
     assert 1e-4 < flops < 1e-1
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""Batch normalisation over all devices of a step; rows that are not valid do not count."""
+"""Batch normalisation over the valid rows of all devices."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def spread(x: Float[Array, " C"], shape: tuple[int, ...]) -> Float[Array, "..."]
 def summed(x: Float[Array, "b *grid C"], rows: ValidRows) -> Float[Array, " C"]:
     """Sum over valid rows of all devices and over the grid.
 
-    One axis at a time: one sum of a hundred thousand numbers would lose two more digits, an error
-    that grows from one norm to the next.
+    One axis at a time: a single sum over a hundred thousand numbers would lose two more digits, and
+    the error would grow from layer to layer.
     """
     weights = rows.valid.astype(jnp.float32)
     while x.ndim > 1:
@@ -53,8 +53,8 @@ def summed(x: Float[Array, "b *grid C"], rows: ValidRows) -> Float[Array, " C"]:
 def mean_and_variance(x: Float[Array, "b *grid C"], rows: ValidRows) -> Moments:
     """Mean and biased variance of each channel over the valid rows of all devices, and the count.
 
-    Two passes: the mean is subtracted before squaring, so that no digits cancel. Sums go over
-    devices, so that results are those of one device up to rounding.
+    Two passes: the mean is subtracted before squaring, so that no digits cancel. Sums are
+    over all devices, so results equal those of one device up to rounding.
     """
     cells = math.prod(x.shape[1:-1])
     count = rows.axis.sum(jnp.sum(rows.valid.astype(jnp.float32))) * cells
@@ -74,10 +74,10 @@ class BatchNorm(nn.Module):
     def __call__(
         self, x: Float[Array, "b *grid C"], rows: ValidRows | None, moments: Moments | None = None
     ) -> Float[Array, "..."]:
-        """Normalise by the batch, or with ``rows`` None by the running statistics.
+        """Normalise by batch statistics, or by the running statistics if ``rows`` is None.
 
-        ``x`` must be finite, also in rows that are not valid. ``moments`` replace the moments of
-        ``x``, which may then be a part of the batch.
+        ``x`` must be finite, also in invalid rows. ``moments`` replace the moments of ``x``, which
+        may then be a part of the batch.
         """
         size = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones_init(), (size,), jnp.float32)

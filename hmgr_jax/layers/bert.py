@@ -47,7 +47,7 @@ def layer_norm(name: str) -> nn.LayerNorm:
 
 
 class Embeddings(nn.Module):
-    """The sum of a word's, a position's and a segment's vector, normed."""
+    """Layer norm of the sum of word, position and segment vectors."""
 
     sizes: Sizes
 

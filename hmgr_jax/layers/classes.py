@@ -1,4 +1,4 @@
-"""Embeddings of the object and attribute classes that a detector gave the regions of an image."""
+"""Embeddings of the detected object and attribute classes of the regions of an image."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ClassEmbedding(nn.Module):
     """[E_object[object]; E_attribute[attribute]] W, with one table per entry of ``classes``."""
 
     classes: Mapping[str, int]
-    """{input: number of classes}; without that input no region has a class."""
+    """{input: number of classes}; if the input is missing, no region has a class."""
     class_features: int
     features: int
     dtype: Any = jnp.float32

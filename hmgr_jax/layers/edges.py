@@ -1,11 +1,11 @@
-"""Layers of encoders of points and faces: normed linear maps, and a maximum over neighbours.
+"""Layers for encoders of points and faces: linear maps with batch norm, maxima over neighbours.
 
-`NeighbourMax` is max_j ReLU(BN([x_j ; x_i] W)) without the vectors of pairs. A linear map of a pair
-is a sum, ``other_j + own_i``, of maps of its nodes, so that matrix products run over nodes and not
-over edges. Batch norm and ReLU are monotone in every channel, rising or falling, so that the
-maximum is at the largest or at the smallest sum: only these two are normalised, by the moments of
-all edges. Neighbours are visited one at a time, forward and backward, so that memory does not grow
-with their number.
+`NeighbourMax` computes max_j ReLU(BN([x_j ; x_i] W)) without the vectors of pairs. A linear map of
+a pair is a sum, ``other_j + own_i``, of maps of its nodes, so matrix products run over nodes and
+not over edges. Batch norm and ReLU are monotone in every channel, increasing or decreasing, so the
+maximum is at the largest or at the smallest sum. Only these two are normalised, by the moments of
+all edges. Neighbours are visited one at a time, forward and backward, so memory does not grow with
+their number.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def rectified(x: Float[Array, "..."], slope: float) -> Float[Array, "..."]:
 class NormedLinear(nn.Module):
     """``ReLU(BN(x W))`` on the last axis.
 
-    A bias before the norm has no effect; it exists to hold released weights.
+    A bias before the norm has no effect; it exists to load released weights.
     """
 
     features: int
@@ -59,7 +59,7 @@ class NormedLinears(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *grid C"], rows: ValidRows | None) -> Float[Array, "..."]:
-        """Apply one after the other."""
+        """Apply the layers in order."""
         for number, size in enumerate(self.features):
             x = NormedLinear(size, self.use_bias, dtype=self.dtype, name=f"layer{number}")(x, rows)
         return x
@@ -72,12 +72,12 @@ def nearest(x: Float[Array, "b N C"], count: int) -> Int[Array, "b N K"]:
     near = 2.0 * einsum("bnc,bmc->bnm", x, x) - square[:, None, :]
     rows = near.reshape(
         -1, near.shape[-1]
-    )  # XLA sorts only the top k of a matrix, not of three axes
+    )  # XLA has a fast top-k only for matrices, not for three axes
     return jax.lax.top_k(rows, count)[1].reshape(*near.shape[:2], count)
 
 
 def gathered(x: Float[Array, "b N C"], at: Int[Array, "b *n"]) -> Float[Array, "b *n C"]:
-    """Vectors of the nodes with the numbers ``at``, in [0, N - 1]."""
+    """Vectors of the nodes with indices ``at`` in [0, N - 1]."""
     return jax.vmap(lambda own, index: own.at[index].get(mode="clip"))(x, at)
 
 
@@ -99,7 +99,7 @@ class NeighbourMax(nn.Module):
         index: Int[Array, "b N K"],
         rows: ValidRows | None,
     ) -> Float[Array, "b N C"]:
-        """Reduce; with ``rows`` (training) the norm uses the moments of all edges of the batch."""
+        """Maximum per node; with ``rows`` (training) the norm uses the moments of all edges."""
         top, low, total = ends(other, index)
         found = jnp.stack([top, low], axis=2) + own[:, :, None, :]
         moments = None if rows is None else _moments(other, own, total, index, rows)

@@ -1,7 +1,7 @@
 """Scores of pairs of Gaussians, or of samples of them: PCME's test-time similarities.
 
-Codes are dicts: ``mu`` [n, D], ``log_sigma`` [n, D] where the side has a sigma, ``samples``
-[n, J, D] where the score is in `OF_SAMPLES`. Higher is closer. Scores that are sums of products of
+Codes are dicts: ``mu`` [n, D], ``log_sigma`` [n, D] if the side has a sigma, ``samples`` [n, J, D]
+if the score is in `OF_SAMPLES`. Higher is closer. Scores that are sums of products of
 the two sides are one matrix product; the others are computed element by element, in blocks of rows.
 """
 
@@ -77,7 +77,7 @@ def kl(a: Gaussians, b: Gaussians) -> Float[Array, "A B"]:
 
 
 def reverse_kl(a: Gaussians, b: Gaussians) -> Float[Array, "A B"]:
-    """`kl` with the sides exchanged."""
+    """`kl` with swapped arguments."""
     return kl(b, a).T
 
 
@@ -142,7 +142,7 @@ EXACT = ("mean", "matmul", "l2", "wasserstein", "csd")
 
 
 def similarity(name: str, a: Mapping[str, Array], b: Mapping[str, Array]) -> Float[Array, "A B"]:
-    """Scores by any of `NAMES` but ``matching_prob``, which needs a scale and a shift."""
+    """Scores by any of `NAMES` except ``matching_prob``, which needs a scale and a shift."""
     if name == "proposals":
         return best_proposals(a["samples"], b["samples"])
     if name in ("mean", "matmul"):
@@ -152,7 +152,7 @@ def similarity(name: str, a: Mapping[str, Array], b: Mapping[str, Array]) -> Flo
 
 
 def best_proposals(a: Float[Array, "A K D"], b: Float[Array, "B L D"]) -> Float[Array, "A B"]:
-    """The highest cosine among the pairs of two items' proposals (PVSE, CVPR 2019)."""
+    """The highest cosine over pairs of proposals of two items (PVSE, CVPR 2019)."""
     return jnp.max(einsum("akd,bld->akbl", a, b), axis=(1, 3))
 
 

@@ -70,7 +70,7 @@ class TimeAffinity(nn.Module):
     """A learned affinity of two frames by the signed time between them (our addition).
 
     It starts as ``slope`` times the time, so that messages depend on the order of frames from the
-    first step. Training does not find the order from equal weights (docs/models/hmgr.md).
+    first step. From equal weights, training does not learn the order (docs/models/hmgr.md).
     """
 
     hidden: int = 32
@@ -94,7 +94,7 @@ class DistanceAffinity(nn.Module):
 
     @nn.compact
     def __call__(self, count: int) -> Float[Array, "1 N N"]:
-        """Affinity of every ordered pair of ``count`` words: of word j for word i."""
+        """Affinity of every ordered pair (i, j) of ``count`` words."""
         start = nn.initializers.zeros_init()
         table = self.param("weights", start, (2 * self.furthest + 1,), jnp.float32)
         place = jnp.arange(count)
@@ -129,10 +129,10 @@ class GraphReasoning(nn.Module):
         boxes: Float[Array, "B N 4"] | None = None,
         time: Float[Array, "B N"] | None = None,
     ) -> Float[Array, "B N D"]:
-        """Reason over ``x`` along the edges of ``support``; padding has no edges.
+        """Apply the layer to ``x`` along the edges of ``support``; padding has no edges.
 
         With ``time``, edges have a further affinity of times, and a message is the difference
-        between neighbour and node: two equal frames send nothing (our addition).
+        between neighbour and node, which is 0 for two equal frames (our addition).
         """
 
         def project(name: str) -> Array:
@@ -154,7 +154,7 @@ class GraphReasoning(nn.Module):
         else:
             degree = jnp.maximum(jnp.sum(support, axis=-1, keepdims=True), 1).astype(jnp.float32)
             weights = jnp.where(support, affinity, 0.0) / degree
-        self.sow("intermediates", "weights", weights)  # dropped unless a caller collects them
+        self.sow("intermediates", "weights", weights)  # stored only if a caller collects them
         sent = project("message")
         message = einsum("bij,bjd->bid", weights, sent, dtype=self.dtype)
         if time is not None:

@@ -28,7 +28,7 @@ def group_cosines(
     lengths: Float[Array, "A N K"],
     others: Float[Array, "A B N D"],
 ) -> Float[Array, "A B N K"]:
-    """Cosines of the groups of each node with those of its counterpart beside each of B items."""
+    """Cosines of the groups of each node with those of its counterpart for each of B items."""
     groups = lengths.shape[-1]
     products = _group_sums(nodes[:, None] * others, groups)
     both = lengths[:, None] * jnp.sqrt(_group_sums(others * others, groups) + 1e-12)

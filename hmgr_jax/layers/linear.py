@@ -17,8 +17,8 @@ Initializer = Any
 def einsum(formula: str, a: Array, b: Array, *, dtype: Any = jnp.float32) -> Float[Array, "..."]:
     """``jnp.einsum`` of two operands cast to ``dtype``, accumulated and returned in float32.
 
-    Every index of an operand must be in the other operand or in the result. float32 operands keep
-    all bits: by default TPUs and recent GPUs would round them.
+    Every index of an operand must be in the other operand or in the result. float32 operands
+    keep full precision: by default TPUs and recent GPUs round them.
     """
     if dtype == jnp.float32:
         precision = jax.lax.Precision.HIGHEST
@@ -30,8 +30,7 @@ def einsum(formula: str, a: Array, b: Array, *, dtype: Any = jnp.float32) -> Flo
 def _narrow(formula: str, dtype: Any, a: Array, b: Array) -> Array:
     """A product in a narrow type whose gradients are products in that type too.
 
-    By default the gradient multiplies a float32 cotangent with a narrow operand, at the speed of
-    float32.
+    By default the gradient multiplies a float32 cotangent by a narrow operand, at float32 speed.
     """
     return jnp.einsum(formula, a.astype(dtype), b.astype(dtype), preferred_element_type=jnp.float32)
 

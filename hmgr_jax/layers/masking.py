@@ -31,7 +31,7 @@ def masked_softmax(
 
 
 def masked_mean(x: Float[Array, "B N D"], mask: Bool[Array, "B N"]) -> Float[Array, "B D"]:
-    """Mean over the valid nodes; 0 in rows without any."""
+    """Mean over the valid nodes; 0 in rows without valid nodes."""
     total = jnp.sum(jnp.where(mask[:, :, None], x, 0.0), axis=1)
     count = jnp.sum(mask, axis=1).astype(jnp.float32)
     return total / jnp.maximum(count, 1.0)[:, None]
@@ -41,13 +41,13 @@ def largest(x: Float[Array, "B N D"]) -> Float[Array, "B D"]:
     """The maximum over nodes; its gradient goes to the first node that has it.
 
     The gradient of ``jnp.max`` compares all values with the maximum. It is lost if the compiler
-    computes one of them again with another rounding.
+    recomputes one of the two with different rounding.
     """
     at = jnp.argmax(jax.lax.stop_gradient(x), axis=1)
     return jnp.take_along_axis(x, at[:, None, :], axis=1)[:, 0]
 
 
 def masked_max(x: Float[Array, "B N D"], mask: Bool[Array, "B N"]) -> Float[Array, "B D"]:
-    """Maximum over the valid nodes; 0 in rows without any."""
+    """Maximum over the valid nodes; 0 in rows without valid nodes."""
     top = largest(jnp.where(mask[:, :, None], x, -jnp.inf))
     return jnp.where(jnp.any(mask, axis=1)[:, None], top, 0.0)

@@ -11,11 +11,11 @@ The cosine of x and c_x needs no c_x (Gram form): <x, c_x> = Σ_y a_xy z_yx and
 
 A direction names queries and contexts: ``t2i`` are words that attend to regions, ``i2t`` regions
 that attend to words. Codes of an item are dicts: ``nodes`` [n, N, D] of unit length, ``mask``
-[n, N], and ``gram`` [n, N, N] on the side of a context. A matcher of several steps has codes of its
-own, ``query`` (each [n, N, P]) and ``context`` (each [n, N, C]).
+[n, N], and ``gram`` [n, N, N] on the side of a context. A matcher of several steps has further
+codes, ``query`` (each [n, N, P]) and ``context`` (each [n, N, C]).
 
-Images and captions are matched in blocks, so that memory does not grow with their product. Each
-block is recomputed in the backward pass.
+Images and captions are matched in blocks, so memory does not grow with their product. Each block is
+recomputed in the backward pass.
 """
 
 from __future__ import annotations
@@ -45,25 +45,25 @@ EPSILON = 1e-8
 ROW = 256
 """Words matched at once."""
 CAPTIONS = {"cpu": 4, "other": 16}
-"""Captions matched at once where regions attend to words."""
+"""Captions matched at once when regions attend to words."""
 IMAGES = {"cpu": 16, "other": 128}
 """Images matched at once. On CPU a block stays in a core's cache; the sizes for accelerators are
 estimates, not measurements."""
 PAIRS = 32
 """Given pairs matched at once."""
 Projected = tuple[Array, ...]
-"""Linear maps of fragments as separate arrays: slices of one array cost a copy in the gradient."""
+"""Linear maps of fragments, as separate arrays: slicing one array costs a copy in the gradient."""
 ReduceQueries = Callable[[Float[Array, "B Y Q"]], Float[Array, "B Y Q"]]
 
 
 class Contexts(NamedTuple):
-    """A batch of items that are attended to."""
+    """A batch of contexts, the items that queries attend to."""
 
     nodes: Float[Array, "B Y D"]
     mask: Bool[Array, "B Y"]
     gram: Float[Array, "B Y Y"]
     projected: Projected
-    """The codes ``context``; empty where there is one step only."""
+    """The codes ``context``; empty for a single step."""
 
 
 class Queries(NamedTuple):
@@ -72,11 +72,11 @@ class Queries(NamedTuple):
     nodes: Float[Array, "*B Q D"]
     mask: Bool[Array, "*B Q"]
     projected: Projected
-    """The codes ``query``; empty where there is one step only."""
+    """The codes ``query``; empty for a single step."""
     sum_within: ReduceQueries
-    """Sum over the queries of the same item, at each of them."""
+    """Sum over the queries of the same item, for each query."""
     max_within: ReduceQueries
-    """Maximum over the queries of the same item, at each of them."""
+    """Maximum over the queries of the same item, for each query."""
 
 
 class Attention(NamedTuple):
@@ -86,7 +86,7 @@ class Attention(NamedTuple):
     """λ, the inverse temperature of the softmax over context elements."""
     raw_norm: str = "clipped_l2norm"
     slope: float = 0.1
-    """Of the leaky ReLU; 0 is a ReLU."""
+    """Slope of the leaky ReLU; 0 is a ReLU."""
     dtype: Any = jnp.float32
 
     def weights(
@@ -217,7 +217,7 @@ def _sum(scores: list[Array]) -> Array:
 def match_words(matcher: Matching, images: Tree, texts: Tree) -> Float[Array, "K I C"]:
     """Mean similarity of the words of each caption, which attend to the regions of each image.
 
-    The words of all captions stand in rows without padding, whole captions in a row.
+    The words of all captions are packed into rows without padding; no caption is split over rows.
     """
     count, longest = texts["mask"].shape
     lengths = jnp.sum(texts["mask"], axis=1, dtype=jnp.int32)
@@ -282,7 +282,7 @@ def match_regions(matcher: Matching, images: Tree, texts: Tree) -> Float[Array, 
 def max_within_captions(
     x: Float[Array, "B Y Q"], caption: Int[Array, " Q"]
 ) -> Float[Array, "B Y Q"]:
-    """Maximum over the words of the same caption, at each of them."""
+    """Maximum over the words of the same caption, for each word."""
     first = jnp.argmax(caption[:, None] == caption[None, :], axis=1)  # word of the same caption
     largest = jax.ops.segment_max(jnp.moveaxis(x, 2, 0), first, len(caption))
     return jnp.moveaxis(largest[first], 0, 2)
@@ -325,7 +325,7 @@ def _match_rows(matcher: Matching, queries: Tree, contexts: Tree) -> Float[Array
 def attend_in_pairs(
     matcher: Matching, queries: Tree, contexts: Tree
 ) -> tuple[Float[Array, "K P Q"], Float[Array, "K P Y Q"]]:
-    """Similarities and weights of the fragments of P items that attend to the item of their row."""
+    """Similarities and weights of the fragments of P items; each attends to the item of its row."""
     attending = Queries(
         queries["nodes"],
         queries["mask"],
@@ -350,7 +350,7 @@ class Packing(NamedTuple):
 
 
 def pack(lengths: Int[Array, " C"], longest: int, size: int) -> Packing:
-    """Fill rows of ``size`` words with whole captions, in order.
+    """Pack captions into rows of ``size`` words, in order and without splitting a caption.
 
     Args:
         lengths: words of every caption, at most ``longest``.
@@ -358,7 +358,7 @@ def pack(lengths: Int[Array, " C"], longest: int, size: int) -> Packing:
         size: words of a row, at least ``longest``.
 
     Returns:
-        As many rows as captions of full length would need; the last ones may be empty.
+        the number of rows that captions of full length need; the last rows may be empty.
     """
     count = lengths.shape[0]
     rows = -(-count // (size // longest))

@@ -7,7 +7,8 @@ For a unit vector x of modality m (docs/models/hmgr.md has all equations):
     write   M_s <- (1 - w_s^v - w_s^t) M_s + w_s^v c^v + w_s^t c^t,  w_s^m = η ε_m a_s^m
 
 The slots are state, not parameters: they are arguments and results of every function. The maps are
-learned, separate for each modality (heterogeneous) but for the keys and the write gate ε.
+learned. They are separate for each modality (heterogeneous), except for the keys and the write gate
+ε.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class MemoryState:
 
 
 def initial_slots(key: Array, memories: int, slots: int, features: int) -> Float[Array, "M S D"]:
-    """Random unit rows. Equal slots would stay equal under content addressing."""
+    """Random unit rows, since equal slots would stay equal under content addressing."""
     return l2n(jax.random.normal(key, (memories, slots, features), jnp.float32))
 
 
@@ -74,7 +75,7 @@ class MemoryAccess(nn.Module):
 
         self.key = linear(self.key_features, use_bias=False)
         self.query = {m: linear(self.key_features, use_bias=False) for m in self.modalities}
-        # The hop gate starts near "keep": a new memory changes vectors little.
+        # The hop gate starts near "keep", so a new memory changes vectors only slightly.
         self.hop_gate = {m: linear(self.features, bias=2.0) for m in self.modalities}
         self.hop_content = {m: linear(self.features) for m in self.modalities}
         self.write_content = {m: linear(self.features) for m in self.modalities}
@@ -138,9 +139,9 @@ def write(
     """Write n instances in sequence, in closed form.
 
     Equal to ``for i: M_s <- keep[i, s] M_s + Σ_m weights[m][i, s] contents[m][i]``: the content of
-    an instance is multiplied by the keeps of all later instances.
+    an instance is multiplied by the keep factors of all later instances.
     """
-    # A keep that rounds to 0 or below would give inf - inf.
+    # A keep factor that rounds to 0 or below would give inf - inf.
     log_keep = jnp.log(jnp.maximum(keep, 1e-30))
     later = jnp.exp(jax.lax.cumsum(log_keep, axis=0, reverse=True) - log_keep)
     out = jnp.exp(jnp.sum(log_keep, axis=0))[:, None] * slots
@@ -181,10 +182,10 @@ def write_shares(
 class GroupedMemory:
     """A memory that the groups of a batch read and then write in turn, on all devices.
 
-    A row belongs to group (global row number) mod ``groups``. Group κ reads the slots that groups
-    0 to κ - 1 have written, so the maps of the write get gradient from later groups' reads; with
-    one group they get none. Each device reads for its own rows; contents, addresses and gates are
-    gathered, so that the slots are bit-identical on all devices.
+    A row belongs to group (global row number) mod ``groups``. Group κ reads the slots that groups 0
+    to κ - 1 have written, so the write maps receive gradients from the reads of later groups; with
+    one group they receive none. Each device reads for its own rows; contents, addresses and gates
+    are gathered, so that the slots are bit-identical on all devices.
     """
 
     access: MemoryAccess
@@ -193,7 +194,7 @@ class GroupedMemory:
     rate: float = 0.1
     rule: str = "slotwise"
     streams: tuple[bool, bool] = (True, True)
-    """Which modalities write."""
+    """The modalities that write."""
     writes: bool = True
 
     def read(

@@ -42,7 +42,7 @@ class Faces(NamedTuple):
     """The three corners, relative to the centre."""
     normals: Float[Array, "b F 3"]
     neighbours: Int[Array, "b F 3"]
-    """Numbers of faces that share an edge; a face's own number fills up to three."""
+    """Indices of faces that share an edge, padded to three with the face's own index."""
 
 
 class FaceRotateConv(nn.Module):
@@ -55,7 +55,7 @@ class FaceRotateConv(nn.Module):
     def __call__(
         self, corners: Float[Array, "b F 9"], rows: ValidRows | None
     ) -> Float[Array, "b F D"]:
-        """Convolve; in training the norms see one pair of every face at a time."""
+        """Convolve; in training batch norm reads one pair of every face at a time."""
         half = self.width // 2
         pair = NormedLinears((half, half), use_bias=True, dtype=self.dtype, name="pair")
         turned = jnp.concatenate([corners, corners[..., :3]], axis=-1)
@@ -74,7 +74,7 @@ class FaceKernelCorrelation(nn.Module):
     def __call__(self, faces: Faces, rows: ValidRows | None) -> Float[Array, "b F K"]:
         """``exp(-|n - k|² / 2σ²)``, the mean over all pairs of a normal and a direction.
 
-        |n - k|² is |n|² + 1 - 2 n·k: a face without area has no normal, its |n| is 0.
+        |n - k|² is |n|² + 1 - 2 n·k, where |n| is 0 for a face without area, which has no normal.
         """
         shape = (self.kernels, DIRECTIONS)
         polar = self.param("polar", nn.initializers.uniform(math.pi), shape, jnp.float32)
@@ -87,7 +87,7 @@ class FaceKernelCorrelation(nn.Module):
         near = jnp.exp(-jnp.maximum(far, 0.0) / (2.0 * SIGMA**2))
         of_face = jnp.sum(near.reshape(-1, *shape), axis=2)
         of_face = of_face.reshape(*faces.normals.shape[:2], self.kernels)
-        # Each normal is compared once; its neighbours look up the result.
+        # Each normal is compared once; neighbouring faces look up the result.
         total = of_face + jnp.sum(gathered(of_face, faces.neighbours), axis=2)
         return jax.nn.relu(BatchNorm(name="norm")(total / DIRECTIONS**2, rows))
 

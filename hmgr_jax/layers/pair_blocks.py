@@ -1,6 +1,6 @@
 """Apply a score of item pairs to all pairs, or to given pairs, in blocks that bound its memory.
 
-``score`` takes the codes of A images and of C captions to the matrix [A, C]. Codes are dicts of
+``score`` maps the codes of A images and of C captions to the matrix [A, C]. Codes are dicts of
 arrays with a leading item axis and a ``mask`` [n, N] of their nodes. Each block is recomputed in
 the backward pass.
 """
@@ -15,14 +15,14 @@ import jax.numpy as jnp
 from hmgr_jax.shapes import Array, Bool, Float, Int, Tree
 
 IMAGES = {"cpu": 16, "other": 128}
-"""Images of a block. On CPU a block stays in a core's cache; the size for accelerators is an
+"""Images per block. On CPU a block stays in a core's cache; the size for accelerators is an
 estimate, not a measurement."""
 CAPTIONS = {"cpu": 4, "other": 8}
-"""Captions of a block."""
+"""Captions per block."""
 PAIRS = 32
-"""Given pairs of a block."""
+"""Given pairs per block."""
 WORDS = (16, 24)
-"""Lengths that a block of short captions is cut to; each compiles one more program."""
+"""Lengths to which blocks of short captions are cut; each compiles one more program."""
 
 Score = Callable[[Tree, Tree], Array]
 
@@ -34,7 +34,7 @@ def block_size(sizes: Mapping[str, int]) -> int:
 
 
 def cut_into_blocks(codes: Tree, limit: int) -> Tree:
-    """Leaves [n, ...] as [blocks, at most ``limit``, ...], filled up with copies of item 0."""
+    """Leaves [n, ...] as [blocks, at most ``limit``, ...], padded with copies of item 0."""
     count = jax.tree.leaves(codes)[0].shape[0]
     blocks = -(-count // limit)
     size = -(-count // blocks)
@@ -61,7 +61,7 @@ def score_all_pairs(
         images: codes of the images.
         texts: codes of the captions.
         node_codes: names of the codes [n, N, ...] whose second axis is the node axis. Only these
-            are cut; every other code reaches ``score`` whole.
+            are cut; all other codes are passed to ``score`` unchanged.
     """
     count, (captions, longest) = images["mask"].shape[0], texts["mask"].shape
     sizes = (*(size for size in WORDS if size < longest), longest)

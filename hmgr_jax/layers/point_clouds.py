@@ -1,6 +1,6 @@
 """Encoders of point clouds: DGCNN (Wang et al., ACM TOG 2019) and PointNet (Qi et al., CVPR 2017).
 
-DGCNN: points [B, N, 3] -> four EdgeConvs, each over the nearest neighbours in its own input's space
+DGCNN: points [B, N, 3] -> four EdgeConvs, each over the nearest neighbours in its input space
 [B, N, 64 | 64 | 128 | 256] -> joined [B, N, 512] -> [B, N, 1024] -> maximum and mean [B, 2048]
 -> [B, D]. PointNet, without transforms: each point on its own, then the maximum.
 """
@@ -27,9 +27,10 @@ POINT_WIDTHS = (1, 1, 1, 2, 16)
 
 
 class EdgeConv(nn.Module):
-    """``max_j LeakyReLU(BN([x_j - x_i ; x_i] W))`` over the k nearest points, itself among them.
+    """``max_j LeakyReLU(BN([x_j - x_i ; x_i] W))`` over the k nearest points, including itself.
 
-    With W = [W_a ; W_b] the product is ``x_j W_a + x_i (W_b - W_a)``, of points and not of edges.
+    With W = [W_a ; W_b] the product is ``x_j W_a + x_i (W_b - W_a)``, over points and not over
+    edges.
     """
 
     features: int

@@ -47,7 +47,7 @@ class GlobalPool(nn.Module):
             return l2n(jnp.take_along_axis(states, last[:, None, None], axis=1)[:, 0])
         if self.kind == "gpo":
             return l2n(GPO(dtype=self.dtype, name="gpo")(x, mask))
-        raise ValueError(f"pool is one of {', '.join(POOLS)}, not {self.kind!r}")
+        raise ValueError(f"pool must be one of {', '.join(POOLS)}, got {self.kind!r}")
 
     def _attend(self, x: Array, mask: Array, keys: Keys | None) -> Array:
         local = jnp.tanh(Linear(x.shape[-1], dtype=self.dtype, name="local")(x))

@@ -46,7 +46,7 @@ class FragmentAttention(nn.Module):
 
 
 class MeanHead(nn.Module):
-    """Unit vectors LN(whole + σ(attended W_r + b_r)); without attention the unit ``whole``."""
+    """Unit vectors of LN(whole + σ(attended W_r + b_r)), or without attention of ``whole``."""
 
     features: int
     attention: bool = True
@@ -62,7 +62,7 @@ class MeanHead(nn.Module):
         Args:
             x: fragments (cells of a feature map, regions, word vectors).
             mask: of valid fragments.
-            whole: a vector of the whole item.
+            whole: the global vector of each item.
         """
         if not self.attention:
             return unit(whole)[:, None, :], None
@@ -76,7 +76,7 @@ class MeanHead(nn.Module):
 class SigmaHead(nn.Module):
     """log σ = attended W_a + b_a + whole, without sigmoid or norm.
 
-    ``normalised`` has both, as the mean does; the paper advises against it.
+    ``normalised`` has both, as the mean head does; the paper advises against it.
     """
 
     features: int
@@ -101,7 +101,7 @@ class SigmaHead(nn.Module):
 def draw(
     mean: Float[Array, "B D"], log_sigma: Float[Array, "B D"], count: int, keys: Keys
 ) -> Float[Array, "B J D"]:
-    """``count`` samples mean + σ ε of every item, drawn by the item's own key."""
+    """``count`` samples mean + σ ε of every item, drawn with the item's key."""
     shape = (count, mean.shape[-1])
     noise = jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(keys.per_row())
     return mean[:, None, :] + jnp.exp(log_sigma)[:, None, :] * noise

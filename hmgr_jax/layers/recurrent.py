@@ -25,8 +25,8 @@ def flip(x: Float[Array, "B L D"], lengths: Int[Array, " B"]) -> Float[Array, "B
 class GRU(nn.Module):
     """One direction: the reset gate acts after the hidden product, as in PyTorch.
 
-    It has no hidden biases of the reset and update gates, which are redundant (those of a PyTorch
-    checkpoint are added to the input biases). All parameters start as U(±1/sqrt(features)).
+    The reset and update gates have no hidden biases, which would be redundant (hidden biases of a
+    PyTorch checkpoint are added to the input biases). All parameters start as U(±1/sqrt(features)).
     """
 
     features: int
@@ -34,7 +34,7 @@ class GRU(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L H"]:
-        """Hidden states of every position, starting from zeros."""
+        """Hidden states of every position; the initial state is zero."""
         size = self.features
         init = uniform(size**-0.5)
         gates = Linear(3 * size, dtype=self.dtype, kernel_init=init, bias_init=init, name="inputs")
@@ -74,10 +74,10 @@ class BiGRU(nn.Module):
 
 
 class SentenceGRU(nn.Module):
-    """One vector of a caption from both directions, half of the features each (PCME).
+    """One vector per caption, half of its features from each direction (PCME).
 
-    ``last_index`` takes both halves at the last word, as in the released code: the backward half
-    has read that word alone. ``final_states`` takes the backward half at the first word; ``mean``
+    ``last_index`` reads both halves at the last word, as in the released code: the backward half
+    has read only that word. ``final_states`` reads the backward half at the first word; ``mean``
     averages both over words.
     """
 

@@ -19,9 +19,9 @@ EMBEDDINGS = ("linear", "mlp", "weight_norm")
 
 
 def scale_features(x: Array, kind: str) -> Float[Array, "*items F"]:
-    """Raw features, their signed square root, unit vectors, or unit vectors of the root."""
+    """Raw features, signed square roots, unit vectors, or unit vectors of square roots."""
     if kind not in SCALES:
-        raise ValueError(f"region_scale is one of {', '.join(SCALES)}, not {kind!r}")
+        raise ValueError(f"region_scale must be one of {', '.join(SCALES)}, got {kind!r}")
     x = x.astype(jnp.float32)
     if kind.startswith("sqrt"):
         # 1e-12 keeps the gradient at 0 finite.
@@ -36,7 +36,7 @@ def read_regions(
     feature_dropout: float,
     keys: Keys | None,
 ) -> tuple[Float[Array, "B R F"], Bool[Array, "B R"]]:
-    """Scaled features and the mask of regions; with ``keys``, after both dropouts."""
+    """Scaled features and the mask of regions, after both dropouts if ``keys`` is given."""
     x = scale_features(items["regions"], scale)
     mask = length_mask(items["n_regions"], x.shape[1])
     mask = drop_nodes(mask, region_dropout, keys, "regions")
@@ -62,7 +62,7 @@ class RegionEmbedding(nn.Module):
     def __call__(self, x: Float[Array, "B R F"]) -> Float[Array, "B R D"]:
         """Embed every region."""
         if self.kind not in EMBEDDINGS:
-            raise ValueError(f"region_embedding is one of {EMBEDDINGS}, not {self.kind!r}")
+            raise ValueError(f"region_embedding must be one of {EMBEDDINGS}, got {self.kind!r}")
         if self.kind == "weight_norm":
             return WeightNormLinear(self.features, dtype=self.dtype, name="linear")(x)
         x = Linear(self.features, dtype=self.dtype, name="linear")(x)

@@ -24,7 +24,7 @@ KINDS: dict[str, tuple[bool, tuple[int, ...]]] = {
     "resnet101": (True, (3, 4, 23, 3)),
     "resnet152": (True, (3, 8, 36, 3)),
 }
-"""{name: (whether blocks have a bottleneck, blocks per stage)}; resnet10 is not in torchvision."""
+"""{name: (whether blocks are bottlenecks, blocks per stage)}; resnet10 is not in torchvision."""
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 
 
@@ -124,7 +124,7 @@ class ResNet(nn.Module):
     width: int = 64
     """Channels of the stem."""
     small_stem: bool = False
-    """A 3x3 convolution instead of the 7x7 one and the pool: for images below 100 pixels."""
+    """A 3x3 convolution instead of the 7x7 one and the pool, for images below 100 pixels."""
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -137,7 +137,7 @@ class ResNet(nn.Module):
         running statistics.
         """
         bottleneck, blocks = KINDS[self.kind]
-        if rows is not None:  # rows that are not valid must be finite
+        if rows is not None:  # invalid rows must be finite
             x = jnp.where(rows.valid[:, None, None, None], x, 0.0)
         size = 3 if self.small_stem else 7
         x = Conv(self.width, size, 2, self.dtype, name="conv1")(x)

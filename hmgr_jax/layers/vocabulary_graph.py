@@ -31,10 +31,10 @@ DENSE_BELOW = 4000
 def nearest(
     vectors: Float[Array, "V D"], usable: Bool[Array, " V"], k: int, rows: int = ROWS_AT_ONCE
 ) -> Int[Array, "V k"]:
-    """The ``k`` nearest other vectors by cosine; -1 where there are fewer.
+    """The ``k`` nearest other vectors by cosine, padded with -1.
 
-    ``rows`` vectors are compared with all at a time, so that memory does not grow with V². Vectors
-    that are zero or not ``usable`` have no neighbours and are no neighbours.
+    ``rows`` vectors at a time are compared with all others, so memory does not grow with V².
+    Vectors that are zero or not ``usable`` have no neighbours and are nobody's neighbour.
     """
     usable = usable & jnp.any(vectors != 0, axis=1)
     unit, count = l2n(vectors), len(vectors)
@@ -73,7 +73,7 @@ def make_graph(edges: np.ndarray, count: int, dense: bool) -> dict[str, np.ndarr
 
 
 def propagate(graph: Graph, x: Float[Array, "V M"], dtype: Any = jnp.float32) -> Array:
-    """The graph's matrix times ``x``; a dense one multiplies in ``dtype``."""
+    """The graph's matrix times ``x``; a dense product is computed in ``dtype``."""
     if "dense" in graph:
         return einsum("vw,wm->vm", jnp.asarray(graph["dense"]), x, dtype=dtype)
     sent = x[jnp.asarray(graph["senders"])] * graph["weight"][:, None]
@@ -85,8 +85,8 @@ def propagate(graph: Graph, x: Float[Array, "V M"], dtype: Any = jnp.float32) ->
 def chebyshev(graph: Graph, x: Float[Array, "V M"], terms: int, dtype: Any = jnp.float32) -> Array:
     """T_0 x to T_{terms-1} x of the graph's matrix, [terms, V, M].
 
-    T_k = 2 L T_{k-1} - T_{k-2}. (SCKR's code keeps T_{k-2} fixed, which differs from the fourth
-    term on.)
+    T_k = 2 L T_{k-1} - T_{k-2}. (SCKR's code does not update T_{k-2}, so its results differ from
+    the fourth term on.)
     """
     found = [x]
     for k in range(1, terms):

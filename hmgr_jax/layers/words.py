@@ -20,7 +20,7 @@ UNKNOWN = 3
 def forget_words(
     tokens: Int[Array, "B L"], mask: Bool[Array, "B L"], rate: float, keys: Keys | None
 ) -> Int[Array, "B L"]:
-    """Replace words by <unk> at ``rate`` in training; <start> and <end> are kept."""
+    """Replace words by <unk> with probability ``rate`` in training; <start> and <end> are kept."""
     if keys is None or not rate:
         return tokens
     keep = keep_mask(keys.named("words"), tokens.shape[1:], rate)
@@ -33,7 +33,7 @@ def remove_words(
 ) -> tuple[Int[Array, "B L"], Int[Array, " B"]]:
     """Remove a random ``share`` of the words, rounded down, from every caption (PCME).
 
-    <start> and <end> are kept and do not count as words; the rest moves up, padded with 0.
+    <start> and <end> are kept and do not count as words; later words move up, padded with 0.
     """
     if keys is None or not share:
         return tokens, lengths
@@ -41,7 +41,7 @@ def remove_words(
     is_word = (place > 0) & (place < lengths[:, None] - 1)
     draws = uniform_numbers(keys.named("removed"), tokens.shape[1])
     rank = jnp.argsort(jnp.argsort(jnp.where(is_word, draws, 2.0), axis=1), axis=1)
-    # 1e-4: 0.3 * 10 is 3 words in spite of rounding.
+    # 1e-4 makes 0.3 * 10 three words despite rounding.
     count = jnp.floor(share * (jnp.maximum(lengths - 2, 0)).astype(jnp.float32) + 1e-4)
     count = count.astype(jnp.int32)
     keep = (place < lengths[:, None]) & ~(is_word & (rank < count[:, None]))
@@ -52,7 +52,7 @@ def remove_words(
 
 
 class WordVectors(nn.Module):
-    """A table of word vectors, which start as N(0, 1)."""
+    """A table of word vectors, initialised from N(0, 1)."""
 
     vocabulary_size: int
     features: int
@@ -66,7 +66,7 @@ class WordVectors(nn.Module):
 
 
 class WordEncoder(nn.Module):
-    """Tokens to word states; in training words become <unk> at ``word_dropout``."""
+    """Tokens to word states; in training words become <unk> with probability ``word_dropout``."""
 
     vocabulary_size: int
     word_features: int

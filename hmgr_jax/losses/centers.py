@@ -1,4 +1,4 @@
-"""Center hinge: vectors close to the center of their group, far from other centers (ReSG)."""
+"""Center hinge: pull vectors to the center of their group, away from other centers (ReSG)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def center_hinge(
     """Sum of [margin + |z - own center|² - |z - nearest other center|²]_+ over a global batch.
 
     The center of a group is the unit mean of all its vectors of both modalities in the global
-    batch, and has a gradient. The hinge is 0 where there is no other group.
+    batch, and has a gradient. The hinge is 0 if the batch has no other group.
 
     Args:
         a: unit vectors of the first modality, the rows of this device.

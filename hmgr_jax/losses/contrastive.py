@@ -22,7 +22,7 @@ def contrastive_hard(
         scores: cosines.
         is_negative: the pairs that count, see ``losses.triplet.negatives``.
         valid: the rows whose positives count.
-        margin: the score below which a negative costs nothing.
+        margin: the score below which a negative has no loss.
     """
     found = hardest_of(scores, is_negative)
     hinges = [
@@ -44,7 +44,7 @@ def infonce(
     Args:
         scores: of all pairs.
         is_negative: the pairs that count, see ``losses.triplet.negatives``; pairs that are neither
-            negative nor on the diagonal, as two captions of one picture, are left out.
+            negative nor on the diagonal, such as two captions of one picture, are left out.
         valid: the rows whose positives count.
         temperature: divides the scores; may be a traced scalar, such as a learned parameter.
 

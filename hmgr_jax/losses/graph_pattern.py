@@ -1,6 +1,6 @@
 """Graph pattern loss of GPLDAN: all distances among the representations of a batch of pairs.
 
-An item i = (v_i, t_i) has N unit vectors (nodes) a modality. With the cosine distance d:
+An item i = (v_i, t_i) has N unit vectors (nodes) per modality. With the cosine distance d:
 
     pair   mean d(v_i^k, t_i^l)                         heterogeneous  mean |d(v_i^k, t_j^l) - τ_ij|
     self   mean [d(x_i^k, x_i^l) - SELF_MARGIN]_+       homogeneous    mean |d(x_i^k, x_j^l) - τ_ij|
@@ -21,7 +21,7 @@ from hmgr_jax.shapes import Array, Bool, Float
 
 EDGES = ("pair", "het", "homo", "self")
 SELF_MARGIN = 0.5
-"""Distance up to which the nodes of one item cost nothing."""
+"""Distance up to which the nodes of one item have no loss."""
 
 
 class Side(NamedTuple):
@@ -56,7 +56,7 @@ def all_others(
 def one_partner(
     draws: Float[Array, " B"], all_valid: Bool[Array, " B"], own: Array
 ) -> Float[Array, "b B"]:
-    """Weights that join every valid row to one other in both directions: a random cycle."""
+    """Weights of a random cycle that connects every valid row to another row in both directions."""
     count = jnp.sum(all_valid)
     order = jnp.argsort(jnp.where(all_valid, draws, jnp.inf))
     place = jnp.argsort(order)
@@ -78,7 +78,7 @@ def graph_pattern(
     *,
     edges: tuple[str, ...] = EDGES[:3],
 ) -> dict[str, Array]:
-    """The mean of every family of edges in ``edges``, the same number on all devices.
+    """Mean of every family of edges in ``edges``, the same number on all devices.
 
     Args:
         images: this device's rows.
@@ -120,7 +120,7 @@ def _self_distances(nodes: Float[Array, "b N D"], rows: Float[Array, " b"]) -> F
 
 
 def _sum(x: Float[Array, "b N M"], rows: Float[Array, " b"]) -> Float[Array, ""]:
-    """Sum over the rows that count; other rows may hold any number."""
+    """Sum over the rows that count; other rows may hold any values."""
     return jnp.sum(jnp.where(rows[:, None, None] > 0, x, 0.0))
 
 

@@ -2,7 +2,7 @@
 
 A loss on the hardest negatives has a gradient in only 3 B of a batch's B² pairs: the positives, and
 the hardest negative of every row and column. All pairs are scored without a gradient to find them,
-and the 3 B are scored again with one.
+and the 3 B pairs are scored again with a gradient.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Hardest(NamedTuple):
 
     positive: Float[Array, " B"]
     negatives: tuple[Float[Array, " B"], Float[Array, " B"]]
-    """The highest negative of every row, and of every column."""
+    """The highest negative score of every row, and of every column."""
     some: tuple[Bool[Array, " B"], Bool[Array, " B"]]
-    """Whether a row, or a column, has a negative; elsewhere its score is undefined."""
+    """Whether a row, or a column, has a negative; otherwise its score is undefined."""
 
     def triplet(self, margin: float) -> Float[Array, ""]:
         """Sum of the hinges of every hardest negative against the positive."""
@@ -63,7 +63,7 @@ def mined_scores(
 ) -> Hardest:
     """``hardest_of(score(params, a, b), is_negative)``, with the same value and gradient.
 
-    Where several negatives of a row are equally hard, the first of them gets the whole gradient.
+    If several negatives of a row are equally hard, the first one receives the full gradient.
 
     Args:
         score: (params, codes [n], codes [m]) to the matrix [n, m].

@@ -1,7 +1,7 @@
 """The loss of means and variances of GIN and SCKR (after Kumar et al., CVPR 2016).
 
-The scores of matching and of other pairs form two distributions; the loss asks each to be narrow
-and their means to be at least a margin apart.
+The scores of matching and of other pairs form two distributions; the loss minimises their
+variances and separates their means by at least a margin.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def moments(
 ) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
     """Number, mean and biased variance of the scores that count, over all devices.
 
-    The variance takes a second pass; all three are 0 where no score counts.
+    The variance needs a second pass; all three are 0 if no score counts.
     """
     number = axis.sum(jnp.sum(counts)).astype(jnp.float32)
     share = 1.0 / jnp.maximum(number, 1.0)
@@ -46,7 +46,7 @@ def mean_variance(
         counts: pairs that count.
         axis: the model's ``Axis``; the loss is the same number on all devices.
         weight: λ.
-        margin: least difference of the means.
+        margin: required difference of the means.
 
     The hinge is 0 in a batch that lacks pairs of one kind.
     """

@@ -64,7 +64,7 @@ def log_match_probability(
 def log_match_in_blocks(
     match: Match, a: Float[Array, "A J D"], b: Float[Array, "B K D"]
 ) -> Float[Array, "A B"]:
-    """`log_match_probability` in blocks of ``a``, for whole test sets."""
+    """`log_match_probability` in blocks of ``a``, for test sets."""
     per_item = a.shape[1] * b.shape[0] * b.shape[1]
     size = min(max(1, BLOCK_PAIRS // per_item), len(a))
     return jax.lax.map(
@@ -109,7 +109,7 @@ def vib(
     ``log_sigma`` as a log variance and the mean of the samples as μ.
     """
     if form not in KL_FORMS:
-        raise ValueError(f"form is one of {', '.join(KL_FORMS)}, not {form!r}")
+        raise ValueError(f"form must be one of {', '.join(KL_FORMS)}, got {form!r}")
     if form == "exact":
         each = 0.5 * (mean**2 + jnp.exp(2.0 * log_sigma) - 1.0 - 2.0 * log_sigma)
     else:
@@ -126,8 +126,9 @@ def uniformity(
 ) -> Float[Array, ""]:
     """Logarithm of the mean over pairs of exp(-2 |x - y|²) (Wang and Isola, ICML 2020).
 
-    Of more than ``limit`` vectors those with the lowest ``order`` are compared. ``replace`` draws
-    with replacement as the released code does: some pairs are a vector and itself.
+    If there are more than ``limit`` vectors, those with the lowest ``order`` are compared.
+    ``replace`` draws with replacement as the released code does: some pairs are a vector and
+    itself.
 
     Args:
         samples: of all items, both modalities concatenated on axis 1.
@@ -158,7 +159,7 @@ def uniformity(
 def _drawn(usable: Bool[Array, " n"], numbers: Float[Array, " limit"]) -> Array:
     """The index of a usable row for every number; each row once if at most ``limit`` are usable.
 
-    Numbers index the usable rows alone, so that padding changes nothing.
+    Numbers index only the usable rows, so padding has no effect.
     """
     first = jnp.argsort(~usable, stable=True)
     count = jnp.sum(usable)

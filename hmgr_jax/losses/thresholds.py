@@ -1,4 +1,4 @@
-"""Positives above one threshold, hardest negatives below another (ReSG)."""
+"""Hinges that keep positives above one threshold and hardest negatives below another (ReSG)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def quantiles(x: Float[Array, " n"], mask: Bool[Array, " n"]) -> Float[Array, " 
 
 
 def spread(found: Hardest, valid: Bool[Array, " B"]) -> dict[str, Array]:
-    """`QUANTILES` of a batch's positives and hardest negatives, by their names in the log."""
+    """`QUANTILES` of a batch's positives and hardest negatives, keyed by their names in the log."""
     sides = {
         "positive": (found.positive, valid),
         "hardest": (jnp.concatenate(found.negatives), jnp.concatenate(found.some)),
@@ -55,7 +55,7 @@ def spread(found: Hardest, valid: Bool[Array, " B"]) -> dict[str, Array]:
 
 
 def calibration(report: Mapping[str, float], above: float, below: float) -> str:
-    """A sentence on `spread` and the thresholds in use.
+    """A message about `spread` and the thresholds in use.
 
     It suggests the 75th percentile of positives for ``above`` and the median of hardest negatives
     for ``below``, if they are in that order.

@@ -32,13 +32,13 @@ def triplet(
     Args:
         scores: S[i, j] of item i of the first modality and item j of the second.
         is_negative: the pairs that count, see ``negatives``.
-        margin: by how much a positive should exceed a negative.
+        margin: required difference of a positive and a negative score.
         hard: only the hardest negative of each row and column (VSE++), else the sum over all; may
             be traced, so that one program serves a warm-up on the sum.
 
     Returns:
-        The sum over the batch, not the mean: the clipping norm of the SCAN family assumes it.
-        Equal scores everywhere give 2 · margin · B under ``hard``.
+        the sum over the batch, not the mean: the clipping norm of the SCAN family assumes a sum.
+        If all scores are equal, it is 2 · margin · B under ``hard``.
     """
     positive = jnp.diagonal(scores)
     rows = jnp.where(is_negative, jnp.maximum(margin + scores - positive[:, None], 0.0), 0.0)
@@ -59,9 +59,9 @@ def triplet_of_vectors(
     margin: float = 0.2,
     hard: bool | Bool[Array, ""] = True,
 ) -> Float[Array, ""]:
-    """``triplet`` of the inner products of a batch whose rows are spread over the devices.
+    """``triplet`` of the inner products of a batch whose rows are sharded over the devices.
 
-    A device scores its own rows and columns, so that its time and memory do not grow with the
+    Each device scores its own rows and columns, so time and memory per device do not grow with the
     square of the batch; ``axis`` is the model's ``Axis``, and the loss is the same on all devices.
     """
     all_a, all_b, all_valid = axis.gather((a, b, valid))

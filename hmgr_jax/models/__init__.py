@@ -1,4 +1,4 @@
-"""The registry: the one place that imports a model by name."""
+"""The registry of systems, which imports each model by name."""
 
 from __future__ import annotations
 
@@ -118,14 +118,14 @@ def without_removed(name: str, saved: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Properties(NamedTuple):
-    """What a recipe may want to know of a system."""
+    """Properties of a system that recipes use."""
 
     score: str
-    """``pairs``: every pair is scored by itself; ``vectors``: by two vectors, one per item."""
+    """``pairs``: each pair is scored separately; ``vectors``: by one vector per item."""
     reads: str
     """``words`` in their order, ``bags`` of words, or ``features`` of whole items."""
     fields: frozenset[str]
-    """Names of its hyper-parameters."""
+    """Names of the hyper-parameters."""
 
 
 def properties(name: str) -> Properties:

@@ -1,8 +1,8 @@
 """The contract of a system: `Model`, and the arrays that go in and out of it.
 
-The loop, evaluation, checkpoints, search and the contract tests use a system through ``Model``
-alone. A new system is one file in this folder, one line in the registry and one branch of a recipe;
-it implements
+The loop, evaluation, checkpoints, search and the contract tests use a system only through
+``Model``. A new system is one file in this folder, one line in the registry and one branch of a
+recipe; it implements
 
     inputs()                            {modality: {name: Feature}}
     init(key, tables)                   -> Variables
@@ -17,8 +17,8 @@ and ``modalities``. Everything else has a default: see `Model` and `hmgr_jax.mod
 ``row`` holds the bookkeeping of a training batch; b is this device's share of its B rows.
 
     index   int32 [b]      position in the global batch, the key of all random numbers
-    valid   bool [b]       False in rows that only fill up the batch; they must not count
-    group   int32 [b]      rows of one group are positives of one another (captions of one image)
+    valid   bool [b]       False in padding rows, which must not contribute
+    group   int32 [b]      rows of one group are positives of each other (captions of one image)
     item    int32 [b]      row of the training split
     labels  uint8 [b, K]   labels or counts of answers; only with ``Model.needs_labels``
 """
@@ -87,10 +87,10 @@ class Feature:
     """One input array of an item, without the leading item axis."""
 
     shape: tuple[int | None, ...]
-    """None marks an axis whose length the batch decides (words)."""
+    """None marks an axis whose length varies from batch to batch (words)."""
     dtype: str
     optional: bool = False
-    """The model also works with data that lack it."""
+    """Whether the model also works without this input."""
     num_classes: int | None = None
     """For integer ids: the number of classes; ids are in [-1 (none), below - 1]."""
 
@@ -110,7 +110,7 @@ class Plan:
 
 @runtime_checkable
 class Axis(Protocol):
-    """The devices as a model sees them: `LocalAxis`, or those of distributed/parallel.py."""
+    """The device axis of a model: `LocalAxis`, or the classes of distributed/parallel.py."""
 
     @property
     def size(self) -> int:
@@ -154,7 +154,7 @@ class Model(Hooks):
         raise NotImplementedError
 
     def init(self, key: Array, tables: Tree = None) -> Variables:
-        """Fresh variables with ``tables``; without, a model that needs tables makes its own."""
+        """Fresh variables with ``tables``; if None, a model that needs tables makes its own."""
         raise NotImplementedError
 
     def encode(
@@ -198,7 +198,7 @@ class Model(Hooks):
         return jnp.asarray(codes)
 
     def parts(self) -> Parts:
-        """{part name: paths of parameters}, to freeze, to train apart or to start from a file.
+        """{part name: paths of parameters}, to freeze, to train separately or to load from a file.
 
         Together the parts cover every parameter.
         """
@@ -230,7 +230,7 @@ class Model(Hooks):
         """Training codes {modality: codes} of this device's items, and the statistics after them.
 
         Default: ``encode`` for one modality after the other. Only systems with batch norm, whose
-        items see each other in training, need ``row`` and ``axis``.
+        items interact in training, need ``row`` and ``axis``.
         """
         codes, stats = {}, variables.stats
         for modality in self.modalities:
@@ -244,7 +244,7 @@ class Model(Hooks):
         return codes, stats
 
     def hyperparameters(self) -> dict[str, Any]:
-        """The fields, for configs and checkpoints."""
+        """{field: value}, for configs and checkpoints."""
         return dataclasses.asdict(self)
 
 

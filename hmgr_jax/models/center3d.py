@@ -76,7 +76,7 @@ class Views(nn.Module):
     ) -> Float[Array, "b D"]:
         """Encode views that share all layers.
 
-        In training (with ``rows``) the norms see one view of every object at a time, as in the
+        In training (with ``rows``) batch norm reads one view of every object at a time, as in the
         released code, which calls the network once per view.
         """
         cnn = resnet.ResNet(self.cnn, self.width, self.small_stem, self.dtype, name="cnn")
@@ -131,14 +131,14 @@ def encoder_inputs(modality: str, items: Items, rows: ValidRows | None = None) -
 
 
 # --- losses ---------------------------------------------------------------------------------------
-# A row counts where its weight is 1. Sums go over all devices: each result is the same on every
+# A row counts if its weight is 1. Sums are over all devices, so each result is the same on every
 # device.
 
 
 def mean_of_rows(
     each: Float[Array, " b"], weights: Float[Array, " b"], axis: Any
 ) -> Float[Array, ""]:
-    """Mean over the rows of all devices that count; 0 without any."""
+    """Mean over the rows that count on all devices; 0 if there are none."""
     count = jnp.maximum(axis.sum(jnp.sum(weights)), 1.0)
     mean: Array = axis.sum(jnp.sum(weights * each)) / count
     return mean
@@ -230,7 +230,7 @@ def class_sums(
 ) -> tuple[Float[Array, "K D"], Float[Array, " K"]]:
     """Sum and number of the vectors of each of K = ``count`` classes; no gradient flows.
 
-    The sums go over all modalities, rows that count and devices.
+    The sums are over all modalities, all rows that count and all devices.
     """
     of_class = jax.nn.one_hot(classes, count, dtype=jnp.float32) * weights[:, None]
     total = jax.lax.stop_gradient(sum(vectors[1:], start=vectors[0]))
@@ -302,7 +302,7 @@ class Center3D(Model):
         keys: Keys,
         axis: Axis,
     ) -> tuple[dict[str, Codes], Tree]:
-        """Training vectors of this device's rows; batch norm sees the valid ones of all devices."""
+        """Training vectors of this device's rows; batch norm uses the valid rows of all devices."""
         codes, rows = {}, ValidRows(row["valid"], axis)
         for m in self.modalities:
             codes[m], stats = self._vectors(variables, m, items[m], rows, True)
@@ -350,8 +350,8 @@ class Center3D(Model):
     ) -> tuple[Float[Array, ""], Terms, Tree, Tree]:
         """``w_ce · L_ce + w_center · L_center + w_mse · L_mse``.
 
-        Rows without a class count in L_mse alone. The term ``center_least`` is the lower bound of
-        ``center``: vectors have no negative coordinates, centres do.
+        Rows without a class contribute only to L_mse. The term ``center_least`` is the lower bound
+        of ``center``: vectors have no negative coordinates, centres do.
         """
         vectors, classes = [codes[m] for m in self.modalities], single_label(row["labels"])
         valid = row["valid"].astype(jnp.float32)
@@ -420,7 +420,7 @@ class Center3D(Model):
         sizes = {m: plan.features[m][SIZES[m]] for m in self.modalities}
         if not plan.classes or (self.classes and self.classes != plan.classes):
             raise UserError(
-                f"center3d learns classes: model.classes is {self.classes}, the data has "
+                f"center3d needs class labels: model.classes is {self.classes}, the data has "
                 f"{plan.classes}. Give data with one class per object, and leave model.classes "
                 "at 0."
             )
@@ -465,7 +465,7 @@ class Center3D(Model):
         stats: dict[str, Any] = {}
         keys = iter(jax.random.split(key, 5))
         for m in MODALITIES:
-            own = next(keys)  # does not depend on which other modalities there are
+            own = next(keys)  # does not depend on the other modalities of the model
             if m in self.modalities:
                 given = encoder_inputs(m, example_item(self.inputs()[m]))
                 made = self._encoder(m).init(own, given, None)

@@ -1,4 +1,4 @@
-"""The training texts as `Hooks.tables_of` sees them: the source of a model's constant tables."""
+"""The training texts, from which `Hooks.tables_of` computes a model's constant tables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Corpus(Protocol):
         ...
 
     def vectors(self, dim: int) -> Float[np.ndarray, "V dim"]:
-        """Word vectors: those of ``data.vectors``, or else learned from the captions."""
+        """Word vectors of ``data.vectors``, or learned from the captions."""
         ...
 
     def together(self, least: int, information: float) -> Int[np.ndarray, "E 2"]:

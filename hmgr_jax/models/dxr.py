@@ -84,7 +84,7 @@ class DXR(ReadsWords, RankedVectors):
     """Hyper-parameters of DXR; sizes of 0 come from the data, a warm-up of -1 lasts an epoch."""
 
     picture_size: int = 0
-    """Pixels of a side; 0 and regions where the data has no pixels."""
+    """Side length in pixels; 0 for data with regions instead of pixels."""
     # pictures
     cnn: str = option("resnet152", choices=resnet.KINDS)
     cnn_width: int = option(64, at_least=1)
@@ -98,16 +98,16 @@ class DXR(ReadsWords, RankedVectors):
     """Initial gain of the residual of ``region_embedding`` mlp."""
     feature_dropout: float = 0.0
     region_dropout: float = 0.2
-    """Share of grid cells or regions that training drops."""
+    """Share of grid cells or regions dropped in training."""
     word_dropout: float = 0.2
-    """Share of words that training hides from BERT and from the pool."""
+    """Share of words masked out in training, in BERT and in the pool."""
     pool: str = option("max", choices=POOLS)
     pool_dropout: float = 0.0
-    """Of ``pool`` attention."""
+    """Dropout of ``pool`` attention."""
     # loss
     objective: str = option("triplet_hard", choices=OBJECTIVES)
     temperature: float = option(0.05, above=0)
-    """Of ``objective`` infonce."""
+    """τ of ``objective`` infonce."""
 
     def tower(self, modality: str) -> nn.Module:
         """The tower of a modality."""
@@ -131,7 +131,7 @@ class DXR(ReadsWords, RankedVectors):
         keys: Keys,
         axis: Axis,
     ) -> tuple[Float[Array, ""], Terms, Tree, Tree]:
-        """The objective of both directions, a mean over the valid rows of the batch."""
+        """The objective in both directions, a mean over the valid rows of the batch."""
         valid = axis.gather(row["valid"])
         scores = axis.pair_rows(
             lambda a, b: einsum("ad,bd->ab", a, b), codes["image"], codes["text"]

@@ -1,16 +1,16 @@
 """GIN (Yu et al., PCM 2018) and SCKR (Yu et al., KSEM 2019): texts over a graph of words.
 
-All texts share one graph whose V nodes are the words of the vocabulary. A text puts word counts
-X [V, F] on the nodes; Chebyshev convolutions spread them to related words, and a linear layer over
-all nodes gives the text vector t [D]. A picture takes a small MLP to v [D]:
+All texts share one graph whose V nodes are the words of the vocabulary. A text gives word
+counts X [V, F] as node features; Chebyshev convolutions propagate them to related words, and a
+linear layer over all nodes gives the text vector t [D]. A small MLP maps a picture to v [D]:
 
     L = -D^-1/2 A D^-1/2,   T_0 = X, T_1 = L X, T_k = 2 L T_k-1 - T_k-2
     X <- relu([T_0 .. T_K-1] W + b)   for every layer of ``filters``
     s(t, v) = w·dropout(t ⊙ v) + b_s
     Loss = Var₊(s) + Var₋(s) + λ [margin - (mean₊(s) - mean₋(s))]_+
 
-over matching (+) and other (-) pairs of the batch. GIN joins words of similar vectors (S); the
-preset ``sckr`` adds words that co-occur (C) and words that a knowledge base joins (K).
+over matching (+) and other (-) pairs of the batch. GIN connects words with similar vectors (S);
+the preset ``sckr`` also connects words that co-occur (C) or are related in a knowledge base (K).
 docs/models/gin.md has the options and the deviations.
 """
 
@@ -55,9 +55,9 @@ MARKS = 4
 STATES = 50
 """Features of a node by ``bilstm50``, half of them from each direction."""
 WIDTHS = (3, 4, 5)
-"""Words that a filter of ``textcnn`` spans."""
+"""Widths of the filters of ``textcnn`` in words."""
 FILTERS = 100
-"""Filters of ``textcnn`` of each width."""
+"""Number of filters of ``textcnn`` per width."""
 DENSE_SHARE = 0.005
 """Edges over squared nodes from which ``graph`` auto is dense."""
 
@@ -135,7 +135,7 @@ class WordStates(nn.Module):
     def __call__(
         self, tokens: Int[Array, "B L"], lengths: Int[Array, " B"], keys: Keys | None
     ) -> Float[Array, "B L 50"]:
-        """States of all words; those at padding have no meaning."""
+        """States of all words; states at padding are undefined."""
         m = self.model
         x = WordVectors(m.vocabulary_size, m.word_dim, name="vectors")(tokens)
         x = dropout(x, m.vector_dropout, keys, "word_vectors")
@@ -183,14 +183,14 @@ class WordCNN(nn.Module):
 
 
 def words_in(tokens: Int[Array, "B L"], lengths: Int[Array, " B"]) -> Bool[Array, "B L"]:
-    """Which tokens are words, neither padding nor marks."""
+    """True for tokens that are words, not padding or special tokens."""
     return length_mask(lengths, tokens.shape[1]) & (tokens >= MARKS)
 
 
 def on_vocabulary(
     tokens: Int[Array, "B L"], values: Float[Array, "B L F"], size: int
 ) -> Float[Array, "V B F"]:
-    """Sum the values of all mentions of every word onto its node."""
+    """Sum the values of all occurrences of every word at its node."""
     batch, length = tokens.shape
     row = jnp.broadcast_to(jnp.arange(batch)[:, None], (batch, length))
     nothing = jnp.zeros((size, batch, values.shape[2]), jnp.float32)
@@ -214,12 +214,12 @@ class GIN(VectorScored):
     """Hyper-parameters of GIN; sizes of 0 come from the data."""
 
     word_dim: int = option(300, at_least=1)
-    """Of the vectors that relation S compares, and of those that ``bilstm50`` reads."""
+    """Size of the word vectors for relation S and for ``bilstm50``."""
     vocabulary_size: int = 0
     text_features: int = 0
-    """Size of texts that are given as bags, one node a feature; 0: captions."""
+    """Size of texts given as bags of words, one node per feature; 0: captions."""
     regions: int = 0
-    """Of images; 0 with ``region_dim`` above 0: images are one vector each."""
+    """Number of regions; 0 with ``region_dim`` above 0: each image is one vector."""
     region_dim: int = 0
     # graph
     word_relations: str = "S"
@@ -254,7 +254,7 @@ class GIN(VectorScored):
     """Weight of half the sum of squares of all weights."""
 
     def tower(self, modality: str) -> nn.Module:
-        """The path of a modality."""
+        """The tower of a modality."""
         return ImagePath(self) if modality == "image" else TextPath(self)
 
     def tower_arguments(self, modality: str, tables: Tree, rows: Any) -> tuple[Any, ...]:
@@ -266,7 +266,7 @@ class GIN(VectorScored):
     def to_codes(
         self, variables: Variables, modality: str, output: Any, *, train: bool, keys: Keys | None
     ) -> Float[Array, "B D"]:
-        """The vector of every item, of unit length where the metric is the cosine."""
+        """The vector of every item, of unit length if the metric is the cosine."""
         return l2n(output) if self.metric == "cosine" else output
 
     def score(
@@ -314,7 +314,7 @@ class GIN(VectorScored):
     def _all_pairs(
         self, variables: Variables, codes: Mapping[str, Array], row: Items, keys: Keys, axis: Axis
     ) -> tuple[Array, Array, Array]:
-        """Scores of this device's texts with all pictures; dropout has one mask a text."""
+        """Scores of this device's texts with all pictures; dropout has one mask per text."""
         images, valid = axis.gather((codes["image"], row["valid"]))
         texts = codes["text"]
         if self.metric == "learned":
@@ -323,7 +323,7 @@ class GIN(VectorScored):
         return scores, self._matching(row, axis), row["valid"][:, None] & valid[None, :]
 
     def _matching(self, row: Items, axis: Axis) -> Array:
-        """Which of all pictures match this device's texts, bool [B, all]."""
+        """Mask of the pictures of all devices that match this device's texts, bool [B, all]."""
         same = row["group"][:, None] == axis.gather(row["group"])[None, :]
         if self.match == "group":
             return same
@@ -399,7 +399,7 @@ class GIN(VectorScored):
         return graphs.make_graph(edges, self.nodes, dense)
 
     def _placeholder(self) -> Tree:
-        """Tables without data: a ring in which a word has as many neighbours as by relation S."""
+        """Tables without data: a ring of words with as many neighbours as relation S gives."""
         found: dict[str, Any] = {}
         if self.uses_graph:
             near = np.arange(1, max(self.knn_k // 2, 1) + 1)
@@ -443,7 +443,7 @@ class GIN(VectorScored):
         return self.text_model == "gcn" and self.cheb_k > 1
 
     def sizes(self, features: Mapping[str, Mapping[str, tuple[int, ...]]]) -> Mapping[str, Any]:
-        """Vectors where the data has them, else regions and captions."""
+        """Sizes of vectors if the data has them, else of regions and captions."""
         image, text = features["image"], features["text"]
         found = {"text_features": text["features"][0]} if "features" in text else {}
         if "features" in image:
@@ -451,7 +451,7 @@ class GIN(VectorScored):
         return {**found, "regions": image["regions"][0], "region_dim": image["regions"][1]}
 
     def fit_to(self, plan: Plan) -> GIN:
-        """Sizes from the data; a vector a picture has no regions."""
+        """Sizes from the data; with one vector per picture there are no regions."""
         fitted: GIN = super().fit_to(plan)
         return replace(fitted, regions=0) if "features" in plan.features["image"] else fitted
 
@@ -490,14 +490,14 @@ class GIN(VectorScored):
 def _fixed(bias: Float[Array, ""]) -> Float[Array, ""]:
     """The bias of the metric without a gradient.
 
-    The loss depends on differences of scores alone, so its gradient would be rounding error, which
-    Adam turns into steps.
+    The loss depends only on differences of scores, so the gradient of the bias would be rounding
+    error, which Adam would turn into steps.
     """
     return jax.lax.stop_gradient(bias)
 
 
 def _squares(params: Tree) -> Float[Array, ""]:
-    """The sum of squares of all weights of layers, without biases and word vectors."""
+    """Sum of squares of all weights, without biases and word vectors."""
     named = jax.tree_util.tree_leaves_with_path(params)
     return sum(
         (jnp.sum(x**2) for path, x in named if path[-1].key.startswith(("kernel", "weight"))),

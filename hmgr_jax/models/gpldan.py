@@ -1,14 +1,14 @@
 """GPLDAN: graph pattern loss based diversified attention network (Xu et al., ICIP 2020).
 
 Unsupervised retrieval between image vectors v [E_v] and text vectors t [E_t]. Each modality has a
-projector from its vector x to K views u^k, which attend to one another and are fused to z [D]:
+projector from its vector x to K views u^k, which attend to each other and are fused to z [D]:
 
     h = tanh(x W_h),  a^k = sigmoid(tanh(h W_1) W_2^k),  u^k = tanh((a^k ⊙ h) W_p)
     r = LN(u + softmax((u W_q)(u W_k)ᵀ / √D) (u W_v) W_o),  z = Σ_k softmax_k(r^k·w) r^k
 
-The graph pattern loss asks all distances among the nodes (views and z) of a batch to follow those
-of the input features (`hmgr_jax.losses.graph_pattern`); a classifier names the modality of a view,
-and a diversity term keeps the gates of an item apart:
+The graph pattern loss fits all distances among the nodes (views and z) of a batch to those of the
+input features (`hmgr_jax.losses.graph_pattern`); a classifier predicts the modality of a view, and
+a diversity term separates the gates of an item:
 
     Loss = L_gp + λ_m L_mod + λ_d L_div (+ λ_r L_rec)
 
@@ -43,9 +43,9 @@ from hmgr_jax.shapes import Array, Float, Int, Tree
 MASKED_SHARES = {"image": 0.5, "text": 0.7}
 """Shares of the features that ``input_mask`` zeroes (CDPAE)."""
 MEASURED_ROWS = 4096
-"""Items that are read at a time."""
+"""Items read at a time."""
 SMALLEST_DEVIATION = 1e-6
-"""A feature with a smaller relative deviation is a constant: its deviation counts as 1."""
+"""A feature with a smaller relative deviation is constant; its deviation is set to 1."""
 
 
 # --- projector --------------------------------------------------------------------------------
@@ -77,7 +77,7 @@ class Projector(nn.Module):
 class Interaction(nn.Module):
     """``LN(u + softmax(u W_q (c W_k)ᵀ / √D) c W_v W_o)``: views attend to views of a context.
 
-    Both modalities share it. Without ``attend`` only the norm is left.
+    Both modalities share this layer. Without ``attend`` only the norm is applied.
     """
 
     attend: bool = True
@@ -108,7 +108,7 @@ class Interaction(nn.Module):
 
 
 class Fusion(nn.Module):
-    """K views to one vector: by attention, by their mean, or by a map of all of them."""
+    """K views to one vector: by attention, by their mean, or by a linear map of all views."""
 
     kind: str = "attn"
     dtype: Any = jnp.float32
@@ -147,7 +147,7 @@ reversed_gradient.defvjp(lambda x: (x, None), lambda _, g: (jax.tree.map(jnp.neg
 
 
 def diversity(gates: Float[Array, "B K D"]) -> Float[Array, " B"]:
-    """Mean squared cosine between an item's gates, each less their mean."""
+    """Mean squared cosine between an item's gates after subtracting their mean."""
     views = gates.shape[1]
     if views < 2:
         return jnp.zeros(len(gates), jnp.float32)
@@ -216,7 +216,7 @@ class Neighbourhood:
 
         With s = (1 + cosine) / 2, the rows of P are the k largest s to training vectors,
         normalised to sum 1, and Sim = P_v H P_tᵀ. H is s between training vectors and 1 between
-        the members of a pair: low rank but for the pairs.
+        the members of a pair: low rank except for the pairs.
 
         Args:
             x: unit vectors.
@@ -283,7 +283,7 @@ class GPLDAN(VectorScored):
         return jnp.dtype(self.dtype)
 
     def _modules(self) -> dict[str, Any]:
-        """The modules that both modalities share."""
+        """The modules shared by both modalities."""
         found: dict[str, Any] = {}
         if self.projector == "attention":
             found["interaction"] = Interaction(self.interaction != "none", self._width)
@@ -504,7 +504,7 @@ class GPLDAN(VectorScored):
         return {f"{m}_dim": features[m]["features"][0] for m in self.modalities}
 
     def inputs(self) -> Mapping[str, Mapping[str, Feature]]:
-        """One vector an item."""
+        """One vector per item."""
         sizes = {"image": self.image_dim, "text": self.text_dim}
         return {m: {"features": Feature((size,), "float32")} for m, size in sizes.items()}
 

@@ -1,15 +1,17 @@
 """HMGR: heterogeneous memory enhanced graph reasoning network (Ji et al., SCIS 65, 2022).
 
-An image is R regions and a text L words (a clip with ``visual="video"``: T frames). Each item alone
-becomes a unit vector: its fragments x [N, D] reason over ``graph_layers`` layers and are pooled,
+An image is R regions and a text L words (a clip with ``visual="video"``: T frames). Each item is
+encoded to a unit vector: ``graph_layers`` graph layers update its fragments x [N, D], which are
+pooled,
 
     x_i <- x_i + LN_0((1/n Σ_j A_ij (x_j W_g)) W_o),   A_ij = (x_i W_θ)·(x_j W_φ)
     v = l2n(Σ_i a_i x_i),   a = softmax_i w·(tanh(x_i W_1) ⊙ tanh(mean(x) W_2))
 
-Then the vector reads a memory of the pairs that training wrote, v̂ = l2n(hop(hop(v))), and
-s(v, t) = v̂·t̂ is the score (`hmgr_jax.layers.memory` has hops and writes). The loss is the ranking
-loss after the memory plus λ_pre times the same before it. ``vse`` is the preset without graphs and
-memory. Only the paper's abstract was available: docs/models/hmgr.md lists our design choices.
+The vector then reads a memory that training pairs have written, v̂ = l2n(hop(hop(v))), and the
+score is s(v, t) = v̂·t̂ (`hmgr_jax.layers.memory` has hops and writes). The loss is the ranking
+loss after the memory plus λ_pre times the ranking loss before it. ``vse`` is the preset without
+graphs and memory. Only the paper's abstract was available: docs/models/hmgr.md lists our design
+choices.
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ SAMPLINGS = ("uniform", "random")
 WAVES = 4
 """Number of frequencies in `time_waves`."""
 WRITTEN = ("joint", "separate", "visual_only_write", "text_only_write")
-"""Memories that are written in training and kept."""
+"""Memories that are written in training and kept between steps."""
 MEMORIES = (
     "joint",  # one memory, written and read by both modalities
     "none",
@@ -78,7 +80,7 @@ MEMORIES = (
     "episodic",  # written within a step, reset after it
 )
 REBUILD_BATCH = 128
-"""Pairs that are written at a time when the memory is rebuilt: the published batch size."""
+"""Pairs written at a time when the memory is rebuilt: the published batch size."""
 
 
 # --- towers -----------------------------------------------------------------------------------
@@ -154,7 +156,7 @@ def sample_frames(
     sampling: str,
     keys: Keys | None,
 ) -> tuple[Float[Array, "B K F"], Bool[Array, "B K"], Float[Array, "B K"]]:
-    """At most ``count`` frames of every clip; clips with fewer frames keep all of them.
+    """Sample at most ``count`` frames of every clip; clips with fewer frames keep all of them.
 
     Args:
         x: features, padded to T frames.
@@ -224,7 +226,7 @@ class HMGR(ReadsWords, RankedVectors):
     feature_dropout: float = 0.0
     region_dropout: float = 0.0
     frames: int = option(0, at_least=0)
-    """Frames of a clip that are read at most; 0: all."""
+    """Maximum number of frames read per clip; 0: all."""
     frame_sampling: str = option("uniform", choices=SAMPLINGS)
     frame_positions: bool = False
     """Add sines and cosines of a frame's time to its features."""
@@ -263,7 +265,7 @@ class HMGR(ReadsWords, RankedVectors):
 
     @property
     def modalities(self) -> tuple[str, str]:
-        """The visual modality and the text; parameters of a tower lie under its modality."""
+        """The visual modality and the text, which are also the keys of the towers' parameters."""
         return (self.visual, "text")
 
     def tower(self, modality: str) -> nn.Module:
@@ -366,7 +368,7 @@ class HMGR(ReadsWords, RankedVectors):
         train_codes: Mapping[str, Codes],
         rows: Mapping[str, np.ndarray],
     ) -> Variables:
-        """Write ``rebuild_memory`` batches of training pairs into the stored memory.
+        """Write ``rebuild_memory`` batches of training pairs into the saved memory.
 
         The weights are final and there is no gradient ("precise memory"). The pairs are a fixed
         random sample without replacement.

@@ -1,4 +1,4 @@
-"""Optional hooks of a model: what one or two systems need beside the contract in base.py.
+"""Optional hooks of a model, needed by one or two systems beside the contract in base.py.
 
 `Model` inherits every hook with a default that does nothing. A new system can ignore this file.
 ``variables`` is always a `hmgr_jax.models.base.Variables`, ``codes`` the result of `Model.encode`.
@@ -16,7 +16,7 @@ from hmgr_jax.shapes import Array, Float, Tree
 
 
 class Banks(NamedTuple):
-    """Banks of captions to search before training, and how (XTRA)."""
+    """The banks of captions that are searched before training, with the search options (XTRA)."""
 
     train: str
     """Name of the bank in training."""
@@ -29,7 +29,7 @@ class Banks(NamedTuple):
     what: str
     """``captions``, ``images`` (vectors of their pictures) or ``both``."""
     words: int
-    """Words of a caption that are read."""
+    """Words read per caption."""
     exclude_owner: bool
     """Whether captions of the question's own picture are left out."""
 
@@ -40,7 +40,7 @@ class Attended(NamedTuple):
     weights: Float[Array, "K Q Y"]
     """At each of K steps, query by context; 0 at contexts that are padding."""
     cosines: Float[Array, "K Q"]
-    """Between a query and its attended context."""
+    """Similarity of a query and its attended context."""
 
 
 class Explanation(NamedTuple):
@@ -58,7 +58,7 @@ class Hooks:
 
     @property
     def needs_labels(self) -> bool:
-        """Whether ``row`` in ``loss`` must have ``labels``."""
+        """Whether ``loss`` needs ``labels`` in ``row``."""
         return False
 
     @property

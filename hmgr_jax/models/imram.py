@@ -6,7 +6,7 @@ lets the fragments of one item (queries X) attend to those of the other (context
 regions (t2i, text-IMRAM) or regions to words (i2t, image-IMRAM). Step k = 1..K, with x¹ = x:
 
     c_x^k   = Σ_y a_xy y                  attention of x^k to Y (layers/matching.py)
-    s_k     = mean_x cos(x, c_x^k)        the ORIGINAL fragment, whatever the step
+    s_k     = mean_x cos(x, c_x^k)        the ORIGINAL fragment in every step
     g, o    = σ([x^k; c_x^k] W_g + b_g),  tanh([x^k; c_x^k] W_o + b_o)
     x^{k+1} = g ⊙ x^k + (1 - g) ⊙ o       the memory distillation unit, shared by all steps
 
@@ -14,8 +14,8 @@ regions (t2i, text-IMRAM) or regions to words (i2t, image-IMRAM). Step k = 1..K,
 
 The update after step K is not computed. A linear map of [x; c] is split: the query's half is
 computed once per query, and the context's half once per context element, because attending to
-projected elements is projecting the attended context. Both halves are part of an item's codes, so
-only steps after the first multiply something that belongs to the pair by a matrix.
+projected elements equals projecting the attended context. Both halves are part of an item's codes,
+so only steps after the first need a matrix product per pair.
 docs/models/imram.md has deviations, options and numbers.
 """
 
@@ -99,7 +99,7 @@ class Unit:
     features: int
     kind: str = "gate_full"
     normalise: bool = False
-    """Unit length after every update (``IMRAM_norm`` of the released code)."""
+    """Scale queries to unit length after every update (``IMRAM_norm`` of the released code)."""
     dtype: Any = jnp.float32
 
     def _maps(self) -> tuple[str, ...]:
@@ -128,7 +128,7 @@ class Unit:
         return tuple(self._project(x, p["kernel"][: self.features], p["bias"]) for p in maps)
 
     def project_context(self, params: Tree, y: Float[Array, "*batch D"]) -> Projected:
-        """The context's half of every linear map, and ``y`` itself where the unit adds it."""
+        """The context's half of every linear map, and ``y`` itself if the unit adds it."""
         if self.kind == "att":
             return (self._project(y, params["weight"]["kernel"]), y)
         maps = [params[name] for name in self._maps()]
@@ -170,7 +170,7 @@ class IterativeMatcher(NamedTuple):
     attention: Attention
     unit: Unit
     params: Tree
-    """Of the unit."""
+    """Parameters of the unit."""
     steps: int
 
     def __call__(
@@ -215,7 +215,7 @@ class IMRAM(PairScored, ReadsWords):
     unit: str = option("gate_full", choices=UNITS)
     memory_norm: bool = False
     score_step: int = option(0, at_least=0)
-    """0 sums the scores of all steps; k scores by step k alone."""
+    """0: sum of the scores of all steps; k: score of step k only."""
     sum_warmup_steps: int = option(0, at_least=-1)
 
     # --- encode -------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ class IMRAM(PairScored, ReadsWords):
         return RegionTower(self) if modality == "image" else WordTower(self)
 
     def to_codes(self, variables: Variables, modality: str, encoded: Any) -> Codes:
-        """Unit fragments, and everything of a pair that is linear in one of its items.
+        """Unit fragments, and all terms of a pair score that are linear in one item.
 
         ``nodes`` [B, N, D] and ``mask`` [B, N]; as a query ``query``, each [B, N, P]; as a context
         ``gram`` [B, N, N] and ``context``, each [B, N, C].
@@ -291,7 +291,7 @@ class IMRAM(PairScored, ReadsWords):
         return VARIANTS[self.variant] if self.steps > 1 and self.unit != "add" else ()
 
     def init_pair(self, keys: list[Array]) -> Tree:
-        """Parameters of the units that the variant has."""
+        """Parameters of the units of the variant."""
         directions = self._directions_with_parameters()
         if not directions:
             return {}
@@ -299,7 +299,7 @@ class IMRAM(PairScored, ReadsWords):
         return {"units": {name: self._unit().init(k) for name, k in named if name in directions}}
 
     def parts(self) -> Parts:
-        """Encoders, the word vectors within the text encoder, and the units if there are any."""
+        """Encoders, the word vectors within the text encoder, and the units, if any."""
         units = {"units": ("units",)} if self._directions_with_parameters() else {}
         return {**super().parts(), **self.text_parts(), **units}
 

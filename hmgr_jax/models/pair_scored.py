@@ -1,18 +1,18 @@
 """Base class of systems that compare an image and a caption fragment by fragment.
 
-A system gives two methods, and inherits everything else:
+A system implements two methods and inherits everything else:
 
 - ``tower(modality)``: the module that encodes items, (items, keys) to (nodes, mask);
 - ``score_block(variables, images, texts)``: the scores [I, C] of a few images and a few captions.
 
-    S = `score_matrix`: `score_block` over all pairs, in blocks whose memory is bounded
+    S = `score_matrix`: `score_block` over all pairs, in blocks of bounded memory
     s = `score_pairs`:  `score_block` of given pairs
     L = Σ hinge(margin + S_negative - S_positive), over all negatives during the first
         ``sum_warmup_steps`` steps, then over the hardest negative of every row and column
 
 A system whose codes have more than nodes and mask overrides `to_codes`, and names the codes with a
-node axis in ``node_codes``. A system with its own form for all pairs overrides `score_matrix` and
-`score_pairs` in the place of `score_block`.
+node axis in ``node_codes``. A system with its own computation of all pairs overrides `score_matrix`
+and `score_pairs` instead of `score_block`.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class PairScored(Model):
     node_codes: ClassVar[tuple[str, ...]] = ("nodes", "mask")
     """Names of the codes [n, N, ...] whose second axis is the node axis."""
     pair_keys: ClassVar[int] = 2
-    """Random keys that `init_pair` takes."""
+    """Number of random keys of `init_pair`."""
 
     dim: int = option(1024, at_least=1)
     word_dim: int = option(300, at_least=1)
@@ -79,7 +79,7 @@ class PairScored(Model):
     mask_same_image: bool = True
     """Other captions of the same image are not negatives."""
 
-    # --- what a system gives ------------------------------------------------------------------
+    # --- implemented by a system --------------------------------------------------------------
 
     def tower(self, modality: str) -> nn.Module:
         """The encoder of a modality: (items, keys) to (nodes [B, N, D], mask [B, N])."""
@@ -117,7 +117,7 @@ class PairScored(Model):
     def score(
         self, variables: Variables, a: tuple[str, Codes], b: tuple[str, Codes]
     ) -> Float[Array, "A B"]:
-        """`score_matrix`, or its transpose where captions come first."""
+        """`score_matrix`, or its transpose if captions come first."""
         if a[0] == "text":
             return self.score(variables, b, a).T
         return self.score_matrix(variables, a[1], b[1])
@@ -196,11 +196,11 @@ class PairScored(Model):
     # --- sizes, inputs and parameters ---------------------------------------------------------
 
     def fit_to(self, plan: Plan) -> PairScored:
-        """This model with the hyper-parameters of `decide`."""
+        """This model with the hyper-parameters that `decide` returns."""
         return replace(self, **self.decide(plan))
 
     def decide(self, plan: Plan) -> dict[str, Any]:
-        """Hyper-parameters that the data decides: sizes, and a warm-up of one epoch in steps."""
+        """Hyper-parameters set by the data: sizes, and a warm-up of one epoch in steps."""
         regions, region_dim = plan.features["image"]["regions"]
         warmup = plan.steps_per_epoch if self.sum_warmup_steps < 0 else self.sum_warmup_steps
         return {
@@ -231,14 +231,14 @@ class PairScored(Model):
 
 @dataclass(frozen=True)
 class ReadsDetections(PairScored):
-    """A pair scorer that also reads the classes and boxes that a detector gave each region."""
+    """A pair scorer that also reads the detected class and box of each region."""
 
     object_classes: int = option(1600, at_least=0)
-    """Number of object classes; 0 where the data has no ``labels``."""
+    """Number of object classes; 0 if the data has no ``labels``."""
     attribute_classes: int = option(400, at_least=0)
-    """Number of attribute classes; 0 where the data has no ``attributes``."""
+    """Number of attribute classes; 0 if the data has no ``attributes``."""
     boxes: bool = True
-    """Graphs of regions read where boxes lie, if the data has boxes."""
+    """Whether graphs of regions read boxes, if the data has boxes."""
 
     def classes(self) -> dict[str, int]:
         """{input: number of classes} of the class ids that are embedded."""
@@ -254,7 +254,7 @@ class ReadsDetections(PairScored):
         }
 
     def inputs(self) -> dict[str, dict[str, Feature]]:
-        """Regions and tokens, and class ids where there are any."""
+        """Regions and tokens, and class ids if the data has them."""
         features = super().inputs()
         for name, number in self.classes().items():
             ids = Feature((self.regions,), "int16", optional=True, num_classes=number)

@@ -1,4 +1,4 @@
-"""PCME: probabilistic cross-modal embedding (Chun et al., CVPR 2021), and PVSE as a setting of it.
+"""PCME: probabilistic cross-modal embedding (Chun et al., CVPR 2021), with PVSE as a special case.
 
 A picture and a caption are Gaussians N(μ, σ²) in D dimensions. From a picture's cells z [G, C] with
 their mean g, and a caption's word vectors w [L, 300] with two GRU sentence vectors s, s_σ:
@@ -6,13 +6,13 @@ their mean g, and a caption's word vectors w [L, 300] with two GRU sentence vect
     picture  μ = l2n(LN(g W_g + b_g + sigmoid(att(z) W_r + b_r))),  log σ = att_σ(z) W_a + g W_b + b
     caption  μ = l2n(LN(s + sigmoid(att(w) W_r + b_r))),            log σ = att_σ(w) W_a + s_σ + b
 
-J samples v_j = μ + σ ε_j of both sides give the probability that a pair matches, and its loss is
-the negative log-likelihood over all pairs of the batch, with the VIB and uniformity terms:
+J samples v_j = μ + σ ε_j of both sides give the probability that a pair matches. The loss is the
+negative log-likelihood over all pairs of the batch, with the VIB and uniformity terms:
 
     p = 1/J² Σ_jj' sigmoid(κ (b - a |v_j - t_j'|)),   L = 2 L_match + β L_vib + λ L_uniform
 
-A picture is given as pixels, which a ResNet reads with batch norm over all devices, or as a feature
-map or regions. ``objective="triplet"`` on points with K ``proposals`` is PVSE (Song and Soleymani,
+A picture is given as pixels (read by a ResNet with batch norm over all devices), as a feature map
+or as regions. ``objective="triplet"`` on points with K ``proposals`` is PVSE (Song and Soleymani,
 CVPR 2019). docs/models/pcme.md has the options and the deviations.
 """
 
@@ -56,7 +56,7 @@ class Gaussian(NamedTuple):
     means: Float[Array, "B K D"]
     """K proposals of unit length."""
     log_sigma: Float[Array, "B D"] | None
-    """None where the side is a point."""
+    """None if the side is a point embedding."""
     attention: Float[Array, "B N K"] | None
     """Weights of the fragments in the mean."""
 
@@ -108,7 +108,7 @@ def _gaussian(
     wholes: tuple[Float[Array, "B D"], Float[Array, "B D"] | None],
     attention: bool,
 ) -> Gaussian:
-    """Apply the mean and sigma heads to the fragments and the two vectors of the whole item."""
+    """Apply the mean and sigma heads to the fragments and the two global vectors of an item."""
     common: dict[str, Any] = {"attention": attention, "dtype": jnp.dtype(model.dtype)}
     mean = MeanHead(model.dim, proposals=model.proposals, **common, name="mean")
     means, weights = mean(*fragments, wholes[0])
@@ -127,7 +127,7 @@ class PCME(RankedVectors):
 
     word_dim: int = option(300, at_least=1)
     picture_size: int = 0
-    """Pixels of a side; 0 and regions where the data has no pixels."""
+    """Side length in pixels; 0 for data with regions instead of pixels."""
     # pictures
     cnn: str = option("resnet152", choices=resnet.KINDS)
     cnn_width: int = option(64, at_least=1)
@@ -141,14 +141,14 @@ class PCME(RankedVectors):
     bigru_pool: str = option("last_index", choices=SENTENCE_POOLS)
     word_dropout: float = 0.0
     word_removal: float = option(0.0, share=True)
-    """Share of a caption's words that training removes."""
+    """Share of a caption's words removed in training."""
     vector_dropout: float = 0.0
     # heads
     img_attention: bool = True
     txt_attention: bool = True
     img_probemb: bool = True
     txt_probemb: bool = True
-    """False: the side is a point."""
+    """False: the side is a point embedding."""
     sigma_head: str = option("plain", choices=SIGMA_HEADS)
     log_sigma_start: float = 0.0
     """Added to log σ."""
@@ -158,7 +158,7 @@ class PCME(RankedVectors):
     # loss
     objective: str = option("soft_contrastive", choices=("soft_contrastive", "triplet"))
     match: str = option("identity", choices=("identity", "group"))
-    """Which pairs of a batch match: those of a row, or all of equal group (an image's captions)."""
+    """Pairs of a batch that match: those of a row, or all of one group (an image's captions)."""
     init_scale: float = option(15.0, above=0)
     """a at the start; a score is divided by it and by ``logit_scale``."""
     init_shift: float = 15.0
@@ -169,11 +169,11 @@ class PCME(RankedVectors):
     kl_form: str = option("code", choices=soft.KL_FORMS)
     uniform_lambda: float = option(0.0, at_least=0)
     uniform_rows: int = option(128, at_least=2)
-    """Samples that the uniformity term compares."""
+    """Number of samples compared by the uniformity term."""
     uniform_replace: bool = False
-    """Draw them with replacement, as the released code does."""
+    """Draw these samples with replacement, as the released code does."""
     sum_warmup_steps: int = 0
-    """Like ``margin`` and ``mask_same_image``, of ``objective`` triplet."""
+    """As ``margin`` and ``mask_same_image``, only for ``objective`` triplet."""
     # test
     test_distance: str = option("matching_prob", choices=gaussians.NAMES)
 
@@ -194,7 +194,7 @@ class PCME(RankedVectors):
     ) -> Codes:
         """``mu`` [B, D], ``log_sigma`` [B, D] of a probabilistic side, ``samples`` [B, J, D].
 
-        The keys of the rows draw the samples: batch positions in training, item numbers later.
+        Samples are keyed by row: batch positions in training, item numbers at evaluation.
         """
         codes = {"mu": output.means[:, 0]}
         if output.log_sigma is not None:
@@ -210,7 +210,7 @@ class PCME(RankedVectors):
         return codes
 
     def uncertainty(self, codes: Codes) -> Float[Array, " n"] | None:
-        """The geometric mean of σ over dimensions; None for a side that is a point."""
+        """The geometric mean of σ over dimensions; None for point embeddings."""
         if "log_sigma" not in codes:
             return None
         return jnp.exp(jnp.mean(jnp.asarray(codes["log_sigma"]), axis=1))

@@ -1,9 +1,9 @@
 """RACG: relation-aggregated cross-graph (IEEE TNNLS 35(2), 2024), on the equations of CGAM.
 
-Only RACG's abstract could be read. The graph of a pair, the reconstruction and the grouped cosines
-follow its short-paper precursor CGAM (He et al., SIGIR 2021); the graph within an item is ours.
-An image has regions h_r = l2n(f_r W + b + s_r), where s_r embeds the classes that a detector gave
-the region; a caption has words h_w, the states of a GRU.
+Only RACG's abstract was available. The graph of a pair, the reconstruction and the grouped cosines
+follow its short-paper precursor CGAM (He et al., SIGIR 2021); the graph within an item is ours. An
+image has regions h_r = l2n(f_r W + b + s_r), where s_r embeds the detected classes of the region; a
+caption has words h_w, the states of a GRU.
 
     within an item:  A = softmax_j((h_i W_q)(h_j W_k)ᵀ / √D + β_ij),  h ← l2n(h + LN(A h W_u W_o))
     of a pair:       A = (Z W_q + b_q)(Z W_k + b_k)ᵀ / N,  Z = [regions; words], N nodes
@@ -13,8 +13,8 @@ the region; a caption has words h_w, the states of a GRU.
 
 ``racg_strict`` is CGAM: a node is rebuilt from the concepts of both items, by plain products.
 Everything in C that is linear in one item is part of the item's codes (U = Z W F, Z F + b, the
-queries, the keys and the products within the item), so a pair adds only the two products that cross
-between its items. docs/models/racg.md has deviations, options and numbers.
+queries, the keys and the products within the item), so a pair adds only the two products between
+its items. docs/models/racg.md has deviations, options and numbers.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ class CrossGraph:
     def init(self, key: Array) -> Tree:
         """Xavier kernels and zero biases; ``concept`` (F) starts as the identity.
 
-        Regions are rebuilt from mapped words and words from mapped regions. One map has to suit
-        both, which a random map does not.
+        Regions are rebuilt from mapped words and words from mapped regions. A random map
+        does not suit both.
         """
         size = self.features
         draw = jax.nn.initializers.xavier_uniform()
@@ -185,7 +185,7 @@ class Alignment(NamedTuple):
     source: str
     """``cross``: concepts of the other item; ``all`` (CGAM): concepts of both items."""
     cross: CrossGraph | None
-    """None: nodes are rebuilt from the other item's nodes, by the attention of SCAN."""
+    """None: nodes are rebuilt from the other item's nodes by the attention of SCAN."""
     head: Tree
     dtype: Any = jnp.float32
 
@@ -203,7 +203,7 @@ class Alignment(NamedTuple):
     def correspondence(
         self, items: Codes, others: Codes
     ) -> tuple[Float[Array, "A B N M"], Float[Array, "A B N"]]:
-        """Share of each node that comes from each node of the other item, and cos(node, rebuilt).
+        """Share of each node of the other item in each rebuilt node, and cos(node, rebuilt node).
 
         With the source ``all`` the remaining share comes from nodes of the same item.
         """
@@ -213,7 +213,7 @@ class Alignment(NamedTuple):
     def _rebuild(
         self, items: Codes, others: Codes
     ) -> tuple[list[Float[Array, "A B N _"]], Float[Array, "A B N D"]]:
-        """The shares of the concepts of each side, the other item's last, and rebuilt nodes."""
+        """Weights of the concepts of each side (the other item's last), and the rebuilt nodes."""
         if self.cross is None:
             attended = scan_attention(items, others, self.dtype)
             rebuilt = einsum("abnm,bmd->abnd", attended, others["nodes"], dtype=self.dtype)
@@ -275,7 +275,7 @@ class RACG(ReadsDetections):
     intra_graph: bool = True
     """Graph reasoning within each item."""
     text_distance: int = option(0, at_least=0)
-    """Words of the text graph have an affinity by signed distance up to this; 0: none."""
+    """Largest signed distance of words with its own affinity in the text graph; 0: none."""
     inter_blocks: bool = True
     """Relations between the two items of a pair."""
     reconstruction: bool = True
@@ -375,11 +375,11 @@ class RACG(ReadsDetections):
     # --- sizes, inputs, parameters and checks -------------------------------------------------
 
     def decide(self, plan: Plan) -> dict[str, Any]:
-        """Sizes; without boxes in the data their affinity has no parameters."""
+        """Sizes; without boxes in the data there is no box affinity."""
         return super().decide(plan) | {"boxes": self.boxes and "boxes" in plan.features["image"]}
 
     def inputs(self) -> dict[str, dict[str, Feature]]:
-        """Regions and tokens; boxes, object and attribute ids where there are any."""
+        """Regions and tokens; boxes, object and attribute ids if the data has them."""
         features = super().inputs()
         if self.intra_graph and self.boxes:
             features["image"]["boxes"] = Feature((self.regions, 4), "float32", optional=True)

@@ -1,8 +1,8 @@
 """ReSG: relationship-enhanced semantic graphs (IEEE Transactions on Cybernetics 54(2), 2024).
 
-Only the paper's abstract could be read; the equations below are ours and satisfy it. Regions
-x_i = f_i W + b + s_i (s_i embeds the classes that a detector gave the region) and words (states of
-a GRU) reason over graphs whose edges are features of their own. One graph layer:
+Only the paper's abstract was available; the equations below are ours and satisfy it. Regions
+x_i = f_i W + b + s_i (s_i embeds the detected classes of the region) and words (states of a GRU)
+are nodes of graphs whose edges have their own features. One graph layer:
 
     e_ij = ReLU(x_i W_s + x_j W_t + g_ij + b)     relation; g_ij from boxes, distances or a parser
     β_ij = softmax_j(e_ij·w + (x_i W_q)·(x_j W_k) / √E)
@@ -69,15 +69,15 @@ from hmgr_jax.shapes import Array, Bool, Float, Int, Tree
 
 DIRECTIONS = ("t2i", "i2t")
 WINDOW = 3
-"""Words at most this far apart are neighbours where captions have no word graphs."""
+"""Window: words at most this far apart are neighbours if captions have no word graphs."""
 FARTHEST = 8
-"""Greater signed distances between words are one kind of edge."""
+"""Signed distances between words are clipped to this; each distance is one kind of edge."""
 KINDS = 64
 """Rows of the table of edge kinds."""
 SELF, APART, FIRST_ARC = 0, 1, 2
-"""Kinds of a word with itself and of words without an arc; two kinds per relation follow."""
+"""Kinds of self loops and of words without an arc; two kinds per relation follow."""
 RELATIONS = (KINDS - FIRST_ARC) // 2
-"""Number of dependency relations that the table has room for."""
+"""Number of dependency relations in the table."""
 
 
 class Encoded(NamedTuple):
@@ -93,13 +93,13 @@ class Encoded(NamedTuple):
 
 
 class RegionTower(nn.Module):
-    """VReG: edges of regions read the features of both, and how their boxes lie to one another."""
+    """VReG: edges of regions depend on the features of both and on the geometry of their boxes."""
 
     model: ReSG
 
     @nn.compact
     def __call__(self, items: Items, keys: Keys | None) -> Encoded:
-        """Embed regions, reason over their graph, and read them out in their order."""
+        """Embed regions, apply the graph layers, and read the nodes out in order."""
         m = self.model
         x, mask = embed_regions(m, items, keys)
         weights: list[Array] = []
@@ -115,13 +115,13 @@ class RegionTower(nn.Module):
 
 
 class WordTower(nn.Module):
-    """TReG: edges of words know the dependency relation of the words, or their distance."""
+    """TReG: edges of words depend on the dependency relation of the words, or their distance."""
 
     model: ReSG
 
     @nn.compact
     def __call__(self, items: Items, keys: Keys | None) -> Encoded:
-        """Encode words, reason over their graph, and read them out in their order."""
+        """Encode words, apply the graph layers, and read the nodes out in order."""
         m = self.model
         x, mask = encode_words(m, items, keys)
         weights: list[Array] = []
@@ -163,7 +163,7 @@ def _read_out(m: ReSG, x: Array, mask: Array, keys: Keys | None) -> Float[Array,
 def move_valid_first(
     x: Float[Array, "B N D"], mask: Bool[Array, "B N"]
 ) -> tuple[Float[Array, "B N D"], Bool[Array, "B N"]]:
-    """Nodes and mask with the valid nodes first, in their order."""
+    """Nodes and mask with the valid nodes first, in the original order."""
     order = jnp.argsort(jnp.where(mask, 0.0, jnp.inf), axis=1, stable=True)
     return (
         jnp.take_along_axis(x, order[:, :, None], axis=1),
@@ -172,12 +172,12 @@ def move_valid_first(
 
 
 class SemanticGraph(nn.Module):
-    """One graph layer; relations are ``edge_features`` (E) wide. A new layer is the identity."""
+    """One graph layer with edges of ``edge_features`` (E). A new layer is the identity."""
 
     features: int
     edge_features: int
     neighbours: int = 0
-    """Each node attends to this many of its strongest neighbours; 0 is all."""
+    """Number of strongest neighbours that each node attends to; 0: all."""
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -188,7 +188,7 @@ class SemanticGraph(nn.Module):
         numbers: Float[Array, "B N N G"] | None = None,
         kinds: Int[Array, "B N N"] | None = None,
     ) -> tuple[Float[Array, "B N D"], Float[Array, "B N N"]]:
-        """New nodes, and the weights of the edges; a node without any edge gains a constant.
+        """New nodes and edge weights; the layer adds a constant to a node without edges.
 
         Args:
             x: nodes.
@@ -248,7 +248,7 @@ def _arcs(heads: Int[Array, "B L"]) -> Bool[Array, "B L L"]:
 
 
 def dependency_support(heads: Int[Array, "B L"], mask: Bool[Array, "B L"]) -> Bool[Array, "B L L"]:
-    """Edges between each word and its head, both ways, and self loops.
+    """Edges between each word and its head in both directions, and self loops.
 
     Args:
         heads: position of each word's head; its own position if it has none.
@@ -260,7 +260,7 @@ def dependency_support(heads: Int[Array, "B L"], mask: Bool[Array, "B L"]) -> Bo
 
 
 def dependency_kinds(heads: Int[Array, "B L"], relations: Int[Array, "B L"]) -> Int[Array, "B L L"]:
-    """Kinds of all pairs: a word itself, no arc, and each relation to the head and from it.
+    """Kinds of all pairs: self loop, no arc, and each relation to and from the head.
 
     Args:
         heads: as for `dependency_support`.
@@ -302,19 +302,19 @@ class ReSG(ReadsDetections):
     text_graph: bool = True
     graph_layers: int = option(2, at_least=0)
     edge_dim: int = option(0, at_least=0)
-    """Width of relations E; 0 is a quarter of ``dim``."""
+    """Width E of edge features; 0: a quarter of ``dim``."""
     neighbours: int = option(0, at_least=0)
-    """Number of strongest neighbours of each region; 0 is all."""
+    """Number of strongest neighbours of each region; 0: all."""
     text_support: str = option("auto", choices=("auto", "dependency", "window", "full"))
-    """``auto`` is dependency where the data has word graphs, else a window."""
+    """``auto``: dependency if the data has word graphs, else a window."""
     text_edges: str = option("auto", choices=("auto", "dependency", "distance"))
-    """``auto`` is dependency where the data has word graphs, else the signed distance."""
+    """``auto``: dependency if the data has word graphs, else the signed distance."""
     readout: str = option("gru", choices=("gru", "none"))
     sharpness: float = option(9.0, at_least=0.0)
     match: str = option("cosine", choices=("cosine", "groups"))
     groups: int = option(16, at_least=1)
     global_weight: float = option(1.0, at_least=0.0)
-    """μ, of the product of both vectors."""
+    """μ, the weight of the product of both vectors."""
     triplet_weight: float = option(1.0, at_least=0.0)
     center_weight: float = option(0.1, at_least=0.0)
     threshold_weight: float = option(0.5, at_least=0.0)
@@ -372,7 +372,7 @@ class ReSG(ReadsDetections):
         return jnp.stack(weights, axis=1) if weights else None
 
     def coarse(self, variables: Variables, modality: str, codes: Codes) -> Float[Array, "n E"]:
-        """The mean node, and the vector if there is one, for a shortlist."""
+        """The mean node, and the vector of the item, if any, for a shortlist."""
         mean = super().coarse(variables, modality, codes)
         if self.readout == "none":
             return mean
@@ -413,7 +413,7 @@ class ReSG(ReadsDetections):
         return 2.0 + (self.global_weight if self.readout != "none" else 0.0)
 
     def first_epoch_message(self, report: Mapping[str, float]) -> str | None:
-        """Message after the first epoch: the quartiles of S̄ and the thresholds they suggest."""
+        """Message after the first epoch: the quartiles of S̄ and suggested thresholds."""
         if not self.threshold_weight:
             return None
         return calibration(report, self.positive_threshold, self.negative_threshold)
@@ -421,7 +421,7 @@ class ReSG(ReadsDetections):
     # --- sizes, inputs, parameters and checks -------------------------------------------------
 
     def decide(self, plan: Plan) -> dict[str, Any]:
-        """Sizes, and word graphs where the data has them."""
+        """Sizes, and word graphs if the data has them."""
         parsed = "heads" in plan.features["text"]
         auto = {
             "text_support": "dependency" if parsed else "window",
@@ -431,14 +431,14 @@ class ReSG(ReadsDetections):
         return super().decide(plan) | chosen
 
     def inputs(self) -> dict[str, dict[str, Feature]]:
-        """Regions, boxes and class ids where there are any, tokens, and arcs between words."""
+        """Regions, tokens, arcs between words; boxes and class ids if the data has them."""
         features = super().inputs()
         if self.boxes and self.visual_graph and self.graph_layers:
             features["image"]["boxes"] = Feature((self.regions, 4), "float32", optional=True)
         if self.text_graph and self.graph_layers:
             sources = (self.text_support, self.text_edges)
             needed = "dependency" in sources
-            if needed or "auto" in sources:  # until the data decides
+            if needed or "auto" in sources:  # before the data is known
                 features["text"]["heads"] = Feature((None,), "int32", optional=not needed)
             if self.text_edges != "distance":
                 optional = self.text_edges == "auto"
@@ -446,7 +446,7 @@ class ReSG(ReadsDetections):
         return features
 
     def init_pair(self, keys: list[Array]) -> Tree:
-        """Parameters of the heads over grouped cosines, if there are any."""
+        """Parameters of the heads over grouped cosines, if any."""
         if self.match == "cosine":
             return {}
         named = zip(DIRECTIONS, keys, strict=True)

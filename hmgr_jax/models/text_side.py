@@ -1,6 +1,6 @@
-"""Captions read word by word: by a GRU over word vectors, or by BERT.
+"""Text towers that return a state per word: a GRU over word vectors, or BERT.
 
-Shared by systems with such a text side: the options of BERT, the names of its parts, the encoder.
+Systems with such a tower share the options of BERT, the names of its parts and the encoder.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class ReadsWords(Model):
         return self.bert.positions if self.bert else 0
 
     def text_parts(self) -> dict[str, tuple[str, ...]]:
-        """Parts of the text side: all of it, the word vectors, and BERT."""
+        """Parts of the text tower: the full tower, the word vectors, and BERT."""
         if self.bert is None:
             return {"text": ("text",), "words": ("text/words/vectors",)}
         words = "text/bert/embeddings/words"

@@ -1,12 +1,12 @@
-"""Base classes of two-tower systems: one code an item, and a score of two codes.
+"""Base classes of two-tower systems: one code per item, and a score of two codes.
 
 `VectorScored` initialises and applies the two towers. `RankedVectors` adds the hinge ranking loss
 of VSE++ (Faghri et al., BMVC 2018) over the batch,
 
     L = Σ_i max_j [α + s_ij - s_ii]_+ + Σ_j max_i [α + s_ij - s_jj]_+,
 
-with sums in place of the maxima in the first ``sum_warmup_steps`` steps. A system of regions and
-words that returns unit vectors needs ``tower`` alone:
+with sums instead of the maxima in the first ``sum_warmup_steps`` steps. A system of regions and
+words that returns unit vectors only needs ``tower``:
 
     @dataclass(frozen=True)
     class MeanOfRegions(RankedVectors):
@@ -44,7 +44,7 @@ from hmgr_jax.shapes import Array, Bool, Float, Int, Tree
 
 @dataclass(frozen=True)
 class VectorScored(Model):
-    """A system of two towers; a subclass gives ``tower``, ``inputs``, ``sizes`` and ``loss``."""
+    """A system of two towers; a subclass implements ``tower``, ``inputs``, ``sizes``, ``loss``."""
 
     dim: int = option(1024, at_least=1)
     dtype: str = "float32"
@@ -80,17 +80,17 @@ class VectorScored(Model):
     def to_codes(
         self, variables: Variables, modality: str, output: Any, *, train: bool, keys: Keys | None
     ) -> Codes:
-        """The codes of a tower's output, which by default are the output."""
+        """The codes from a tower's output; by default the output."""
         return output
 
     def sizes(self, features: Mapping[str, Mapping[str, tuple[int, ...]]]) -> Mapping[str, Any]:
-        """{field: its value by the shapes of the data}, for fields that are 0."""
+        """{field: value from the shapes of the data}, for fields that are 0."""
         return {}
 
     # --- towers -------------------------------------------------------------------------------
 
     def init(self, key: Array, tables: Tree = None) -> Variables:
-        """Fresh towers, and the running statistics of those that have some."""
+        """Fresh towers, and the running statistics of towers with batch norm."""
         params, stats = self.init_towers(jax.random.split(key, 2), tables)
         return Variables(params, stats, None, tables)
 
@@ -130,7 +130,7 @@ class VectorScored(Model):
     def encode(
         self, variables: Variables, modality: str, items: Items, *, train: bool, keys: Keys | None
     ) -> tuple[Codes, Tree]:
-        """The codes of items, which depend on no other item of a batch."""
+        """The codes of items, independent of the other items of a batch."""
         return self._encode(variables, modality, items, train, keys, None)
 
     def encode_batch(
@@ -142,7 +142,7 @@ class VectorScored(Model):
         keys: Keys,
         axis: Axis,
     ) -> tuple[dict[str, Codes], Tree]:
-        """Training codes of this device's rows; batch norm sees the valid rows of all devices."""
+        """Training codes of this device's rows; batch norm uses the valid rows of all devices."""
         codes, rows = {}, ValidRows(row["valid"], axis)
         for modality in self.modalities:
             codes[modality], stats = self._encode(
@@ -187,9 +187,9 @@ class RankedVectors(VectorScored):
     regions: int = 0
     region_dim: int = 0
     margin: float = 0.2
-    """α, by how much the score of a positive should exceed that of a negative."""
+    """α, the required difference of a positive and a negative score."""
     sum_warmup_steps: int = -1
-    """Steps in which all negatives count; later the hardest of each row and column do."""
+    """Steps on the sum over all negatives, before the hardest of each row and column."""
     mask_same_image: bool = True
     """Captions of the same picture are not negatives."""
 
@@ -239,11 +239,11 @@ class RankedVectors(VectorScored):
     def rank_scores(
         self, scores: Float[Array, "B B"], row: Items, step: Int[Array, ""], axis: Axis
     ) -> Float[Array, ""]:
-        """The ranking loss of a score matrix of the whole batch."""
+        """The ranking loss of a score matrix of the global batch."""
         hard = step >= self.sum_warmup_steps
         return triplet(scores, self.negatives(row, axis), margin=self.margin, hard=hard)
 
     def negatives(self, row: Items, axis: Axis) -> Bool[Array, "B B"]:
-        """The pairs of the whole batch that count as negatives."""
+        """The pairs of the global batch that count as negatives."""
         valid, group = axis.gather((row["valid"], row["group"]))
         return negatives(valid, group if self.mask_same_image else None)

@@ -8,9 +8,9 @@ answers from the question, the k captions found and the picture.
     t_a   = mean over 9 of the 10 annotators of min(matches / 3, 1)
     L     = mean_i Σ_a BCE(logit_ia, t_ia)
 
-Retrieved captions are a table (``variables.tables``), so that a bank is swapped without compiling,
-and k at test may differ from k in training. Answers are items: the code of an answer is its column
-of the classifier with its bias, and the score is the logit. See docs/models/xtra.md.
+Retrieved captions are a table (``variables.tables``), so that a bank is swapped without
+recompiling, and k at test may differ from k in training. Answers are items: the code of an answer
+is its column of the classifier with its bias, and the score is the logit. See docs/models/xtra.md.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ QUERIES = {"image": "picture", "question": "question"}
 LAST = 2
 """Distance of a question's last word from the end of the tokens, which is ``<end>``."""
 ENOUGH = 3
-"""Number of annotators that make an answer fully right."""
+"""Number of annotators that give an answer full accuracy."""
 
 
 class Retrieved(NamedTuple):
@@ -80,7 +80,7 @@ class VisualBert(nn.Module):
 
     @nn.compact
     def __call__(self, items: Items, found: Retrieved, keys: Keys | None) -> Float[Array, "B W"]:
-        """The vector that is classified."""
+        """The vector for the classifier."""
         m = self.model
         dtype, sizes, lengths = jnp.dtype(m.dtype), m.sizes, items["lengths"]
         seen = Visual(m, name="visual")(items, found, keys)
@@ -185,7 +185,7 @@ class MCAN(nn.Module):
 
     @nn.compact
     def __call__(self, items: Items, found: Retrieved, keys: Keys | None) -> Float[Array, "B W"]:
-        """The vector that is classified."""
+        """The vector for the classifier."""
         m = self.model
         dtype, batch = jnp.dtype(m.dtype), items["tokens"].shape[0]
         count, size = found.tokens.shape[1:]
@@ -241,7 +241,7 @@ class Guided(nn.Module):
     """
 
     sizes: bert.Sizes
-    """Only width, heads, intermediate and dropout are used."""
+    """Only the fields width, heads, intermediate and dropout are used."""
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -280,7 +280,7 @@ class Guided(nn.Module):
 
 
 class AttentionFlat(nn.Module):
-    """Attention pooling: the mean of the valid rows, weighted by an MLP, through a linear map."""
+    """Attention pooling: a linear map of the mean of the valid rows, weighted by an MLP."""
 
     features: int
     dropout: float = 0.1
@@ -364,19 +364,19 @@ class XTRA(Model):
     """Captions or pictures read per question; 0: none."""
     index_train: str = "main"
     index_test: str = ""
-    """Names of banks; empty: the bank of training."""
+    """Names of banks; empty: the bank used in training."""
     query: str = option("image", choices=tuple(QUERIES))
     retrieve: str = option("captions", choices=("captions", "images", "both"))
     picture_dim: int = option(0, at_least=0)
     """Length of the retriever's vectors, if pictures are retrieved."""
     exclude_owner: bool = True
-    """Leave out captions of the question's own picture."""
+    """Exclude captions of the question's own picture."""
     caption_words: int = option(20, at_least=1)
-    """Words of a caption that are read."""
+    """Words read per caption."""
     caption_positions: str = option("restart", choices=("restart", "run_on"))
     """``restart``: positions of each caption count from 0; ``run_on``: from the question on."""
     retrieval_dropout: float = 0.1
-    """Share of whole captions (pictures) that training leaves out."""
+    """Share of captions (pictures) dropped in training."""
 
     # --- one item ---------------------------------------------------------------------------------
 
@@ -386,7 +386,7 @@ class XTRA(Model):
         """Vectors [B, W + 1]: a question's z and a 1; an answer's classifier column and its bias.
 
         Raises:
-            UserError: the table holds fewer captions than are to be read.
+            UserError: the table holds fewer captions than the model reads.
         """
         if modality == "answer":
             return self._columns(variables)[items["number"]], variables.stats
@@ -402,7 +402,7 @@ class XTRA(Model):
         return jnp.concatenate([of["kernel"].T, of["bias"][:, None]], axis=1)
 
     def _retrieved(self, tables: Tree, items: Items, train: bool, keys: Keys | None) -> Retrieved:
-        """The first k search results of each item; training leaves some out at random."""
+        """The first k search results of each item, with dropout in training."""
         found = self._nothing(len(items["lengths"]))
         k = self.k_train if train else self.k_test
         if not k:
@@ -438,7 +438,7 @@ class XTRA(Model):
         )
 
     def _check_positions(self, question: int, captions: tuple[int, ...]) -> None:
-        """Check that every word has its own row of the position table."""
+        """Check that the position table is long enough for all words."""
         count, size = captions
         run_on = self.caption_positions == "run_on"
         most = question + count * size if run_on else max(question, size)
@@ -487,7 +487,7 @@ class XTRA(Model):
 
     @property
     def banks(self) -> Banks | None:
-        """The banks to search; None if nothing is read from them."""
+        """The banks to search; None if the model reads no captions or pictures."""
         count = max(self.k_train, self.k_test)
         if not count:
             return None
@@ -518,7 +518,7 @@ class XTRA(Model):
         """Sizes, vocabulary and number of answers from the data."""
         if not plan.classes or (self.answers and self.answers != plan.classes):
             raise UserError(
-                f"xtra chooses among answers: model.answers is {self.answers}, the data has "
+                f"xtra needs answers: model.answers is {self.answers}, the data has "
                 f"{plan.classes}. Give data with answers, and leave model.answers at 0."
             )
         regions, dim = plan.features["question"]["regions"]
@@ -545,7 +545,7 @@ class XTRA(Model):
         return {"question": question, "answer": {"number": Feature((), "int32")}}
 
     def parts(self) -> Parts:
-        """The reader, within it words, regions, BERT and the head; and the classifier."""
+        """The reader with its words, regions, BERT and head; and the classifier."""
         parts: dict[str, tuple[str, ...]] = {"reader": ("reader",), "visual": ("reader/visual",)}
         if self.reader == "visualbert":
             parts |= {part: (f"reader/bert/{part}",) for part in ("embeddings", "encoder")}

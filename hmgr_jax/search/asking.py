@@ -1,4 +1,4 @@
-"""Queries of a search: sentences, picture files, or items of the run by their ids."""
+"""Queries of a search: sentences, picture files, or ids of items of the run."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def of_names(
     modality: str | None,
     pictures: Path | None = None,
 ) -> Questions:
-    """Files of pictures, or ids (or numbers) of items of a split.
+    """Picture files, or ids or numbers of items of a split, as queries.
 
     Args:
         retriever: the run.
         names: picture files, or ids or numbers of items.
         role: the split of the items.
-        modality: of the items; by default the one that captions describe.
+        modality: of the items; by default the modality that captions describe.
         pictures: folder of the picture files that ids name.
 
     Raises:
@@ -77,12 +77,12 @@ def of_names(
     gallery = of_split(retriever, role, modality, pictures)
     ids = [item.id for item in gallery.items]
     numbers = np.array([find_item(gallery.modality, ids, name, role) for name in names])
-    some = _Some(gallery.source, numbers)
+    some = _Subset(gallery.source, numbers)
     found = [gallery.items[number] for number in numbers]
     return Questions(gallery.modality, found, encoded(retriever, gallery.modality, some), role)
 
 
-class _Some:
+class _Subset:
     """Selected items of a source, in a given order."""
 
     def __init__(self, source: Any, numbers: np.ndarray) -> None:

@@ -22,24 +22,24 @@ SPLITS = ("train", "dev", "test")
 ACTIONS = {
     "index": "encode a gallery and write an index of it",
     "query": "search an index",
-    "swap": "point a name to another index of the same model, which queries of it use at once",
+    "swap": "point a name to another index of the same model, atomically",
 }
 DIR: dict[str, Any] = {"metavar": "DIR"}
 FILE: dict[str, Any] = {"metavar": "FILE"}
 OPTIONS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "index": {
         "--workdir": DIR | {"help": "a trained run of any system"},
-        "--out": DIR | {"help": "the folder to make"},
-        "--split": {"choices": SPLITS, "help": "index a split of the run (without any: test)"},
+        "--out": DIR | {"help": "the folder to create"},
+        "--split": {"choices": SPLITS, "help": "index a split of the run (default: test)"},
         "--images": DIR | {"help": "index all pictures in a folder (a run trained on pixels)"},
         "--captions": FILE | {"help": "index the sentences of a file, one per line"},
-        "--modality": {"help": "of a split: which items; without it those that captions describe"},
-        "--pictures": DIR | {"help": "of a split: the picture files, named by their ids"},
-        "--engine": {"help": "flat, hnsw, ivf or milvus; without it flat (exact), ivf from a size"},
-        "--uri": {"help": "of a Milvus server (its token in MILVUS_TOKEN); without it Milvus Lite"},
+        "--modality": {"help": "modality of the split's items (default: what captions describe)"},
+        "--pictures": DIR | {"help": "picture files of the split, named by their ids"},
+        "--engine": {"help": "flat, hnsw, ivf or milvus (default: flat, ivf for large galleries)"},
+        "--uri": {"help": "a Milvus server, token in MILVUS_TOKEN (default: Milvus Lite)"},
         "--candidates": {
             "type": int,
-            "help": "items of a shortlist, if the system scores pairs (100)",
+            "help": "length of the shortlist of a pair scorer (default: 100)",
         },
     },
     "query": {
@@ -50,33 +50,36 @@ OPTIONS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "metavar": "FILE|ID",
             "help": "pictures, or ids (or numbers) of items of a split",
         },
-        "--split": {"choices": SPLITS, "help": "of the ids (without it the split of the index)"},
-        "--from": {"help": "modality of the ids; without it what captions describe"},
+        "--split": {"choices": SPLITS, "help": "split of the ids (default: that of the index)"},
+        "--from": {"help": "modality of the ids (default: what captions describe)"},
         "-k": {"type": int, "default": 10, "metavar": "INT", "help": "results per query"},
         "--without-own": {
             "action": "store_true",
-            "help": "leave out results that belong to the query's own item",
+            "help": "exclude results that belong to the query's own item",
         },
-        "--candidates": {"type": int, "help": "items of the shortlist; without it as indexed"},
-        "--json": {"metavar": "FILE|-", "help": "write the results; - prints them, and no table"},
-        "--sheet": {"metavar": "FILE.png", "help": "draw the results"},
-        "--pictures": DIR | {"help": "the picture files of the ids"},
-        "--workdir": DIR | {"help": "where the run is now, if it has moved"},
+        "--candidates": {"type": int, "help": "length of the shortlist (default: as indexed)"},
+        "--json": {
+            "metavar": "FILE|-",
+            "help": "write the results as JSON; - prints JSON instead of the table",
+        },
+        "--sheet": {"metavar": "FILE.png", "help": "draw a contact sheet of the results"},
+        "--pictures": DIR | {"help": "picture files of the query items"},
+        "--workdir": DIR | {"help": "the new folder of a run that was moved"},
     },
     "swap": {
-        "--name": {"metavar": "NAME", "help": "the name, given to query as --index"},
+        "--name": {"metavar": "NAME", "help": "the name that query takes as --index"},
         "--to": DIR | {"help": "the index"},
     },
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; exit code 2 for an error the user can fix."""
+    """Run the command; returns the exit code, 2 for an error the user can fix."""
     return guarded(run, argv)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Do what the command line says; the exit code."""
+    """Parse the command line and run its action; returns the exit code."""
     flags = _parser().parse(arguments or ["--help"])
     if flags.action == "index":
         return index(flags, "python -m hmgr_jax.search " + shlex.join(arguments))
@@ -92,12 +95,12 @@ def _parser() -> Parser:
 
 
 def index(flags: argparse.Namespace, command: str) -> int:
-    """Encode a gallery and write an index of it, with the ``command`` that makes it again."""
+    """Encode a gallery and write its index, with the ``command`` that builds it again."""
     workdir, out = required(flags, "workdir"), Path(required(flags, "out"))
     if out.exists():
         raise UserError(f"{out} exists: give another --out, or remove it.")
     _check_gallery(flags)
-    # Slow to import: after the options are known to be right.
+    # Slow imports come after the options are checked.
     from hmgr_jax.search.retrieved import load_run
     from hmgr_jax.search.searcher import CANDIDATES, Searcher
 
@@ -113,10 +116,11 @@ def index(flags: argparse.Namespace, command: str) -> int:
     made.save(out, command)
     about = made.index.about
     print(
-        f"{len(made.index):,} {gallery.modality} items of {about['dim']} numbers, {about['engine']}"
+        f"{len(made.index):,} {gallery.modality} items of dimension {about['dim']}, "
+        f"{about['engine']}"
     )
     if about.get("recall@10") is not None:
-        print(f"recall@10:  {about['recall@10']:.3f} of comparing all (effort {about['effort']})")
+        print(f"recall@10:  {about['recall@10']:.3f} of exact search (effort {about['effort']})")
     if made.codes is not None:
         print(f"shortlist:  {about['candidates']} candidates, scored by {about['system']} itself")
     print(f"index:      {out}")
@@ -128,7 +132,7 @@ def query(flags: argparse.Namespace) -> int:
     """Search an index."""
     required(flags, "index")
     if bool(flags.sentences) == bool(flags.image):
-        raise UserError('Ask either sentences ("a red ball") or --image FILE|ID.')
+        raise UserError('Give either sentences, such as "a red ball", or --image FILE|ID.')
     if flags.sheet and Path(flags.sheet).suffix != ".png":
         raise UserError(f"--sheet writes a PNG, not {flags.sheet}: the file name must end in .png.")
     from hmgr_jax.search.searcher import Searcher
@@ -159,7 +163,7 @@ def swap(flags: argparse.Namespace) -> int:
 
 
 def _check_gallery(flags: argparse.Namespace) -> None:
-    """Refuse two galleries, and options of a split with another gallery."""
+    """Refuse several galleries, and options of a split for another gallery."""
     names = ("split", "images", "captions")
     given = [f"--{name}" for name in names if getattr(flags, name) is not None]
     if len(given) > 1:
@@ -198,7 +202,7 @@ def _path(given: str | None) -> Path | None:
 def _report(
     searcher: Searcher, asked: Questions, hits: list[list[Hit]], flags: argparse.Namespace
 ) -> None:
-    """Print the table or the JSON, and write the files asked for."""
+    """Print the table or the JSON, and write the requested files."""
     from hmgr_jax.files.workdir import write_json_atomic
     from hmgr_jax.search import report as search_report
 

@@ -1,4 +1,4 @@
-"""Galleries: the items of a run's split, of a folder or of a file, with codes of one shape."""
+"""Galleries: items of a split, a folder or a file, with codes of equal shape."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hmgr_jax.search.index import Item
 
 @dataclass(frozen=True)
 class Gallery:
-    """Items of one modality and the descriptions of them."""
+    """Items of one modality with their descriptions."""
 
     modality: str
     source: Source
@@ -34,7 +34,7 @@ class Gallery:
 
 
 class OneLength:
-    """Items padded to the length of the longest, so that their codes have one shape."""
+    """Items padded to the longest one, so that their codes have equal shapes."""
 
     lengths: np.ndarray | None = None
 
@@ -65,7 +65,7 @@ def of_split(
     """The items of train, dev or test of a run.
 
     The owner of a caption is the item that it describes; other items own themselves. ``pictures``
-    is the folder of the picture files that ids name; a system trained on pixels knows its files.
+    is the folder of the picture files that ids name; a system trained on pixels has its own files.
 
     Raises:
         UserError: the data or the modality is missing.
@@ -93,7 +93,7 @@ def of_pictures(retriever: Retriever, folder: Path) -> Gallery:
     """All pictures in a folder and its subfolders, for a system that was trained on pixels.
 
     Raises:
-        UserError: the system has other inputs, or there is no picture.
+        UserError: the system was not trained on pixels, or there is no picture.
     """
     check_modality(retriever, "image")
     if "pixels" not in retriever.model.inputs()["image"]:
@@ -103,10 +103,12 @@ def of_pictures(retriever: Retriever, folder: Path) -> Gallery:
             "prepare the same inputs, and give their split as --split."
         )
     if not folder.is_dir():
-        raise UserError(f"--images names {folder}, which is no folder: give one of pictures.")
+        raise UserError(f"--images must name a folder, got {folder}: give a folder of pictures.")
     files = sorted(path for path in folder.rglob("*") if path.suffix in ENDINGS)
     if not files:
-        raise UserError(f"{folder} holds no picture ({', '.join(ENDINGS[:3])}).")
+        raise UserError(
+            f"{folder} holds no picture: give a folder with {', '.join(ENDINGS[:3])} files."
+        )
     source = retriever.picture_source(files)
     names = [path.relative_to(folder).as_posix() for path in files]
     items = [Item(n, "", str(p.resolve()), n) for n, p in zip(names, files, strict=True)]
@@ -129,7 +131,7 @@ def check_modality(retriever: Retriever, modality: str) -> None:
     """Check that the system has a modality.
 
     Raises:
-        UserError: it has not; the message names those it has.
+        UserError: the system lacks it; the message lists the available modalities.
     """
     known = retriever.model.modalities
     if modality not in known:
@@ -138,7 +140,7 @@ def check_modality(retriever: Retriever, modality: str) -> None:
 
 
 def _first(split: Split, modality: str, other: str) -> np.ndarray:
-    """For every item of a modality, the first item of another one in the same row."""
+    """For every item of a modality, the first item of another modality in the same row."""
     found = np.zeros(len(split.ids[modality]), np.int64)
     rows, others = split.rows[modality], split.rows[other]
     found[rows[::-1]] = others[::-1]  # the first row is written last

@@ -1,4 +1,4 @@
-"""An index: search of vectors by inner product, with the item of each vector.
+"""An index: search by inner product in vectors that each belong to an item.
 
     index = Index.build(vectors, [Item("a.jpg#0", caption="...", owner="a.jpg"), ...], model=key)
     numbers, scores = index.search(queries, k=10, without=["a.jpg", None])
@@ -6,7 +6,7 @@
     index.save(folder);  index = Index.load(folder, model=key)
 
 Vectors are numbered from 0 in the order of adding. Any number of threads may search one index. To
-add or delete at the same time, change another index and swap it in (`Served`).
+add or delete meanwhile, change another index and swap it in (`Served`).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from hmgr_jax.search.index_faiss import FaissEngine, measure_recall, tune
 from hmgr_jax.shapes import Float, Int
 
 FLAT_UP_TO = 500_000
-"""Most vectors of a flat index by default; a larger index is IVF."""
+"""Largest number of vectors of a flat index by default; a larger index is IVF."""
 SPARE = 8
-"""Results beyond ``k``, to resolve equal scores at the end."""
+"""Extra results beyond ``k``, to order equal scores at the end of the list."""
 
 
 class Item(NamedTuple):
@@ -75,8 +75,8 @@ class Index:
             about: further values of the manifest.
 
         Raises:
-            UserError: vectors and items do not fit, there are none, the engine is unknown, or its
-                package is missing.
+            UserError: there are no vectors, their number is not that of the items, the engine is
+                unknown, or its package is missing.
             FoundNonFinite: a vector holds NaN or infinity.
         """
         vectors = _check_vectors(vectors, None, "Vectors")
@@ -173,7 +173,7 @@ class Index:
         """Add vectors float32 [n, E] with the next numbers.
 
         Raises:
-            UserError: they have another dimension, or vectors and items do not fit.
+            UserError: the dimension differs, or the number of vectors is not that of the items.
             FoundNonFinite: a vector holds NaN or infinity.
         """
         vectors = _check_vectors(vectors, self.dim, "Vectors")
@@ -187,7 +187,7 @@ class Index:
         """Delete the items with these ids; returns their number.
 
         Raises:
-            UserError: an id is unknown; no item is deleted then.
+            UserError: an id is unknown; then no item is deleted.
         """
         wanted = set([ids] if isinstance(ids, str) else ids)
         found = [int(n) for n in self.numbers() if self._items[n].id in wanted]
@@ -211,7 +211,7 @@ class Index:
         Args:
             queries: float32 [q, E].
             k: number of results.
-            without: for every query an owner whose items are left out, or None.
+            without: for every query an owner whose items are excluded, or None.
 
         Raises:
             UserError: there is no query, it has another dimension, ``without`` has another length,
@@ -250,13 +250,13 @@ class Index:
     def _best(
         self, queries: np.ndarray, k: int, fetch: int, excluded: Sequence[Sequence[int]]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(numbers [q, k], scores [q, k], whether they are final [q])."""
+        """(numbers [q, k], scores [q, k], whether the results are final [q])."""
         numbers, scores = self.engine.search(queries, fetch)
-        short = _left(numbers, excluded) < k
+        short = _count_wanted(numbers, excluded) < k
         if short.any():
             again = self.engine.search(queries[short], fetch, thorough=True)
             numbers[short], scores[short] = again
-        # Vectors that the engine has not returned score no higher than this.
+        # No vector beyond the engine's results scores higher than this.
         last = np.where(numbers[:, -1] == NOBODY, -np.inf, scores.min(axis=1))
         for row, unwanted in enumerate(excluded):
             scores[row, np.isin(numbers[row], unwanted)] = -np.inf
@@ -264,11 +264,11 @@ class Index:
         numbers, scores = (np.take_along_axis(x, order, axis=1) for x in (numbers, scores))
         lacking = np.isneginf(scores).any(axis=1) & (not self.engine.exact)
         for at in np.flatnonzero(lacking).tolist():
-            numbers[at], scores[at] = self._of_all(queries[at], k, excluded[at])
+            numbers[at], scores[at] = self._search_exhaustively(queries[at], k, excluded[at])
         settled = (scores[:, -1] > last) | (not self.engine.exact) | (fetch == len(self))
         return numbers, scores, settled
 
-    def _of_all(
+    def _search_exhaustively(
         self, query: np.ndarray, k: int, unwanted: Sequence[int]
     ) -> tuple[np.ndarray, np.ndarray]:
         """The best ``k`` by exhaustive search: equal vectors can disconnect parts of a graph."""
@@ -278,7 +278,7 @@ class Index:
         return numbers[order], scores[order]
 
     def _excluded(self, count: int, without: Sequence[str | None] | None) -> list[list[int]]:
-        """For every query the numbers to leave out."""
+        """The numbers to exclude, for every query."""
         if without is None:
             return [[]] * count
         if isinstance(without, str) or len(without) != count:
@@ -294,8 +294,8 @@ class Index:
                 self._owned.setdefault(self._items[number].owner, []).append(number)
 
 
-def _left(numbers: np.ndarray, excluded: Sequence[Sequence[int]]) -> np.ndarray:
-    """The number of wanted results per query, [q], of numbers [q, n]."""
+def _count_wanted(numbers: np.ndarray, excluded: Sequence[Sequence[int]]) -> np.ndarray:
+    """The number of results per query, [q], among numbers [q, n], without the excluded ones."""
     found = (numbers != NOBODY).sum(axis=1)
     both = zip(numbers, excluded, strict=True)
     return found - [np.isin(unwanted, row).sum() for row, unwanted in both]
@@ -320,4 +320,6 @@ def _check_vectors(vectors: Any, dim: int | None, what: str) -> np.ndarray:
 
 def _check_items(vectors: np.ndarray, items: Sequence[Item]) -> None:
     if len(items) != len(vectors):
-        raise UserError(f"{len(vectors)} vectors need as many items, got {len(items)}.")
+        raise UserError(
+            f"{len(vectors)} vectors need as many items, got {len(items)}: give one per vector."
+        )

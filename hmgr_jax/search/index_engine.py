@@ -12,7 +12,7 @@ from hmgr_jax.shapes import Float, Int
 FLAT, HNSW, IVF, MILVUS = "flat", "hnsw", "ivf", "milvus"
 ENGINES = (FLAT, HNSW, IVF, MILVUS)
 NOBODY = -1
-"""The number of a place without a result."""
+"""The number that stands for a missing result."""
 
 
 class Engine(Protocol):
@@ -34,9 +34,9 @@ class Engine(Protocol):
     def search(
         self, queries: Float[np.ndarray, "q E"], k: int, *, thorough: bool = False
     ) -> tuple[Int[np.ndarray, "q k"], Float[np.ndarray, "q k"]]:
-        """Numbers int64 and scores float32 of the best ``k``; `NOBODY` where fewer were found.
+        """Numbers int64 and scores float32 of the best ``k``; `NOBODY` if fewer were found.
 
-        A ``thorough`` search visits everything, at any cost.
+        A ``thorough`` search visits all vectors.
         """
         ...
 

@@ -18,18 +18,18 @@ FILE = "vectors.faiss"
 LINKS = 16
 """HNSW: neighbours of a node (M)."""
 CONSTRUCTION = 64
-"""HNSW: candidates for them (efConstruction)."""
+"""HNSW: candidates for these neighbours (efConstruction)."""
 EFFORT = {HNSW: 64, IVF: 16}
 """Initial effort of `tune`: candidates of a search in HNSW (efSearch), cells searched by IVF."""
 MOST_CANDIDATES = 4096
-"""HNSW: with more candidates, flat is faster."""
+"""HNSW: maximum number of candidates; with more, flat search is faster."""
 TRAINED_ON, ROUNDS = 39, 10
 """IVF: training vectors per cell (the fewest that FAISS accepts without a warning), and rounds of
 k-means (more take minutes for a million vectors and do not improve recall)."""
 ROUND = 2**24
-"""Numbers of the vectors whose scores are recomputed at once."""
+"""Number of values of the vectors whose scores are recomputed at once."""
 SAMPLE, WANTED = 100, 0.95
-"""Queries of `tune`, and the recall@10 that it aims at."""
+"""Number of queries of `tune`, and its target for recall@10."""
 BLOCK = 1 << 16
 """Vectors that `nearest` compares at once."""
 
@@ -82,7 +82,7 @@ class FaissEngine:
             index = faiss.read_index(str(folder / FILE))
         except RuntimeError as error:
             reason = str(error).strip().rpartition("\n")[2]
-            raise UserError(f"{folder / FILE} is no FAISS index ({reason})") from None
+            raise UserError(f"{folder / FILE} is not a FAISS index ({reason})") from None
         engine = cls(about["kind"], index, np.asarray(about["deleted"], np.int64))
         engine.effort = about["effort"]
         if about["kind"] == IVF:
@@ -137,7 +137,7 @@ class FaissEngine:
         return {"kind": self.kind, "effort": self.effort, "deleted": self._deleted.tolist()}
 
     def close(self) -> None:
-        """Do nothing: no file is open."""
+        """Do nothing, since no file is open."""
 
     def most_effort(self) -> int:
         """The largest useful effort."""
@@ -146,7 +146,7 @@ class FaissEngine:
     def _parameters(self, k: int, thorough: bool) -> Any:
         faiss, options = self._faiss, {}
         if len(self._deleted):
-            # Python objects that the parameters point into are kept by the keyword arguments.
+            # The keyword arguments keep the Python objects alive that the parameters point into.
             options["sel"] = faiss.IDSelectorNot(faiss.IDSelectorBatch(self._deleted))
         if self.kind == HNSW:
             effort = len(self) if thorough else max(self.effort, k)
@@ -207,8 +207,8 @@ def nearest(
 def tune(engine: FaissEngine, vectors: Float[np.ndarray, "n E"]) -> dict[str, Any]:
     """Double the engine's effort until it finds `WANTED` of the true ten nearest.
 
-    The queries are `SAMPLE` of ``vectors``, whose numbers start at 0; each is left out of its own
-    result.
+    The queries are `SAMPLE` of ``vectors``, whose numbers start at 0; each query is excluded from
+    its own result.
     """
     chosen = np.random.default_rng(0).permutation(len(vectors))[:SAMPLE]
     k = min(11, len(vectors))

@@ -1,7 +1,7 @@
 """The folder of an index: ``index.json`` (the manifest), ``items.jsonl`` and the engine's files.
 
-The folder is written under another name and renamed when it is complete; the manifest lists size,
-sha256 and modification time of every file. A query hashes only files whose time differs.
+The folder is written under another name and renamed when it is complete. The manifest lists size,
+sha256 and modification time of every file. A query hashes only files whose time has changed.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def write(
     """Write ``folder``; ``fill`` writes the engine's files and returns their manifest entry.
 
     Raises:
-        UserError: the folder exists, or another process writes it.
+        UserError: the folder exists, or another process is writing it.
     """
     _check_new(folder)
     partial = partial_folder(folder)
     partial.parent.mkdir(parents=True, exist_ok=True)
     with lock(partial, "--out"):
-        _empty(partial)
+        _make_empty(partial)
         write_text_atomic(partial / COMMAND, command)
         lines = (json.dumps(list(item), ensure_ascii=False) + "\n" for item in items)
         with (partial / ITEMS).open("w", encoding="utf-8", newline="\n") as file:
@@ -87,18 +87,18 @@ def read(folder: Path, model: str | None, *, verify: bool = False) -> Found:
     about = manifest["about"]
     if model is not None and about["model"] != model:
         raise UserError(
-            f"{folder} was built with another model ({about['model']}) than this one ({model}): "
-            f"their vectors cannot be compared: build an index with this run.{_again(folder)}"
+            f"{folder} was built with model {about['model']}, but this run is model {model}, and "
+            f"their vectors are not comparable: build an index with this run.{_advice(folder)}"
         )
     damage = digests.first_damage(folder, folder / MANIFEST, hash_all=verify)
     if damage is not None:
-        raise UserError(f"The index is damaged: {damage}.{_again(folder)}")
+        raise UserError(f"The index is damaged: {damage}.{_advice(folder)}")
     lines = (folder / ITEMS).read_text("utf-8").split("\n")[:-1]
     items = [json.loads(line) for line in lines]
     if len(items) - len(manifest["deleted"]) != about["count"]:
         raise UserError(
             f"{folder} holds {len(items)} items, but its manifest counts {about['count']} and "
-            f"{len(manifest['deleted'])} deleted ones.{_again(folder)}"
+            f"{len(manifest['deleted'])} deleted ones.{_advice(folder)}"
         )
     return Found(about, manifest["engine"], items, manifest["deleted"])
 
@@ -112,7 +112,7 @@ def manifest_of(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         partial = partial_folder(folder)
         if partial.is_dir():
-            raise UserError(f"{folder} is incomplete.{_again(partial)}")
+            raise UserError(f"{folder} is incomplete.{_advice(partial)}")
         raise UserError(
             f"There is no index {folder}: build one with python -m hmgr_jax.search index "
             f"--workdir RUN --out {folder}"
@@ -121,14 +121,16 @@ def manifest_of(folder: Path) -> dict[str, Any]:
         manifest = json.loads((folder / MANIFEST).read_bytes())
         number = int(manifest["format"])
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{folder} holds no complete index ({MANIFEST}).{_again(folder)}") from None
+        raise UserError(
+            f"{folder} holds no complete index ({MANIFEST}).{_advice(folder)}"
+        ) from None
     if number != FORMAT:
-        raise UserError(f"{folder} has format {number}, expected {FORMAT}.{_again(folder)}")
+        raise UserError(f"{folder} has format {number}, expected {FORMAT}.{_advice(folder)}")
     return manifest
 
 
 def read_engine(folder: Path, found: Found, read: Callable[[Path, dict[str, Any]], Built]) -> Built:
-    """The engine that ``read`` returns; an error names the command that builds it again.
+    """The engine that ``read`` returns; an error includes the command that rebuilds the index.
 
     Raises:
         UserError: the engine's files cannot be read.
@@ -136,15 +138,15 @@ def read_engine(folder: Path, found: Found, read: Callable[[Path, dict[str, Any]
     try:
         return read(folder, found.engine)
     except UserError as error:
-        raise UserError(f"{error}.{_again(folder)}") from None
+        raise UserError(f"{error}.{_advice(folder)}") from None
 
 
-def _again(folder: Path) -> str:
+def _advice(folder: Path) -> str:
     try:
         command = (folder / COMMAND).read_text("utf-8")
     except (OSError, UnicodeDecodeError):
         command = ""
-    return f" Remove it and build it again: {command or 'with the program that made it'}"
+    return f" Remove it and build it again: {command or 'with the program that wrote it'}"
 
 
 def _check_new(folder: Path) -> None:
@@ -152,7 +154,7 @@ def _check_new(folder: Path) -> None:
         raise UserError(f"{folder} exists: give another --out, or remove it.")
 
 
-def _empty(partial: Path) -> None:
+def _make_empty(partial: Path) -> None:
     for path in partial.iterdir():
         if path.name == ".lock":
             continue

@@ -26,15 +26,15 @@ from hmgr_jax.shapes import Float, Int
 
 FOLDER = "milvus.db"
 TOKEN = "MILVUS_TOKEN"
-"""Environment variable with ``user:password`` or the token of a server; never saved."""
+"""Environment variable with ``user:password`` or the token of a server; it is never saved."""
 MOST = 16_384
-"""Most results of a query in Milvus."""
+"""Milvus's limit of results per query."""
 SECONDS = 20.0
 """Timeout of a server in seconds."""
 BLOCK_BYTES = 8 << 20
 """Bytes per request."""
 EXACT_UP_TO = 500_000
-"""Most vectors of an exact collection; a larger one is a graph (HNSW)."""
+"""Largest number of vectors of an exact collection; a larger one is a graph (HNSW)."""
 
 
 def import_milvus(lite: bool) -> Any:
@@ -66,7 +66,7 @@ class MilvusEngine:
                 shutil.copytree(copy_of, self._where)
         else:
             self._where = uri
-        # Called at the end of this process at the latest.
+        # Runs at the end of this process at the latest.
         self.close = weakref.finalize(self, _end, self._where if uri is None else None)
         self._client = self._connect()
 
@@ -92,10 +92,11 @@ class MilvusEngine:
             UserError: the server does not answer, or it holds no such collection.
         """
         engine = cls(about["uri"], about, None if about["uri"] else folder / FOLDER)
-        with engine._answers():
+        with engine._milvus_errors():
             if not engine._client.has_collection(engine._name):
                 raise UserError(
-                    f"Milvus at {engine._where} holds no collection {engine._name}: it was dropped."
+                    f"Milvus at {engine._where} holds no collection {engine._name}: build the "
+                    "index again."
                 )
             engine._client.load_collection(engine._name)
         return engine
@@ -106,7 +107,7 @@ class MilvusEngine:
         return self._about["kind"] == "FLAT"
 
     def __len__(self) -> int:
-        with self._answers():
+        with self._milvus_errors():
             found = self._client.query(self._name, filter="", output_fields=["count(*)"])
         return int(found[0]["count(*)"])
 
@@ -114,7 +115,7 @@ class MilvusEngine:
         """Insert in blocks."""
         first = self._about["next"]
         block = max(1, BLOCK_BYTES // (4 * vectors.shape[1]))
-        with self._answers():
+        with self._milvus_errors():
             for start in range(0, len(vectors), block):
                 rows = [
                     {"number": first + start + place, "vector": vector}
@@ -125,7 +126,7 @@ class MilvusEngine:
 
     def delete(self, numbers: Int[np.ndarray, " n"]) -> None:
         """Delete by primary key."""
-        with self._answers():
+        with self._milvus_errors():
             self._client.delete(self._name, ids=numbers.tolist())
 
     def search(
@@ -139,7 +140,7 @@ class MilvusEngine:
         if k > MOST:
             raise UserError(f"Milvus finds at most {MOST} results per query, got {k}: lower k.")
         options = {} if self.exact else {"ef": MOST if thorough else max(64, 2 * k)}
-        with self._answers():
+        with self._milvus_errors():
             found = self._client.search(
                 self._name,
                 data=list(queries),
@@ -157,7 +158,7 @@ class MilvusEngine:
         """The vectors of these numbers."""
         block = min(MOST, max(1, BLOCK_BYTES // (4 * self._about["dim"])))
         parts = []
-        with self._answers():
+        with self._milvus_errors():
             for start in range(0, len(numbers), block):
                 wanted = [int(number) for number in numbers[start : start + block]]
                 rows = self._client.get(self._name, ids=wanted, output_fields=["vector"])
@@ -167,7 +168,7 @@ class MilvusEngine:
 
     def write(self, folder: Path) -> dict[str, Any]:
         """Write the folder of Milvus Lite in its closed state, or return the server's address."""
-        with self._answers():
+        with self._milvus_errors():
             self._client.flush(self._name)
         if self._uri is None:
             self._client.close()
@@ -183,7 +184,7 @@ class MilvusEngine:
 
     def _connect(self) -> Any:
         token = os.environ.get(TOKEN, "") if self._uri else ""
-        with self._answers():
+        with self._milvus_errors():
             return self._milvus.MilvusClient(self._where, token=token, timeout=SECONDS)
 
     def _create(self, dim: int) -> None:
@@ -194,20 +195,20 @@ class MilvusEngine:
         index = milvus.MilvusClient.prepare_index_params()
         options = {} if self.exact else {"M": 16, "efConstruction": 64}
         index.add_index("vector", index_type=self._about["kind"], metric_type="IP", params=options)
-        with self._answers():
+        with self._milvus_errors():
             self._client.create_collection(
                 self._name, schema=schema, index_params=index, consistency_level="Strong"
             )
 
     @contextlib.contextmanager
-    def _answers(self) -> Iterator[None]:
-        """Turn errors of Milvus into UserErrors: it may be absent, full or foreign."""
+    def _milvus_errors(self) -> Iterator[None]:
+        """Turn errors of Milvus, such as an unreachable or full server, into UserErrors."""
         try:
             yield
         except self._milvus.MilvusException as error:
             reason = str(getattr(error, "message", "") or error).split("\n")[0]
             raise UserError(
-                f"Milvus at {self._where} refused ({reason}): start it, or correct the address, "
+                f"Milvus at {self._where} failed ({reason}): start it, or correct the address "
                 f"and the token in {TOKEN}."
             ) from None
 
@@ -220,7 +221,7 @@ def _stop(where: str) -> None:
 
 
 def _end(where: str | None) -> None:
-    """Stop Milvus Lite and remove its temporary folder; a server is left alone."""
+    """Stop Milvus Lite and remove its temporary folder; a server keeps running."""
     if where is None:
         return
     _stop(where)

@@ -22,13 +22,13 @@ Train = Callable[[ConfigDict, Path], Any]
 """Trains a configuration in a folder; None if a signal stopped it."""
 FOLDER = "needs"
 RANDOM = "random"
-"""The bank of randomly drawn captions, which needs no retriever."""
+"""Name of the bank of random captions, which needs no retriever."""
 
 
 def train_dependencies(config: ConfigDict, workdir: Path, train: Train) -> bool:
-    """Train the dependencies of the run in ``workdir``; False if a signal stopped that.
+    """Train the dependencies of the run in ``workdir``; False if a signal stopped training.
 
-    They have the seed and the devices of the run.
+    Dependencies use the seed and the devices of the run.
 
     Raises:
         UserError: a dependency is neither a recipe nor a run.
@@ -56,15 +56,15 @@ def folder(config: ConfigDict, workdir: Path, name: str) -> Path:
 
 
 def load_retriever(config: ConfigDict, workdir: Path) -> Retriever:
-    """Load the trained run that a system retrieves with, the only one of ``config.needs``.
+    """Load the retriever of a run, the only entry of ``config.needs``.
 
     Raises:
-        UserError: there is none, it is not trained, or its scores are no inner products.
+        UserError: there is none, it is not trained, or its scores are not inner products.
     """
     if len(config.needs) != 1:
         raise UserError(
-            f"{config.model.name} retrieves with one trained run, but config.needs names "
-            f"{', '.join(config.needs) or 'none'}: give a recipe or the folder of a run, as "
+            f"{config.model.name} needs one retriever, but config.needs names "
+            f"{', '.join(config.needs) or 'none'}: give a recipe or the folder of a run, such as "
             "--config.needs.dxr=configs/worlds.py:dxr, or set model.k_train and model.k_test to 0."
         )
     (name,) = config.needs

@@ -1,4 +1,4 @@
-"""Replace an index while it is used: a name on disk, and the index of a server."""
+"""Replace an index while it is in use: a name on disk, or the index of a server."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def point(name: str | Path, folder: str | Path) -> Path | None:
         the previous folder, or None if the name is new.
 
     Raises:
-        UserError: ``folder`` is no complete index, or its model or dimension is not that of the
-            previous one; or ``name`` is no symbolic link.
+        UserError: ``folder`` is not a complete index, its model or dimension differs from the
+            previous index, or ``name`` is not a symbolic link.
     """
     name, folder = Path(name), Path(folder).resolve()
     index = Index.load(folder, verify=True)  # a damaged index must not be served
@@ -38,13 +38,13 @@ def point(name: str | Path, folder: str | Path) -> Path | None:
 
 
 class Served:
-    """The index of a server. A request reads ``index`` once and uses that one to its end."""
+    """The index of a server. A request reads ``index`` once and keeps using that index."""
 
     def __init__(self, index: Index) -> None:
         self.index = index
 
     def swap(self, other: Index) -> Index:
-        """Use ``other`` from the next request on; returns the previous index.
+        """Use ``other`` for all later requests; returns the previous index.
 
         Raises:
             UserError: ``other`` has another model or dimension.
@@ -59,7 +59,7 @@ def check_alike(before: dict[str, Any], after: dict[str, Any]) -> None:
     """Check that two indices have the same model and dimension.
 
     Raises:
-        UserError: with the difference.
+        UserError: they differ; the message names the difference.
     """
     for key, what in (("model", "model"), ("dim", "dimension")):
         if before[key] != after[key]:

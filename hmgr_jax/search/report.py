@@ -23,9 +23,9 @@ from hmgr_jax.search.index import Item
 from hmgr_jax.search.searcher import Hit, Searcher
 
 WORDS, LETTERS, LINES = 70, 32, 4
-"""Letters of a caption in the table, and letters and lines of a caption in the sheet."""
+"""Characters of a caption in the table, and characters and lines of a caption in the sheet."""
 COLUMNS = 10
-"""Results of a query in the sheet."""
+"""Results per query in the sheet."""
 KNOWN = ("system", "step", "modality", "engine", "model")
 OBJECTS, PIXELS = ("solids", "modelnet"), 160
 """Sources of 3D objects, and pixels per side of a drawn object."""
@@ -58,13 +58,13 @@ def _cells(result: dict[str, Any]) -> dict[str, str]:
     return {
         "": str(result["rank"]),
         "score": f"{result['score']:.4f}",
-        "id": result["id"] + (" (its file is gone)" if "missing" in result else ""),
+        "id": result["id"] + (" (file missing)" if "missing" in result else ""),
         "caption": shorten(result["caption"], WORDS),
     }
 
 
 def draw(path: Path, searcher: Searcher, asked: Questions, hits: list[list[Hit]]) -> None:
-    """Write a contact sheet with one row per query; warns of missing picture files."""
+    """Write a contact sheet with one row per query; warns about missing picture files."""
     about, retriever = searcher.index.about, searcher.retriever
     open_split = functools.cache(lambda role: retriever.open((role,)).splits[role])
     pictures_of_items = functools.partial(_pictures, retriever.config.data, open_split)
@@ -87,7 +87,7 @@ def draw(path: Path, searcher: Searcher, asked: Questions, hits: list[list[Hit]]
 
 
 def _thumbnail(picture: np.ndarray | None, words: str, note: str, **options: Any) -> Thumbnail:
-    """Words stand below a picture, or in its place."""
+    """A thumbnail with the words below the picture, or of the words if there is no picture."""
     if picture is None:
         return Thumbnail(None, words, below=note, **options)
     below = "\n".join(filter(None, (note, wrap(words, LETTERS, LINES))))
@@ -101,7 +101,7 @@ def _pictures(
     modality: str,
     items: Sequence[Item],
 ) -> list[np.ndarray | None]:
-    """Pictures uint8 [H, W, 3] of items, None without one; of a caption, its own picture."""
+    """Pictures uint8 [H, W, 3] of items, or None; for a caption, the picture that it describes."""
 
     def picture(item: Item) -> np.ndarray | None:
         if item.picture:

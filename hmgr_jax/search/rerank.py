@@ -1,4 +1,4 @@
-"""Re-rank a shortlist: codes of a gallery beside its index, and scores of their pairs."""
+"""Re-rank a shortlist: the stored codes of a gallery, and pair scores of queries with them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hmgr_jax.shapes import Float, Int
 
 FOLDER, FORM = "codes", "form.json"
 AT_ONCE = 16
-"""Queries whose candidates are in memory together."""
+"""Number of queries whose candidates are in memory at once."""
 Codes = Any
 """A tree of dicts and tuples with arrays [n, ...]."""
 
@@ -29,7 +29,7 @@ def score_candidates(
     gallery: tuple[str, CodeStore],
     candidates: Int[np.ndarray, "q C"],
 ) -> Float[np.ndarray, "q C"]:
-    """``model.score`` of every query with its own candidates.
+    """Score every query with its own candidates by ``model.score``.
 
     Args:
         model: scores pairs.
@@ -40,7 +40,7 @@ def score_candidates(
     """
     count = len(candidates)
     scores = np.empty(candidates.shape, np.float32)
-    size = min(AT_ONCE, 1 << (count - 1).bit_length())  # few shapes, few compilations
+    size = min(AT_ONCE, 1 << (count - 1).bit_length())  # few shapes, to compile few programs
     for first in range(0, count, size):
         rows = np.minimum(np.arange(first, first + size), count - 1)  # the last block is padded
         queries = jax.tree.map(lambda leaf, rows=rows: np.asarray(leaf)[rows], asked[1])
@@ -77,10 +77,10 @@ class CodeStore:
         """A store of codes in memory.
 
         Raises:
-            TypeError: the codes have other containers than dicts and tuples.
+            TypeError: the codes have containers other than dicts and tuples.
         """
         leaves: list[Any] = []
-        return cls(_form_of(codes, leaves), leaves)
+        return cls(_number_leaves(codes, leaves), leaves)
 
     @classmethod
     def read(cls, folder: Path) -> CodeStore:
@@ -91,7 +91,7 @@ class CodeStore:
         )
 
     def write(self, folder: Path) -> None:
-        """Write one ``.npy`` per array, and the form of their tree."""
+        """Write one ``.npy`` per array, and the structure of their tree."""
         (folder / FOLDER).mkdir()
         for number, leaf in enumerate(self._leaves):
             np.save(folder / FOLDER / f"{number}.npy", leaf)
@@ -104,24 +104,24 @@ class CodeStore:
         some = [
             rows.gather(flat) if isinstance(rows, NpyRows) else rows[flat] for rows in self._leaves
         ]
-        return _filled(self._form, [x.reshape(*numbers.shape, *x.shape[1:]) for x in some])
+        return _restore_leaves(self._form, [x.reshape(*numbers.shape, *x.shape[1:]) for x in some])
 
 
-def _form_of(tree: Any, leaves: list[Any]) -> Any:
-    """The tree with numbers in place of arrays, which are appended to ``leaves``."""
+def _number_leaves(tree: Any, leaves: list[Any]) -> Any:
+    """The tree with numbers instead of arrays, which are appended to ``leaves``."""
     if type(tree) is dict:
-        return {"dict": {name: _form_of(value, leaves) for name, value in tree.items()}}
+        return {"dict": {name: _number_leaves(value, leaves) for name, value in tree.items()}}
     if type(tree) is tuple:
-        return {"tuple": [_form_of(value, leaves) for value in tree]}
+        return {"tuple": [_number_leaves(value, leaves) for value in tree]}
     if not hasattr(tree, "shape"):
         raise TypeError(f"codes must be dicts and tuples of arrays, got {type(tree).__name__}")
     leaves.append(np.asarray(tree))
     return len(leaves) - 1
 
 
-def _filled(form: Any, leaves: list[np.ndarray]) -> Codes:
+def _restore_leaves(form: Any, leaves: list[np.ndarray]) -> Codes:
     if isinstance(form, int):
         return leaves[form]
     if "dict" in form:
-        return {name: _filled(value, leaves) for name, value in form["dict"].items()}
-    return tuple(_filled(value, leaves) for value in form["tuple"])
+        return {name: _restore_leaves(value, leaves) for name, value in form["dict"].items()}
+    return tuple(_restore_leaves(value, leaves) for value in form["tuple"])

@@ -4,7 +4,7 @@
     vectors [N, E]                   of pictures, if the model reads pictures
     retrieved [Q, K]                 their rows for every picture (question) of all splits, or -1
 
-N is rounded up, so that banks of similar size have tables of one shape.
+N is rounded up, so that banks of similar size have tables of equal shape.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from hmgr_jax.training.tables import RunTables, make_tables
 
 FOLDER = "retrieved"
 ROUND = 4096
-"""Rows of tables are a multiple of this."""
+"""The number of rows of a table is a multiple of this."""
 PROBES = 8
-"""Pictures of every split in the fingerprint."""
+"""Number of pictures per split in the fingerprint."""
 
 Tables = dict[str, np.ndarray]
 
 
 def run_tables(experiment: Experiment, workdir: Path | None) -> RunTables:
-    """The tables of a run's model: its own, or those retrieved for its questions.
+    """The tables of a run's model: its own tables, or the captions retrieved for its questions.
 
     ``workdir`` is the folder of the run, or None if nothing is trained, see `retrieved_tables`.
 
@@ -65,21 +65,21 @@ def load_run(
     config: ConfigDict | None = None,
     change: Callable[[ConfigDict], ConfigDict] | None = None,
 ) -> Retriever:
-    """`Retriever.load`, also for a model that reads retrieved captions or pictures."""
+    """`Retriever.load` that also supports models with retrieved captions or pictures."""
     return Retriever.load(workdir, config, change, retrieve=retrieved_tables)
 
 
 def retrieved_tables(
     banks: Banks, name: str, config: ConfigDict, data: DataSet, workdir: Path | None
 ) -> Tables:
-    """The tables of the bank ``name``; retrieved now unless ``workdir`` holds them.
+    """The tables of the bank ``name``; retrieved unless ``workdir`` holds them.
 
     Args:
         banks: requirements of the model.
         name: of a bank of the data, or ``random``.
         config: of the run.
         data: with all its splits.
-        workdir: of the run; with None nothing is retrieved, and only the shapes are right.
+        workdir: of the run; None retrieves nothing and returns tables with the correct shapes.
 
     Raises:
         UserError: the bank is unknown or too small, or the retriever is not trained.
@@ -90,24 +90,26 @@ def retrieved_tables(
         queries = len(_owners(banks, sources))
         found = {"retrieved": np.full((queries, banks.most), -1, np.int32)}
         if banks.what != "captions":
-            found["vectors"] = np.zeros((_round(len(bank)), config.model.picture_dim), np.float32)
+            found["vectors"] = np.zeros(
+                (_round_up(len(bank)), config.model.picture_dim), np.float32
+            )
     else:
         found = _stored(banks, name, bank, config, sources, workdir)
     if banks.what != "images":
-        found |= _words(bank, data, banks.words)
+        found |= _caption_tables(bank, data, banks.words)
     return found
 
 
-def _round(count: int) -> int:
+def _round_up(count: int) -> int:
     return -(-count // ROUND) * ROUND
 
 
-def _words(bank: Bank, data: DataSet, most: int) -> Tables:
+def _caption_tables(bank: Bank, data: DataSet, most: int) -> Tables:
     """Captions as token ids without ``<start>``, cut to ``most`` words, and their lengths."""
     tokens = [data.vocabulary.tokenize(caption) for caption in bank.captions]
     source = CaptionSource(tokens, data.vocabulary, max_words=most)
     found = source.gather(np.arange(len(source)), most + 2)
-    more = ((0, _round(len(source)) - len(source)), (0, 0))
+    more = ((0, _round_up(len(source)) - len(source)), (0, 0))
     return {
         "captions": np.pad(found["tokens"][:, 1:], more),
         "lengths": np.pad(found["lengths"] - 1, more[0]),
@@ -136,7 +138,7 @@ def _stored(
             "captions, or name another bank."
         )
     if name == needs.RANDOM:
-        made = _at_random(banks, bank, sources)
+        made = _draw_captions(banks, bank, sources)
     else:
         made = _search(banks, bank, sources, needs.load_retriever(config, workdir), config)
     if hosts.is_first():
@@ -145,7 +147,7 @@ def _stored(
 
 
 def _owners(banks: Banks, sources: Sequence[QuestionSource]) -> np.ndarray:
-    """The owner of every query in order: the picture that it is about."""
+    """The owner of every query, in order: the picture of the query."""
     if banks.query == "image":
         return np.concatenate([source.pictures.owners for source in sources])
     return np.concatenate([source.pictures.owners[source.of] for source in sources])
@@ -164,14 +166,14 @@ def _fingerprint(banks: Banks, sources: Sequence[QuestionSource]) -> str:
     return digest.hexdigest()
 
 
-def _at_random(banks: Banks, bank: Bank, sources: Sequence[QuestionSource]) -> Tables:
-    """Random captions, none of which is about the query's own picture."""
+def _draw_captions(banks: Banks, bank: Bank, sources: Sequence[QuestionSource]) -> Tables:
+    """Random captions, none of which describes the query's own picture."""
     owners, draws = _owners(banks, sources)[:, None], np.random.default_rng(0)
     found = draws.integers(len(bank), size=(len(owners), banks.most), dtype=np.int32)
     if banks.exclude_owner:
         if len(np.unique(bank.owners)) == 1 and (owners == bank.owners[0]).any():
             raise UserError(
-                f"All captions of the bank {bank.name} are about one picture, whose own captions "
+                f"All captions of the bank {bank.name} describe one picture, whose own captions "
                 "are excluded: give a larger bank."
             )
         while (own := bank.owners[found] == owners).any():
@@ -186,20 +188,20 @@ def _search(
     retriever: Retriever,
     config: ConfigDict,
 ) -> Tables:
-    """Search the bank in a flat index with every query."""
+    """Search a flat index of the bank with every query."""
     if hosts.is_first():
         print(f"Retrieving from {bank.name}, {len(bank):,} captions, for every {banks.query} ...")
-    pictures = np.concatenate([_encoded(retriever, source) for source in sources])
+    pictures = np.concatenate([_encode_pictures(retriever, source) for source in sources])
     of_pictures = np.concatenate([source.pictures.owners for source in sources])
     if banks.query == "image":
         queries = pictures
     else:
         asked = [text for source in sources for text in source.captions]
-        queries = _sentences(retriever, asked)
+        queries = _encode_sentences(retriever, asked)
     if banks.what == "images":
         gallery, owners = pictures, of_pictures
     else:
-        gallery, owners = _sentences(retriever, bank.captions), bank.owners
+        gallery, owners = _encode_sentences(retriever, bank.captions), bank.owners
     items = [Item(str(n), owner=str(o)) for n, o in enumerate(owners.tolist())]
     index = Index.build(gallery, items, model=str(retriever.workdir), engine="flat")
     own = _owners(banks, sources).tolist()
@@ -221,14 +223,14 @@ def _vectors(
             f"{pictures.shape[1]}: set it to {pictures.shape[1]}."
         )
     place = {owner: row for row, owner in enumerate(of_pictures.tolist())}
-    found = np.zeros((_round(len(owners)), dim), np.float32)
+    found = np.zeros((_round_up(len(owners)), dim), np.float32)
     for row, owner in enumerate(owners.tolist()):
         if owner in place:
             found[row] = pictures[place[owner]]
     return found
 
 
-def _encoded(retriever: Retriever, source: QuestionSource) -> np.ndarray:
+def _encode_pictures(retriever: Retriever, source: QuestionSource) -> np.ndarray:
     """Vectors of the pictures of a split, float32 [P, E]."""
     pictures = source.pictures.source
     has = pictures.gather(np.zeros(1, np.int64))
@@ -238,7 +240,7 @@ def _encoded(retriever: Retriever, source: QuestionSource) -> np.ndarray:
         fits = same_rank and all(n in (None, m) for n, m in zip(feature.shape, shape, strict=True))
         if not fits and not feature.optional:
             raise UserError(
-                f"{retriever.workdir} reads {name} of shape {list(feature.shape)} of a picture, "
+                f"{retriever.workdir} reads {name} of shape {list(feature.shape)} per picture, "
                 f"but pictures of the questions have {list(shape) if name in has else 'none'}: "
                 "train the retriever on the same features."
             )
@@ -246,7 +248,7 @@ def _encoded(retriever: Retriever, source: QuestionSource) -> np.ndarray:
     return retriever.evaluator.vectors(retriever.variables, "image", codes)
 
 
-def _sentences(retriever: Retriever, sentences: Sequence[str]) -> np.ndarray:
+def _encode_sentences(retriever: Retriever, sentences: Sequence[str]) -> np.ndarray:
     """Vectors of sentences, float32 [n, E]."""
     codes = retriever.encode("text", sentences)
     return retriever.evaluator.vectors(retriever.variables, "text", codes)

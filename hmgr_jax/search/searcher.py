@@ -1,7 +1,7 @@
-"""Search with a run and an index of its codes: queries in, the best items out.
+"""Search with a run and an index of its codes: the best items for every query.
 
 If the score is an inner product (``coarse_exact``), the index finds the items. Otherwise the index
-finds a shortlist by the ``coarse`` vectors, and the model scores its pairs.
+finds a shortlist by the ``coarse`` vectors, and the model scores the pairs of the shortlist.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def model_key(retriever: Retriever) -> str:
 def run_key(retriever: Retriever) -> str | None:
     """16 hex digits of configuration, step and the digests of the checkpoint; None without digests.
 
-    Loading the run has checked the weights against these digests, so an equal key needs no second
-    hash of the weights.
+    Loading the run has checked the weights against these digests, so the weights need not be
+    hashed again if the key is equal.
     """
     file = retriever.workdir / "digests" / f"{retriever.step}.json"
     if not file.is_file():
@@ -83,7 +83,7 @@ class Searcher:
             gallery: the items.
             engine: see `Index.build`.
             uri: see `Index.build`.
-            candidates: items of a shortlist, for a system that scores pairs.
+            candidates: length of the shortlist, for a system that scores pairs.
 
         Raises:
             UserError: the items, the engine or the number of candidates are invalid.
@@ -115,17 +115,17 @@ class Searcher:
 
     @classmethod
     def open(cls, folder: str | Path, workdir: str | Path | None = None) -> Searcher:
-        """The index that `save` wrote, with its run; ``workdir`` is the new folder of a moved run.
+        """Load a saved index and its run; ``workdir`` is the new folder of a moved run.
 
         Raises:
-            UserError: see `Index.load` and `Retriever.load`; or the run was trained further.
+            UserError: see `Index.load` and `Retriever.load`; or the run was trained further since.
         """
         folder = Path(folder).resolve()  # a name may be swapped later
         about = Index.about_of(folder)
         if not {"workdir", "modality", "split"} <= about.keys():
             raise UserError(
-                f"{folder} was not made by hmgr_jax.search index and names no run: open it with "
-                "Index.load, or make one with that command."
+                f"{folder} was not written by hmgr_jax.search index and names no run: open it with "
+                "Index.load, or build an index with that command."
             )
         retriever = load_run(workdir or about["workdir"])
         same = about.get("run") is not None and about["run"] == run_key(retriever)
@@ -155,11 +155,11 @@ class Searcher:
 
         Args:
             modality: of the queries.
-            codes: of the queries, as `hmgr_jax.search.gallery.encoded` makes them.
+            codes: of the queries, from `hmgr_jax.search.gallery.encoded`.
             k: number of results.
             without: see `Index.search`.
-            candidates: items of the shortlist, by default that of the index; with all items the
-                search is exhaustive.
+            candidates: length of the shortlist, by default that of the index; with the size of the
+                index the search is exhaustive.
 
         Raises:
             UserError: see `Index.search`; or the system does not score these two modalities.

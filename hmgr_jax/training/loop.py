@@ -1,4 +1,4 @@
-"""The training loop: it resumes, steps, logs, evaluates and saves, and knows no model by name."""
+"""The training loop: resume, step, log, evaluate and save, independent of the model."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Results = dict[str, Any]
 
 
 class Evaluation(Protocol):
-    """The evaluation of a run, handed to the loop by the command (`hmgr_jax.modes`)."""
+    """The evaluation of a run, passed to the loop by the command (`hmgr_jax.modes`)."""
 
     def on_dev(self, variables: Variables) -> dict[str, float]:
         """Metrics of the dev split."""
@@ -50,7 +50,7 @@ class Evaluation(Protocol):
 
 @dataclass(frozen=True)
 class Parts:
-    """What a run is made of."""
+    """The experiment of a run, its evaluation and its tables."""
 
     experiment: Experiment
     evaluation: Evaluation
@@ -64,24 +64,24 @@ def train(
     evaluate: Callable[[Experiment, Path], Evaluation],
     make_tables: Callable[[Experiment, Path], RunTables],
 ) -> Results | None:
-    """Train in ``workdir``, or resume what was interrupted there.
+    """Train in ``workdir``, or resume an interrupted run there.
 
     Args:
         config: of the run.
         workdir: its folder.
-        evaluate: makes the evaluation; refuses protocols that do not fit the data.
-        make_tables: makes the constants that the model computes with.
+        evaluate: builds the evaluation; refuses protocols that do not fit the data.
+        make_tables: builds the constant tables of the model.
 
     Returns:
-        the results of the run, or None when a SIGTERM or Ctrl-C stopped it after saving.
+        the results of the run, or None if SIGTERM or Ctrl-C stopped it after saving.
 
     Raises:
-        UserError: bad data or configuration, a workdir in use or of another run, or a loss that
+        UserError: invalid data or configuration, a workdir in use or of another run, or a loss that
             stays non-finite.
     """
 
     def build_parts(vocabulary: Vocabulary | None = None) -> Parts:
-        if vocabulary is None:  # of a new run: a resumed one needs these files no more
+        if vocabulary is None:  # a new run; a resumed run no longer needs these files
             runs_and_files(config.init)
         experiment = build(config, vocabulary)
         evaluation = evaluate(experiment, workdir)
@@ -93,18 +93,18 @@ def train(
         StopSignal() as stop,
     ):
         folder = workdir / "checkpoints"
-        # Bad data of a new run is found before anything is written.
+        # Find invalid data of a new run before anything is written.
         new = None if folder.is_dir() else build_parts()
         with Checkpoints(folder) as checkpoints:
             saved = resume.find(checkpoints, config, workdir)
             parts = new or build_parts(saved.vocabulary if saved else None)
-            if not _Run(parts, workdir, checkpoints, stop, saved).to_the_end():
+            if not _Run(parts, workdir, checkpoints, stop, saved).run_to_end():
                 return None
             return parts.evaluation.finish(checkpoints, parts.tables.test)
 
 
 class _Run:
-    """One run of the loop, from the newest checkpoint (or the beginning) to its end."""
+    """One run of the loop, from the newest checkpoint or step 0 to the last step."""
 
     def __init__(
         self,
@@ -138,13 +138,13 @@ class _Run:
         if hosts.is_first():
             if experiment.model.needs_tables:
                 keep_tables(workdir, tables.train)
-            # Those of a shorter run: launchers take the file for the end of this one.
+            # Launchers would take the results of a shorter run for the end of this run.
             (workdir / RESULTS).unlink(missing_ok=True)
             write_json_atomic(workdir / "config.json", configs.plain(self.config))
             self.log.cut_after(self.start if saved else -1)
 
-    def to_the_end(self) -> bool:
-        """Train until the last step (True) or until asked to stop (False)."""
+    def run_to_end(self) -> bool:
+        """Train until the last step (True) or until a signal (False)."""
         t, epoch = self.config.train, self.experiment.plan.steps_per_epoch
         self._describe()
         stream = self._batches()
@@ -169,23 +169,24 @@ class _Run:
                 if last or done % t.log_steps == 0:
                     self._log(done, report)
                 if done == epoch:
-                    self._remark(report)
+                    self._print_first_epoch_message(report)
                 due = last or done % (t.eval_steps or epoch) == 0
                 metric = self._evaluate(done) if due else None
-                stopping = self.stop.now() and not last  # read once: a signal may come any time
+                # Read once: a signal may arrive at any time.
+                stopping = self.stop.now() and not last
                 if due or stopping or (t.save_steps and done % t.save_steps == 0):
                     self._save(done, metric)
                 if stopping:
                     self.checkpoints.wait()
                     self.progress.say(
-                        f"Stopped by {self.stop.name} after step {done}, which is saved: the same "
-                        "command goes on from there."
+                        f"Stopped by {self.stop.name} after step {done}, which is saved: run the "
+                        "same command to resume."
                     )
                     return False
         return True
 
     def _batches(self) -> Iterator[dict[str, Any]]:
-        """The batches from ``start`` on, on the devices."""
+        """Batches on the devices, from step ``start`` on."""
         config, experiment = self.config, self.experiment
         stream = batches(
             experiment.data.splits["train"],
@@ -206,12 +207,12 @@ class _Run:
         )
 
     def _enter(self, stage: Stage, step: int) -> None:
-        """Begin a stage; only its very first step may start the optimiser afresh."""
+        """Enter a stage; a fresh optimiser starts only at the first step of a stage."""
         stages = self.experiment.stages()
         starts = _first_steps(stages)
         if not step or step not in starts:
             return
-        # Moments that idled at zero while a part was frozen would throw it off with large steps.
+        # Zero moments of a part that was frozen would cause large first steps.
         thawed = _frozen_parts(stages[starts.index(step) - 1]) - _frozen_parts(stage)
         if stage.fresh_optimizer or thawed:
             fresh = self.experiment.optimizer(stage).init(self.state.params)
@@ -220,7 +221,7 @@ class _Run:
             )
 
     def _log(self, step: int, report: Mapping[str, jax.Array]) -> None:
-        """The one place where the loop waits for the device: a row of this step's values."""
+        """Write a row of this step's values; only here does the loop wait for the device."""
         row = {name: float(value) for name, value in report.items()}
         in_a_row, total = int(row.pop("bad_in_a_row")), int(row.pop("bad_total"))
         if total:
@@ -238,15 +239,15 @@ class _Run:
                 f"in the features of the items listed in {file}."
             )
 
-    def _remark(self, report: Mapping[str, jax.Array]) -> None:
-        """Print the message of the model after the first epoch, if it has one."""
-        values = {name: float(value) for name, value in report.items()}
+    def _print_first_epoch_message(self, report: Mapping[str, jax.Array]) -> None:
+        """Print the model's optional message after the first epoch."""
+        values = {k: float(v) for k, v in report.items()}
         message = self.experiment.model.first_epoch_message(values)
         if message:
             self.progress.say(f"After the first epoch: {message}")
 
     def _evaluate(self, step: int) -> float:
-        """A row of dev metrics; returns the one by which the best step is chosen."""
+        """Evaluate on dev and log a row; returns the metric that selects the best step."""
         metrics = self.evaluation.on_dev(self.state.variables(self.test_tables))
         self.log.write(step, {f"dev/{name}": value for name, value in metrics.items()})
         shown = {k: v for k, v in metrics.items() if not k.endswith(("meanR", "medR"))}
@@ -285,11 +286,11 @@ class _Run:
         if e.goes_without():
             print(e.goes_without(), flush=True)
         if self.start:
-            print(f"Going on after step {self.start} of {self.workdir}.", flush=True)
+            print(f"Resuming after step {self.start} of {self.workdir}.", flush=True)
 
 
 def _frozen_parts(stage: Stage) -> set[str]:
-    """Parts that do not move in a stage."""
+    """Parts whose parameters do not change in a stage."""
     return {*stage.frozen, *(part for part, factor in stage.lr_factors.items() if factor == 0)}
 
 
@@ -304,7 +305,7 @@ def _first_steps(stages: tuple[Stage, ...]) -> list[int]:
 def _schedule(
     stages: tuple[Stage, ...], start: int, steps: int
 ) -> Iterator[tuple[int, Stage, bool]]:
-    """(step, its stage, whether a step function must be made) from ``start``; the last extends."""
+    """(step, its stage, whether it enters the stage) from ``start``; the last stage has no end."""
     starts = _first_steps(stages)
     current = None
     for step in range(start, steps):

@@ -79,7 +79,7 @@ def test_sigterm(tmp_path, monkeypatch, capsys, model, stops):
         )
         at = stop
     assert run(workdir, model=model) == 0
-    assert f"Going on after step {at}" in capsys.readouterr().out
+    assert f"Resuming after step {at}" in capsys.readouterr().out
     for name in WRITTEN:
         assert (workdir / name).read_bytes() == (finished(model) / name).read_bytes()
 
@@ -248,7 +248,7 @@ def test_sigterm_to_a_process(tmp_path):
     assert (process.returncode, err) == (0, "")
     stopped = int(out.split("Stopped by SIGTERM after step ")[1].split(",")[0])
     assert _steps(tmp_path / "cut")[-1] == stopped
-    assert f"Going on after step {stopped}" in _finish(tmp_path / "cut")
+    assert f"Resuming after step {stopped}" in _finish(tmp_path / "cut")
     _finish(tmp_path / "whole")
     for name in WRITTEN:
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

@@ -278,11 +278,11 @@ def test_no_loss_term_is_negative(warmup):
 def test_message_suggests_thresholds():
     report = {f"similarity/positive_p{q}": v for q, v in ((25, 0.5), (50, 0.6), (75, 0.71))}
     report |= {f"similarity/hardest_p{q}": v for q, v in ((25, 0.3), (50, 0.42), (75, 0.5))}
-    said = model_of().remark(report)
+    said = model_of().first_epoch_message(report)
     assert "0.500, 0.600, 0.710 for positives and 0.300, 0.420, 0.500 for hardest" in said
     assert "thresholds of 0.71 and 0.42 would fit" in said
     report["similarity/hardest_p50"] = 0.8
-    assert "they overlap, so no thresholds fit yet" in model_of().remark(report)
+    assert "they overlap, so no thresholds fit yet" in model_of().first_epoch_message(report)
 
 
 def test_inputs_follow_options_and_data():

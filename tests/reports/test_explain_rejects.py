@@ -66,7 +66,7 @@ def test_rejects_unknown_items(workdir, tmp_path, capsys, image, caption, parts)
 
 def test_rejects_missing_and_extra_flags(workdir, capsys):
     explained = ["--mode=explain", f"--workdir={workdir}"]
-    _fails(capsys, explained, "needs an image and a caption", "--pair IMAGE CAPTION")
+    _fails(capsys, explained, "needs --pair IMAGE CAPTION", "any sentence as CAPTION")
     _fails(capsys, [*explained, "--pair", "0"], "expected 2 arguments")
     _fails(capsys, ["--mode=explain", "--pair", "0", "0"], "needs a trained run")
     _fails(capsys, ["--mode=encode", f"--workdir={workdir}", "--pair", "0", "0"], "--pair is for")

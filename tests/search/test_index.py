@@ -202,7 +202,7 @@ def copy(saved, tmp_path):
 
 
 def test_another_model_s_is_refused(saved):
-    with pytest.raises(UserError, match=r"another model \(m\) than this one \(n\).*make the index"):
+    with pytest.raises(UserError, match=r"model m, but this run is model n, .*make the index"):
         Index.load(saved, model="n")
 
 

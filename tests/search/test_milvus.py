@@ -75,7 +75,7 @@ def test_a_truncated_one_is_refused(saved, tmp_path):
 
 def test_rejects_an_address_without_a_server(monkeypatch):
     monkeypatch.setattr("hmgr_jax.search.index_milvus.SECONDS", 0.5)
-    with pytest.raises(UserError, match=r"Milvus at http://127\.0\.0\.1:9 refused.*start it"):
+    with pytest.raises(UserError, match=r"Milvus at http://127\.0\.0\.1:9 failed.*start it"):
         Index.build(unit(3), captions(3), model="m", engine="milvus", uri="http://127.0.0.1:9")
 
 

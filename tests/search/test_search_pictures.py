@@ -98,11 +98,11 @@ def test_pictures_of_a_folder_and_one_that_is_gone(retriever, tmp_path, capsys):
     (row,) = _asked(tmp_path, "--index", out, "a red circle", "-k", 3, "--sheet", sheet)
     assert [r["id"] for r in row["results"] if r.get("missing")] == ["red.png"]
     said = capsys.readouterr()
-    assert "red.png (its file is gone)" in said.out
+    assert "red.png (file missing)" in said.out
     assert "the picture of red.png is left out: There is no picture" in said.err
     (tmp_path / "empty").mkdir()
     other = ("--out", tmp_path / "other")
     given = ("index", "--workdir", retriever.workdir, *other)
-    for folder, why in (("empty", "holds no picture"), ("none", "no folder")):
+    for folder, why in (("empty", "holds no picture"), ("none", "must name a folder")):
         assert _search(*given, "--images", tmp_path / folder) == 2
         assert why in capsys.readouterr().err
