@@ -76,7 +76,7 @@ def test_flags_that_are_missing_or_too_many(workdir, capsys):
 def test_pictures_that_are_missing_or_broken(trained, tmp_path, capsys):
     argv = ["--mode=explain", f"--workdir={trained}", f"--out={tmp_path / 'out'}"]
     argv += ["--pair", "test3.jpg", "0"]
-    _fails(capsys, [*argv, f"--images={tmp_path / 'none'}"], "none, which is no folder")
+    _fails(capsys, [*argv, f"--images={tmp_path / 'none'}"], "none, which is not a folder")
     images = pictures(tmp_path / "images")
     (images / "test3.jpg").write_bytes(b"no picture")
     _fails(capsys, [*argv, f"--images={images}"], "test3.jpg is not a readable picture")
