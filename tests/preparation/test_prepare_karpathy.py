@@ -168,7 +168,7 @@ def test_bad_counts_of_one_npy(tmp_path, dataset, refused):
     command = (*_command(dataset, source, tmp_path / "other"), "--no-boxes")
     refused(("all_ims.npy, row 5 (pic_3), holds values other", "after its 1 true"), *command)
     np.save(source.with_name("all_counts.npy"), counts + 1)
-    refused("all_counts.npy says 7 in row 5", *command)
+    refused("all_counts.npy holds 7 in row 5", *command)
     np.save(source.with_name("all_counts.npy"), counts[:5])
     refused("all_counts.npy has shape (5,)", *command)
 
