@@ -191,7 +191,7 @@ def test_captions_that_name_their_images_must_fit(tmp_path, refused):
     for lines, parts in (
         ("0\n0\n0\n1\n2\n", ("train_cap_ids.txt has 5 lines", "_caps.txt has 6")),
         ("0\n0\n2\n1\n2\n2\n", ("train_cap_ids.txt:3 is '2' where the line before or '1'",)),
-        ("0\n0\n1\n9\n2\n2\n", ("train_cap_ids.txt:4 is '9' where '2'",)),
+        ("0\n0\n1\n9\n2\n2\n", ("train_cap_ids.txt:4 is '9' where the line before or '2'",)),
         ("0\n0\n1\n1\n1\n1\n", ("ends before '2'",)),
     ):
         ids.write_text(lines)
