@@ -53,7 +53,7 @@ def test_help_lists_benchmarks_and_options(capsys):
         ("step --dtype float16", "--dtype must be float32 or bfloat16, got 'float16'."),
         ("step --model hmgrr", "There is no model 'hmgrr'; did you mean 'hmgr'?"),
         ("pictures --batch 0", "Every size must be at least 1"),
-        ("pictures --folder /none", "/none is no folder"),
+        ("pictures --folder /none", "/none is not a folder"),
         ("pipeline --count 0", "Every size must be at least 1"),
         ("pipeline --batch 50 --images 20", "the batch size is 50 rows but train has only"),
         ("pipeline --folder /none", "The system refused /none"),

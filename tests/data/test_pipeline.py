@@ -203,7 +203,7 @@ def test_families_that_do_not_fit_are_refused():
         _read(uneven, batching="groups")
     lonely = make_split()
     lonely.sources["image"].count += 1
-    with pytest.raises(UserError, match="image 12 of train has no row"):
+    with pytest.raises(UserError, match="image 12 of train has no caption"):
         _read(lonely, batching="groups")
 
 

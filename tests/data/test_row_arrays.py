@@ -137,7 +137,7 @@ def test_boxes_of_padding_are_zero_too(root):
 @pytest.mark.parametrize(
     ("name", "array", "parts"),
     [
-        ("labels", np.zeros((6, REGIONS)), ("train_labels.npy", "float64", "numbers of int16")),
+        ("labels", np.zeros((6, REGIONS)), ("train_labels.npy", "float64", "one int16 per row")),
         ("labels", np.zeros((6, 2), int), ("train_labels.npy has shape (6, 2)", "(6, 3)")),
         ("labels", np.full((6, REGIONS), 40000), ("train_labels.npy holds in row 0", "of 40000",
                                                   "-1 to 32767")),

@@ -76,7 +76,7 @@ def read_array(name: str, path: Path, rows: np.ndarray, shape: tuple[int, int]) 
     """
     kind = KINDS[name]
     regions = " and region" * kind.per_region
-    wanted = f"a {kind.dtype} per row{regions} of the features"
+    wanted = f"one {kind.dtype} per row{regions} of the features"
     kinds = "iu" if kind.dtype.kind == "i" else "fiu"
     found = _read(path, (shape[0], *kind.shape(shape[1])), kinds, wanted)[rows]
     return convert_array(
