@@ -178,15 +178,15 @@ def test_images_are_standardised_by_the_training_items():
         m: ArraySource({"features": np.float32(3 + 2 * rng.random((50, n)))})
         for m, n in SIZES.items()
     }
-    train["image"].features[:, 1] = 7.0  # a constant is only moved
+    train["image"].arrays["features"][:, 1] = 7.0  # a constant is only moved
     model, variables = made()
     stats = model.observe(variables.stats, train)
     assert jax.tree.structure(stats) == jax.tree.structure(variables.stats)
     assert list(stats) == ["image"]
-    x = standardise(jnp.asarray(train["image"].features), stats["image"])
+    x = standardise(jnp.asarray(train["image"].arrays["features"]), stats["image"])
     np.testing.assert_allclose(x.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(x.std(axis=0), [1, 0, 1, 1, 1], atol=1e-4)
-    given = {"features": jnp.asarray(train["image"].features[:ROWS])}
+    given = {"features": jnp.asarray(train["image"].arrays["features"][:ROWS])}
     codes = encode(model, dataclasses.replace(variables, stats=stats), "image", given, train=True)
     np.testing.assert_allclose(codes["inputs"], x[:ROWS], atol=1e-6)
 
