@@ -6,7 +6,7 @@ import itertools
 import os
 import signal
 import threading
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Self
 
 import jax
@@ -58,12 +58,7 @@ class StopSignal:
             self.requested, self.name = True, "SIGTERM"
         return self.requested
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._give_back()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

@@ -28,7 +28,7 @@ def exist(digest_file: Path) -> bool:
 def first_damage(folder: Path, digest_file: Path) -> str | None:
     """Describe the first file of ``folder`` that is missing or altered; None if there is none.
 
-    Sizes are checked first: they cost nothing and tell a truncated file from a flipped bit.
+    Sizes are checked first, which is fast and distinguishes truncated files.
     """
     files = _read(digest_file)
     if files is None:

@@ -39,7 +39,7 @@ class Rows(Protocol):
         ...
 
     def spot(self, row: int) -> str:
-        """What a person calls a row."""
+        """Name a row in a message."""
         ...
 
     def paths(self) -> list[Path]:
@@ -82,7 +82,7 @@ class NpyRows:
         self.__init__(state["path"])  # type: ignore[misc]
 
     def spot(self, row: int) -> str:
-        """What a person calls a row."""
+        """Name a row in a message."""
         return f"row {row} (counted from 0)"
 
     def paths(self) -> list[Path]:
@@ -130,18 +130,16 @@ class NpyRows:
 
 
 def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether in Fortran order, and dtype of the ``.npy`` that begins here.
+    """Shape, whether in Fortran order, and dtype of the ``.npy`` at the position of ``file``.
 
     Raises:
-        ValueError, KeyError, EOFError: there is none, or one of a version that numpy never writes
-            for plain numbers.
+        ValueError, KeyError, EOFError: no header, or a version that numpy uses for objects only.
     """
-    version = np.lib.format.read_magic(file)
     readers = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
     }
-    return readers[version](file)
+    return readers[np.lib.format.read_magic(file)](file)
 
 
 def _read_header(path: Path) -> tuple[tuple[int, ...], np.dtype, int]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from hmgr_jax.data.records.features import DESCRIPTIONS
-from hmgr_jax.errors import UserError
+from hmgr_jax.files.workdir import sync
 from hmgr_jax.preparation.plan import FEATURES, Chunk, Plan
 from hmgr_jax.preparation.plans import demand
 from hmgr_jax.preparation.row_file import RowFile, Written
@@ -31,7 +30,7 @@ from hmgr_jax.preparation.tfds_builder import (
     examples,
     plan_folder,
 )
-from hmgr_jax.preparation.writing import Files, Layout
+from hmgr_jax.preparation.writing import Files, Layout, check_room
 from hmgr_jax.progress import Bar
 
 _SHARD = ".shard"
@@ -68,7 +67,11 @@ def _arrays(plan: Plan) -> Plan:
 
 def _fill(folder: Path, plan: Plan, files: Files, written: Written) -> list[str]:
     """Write the missing record files and the descriptions of TFDS."""
-    _demand_room(folder, plan)
+    wanted = sum(
+        len(split) * (_BESIDES + sum(array.row_bytes for array in split.arrays.values()))
+        for split in plan.splits.values()
+    )
+    check_room(folder, wanted - sum(p.stat().st_size for p in folder.glob(f"*.{FORMAT}-*")))
     with tempfile.TemporaryDirectory() as unused:  # where TFDS itself would write
         builder = RetrievalRecords(source=plan, data_dir=unused)
         total = sum(len(split) for split in plan.splits.values())
@@ -118,7 +121,7 @@ def _write_split(
         RecordFile().write(
             folder / _SHARD, ((row, features.serialize_example(found)) for row, found in records)
         )
-        _sync(folder / _SHARD)
+        sync(folder / _SHARD)
         for file in files.values():
             file.sync()
         os.replace(folder / _SHARD, paths[k])
@@ -138,26 +141,3 @@ def _rows_done(plan: Plan, written: Written) -> int:
         for (first, end), whole in zip(bounds(split), written.done[name], strict=True):
             done += (end - first) * bool(whole)
     return done
-
-
-def _demand_room(folder: Path, plan: Plan) -> None:
-    """Check the free space first: the files grow shard by shard, for hours."""
-    wanted = sum(
-        len(split) * (_BESIDES + sum(array.row_bytes for array in split.arrays.values()))
-        for split in plan.splits.values()
-    )
-    there = sum(path.stat().st_size for path in folder.glob(f"*.{FORMAT}-*"))
-    free = shutil.disk_usage(folder).free
-    if wanted - there > free:
-        raise UserError(
-            f"{folder} needs {(wanted - there) / 1e9:,.1f} GB more where {free / 1e9:,.1f} GB are "
-            "free: make room or give an --out on another disk."
-        )
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

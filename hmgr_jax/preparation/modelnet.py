@@ -19,8 +19,7 @@ from hmgr_jax.data.shapes3d.visible import demand_embree
 from hmgr_jax.errors import UserError
 from hmgr_jax.files import manifest
 from hmgr_jax.files.workdir import lock, write_json_atomic, write_text_atomic
-from hmgr_jax.preparation.object_workers import made
-from hmgr_jax.preparation.objects_tree import UP, Making, Task, classes_of, find_objects
+from hmgr_jax.preparation.objects_tree import UP, Making, Task, classes_of, find_objects, made
 from hmgr_jax.preparation.writing import terminable
 from hmgr_jax.progress import Bar
 

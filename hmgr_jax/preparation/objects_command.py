@@ -10,8 +10,7 @@ from pathlib import Path
 from hmgr_jax.command import Parser
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation.modelnet import LEFT_OUT, Report, prepare_objects
-from hmgr_jax.preparation.object_workers import usual_workers
-from hmgr_jax.preparation.objects_tree import Making
+from hmgr_jax.preparation.objects_tree import Making, usual_workers
 from hmgr_jax.preparation.plans import demand
 from hmgr_jax.preparation.writing import Terminated
 

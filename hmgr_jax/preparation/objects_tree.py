@@ -1,10 +1,14 @@
-"""Raw ModelNet: ``class/train/name.off`` and ``class/test/name.off``, and their conversion."""
+"""Raw ModelNet, ``class/{train,test}/name.off``, and its conversion in several processes."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import zlib
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +25,8 @@ from hmgr_jax.data.shapes3d.render import render
 from hmgr_jax.data.shapes3d.simplify import simplified
 from hmgr_jax.data.shapes3d.visible import ray_caster
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.workdir import replacing
+from hmgr_jax.workers import begin_worker
 
 SPLITS = ("train", "test")
 UP = {
@@ -28,6 +34,10 @@ UP = {
     "z": np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]]),
 }
 """Rotations that turn the upward axis to y."""
+
+AHEAD = 2
+"""Objects in the queue, as a multiple of the processes."""
+BROUGHT_DOWN = "{} brought down the process that prepared it, perhaps for want of memory."
 
 
 @dataclass(frozen=True)
@@ -123,18 +133,71 @@ def _write(task: Task, making: Making) -> None:
     }
     views = render(mesh, around(making.views), making.size, ray_caster(mesh))
     task.file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = task.file.with_name(f".{task.file.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            write_object(file, arrays, views)
-            file.flush()
-            os.fsync(file.fileno())
-        os.utime(temporary, ns=(stamp, stamp))
-        os.replace(temporary, task.file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(task.file) as file:
+        write_object(file, arrays, views)
+        file.flush()
+        os.utime(file.fileno(), ns=(stamp, stamp))
 
 
 def classes_of(tasks: Sequence[Task]) -> list[str]:
     """Names of the classes, in order."""
     return sorted({task.name.partition("/")[0] for task in tasks})
+
+
+def made(tasks: Sequence[Task], making: Making, workers: int) -> Iterator[tuple[Task, str]]:
+    """Yield every finished task with its error message (see `make_object`)."""
+    if workers == 1:
+        for task in tasks:
+            yield task, make_object(task, making)
+        return
+    waiting = deque(tasks)
+    while waiting:  # again where a pool was brought down
+        suspects: list[Task] = []
+        yield from _in_pool(waiting, making, min(workers, len(waiting)), suspects)
+        for task in suspects:
+            yield task, _alone(task, making)
+
+
+def _in_pool(
+    waiting: deque[Task], making: Making, workers: int, suspects: list[Task]
+) -> Iterator[tuple[Task, str]]:
+    """Run ``waiting`` until it is empty or a process dies; ``suspects`` then are what ran."""
+    running: dict[Future[str], Task] = {}
+    pool = _pool(workers)
+    try:
+        while waiting or running:
+            while waiting and len(running) < AHEAD * workers:
+                task = waiting.popleft()
+                running[pool.submit(make_object, task, making)] = task
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield running[future], future.result()
+                del running[future]
+    except BrokenProcessPool:
+        suspects += running.values()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _alone(task: Task, making: Making) -> str:
+    """Run one task in a process of its own."""
+    if task.is_done():  # it had come to its end before the other one fell
+        return ""
+    pool = _pool(1)
+    try:
+        return pool.submit(make_object, task, making).result()
+    except BrokenProcessPool:
+        return BROUGHT_DOWN.format(task.path)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    # Spawned: a fork of a process with threads may hang.
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=begin_worker)
+
+
+def usual_workers() -> int:
+    """The number of cores available to this process."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

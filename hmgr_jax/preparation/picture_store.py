@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,8 @@ from PIL import Image
 from hmgr_jax.data.pictures.decode import ENDINGS
 from hmgr_jax.data.pictures.shown import read_picture
 from hmgr_jax.errors import UserError
-from hmgr_jax.preparation.plan import BOXES, FEATURES, identity
+from hmgr_jax.preparation.plan import BOXES, FEATURES
+from hmgr_jax.preparation.stores import Store
 
 CELL = 16
 """Size of a patch in pixels."""
@@ -79,29 +80,22 @@ def _gradients(pixels: np.ndarray, grid: int) -> np.ndarray:
     return rows.reshape(grid * grid, -1)
 
 
-class PictureStore:
+class PictureStore(Store):
     """Pictures by file name and, if unique, by name without ending.
 
     Features are those of `hmgr_jax.preparation.picture_store`, boxes the patches.
     """
 
     has_boxes = True
-    exact = True
-    slow = False
     size = SIZE
 
     def __init__(self, path: Path, grid: int) -> None:
         if not path.is_dir():
             raise UserError(f"{path} is no folder: give --pictures the folder of the pictures.")
         self.path, self.grid = path, grid
-        self.files = find_files(path, ENDINGS)
+        self.files = self.ids = find_files(path, ENDINGS)
         if not self.files:
             raise UserError(f"{path} holds no .jpg, .jpeg or .png: give the folder of pictures.")
-
-    @property
-    def ids(self) -> Mapping[str, Path]:
-        """{file name, with and without its ending: file}."""
-        return self.files
 
     def regions(self, ids: Sequence[str]) -> np.ndarray:
         """The number of patches, equal for all pictures."""
@@ -109,16 +103,8 @@ class PictureStore:
 
     def read(self, name: str) -> dict[str, np.ndarray]:
         """Features and boxes of a picture."""
-        picture = read_picture(self.files[name])
+        picture = read_picture(self.ids[name])
         return {FEATURES: encode_grid(picture, self.grid), BOXES: grid_boxes(self.grid)}
-
-    def where(self, name: str) -> str:
-        """The file."""
-        return str(self.files[name])
-
-    def identity(self, ids: Sequence[str]) -> str:
-        """A digest of the picture files that are read."""
-        return identity(self.files[name] for name in ids)
 
 
 def find_files(root: Path, endings: Sequence[str]) -> dict[str, Path]:

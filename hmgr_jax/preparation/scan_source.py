@@ -30,6 +30,7 @@ from hmgr_jax.preparation.plan import (
     FEATURES,
     Chunk,
     Plan,
+    RowSource,
     SplitPlan,
     beside,
     blocks,
@@ -54,7 +55,7 @@ class _Split:
     """int [images], one past its last row."""
 
 
-class ScanSource:
+class ScanSource(RowSource):
     """The rows of a folder; every copy of an image is compared with its first row."""
 
     def __init__(self, splits: Mapping[str, _Split]) -> None:
@@ -67,10 +68,6 @@ class ScanSource:
             for images in blocks(np.flatnonzero(todo[name]), found.rows.row_bytes * copies):
                 yield self._read(name, found, images)
 
-    def changed(self, since: int) -> dict[str, np.ndarray]:
-        """No rows: a changed file makes another preparation."""
-        return {}
-
     def _read(self, name: str, found: _Split, images: np.ndarray) -> Chunk:
         kept, copies = found.kept[images], (found.ends - found.kept)[images]
         first = np.cumsum(copies) - copies
@@ -79,7 +76,7 @@ class ScanSource:
         if found.counts is not None:
             demand_zero(values, found.counts[rows], lambda i: _holds(found, int(rows[i])))
         if len(rows) > len(images):
-            _demand_copies(found, values, rows, np.repeat(first, copies))
+            _check_copies(found, values, rows, np.repeat(first, copies))
             values = values[first]
         arrays = {FEATURES: values, **_read_beside(found, kept)}
         return Chunk(name, images, arrays, lambda i: f"{found.rows.path}, row {int(kept[i])},")
@@ -114,7 +111,7 @@ def plan_scan(
     names = list(splits) if splits else _names(root)
     demand_files(root, names)
     found = {name: _open(root, name, captions_per_image) for name in names}
-    _demand_alike(found)
+    _check_alike(found)
     graphs = find_word_graphs({name: split.files.captions for name, split in found.items()})
     plans = {
         name: _plan(split, captions_per_image, graphs.get(name)) for name, split in found.items()
@@ -162,7 +159,7 @@ def _plan(split: _Split, per_image: int | None, graphs: Path | None) -> SplitPla
     return SplitPlan(names, captions, arrays, graphs)
 
 
-def _demand_alike(found: Mapping[str, _Split]) -> None:
+def _check_alike(found: Mapping[str, _Split]) -> None:
     """Check that the splits can be trained together, before the conversion."""
     one, *others = found.values()
     for other in others:
@@ -174,7 +171,7 @@ def _demand_alike(found: Mapping[str, _Split]) -> None:
     demand_same_files({name: split.files for name, split in found.items()}, (BOXES, *KINDS))
 
 
-def _demand_copies(found: _Split, values: np.ndarray, rows: np.ndarray, first: np.ndarray) -> None:
+def _check_copies(found: _Split, values: np.ndarray, rows: np.ndarray, first: np.ndarray) -> None:
     """Check that rows of one id have equal features; otherwise ids and rows are misaligned."""
     raw = values.reshape(len(values), -1).view(np.uint8)
     counts = np.zeros(len(rows)) if found.counts is None else found.counts[rows]

@@ -74,10 +74,10 @@ class RecordFile(tfds.core.ExampleWriter):
 class RetrievalRecords(tfds.core.ShardBasedBuilder):
     """Images or videos as features of their regions or frames, with captions, a record each.
 
-    ``source`` is a folder in SCAN's layout, as `hmgr_jax.data.regions.scan.open_scan` reads it, raw or
-    prepared: all its splits, each image once, in the order of the rows, features in the precision
-    they have. `hmgr_jax.data.records.features` lists what a record holds. It is needed only to
-    prepare. ``captions_per_image`` is that of `open_scan`.
+    ``source``, needed only to prepare, is a folder in SCAN's layout, raw or prepared: all its
+    splits, each image once, in the order of the rows, with features in their own precision.
+    ``captions_per_image`` is that of `hmgr_jax.data.regions.scan.open_scan`. The fields of a record
+    are those of `hmgr_jax.data.records.features`.
     """
 
     VERSION = tfds.core.Version("1.0.0")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +10,19 @@ import numpy as np
 
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation.picture_store import SIZE, encode_grid, find_files
-from hmgr_jax.preparation.plan import FEATURES, identity
+from hmgr_jax.preparation.plan import FEATURES
 from hmgr_jax.preparation.stores import Store
 
 ENDINGS = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".MP4", ".AVI", ".MOV")
 
 
-class FrameStore:
+class FrameStore(Store):
     """Features of frames, at most ``frames`` of a video, spread evenly over those of ``store``."""
-
-    has_boxes = False
-    slow = False
 
     def __init__(self, store: Store, frames: int) -> None:
         self.store, self.frames = store, frames
         self.path, self.size, self.exact = store.path, store.size, store.exact
-
-    @property
-    def files(self) -> Mapping[str, Path] | None:
-        """Of the inner store."""
-        return self.store.files
-
-    @property
-    def ids(self) -> Mapping[str, Any]:
-        """Of the inner store."""
-        return self.store.ids
+        self.files, self.ids = store.files, store.ids
 
     def regions(self, ids: Sequence[str]) -> np.ndarray:
         """The number of frames taken from each."""
@@ -54,14 +42,13 @@ class FrameStore:
         return self.store.identity(ids)
 
 
-class ClipStore:
+class ClipStore(Store):
     """Clips by file name, with and without its ending; at most ``frames`` of each are described.
 
     A frame is cut into ``grid`` x ``grid`` patches, each described as those of pictures
     (`hmgr_jax.preparation.picture_store`); all patches of a frame are one row.
     """
 
-    has_boxes = False
     exact = False
     slow = True
 
@@ -70,15 +57,10 @@ class ClipStore:
             raise UserError(f"{path} is no folder: give --videos the folder of the clips.")
         self.path, self.frames, self.grid = path, frames, grid
         self.size = grid * grid * SIZE
-        self.files = find_files(path, ENDINGS)
+        self.files = self.ids = find_files(path, ENDINGS)
         if not self.files:
             raise UserError(f"{path} holds no .mp4, .avi, .mkv, .webm or .mov: give the folder.")
         demand_av(path)
-
-    @property
-    def ids(self) -> Mapping[str, Path]:
-        """{file name, with and without its ending: file}."""
-        return self.files
 
     def regions(self, ids: Sequence[str]) -> np.ndarray:
         """The maximum of frames; the exact number is known after decoding."""
@@ -86,18 +68,10 @@ class ClipStore:
 
     def read(self, name: str) -> dict[str, np.ndarray]:
         """The features of the chosen frames of a clip."""
-        return {FEATURES: np.stack(read_frames(self.files[name], self.frames, self._describe))}
+        return {FEATURES: np.stack(read_frames(self.ids[name], self.frames, self._describe))}
 
     def _describe(self, frame: np.ndarray) -> np.ndarray:
         return encode_grid(frame, self.grid).reshape(-1)
-
-    def where(self, name: str) -> str:
-        """The file."""
-        return str(self.files[name])
-
-    def identity(self, ids: Sequence[str]) -> str:
-        """A digest of the clips that are read."""
-        return identity(self.files[name] for name in ids)
 
 
 def choose_frames(count: int, most: int) -> np.ndarray:
@@ -112,8 +86,8 @@ def read_frames(
 ) -> list[np.ndarray]:
     """Apply ``describe`` to at most ``most`` frames (uint8 [H, W, 3], rotated for display).
 
-    Which frames these are hangs on their number, which the packets of the file nearly always tell;
-    where they do not, the clip is decoded twice.
+    The choice depends on the number of frames, which is nearly always the number of packets of the
+    file; otherwise the clip is decoded twice.
 
     Raises:
         UserError: PyAV is missing, or the file holds no moving pictures that can be decoded.

@@ -126,10 +126,15 @@ def _least_and_most(counts: Path, regions: int) -> list[int]:
 
 def _open_files(folder: Path, plan: Plan, written: Written) -> Files:
     """Open the files of all arrays; a split with a new file counts as unwritten."""
-    _demand_room(folder, plan)
-    planned = {f"{name}_{end}.npy" for name, split in plan.splits.items() for end in split.arrays}
+    planned = {
+        folder / f"{name}_{end}.npy": len(split) * array.row_bytes
+        for name, split in plan.splits.items()
+        for end, array in split.arrays.items()
+    }
+    there = sum(path.stat().st_blocks * 512 for path in planned if path.exists())
+    check_room(folder, sum(planned.values()) - there)  # the files are sparse
     for path in folder.glob("*.npy"):
-        if path.name not in planned:  # counts, where a file that was replaced made them needless
+        if path not in planned:  # counts that a replaced source file no longer needs
             path.unlink()
     files = {
         name: {
@@ -144,24 +149,19 @@ def _open_files(folder: Path, plan: Plan, written: Written) -> Files:
     return files
 
 
-def _demand_room(folder: Path, plan: Plan) -> None:
-    """Check the free space first: the files are sparse, and would fill the disk hours later."""
-    wanted = there = 0
-    for name, split in plan.splits.items():
-        for end, array in split.arrays.items():
-            wanted += len(split) * array.row_bytes
-            path = folder / f"{name}_{end}.npy"
-            there += path.stat().st_blocks * 512 if path.exists() else 0
+def check_room(folder: Path, wanted: int) -> None:
+    """Check the free space before the work of hours; ``wanted`` is in bytes."""
     free = shutil.disk_usage(folder).free
-    if wanted - there > free:
+    if wanted > free:
         raise UserError(
-            f"{folder} needs {(wanted - there) / 1e9:,.1f} GB more where {free / 1e9:,.1f} GB are "
-            "free: make room or give an --out on another disk."
+            f"{folder} needs {wanted / 1e9:,.1f} GB more where {free / 1e9:,.1f} GB are free: make "
+            "room or give an --out on another disk."
         )
 
 
-def _write_rows(plan: Plan, files: Files, written: Written) -> None:
+def _fill(folder: Path, plan: Plan, files: Files, written: Written) -> list[str]:
     """Write all missing rows."""
+    written.forget(plan.source.changed(written.begun))
     total = sum(len(split) for split in plan.splits.values())
     saved = time.monotonic()
     with Bar(NOUNS[plan.visual], total, written.count()) as bar:
@@ -179,16 +179,11 @@ def _write_rows(plan: Plan, files: Files, written: Written) -> None:
         if todo.any():
             first = plan.splits[name].ids[int(np.flatnonzero(todo)[0])]
             raise RuntimeError(f"the source gave no features of {first} of {name}")
+    return []
 
 
 def _units(plan: Plan) -> dict[str, int]:
     return {name: len(split) for name, split in plan.splits.items()}
-
-
-def _fill(folder: Path, plan: Plan, files: Files, written: Written) -> list[str]:
-    written.forget(plan.source.changed(written.begun))
-    _write_rows(plan, files, written)
-    return []
 
 
 ROWS = Layout(_units, lambda plan: plan, _fill)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import jax
+from flax.traverse_util import unflatten_dict
 
 from hmgr_jax.data.text.pieces import restored
 from hmgr_jax.data.text.vocabulary import Vocabulary
@@ -36,16 +37,14 @@ def warm_start(
         UserError: no checkpoint, different names or shapes, or a different vocabulary.
     """
     for part, workdir in init.items():
-        if workdir:
-            own = {n: x for n, x in by_name(params).items() if _within(n, parts[part])}
-            if not own and of != "params":
-                continue
-            if not own:
-                raise UserError(f"init.{part} is set, but the part has no parameters: remove it.")
-            words = vocabulary if _holds_words(part, parts) else None
-            params = arrange_like(
-                params, by_name(params) | _read(part, workdir, own, words, of), None
-            )
+        own = {n: x for n, x in by_name(params).items() if _within(n, parts[part])}
+        if not workdir or (not own and of != "params"):
+            continue
+        if not own:
+            raise UserError(f"init.{part} is set, but the part has no parameters: remove it.")
+        words = vocabulary if _holds_words(part, parts) else None
+        leaves = by_name(params) | _read(part, workdir, own, words, of)
+        params = arrange_like(params, leaves, None)
     return params
 
 
@@ -59,18 +58,10 @@ def _read(
             f"init.{part} names {workdir}, which holds no checkpoints: give the --workdir of a "
             "trained run."
         )
-    wanted: dict = {}
-    for name, leaf in own.items():
-        node = wanted
-        *groups, last = name.split("/")
-        for group in groups:
-            node = node.setdefault(group, {})
-        node[last] = leaf
+    template = {of: unflatten_dict(dict(own), sep="/")}
     with Checkpoints(folder, read_only=True) as checkpoints:
         try:
-            state, meta, _ = checkpoints.restore(
-                {of: wanted}, checkpoints.best_step(), partial=True
-            )
+            state, meta, _ = checkpoints.restore(template, checkpoints.best_step(), partial=True)
         except UserError as error:
             raise UserError(f"init.{part} cannot start from {workdir}: {error}") from None
     if words is not None and restored(meta["vocabulary"]) != words:

@@ -291,7 +291,7 @@ def test_imported_weights_are_started_from_elsewhere(tmp_path, exported, capsys)
     for more in ({}, {"train__lr": 1, "train__steps": 99}):
         assert run(new, **more) == 2
         said = capsys.readouterr().err
-        assert f"{new} holds imported weights, which have no optimiser state" in said
+        assert f"{new} holds imported weights without optimiser state" in said
         assert (
             f"give another --workdir and start there from these, as --config.init.PART={new}"
             in said

@@ -130,5 +130,5 @@ def test_names_of_classes_become_their_first_vectors(tmp_path):
 
 def test_names_for_a_model_without_classes_are_refused(tmp_path):
     found = build(config(model="vse", data__object_names=tmp_path / "names.txt"))
-    with pytest.raises(UserError, match="vse has no vectors for them here"):
+    with pytest.raises(UserError, match="vse has no vectors for them"):
         found.first_state()
