@@ -1,11 +1,10 @@
-"""A file of weights to the folder of a run, and back: what ``hmgr_jax.convert`` does."""
+"""Convert between a file of weights and the folder of a run, for ``hmgr_jax.convert``."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -26,28 +25,30 @@ from hmgr_jax.training import recipe_file
 from hmgr_jax.training.check import check
 
 OFFICIAL, OWN = "official", "own"
-"""Whose names an exported file has."""
+"""The kind of names in an exported file."""
 
 
 def export_weights(workdir: Path, out: Path) -> None:
-    """Write the best step of a run as safetensors, with all that a run folder needs beside.
+    """Write the best step of a run as safetensors, with the metadata of a run folder.
 
-    Parameters have their official names where the system has a release that knows all of them;
-    otherwise, like statistics and memory, their paths (``params/image/...``).
+    Parameters have their official names if the system has a release with all of them; otherwise,
+    like statistics and memory, their paths (``params/image/...``).
 
     Raises:
-        UserError: no whole checkpoint there, or a file at ``out``.
+        UserError: no complete checkpoint, or ``out`` exists.
     """
     state_dict.demand_free(out)
     saved = run_folder.read(workdir)
     kind = OFFICIAL if _official(saved.meta, saved.state) is not None else OWN
     names = _names(kind, saved.meta, saved.state)
     state = naming.from_params(names, saved.state)
+    vocabulary = saved.vocabulary  # words are written in SCAN's layout
+    words = vocabulary.saved() if isinstance(vocabulary, Pieces) else vocabulary.to_scan()
     about = {k: v for k, v in saved.meta.items() if k not in ("config", "vocabulary")}
     metadata = {
         "names": kind,
         "config": json.dumps(saved.meta["config"]),
-        "vocabulary": json.dumps(_told(saved.vocabulary), ensure_ascii=False),
+        "vocabulary": json.dumps(words, ensure_ascii=False),
         "about": json.dumps(about | {"step": saved.step}),
     }
     state_dict.write(out, state, metadata)
@@ -55,7 +56,7 @@ def export_weights(workdir: Path, out: Path) -> None:
     print(
         f"exported:  step {saved.step} of {workdir}, {len(state)} tensors under {whose}, to {out}"
     )
-    _tell("left out:", naming.unused(names, saved.state))
+    _print_names("left out:", naming.unused(names, saved.state))
 
 
 def import_weights(
@@ -67,48 +68,48 @@ def import_weights(
     vocabulary: Path | None = None,
     model: str | None = None,
 ) -> None:
-    """Make the run folder ``workdir`` of a file of weights, ready to be evaluated.
+    """Make the run folder ``workdir`` from a file of weights, ready to be evaluated.
 
     Args:
         path: see ``state_dict.read_weights``.
-        workdir: a folder that is not there yet.
-        config: the recipe, with ``overrides`` in it; by default what an exported file was trained
-            with. What the official training script's options in the file say counts more.
-        overrides: what the command line sets, which counts most.
+        workdir: a new folder.
+        config: the recipe, with ``overrides`` in it; by default that of an exported file. Options
+            of the official training script in the file override it.
+        overrides: set on the command line; they override everything.
         vocabulary: SCAN's JSON file; by default the one in the metadata.
         model: the system whose official names the file has; by default that of the recipe.
 
     Raises:
-        UserError: something at ``workdir``, weights that do not fit, no recipe or vocabulary.
+        UserError: ``workdir`` exists, weights do not fit, or there is no recipe or vocabulary.
     """
     run_folder.demand_new(workdir)
     weights = state_dict.read_weights(path)
     exported = _exported(weights, path)
     if config is None:
-        config = _config_within(exported, overrides or {}, path)
-    _demand_system(model, config)
+        config = _exported_config(exported, overrides or {}, path)
+    name = config.model.name
+    if model is not None and model != name:
+        raise UserError(
+            f"--model is {model}, but the recipe is for {name}: give the recipe as FILE:{model}."
+        )
     if not exported:
-        release = _release(config.model.name)
-        config = as_trained(config, release, weights, path, overrides or {})
+        config = as_trained(config, _release(name), weights, path, overrides or {})
     check(config)
     words = _words(vocabulary, exported, path)
     saved, unused = _fitted(weights, exported, config, words)
     run_folder.write(workdir, saved)
-    _tell_imported(path, workdir, weights, config.model.name, unused)
-
-
-def _demand_system(given: str | None, config: ConfigDict) -> None:
-    name = config.model.name
-    if given is not None and given != name:
-        raise UserError(
-            f"--model is {given}, but the recipe is for {name}: give it as FILE:{given}."
-        )
+    print(f"imported:  {len(weights.state)} tensors of {path} as {name} into {workdir}")
+    _print_names("unused:", unused)
+    print(
+        f"evaluate:  python -m hmgr_jax.main --workdir {workdir} --mode=evaluate "
+        "--config.data.root=FOLDER"
+    )
 
 
 def _fitted(
     weights: Weights, exported: Meta | None, config: ConfigDict, vocabulary: Vocabulary
 ) -> tuple[Saved, list[str]]:
-    """The weights as the state of a model, and names of those for which it has no place."""
+    """The weights as the state of a model, and the names of unused weights."""
     meta: Meta = {
         "steps_per_epoch": 1,
         "fingerprint": "imported weights",
@@ -119,30 +120,19 @@ def _fitted(
     step = int(meta.pop("step", 0))
     template = run_folder.template(meta)
     names = _names(weights.metadata["names"] if exported else OFFICIAL, meta, template)
-    # How often a norm of PyTorch was called: nothing depends on it.
+    # Nothing depends on the number of calls of PyTorch's norms.
     given = {n: x for n, x in weights.state.items() if not n.endswith("num_batches_tracked")}
     state = naming.to_params(names, given, template)
     unused = [n for n in naming.unused(names, template) if n in weights.state]
     return Saved(state, meta, step), unused
 
 
-def _tell_imported(
-    path: Path, workdir: Path, weights: Weights, name: str, unused: list[str]
-) -> None:
-    print(f"imported:  {len(weights.state)} tensors of {path} as {name} into {workdir}")
-    _tell("unused:", unused)
-    print(
-        f"evaluate:  python -m hmgr_jax.main --workdir {workdir} --mode=evaluate "
-        "--config.data.root=FOLDER"
-    )
-
-
 def _names(kind: str, meta: Meta, state: Tree) -> Names:
-    """Of a whole state; what is no parameter has an official name only where a release says so."""
+    """Names of a whole state; only releases with ``whole`` name other leaves than parameters."""
     if kind == OWN:
         return naming.our_own(state)
     release = _release(meta["config"]["model"]["name"])
-    official = release.names(_hyperparameters(meta))
+    official = release.names(run_folder.model_of(meta).hyperparameters())
     if not release.whole:
         official = naming.within(official, "params")
     known = {path for entry in official for path in entry.paths}
@@ -151,15 +141,11 @@ def _names(kind: str, meta: Meta, state: Tree) -> Names:
 
 
 def _official(meta: Meta, state: Tree) -> Names | None:
-    """Names of a state whose parameters the release knows all of."""
+    """Official names of a state; None unless the release has all parameters."""
     if meta["config"]["model"]["name"] not in RELEASES:
         return None
     names = _names(OFFICIAL, meta, state)
     return names if naming.covers(names, state) else None
-
-
-def _hyperparameters(meta: Meta) -> dict[str, Any]:
-    return run_folder.model_of(meta).hyperparameters()
 
 
 def _release(name: str) -> Release:
@@ -172,7 +158,7 @@ def _release(name: str) -> Release:
 
 
 def _exported(weights: Weights, path: Path) -> Meta | None:
-    """What ``export_weights`` wrote beside the tensors; None for a file of others."""
+    """The metadata that ``export_weights`` wrote; None for another file."""
     if "about" not in weights.metadata:
         return None
     try:
@@ -201,12 +187,12 @@ def _exported(weights: Weights, path: Path) -> Meta | None:
         ) from None
 
 
-def _config_within(
+def _exported_config(
     exported: Meta | None, overrides: Mapping[str, str | None], path: Path
 ) -> ConfigDict:
     if exported is None:
         raise UserError(
-            f"{path} does not say what it was trained with: give the recipe, such as --config "
+            f"{path} does not hold its recipe: give the recipe, such as --config "
             "configs/f30k.py:imram."
         )
     config = saved_config(exported)
@@ -226,11 +212,6 @@ def _words(given: Path | None, exported: Meta | None, path: Path) -> Vocabulary:
     return restored(exported["vocabulary"])
 
 
-def _told(vocabulary: Vocabulary) -> Any:
-    """Words in SCAN's layout, as `import_weights` takes a file of them too."""
-    return vocabulary.saved() if isinstance(vocabulary, Pieces) else vocabulary.to_scan()
-
-
-def _tell(what: str, names: list[str]) -> None:
+def _print_names(what: str, names: list[str]) -> None:
     if names:
         print(f"{what:10s} {', '.join(names)} (this variant of the model has no place for them)")

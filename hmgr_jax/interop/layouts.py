@@ -90,7 +90,7 @@ def batch_norm(official: str, path: str) -> tuple[Entry, ...]:
 
 
 def pointwise(official: str, path: str, axes: int = 1) -> Entry:
-    """A convolution of size 1 over ``axes`` axes: PyTorch's is [out, in, 1, ...], ours [in, out]."""
+    """A convolution of size 1 with ``axes`` axes: PyTorch [out, in, 1, ...], ours [in, out]."""
     return Entry(
         (f"{official}.weight",),
         (f"{path}/kernel",),

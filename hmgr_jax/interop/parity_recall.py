@@ -1,7 +1,7 @@
-"""Known answers of recall: a similarity matrix, and what the SCAN family's evaluation makes of it.
+"""Known answers of recall: a similarity matrix and its metrics by the SCAN family's evaluation.
 
-``i2t`` and ``t2i`` are (R@1, R@5, R@10, median rank, mean rank). Captions are in the order of
-their images, equally many each. Vectors of both sides, where there are any, make the matrix.
+``i2t`` and ``t2i`` are (R@1, R@5, R@10, median rank, mean rank). Captions are in the order of their
+images, equally many each. If there are vectors of both sides, the matrix is their product.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the formats of PyTorch have in common: tensors are windows on storages of plain numbers."""
+"""PyTorch's file formats: tensors are views of storages of plain numbers."""
 
 from __future__ import annotations
 
@@ -16,24 +16,23 @@ from hmgr_jax.interop import torch_pickle
 from hmgr_jax.interop.torch_pickle import Storage, Tensor
 
 EXPANDED = 2**24
-"""Elements of a tensor whose storage holds fewer, as strides of 0 make it: more are refused."""
+"""Largest number of elements of a tensor with fewer elements in its storage (strides of 0)."""
 
 
 class Saved:
-    """An open file that torch.save wrote; tensors are read when they are asked for."""
+    """An open file that torch.save wrote; tensors are read on demand."""
 
     root: Any
-    """What was saved, with ``Tensor`` for tensors."""
+    """The saved object, with ``Tensor`` for tensors."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._storages: dict[Storage, np.ndarray] = {}
 
     def array(self, tensor: Tensor) -> np.ndarray:
-        """The numbers of a tensor: a read-only view that honours its offset and strides.
+        """The numbers of a tensor as a read-only view.
 
-        Raises:
-            UserError: it reaches out of its storage, or the storage is damaged.
+        Raises `UserError` if it exceeds its storage or the storage is damaged.
         """
         storage, offset, shape, strides = tensor
         flat, count = self._window(storage), math.prod(shape)
@@ -51,7 +50,7 @@ class Saved:
             raise self._damaged(f"a tensor is of no possible shape: {error}") from None
 
     def _window(self, storage: Storage) -> np.ndarray:
-        """A storage, or the part of it that a tensor's offset counts from."""
+        """A storage, or its part to which a tensor's offset refers."""
         whole = storage._replace(part=None)
         if whole not in self._storages:
             data, dtype = self._bytes_of(whole), dtype_of(whole)
@@ -69,7 +68,7 @@ class Saved:
         return flat[first : first + size]
 
     def _bytes_of(self, storage: Storage) -> bytes:
-        """The bytes of a whole storage; how many there should be is checked elsewhere."""
+        """The bytes of a whole storage; the caller checks their number."""
         raise NotImplementedError
 
     def _damaged(self, what: str) -> UserError:
@@ -94,12 +93,7 @@ PICKLE = "data.pkl"
 
 
 class TorchZip(Saved):
-    """An open archive; tensors are read when they are asked for.
-
-    Raises:
-        UserError: the archive is damaged, of a big-endian machine, or holds anything but tensors
-            and plain values.
-    """
+    """An open zip archive, the current format."""
 
     def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
         super().__init__(path)
@@ -136,22 +130,16 @@ VERSION = 1001
 
 
 class LegacyPickle(Saved):
-    """An open file; tensors are read when they are asked for.
+    """An open file of the format before PyTorch 1.6.
 
-    Args:
-        stream: a map of the whole file, at its beginning. A map, for it gives no more than there
-            is, whatever length a pickle asks for.
-        path: names the file in sentences.
-
-    Raises:
-        UserError: the file is no such file, damaged, of a big-endian machine, or holds anything
-            but tensors and plain values.
+    ``stream`` is a memory map of the whole file, which never returns more bytes than there are,
+    whatever length a pickle asks for.
     """
 
     def __init__(self, stream: mmap.mmap, path: Path) -> None:
         super().__init__(path)
         self._stream = stream
-        self._met: dict[str, Storage] = {}
+        self._seen: dict[str, Storage] = {}
         self._places: dict[str, int] = {}
         magic = self._load()
         if type(magic) is not int or magic != MAGIC:
@@ -171,28 +159,28 @@ class LegacyPickle(Saved):
         self._find(self._load())
 
     def _load(self) -> Any:
-        return torch_pickle.load(self._stream, str(self._path), self._meet)
+        return torch_pickle.load(self._stream, str(self._path), self._add_storage)
 
-    def _meet(self, pid: Any) -> Storage:
-        """The storage of a persistent id; all ids of one key must say the same of it."""
+    def _add_storage(self, pid: Any) -> Storage:
+        """The storage of a persistent id; all ids of one key must agree."""
         storage = torch_pickle.storage_of(pid)
         whole = storage._replace(part=None)
-        if self._met.setdefault(storage.key, whole) != whole:
+        if self._seen.setdefault(storage.key, whole) != whole:
             raise ValueError(f"storage {storage.key} is described twice, differently")
         return storage
 
     def _find(self, keys: Any) -> None:
-        """Where the bytes of each storage begin."""
+        """Find the first byte of each storage."""
         if not isinstance(keys, list) or not all(type(key) is str for key in keys):
             raise self._damaged("there is no list of storages where it should be")
         end = len(self._stream)
         place = self._stream.tell()
         for key in keys:
-            if key not in self._met:
+            if key not in self._seen:
                 raise self._damaged(f"storage {key} is listed, but no tensor lies in it")
             if key in self._places:
                 raise self._damaged(f"storage {key} is listed twice")
-            storage, begin = self._met[key], place + 8
+            storage, begin = self._seen[key], place + 8
             if begin > end:
                 raise self._cut_short(f"storage {key} is missing")
             elements = int.from_bytes(self._stream[place:begin], "little", signed=True)

@@ -1,7 +1,7 @@
-"""The pickle within a PyTorch file, read so that nothing that it names is imported or called.
+"""Read the pickle in a PyTorch file without importing or calling anything that it names.
 
-A pickle names functions and classes and says what to call them with. Here a name is looked up in
-the tables below, where it stands for something that only holds data, or it is refused.
+A pickle names functions and classes to call. Here a name is looked up in a table of stand-ins that
+only hold data; any other name is refused.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ STORAGES = {
 
 
 class Storage(NamedTuple):
-    """Where the numbers of tensors lie: a record of the file."""
+    """A record of the file with the numbers of tensors."""
 
     key: str
     dtype: str
     elements: int
     part: tuple[int, int] | None = None
-    """(first element, size) of what offsets count from, where it is not the whole record."""
+    """(first element, size) of the part to which offsets refer; None for the whole record."""
 
 
 class Tensor(NamedTuple):
-    """A window on a storage; offset and strides count elements."""
+    """A view of a storage; offset and strides count elements."""
 
     storage: Storage
     offset: int
@@ -47,7 +47,7 @@ class Tensor(NamedTuple):
     strides: tuple[int, ...]
 
     def __setstate__(self, state: Any) -> None:
-        """Flags that PyTorch before 0.4 sets on a parameter; dropped."""
+        """Drop the flags that PyTorch before 0.4 sets on a parameter."""
 
 
 class Namespace:
@@ -61,7 +61,7 @@ class Namespace:
 
 
 class Stream(Protocol):
-    """An open file or map of one; ``read`` never allocates more than there is."""
+    """An open file or memory map; ``read`` never allocates more bytes than there are."""
 
     def read(self, size: int, /) -> bytes:
         """The next bytes."""
@@ -71,11 +71,13 @@ class Stream(Protocol):
 
 
 def storage_of(pid: Any) -> Storage:
-    """The storage that a persistent id refers to: (kind, type, key, location, elements[, part])."""
+    """The storage of a persistent id: (kind, type, key, location, elements[, part])."""
     kind, dtype, key, _, elements, *part = pid
     if kind != "storage" or type(key) is not str or not is_size(elements):
         raise ValueError("a reference to something else than a storage")
-    whole = Storage(key, dtype_named(dtype), elements)
+    if not isinstance(dtype, _StorageType):
+        raise ValueError("a storage of an unknown type")
+    whole = Storage(key, dtype.dtype, elements)
     if part in ([], [None]):
         return whole
     ((_, first, size),) = part
@@ -85,24 +87,17 @@ def storage_of(pid: Any) -> Storage:
 
 
 def is_size(number: Any) -> bool:
-    """Whether it can count elements: no bool, not negative, not of thousands of digits."""
+    """Whether it can count elements: an int, not negative, not of thousands of digits."""
     return type(number) is int and 0 <= number < 2**128
 
 
-def dtype_named(storage_type: Any) -> str:
-    """The dtype of a storage class as ``load`` gives it; ValueError where it is none."""
-    if not isinstance(storage_type, _StorageType):
-        raise ValueError("a storage of an unknown type")
-    return storage_type.dtype
-
-
 def load(data: bytes | Stream, where: str, persistent: Callable[[Any], Any] = storage_of) -> Any:
-    """The object that was pickled: plain values, dicts, ``Tensor`` and ``Namespace``.
+    """Read a pickled object: plain values, dicts, ``Tensor`` and ``Namespace``.
 
     Args:
-        data: the pickle, or a stream that stands at its beginning and is left at its end.
-        where: names the file in the sentence of an error.
-        persistent: what a persistent id stands for; any error says that the pickle is damaged.
+        data: the pickle, or a stream positioned at its beginning.
+        where: the file, for messages.
+        persistent: returns the object of a persistent id; its errors mean a damaged pickle.
 
     Raises:
         UserError: the pickle names anything else, or is damaged.
@@ -111,19 +106,19 @@ def load(data: bytes | Stream, where: str, persistent: Callable[[Any], Any] = st
         return _Unpickler(data, where, persistent).load()
     except UserError:
         raise
-    except Exception as error:  # whatever bytes make of an unpickler
+    except Exception as error:  # damaged bytes can raise anything
         raise UserError(
             f"{where} holds a pickle that cannot be read ({type(error).__name__}: "
             f"{error or 'it ends too soon'}): it is cut short or damaged, get the file again."
         ) from None
 
 
-# A pickle may also set attributes of what it has at hand. Nothing below keeps any that a later
-# load would meet: instances have __setstate__ or no attributes, and so do their classes.
+# A pickle may also set attributes. Nothing below keeps any beyond one load: instances and classes
+# have __setstate__ or no attributes.
 
 
 class _Inert:
-    """Stands for what is neither weights nor options: devices, numpy's numbers."""
+    """Stands for anything that is neither weights nor options: devices, numpy's numbers."""
 
     def __init__(self, *_: Any) -> None:
         pass
@@ -133,7 +128,7 @@ class _Inert:
 
 
 class _Items(dict):
-    """Stands for ``OrderedDict``; what PyTorch hangs on it (versions of modules) is dropped."""
+    """Stands for ``OrderedDict``; attributes set by PyTorch (versions of modules) are dropped."""
 
     def __setstate__(self, state: Any) -> None:
         pass
@@ -165,7 +160,7 @@ class _RebuildParameter:
 
 
 class _Lines:
-    """A stream whose last line, where it is cut short, is no line: it would be half a name."""
+    """A stream that raises for a last line without an end, which would be half a name."""
 
     def __init__(self, file: Stream) -> None:
         self.read, self._readline = file.read, file.readline
@@ -178,7 +173,7 @@ class _Lines:
 
 
 class _Unpickler(pickle._Unpickler):
-    """Python's own unpickler in Python: the one in C can be made to take any amount of memory."""
+    """Python's unpickler in Python: the one in C can be made to allocate any amount of memory."""
 
     def __init__(self, data: bytes | Stream, where: str, persistent: Callable[[Any], Any]) -> None:
         file = io.BytesIO(data) if isinstance(data, bytes) else data
@@ -195,7 +190,7 @@ class _Unpickler(pickle._Unpickler):
             ("torch._utils", "_rebuild_tensor"): _RebuildTensor(),  # before 0.4
             ("torch._utils", "_rebuild_parameter"): _RebuildParameter(),
             ("torch.nn.parameter", "Parameter"): _RebuildParameter(),  # before 0.4
-            # A best recall that numpy computed.
+            # A best recall computed by numpy.
             ("numpy.core.multiarray", "scalar"): _Inert,
             ("numpy._core.multiarray", "scalar"): _Inert,
             ("numpy", "dtype"): _Inert,
@@ -207,7 +202,7 @@ class _Unpickler(pickle._Unpickler):
                 self._known[module, name.replace("Storage", "Tensor")] = _Inert
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a name stands for; nothing is imported."""
+        """The stand-in of a name; nothing is imported."""
         try:
             return self._known[module, name]
         except KeyError:
@@ -218,9 +213,9 @@ class _Unpickler(pickle._Unpickler):
             ) from None
 
     def get_extension(self, code: int) -> None:
-        """Numbers that stand for names, which no PyTorch file has."""
+        """Refuse numbers that stand for names, which no PyTorch file has."""
         self.find_class("copyreg", f"extension {code}")
 
     def persistent_load(self, pid: Any) -> Any:
-        """What lies outside of the pickle: a storage mostly."""
+        """The object of a persistent id, a storage."""
         return self._persistent(pid)

@@ -155,7 +155,7 @@ def test_a_released_imram_evaluates(tmp_path, capsys):
         "unused:    linear_i2t.weight, linear_i2t.bias, gate_i2t.weight, gate_i2t.bias" in said.out
     )
     assert (
-        f"options:   model.variant=text model.steps=2 as {weights} was trained, not the recipe's "
+        f"options:   model.variant=text model.steps=2 as in {weights}, not the recipe's "
         "model.variant=full model.steps=3\n"
     ) in said.out
     assert said.err == ""
@@ -260,8 +260,8 @@ def test_options_of_the_script_that_differ(tmp_path, official, vocabulary, capsy
     code, said = imported("given", 32, config__model__dim=16)
     assert code == 0
     assert said.err.strip() == (
-        f"warning: the command line says model.dim=16, but {tmp_path / 'given.pth'} was trained "
-        "with model.dim=32: the command line counts"
+        f"warning: the command line sets model.dim=16, but {tmp_path / 'given.pth'} was trained "
+        "with model.dim=32: the command line is used"
     )
     assert "options:" not in said.out
     assert run_folder.read(tmp_path / "given").meta["config"]["model"]["dim"] == 16
@@ -351,7 +351,7 @@ def test_rejects_missing_arguments(tmp_path, official, vocabulary, exported, cap
     for flags, sentence in [
         (new, "--weights is missing"),
         ({"weights": exported}, "--workdir is missing"),
-        (theirs, "does not say what it was trained with: give the recipe"),
+        (theirs, "does not hold its recipe: give the recipe"),
         (theirs | recipe, "holds no vocabulary: give the JSON file"),
         (ours | {"model": "hmgr"}, "--model is hmgr, but the recipe is for vse"),
         (ours | {"config__model__dmi": 3}, "no configuration key 'model.dmi'"),
