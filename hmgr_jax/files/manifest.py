@@ -40,10 +40,9 @@ def digest(text: str) -> str:
 
 
 def verify(folder: Path) -> str:
-    """Check a prepared folder against its manifest; a sentence that says what was checked.
+    """Check a prepared folder against its manifest; returns a summary.
 
-    Raises:
-        UserError: there is no manifest, or the first file that is not as it says.
+    Raises `UserError` for the first file that differs.
     """
     files = _read(folder)
     for name in sorted(_names(folder)):

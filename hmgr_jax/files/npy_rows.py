@@ -16,7 +16,7 @@ _MOST_BYTES = 1 << 30  # the kernel moves at most 2 GiB in one call
 
 
 class Rows(Protocol):
-    """An array on disk, one row an image, wherever it is kept."""
+    """An array on disk, one row per image, in any format."""
 
     path: Path
     shape: tuple[int, ...]
@@ -25,14 +25,15 @@ class Rows(Protocol):
     @property
     def row_bytes(self) -> int:
         """Bytes of one row."""
-        ...
+        return int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
 
     @property
     def nbytes(self) -> int:
         """Bytes of all rows."""
-        ...
+        return len(self) * self.row_bytes
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        return self.shape[0]
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
         """Read ``rows`` (int [k], any order, repeats allowed) into a fresh array [k, ...]."""
@@ -47,7 +48,7 @@ class Rows(Protocol):
         ...
 
 
-class NpyRows:
+class NpyRows(Rows):
     """An array on disk whose rows (first axis) are gathered with ``os.preadv``.
 
     A memory map would be as fast, but its pages count as the process's memory. The file is opened
@@ -61,19 +62,6 @@ class NpyRows:
         self._lock = threading.Lock()
         self._fd: int | None = None
         self.shape, self.dtype, self._offset = _read_header(self.path)
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row."""
-        return int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all rows."""
-        return self.shape[0] * self.row_bytes
-
-    def __len__(self) -> int:
-        return self.shape[0]
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path}

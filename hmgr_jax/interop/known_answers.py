@@ -82,10 +82,7 @@ class Checker:
 
 
 def find(folder: Path, names: Sequence[str] = ()) -> list[Path]:
-    """Files of the cases ``names`` (shell patterns) in ``folder``, by default of all.
-
-    Raises `UserError` if there is no such folder or case.
-    """
+    """Files of the cases ``names`` (shell patterns) in ``folder``, by default of all."""
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}: give the one that holds the .npz cases.")
     there = sorted(path.stem for path in folder.glob("*.npz"))

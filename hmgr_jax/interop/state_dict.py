@@ -16,8 +16,14 @@ import safetensors
 import safetensors.numpy
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.interop.torch_files import PICKLE, LegacyPickle, Saved, TorchZip
-from hmgr_jax.interop.torch_pickle import Namespace, Tensor
+from hmgr_jax.interop.torch_files import (
+    PICKLE,
+    LegacyPickle,
+    Namespace,
+    Saved,
+    Tensor,
+    TorchZip,
+)
 
 NESTED = ("model", "state_dict")
 """Keys under which training scripts save the state_dict beside other things."""

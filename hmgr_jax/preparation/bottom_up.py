@@ -65,12 +65,9 @@ def plan_bottom_up(
     regions: int | None,
     about: Mapping[str, Any],
 ) -> Plan:
-    """Join the images of ``splits`` with the lines of ``files`` by id.
+    """Join images with lines of ``files`` by id, at most ``regions`` boxes each.
 
-    ``regions`` is the number of boxes kept per image, the first ones; None keeps all.
-
-    Raises:
-        UserError: the first image that no line has, or lines of one id that differ.
+    Raises `UserError` for an image without a line, or lines of one id that differ.
     """
     seen, first = _index(files)
     names = join(splits, seen, ", ".join(map(str, files)), kind)
@@ -165,11 +162,7 @@ class Line(NamedTuple):
 
 
 def read_lines(path: Path) -> Iterator[Line]:
-    """Iterate over the lines of a TSV, gzipped or not; a header line is skipped.
-
-    Raises:
-        UserError: a line too long or of another number of columns, or a file cut short.
-    """
+    """Iterate over the lines of a TSV, gzipped or not, without a header line."""
     number = 0
     try:
         with path.open("rb", buffering=1 << 20) as raw:
@@ -214,9 +207,6 @@ def decode(line: Line, regions: int | None = None) -> dict[str, np.ndarray]:
     """``{"ims": float32 [R, D], "boxes": float32 [R, 4] in 0..1, "labels": ...}`` of an image.
 
     ``regions`` is the number of boxes kept, the first ones; None keeps all.
-
-    Raises:
-        UserError: a cell that is no base64 or holds another number of values, or bad boxes.
     """
     cells = dict(zip(line.columns, line.cells, strict=True))
     count, kept = line.whole("num_boxes"), slice(regions)

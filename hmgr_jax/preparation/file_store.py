@@ -324,11 +324,7 @@ def find_features(arrays: Mapping[str, Any], name: str | None, where: str) -> st
 
 
 def region_shape(arrays: Mapping[str, Any], name: str | None, where: str) -> tuple[int, int]:
-    """(R, D) of one image, from the ``shape`` of its features alone.
-
-    Raises:
-        UserError: it is no [regions, features] or holds none.
-    """
+    """(R, D) of one image, from the ``shape`` of its features alone."""
     shape = tuple(arrays[find_features(arrays, name, where)].shape)
     if len(shape) != 2 or 0 in shape:
         raise UserError(

@@ -9,8 +9,13 @@ from pathlib import Path
 
 from hmgr_jax.command import Parser
 from hmgr_jax.errors import UserError
-from hmgr_jax.preparation.modelnet import LEFT_OUT, Report, prepare_objects
-from hmgr_jax.preparation.objects_tree import Making, usual_workers
+from hmgr_jax.preparation.modelnet import (
+    LEFT_OUT,
+    Making,
+    Report,
+    prepare_objects,
+    usual_workers,
+)
 from hmgr_jax.preparation.plans import demand
 from hmgr_jax.preparation.writing import Terminated
 

@@ -108,7 +108,7 @@ class Plan:
         """Hexadecimal key of this preparation: equal for equal sources and options.
 
         ``whole`` is the key of a finished preparation. A partial one resumes although `files`, and
-        with it the maximum of regions, differs: files of another shape are started again.
+        thus the maximum of regions, differ; files of another shape are started again.
         """
         about = json.dumps([self.about, self.files if whole else ""], sort_keys=True)
         digest = hashlib.sha256(about.encode())

@@ -21,11 +21,10 @@ from hmgr_jax.preparation.msrvtt_captions import (
     read_hgr,
     split_1ka,
 )
-from hmgr_jax.preparation.picture_store import PictureStore
+from hmgr_jax.preparation.picture_store import ClipStore, FrameStore, PictureStore
 from hmgr_jax.preparation.plan import Plan, identity
 from hmgr_jax.preparation.scan_source import plan_scan
 from hmgr_jax.preparation.stores import Store, plan_store
-from hmgr_jax.preparation.video_stores import ClipStore, FrameStore
 
 GRID = 6
 HDF5 = (".h5", ".hdf5", ".hdf")

@@ -81,11 +81,10 @@ PROGRESS = ".progress.json"
 
 
 class Written:
-    """The rows of every split that are on disk; ``key`` names the preparation they belong to.
+    """The rows of every split that are on disk; ``key`` names their preparation.
 
-    ``begun`` is when its first attempt began, in nanoseconds of the epoch.
-
-    Raises ``UserError`` where ``folder`` holds something else, or another preparation half done.
+    ``begun`` is the start of its first attempt, in nanoseconds of the epoch. Raises ``UserError``
+    if ``folder`` holds something else or another incomplete preparation.
     """
 
     def __init__(self, folder: Path, key: str, rows: Mapping[str, int]) -> None:
@@ -148,11 +147,9 @@ _EXPONENT = np.uint16(0x7C00)
 
 
 def to_half(values: np.ndarray, where: Callable[[int], str]) -> np.ndarray:
-    """``values`` [k, R, D] as float16; ``where(i)`` names the source of row i.
+    """Convert ``values`` [k, R, D] to float16; ``where(i)`` names the source of row i.
 
-    Raises:
-        FoundNonFinite: a row holds NaN or infinity.
-        UserError: a row holds a number above 65,504, the largest of float16.
+    Raises `FoundNonFinite` for NaN or infinity, `UserError` for numbers above 65,504.
     """
     with np.errstate(over="ignore"):
         half = np.ascontiguousarray(values, np.float16)

@@ -105,7 +105,7 @@ def plan_scan(
 ) -> Plan:
     """Read captions and ids of a folder, check them against the features, and plan the rest.
 
-    ``splits`` are names of the folder, by default all that it holds; ``captions_per_image`` as in
+    ``splits`` are those of the folder by default; ``captions_per_image`` is that of
     `hmgr_jax.data.regions.scan.open_scan`. Rows are counted from 0 in messages.
     """
     names = list(splits) if splits else _names(root)

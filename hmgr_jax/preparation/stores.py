@@ -141,13 +141,10 @@ ID_KINDS = ("filename", "stem", "cocoid", "padded", "imgid")
 def join(
     splits: Mapping[str, Sequence[Captioned]], have: Mapping[str, Any], place: str, kind: str | None
 ) -> dict[str, list[str]]:
-    """{split: the features' id of each image}.
+    """{split: id of the features of each image}; `UserError` if they are missing or ambiguous.
 
     ``have`` is {id: key of its features}, since two ids may share features; ``place`` names the
     features in messages; ``kind`` is the kind of ids, or None for the kind that fits all images.
-
-    Raises:
-        UserError: an image without features, or several kinds fit differently.
     """
     images = [image for found in splits.values() for image in found]
     kinds = _kinds(images, kind)
@@ -236,9 +233,7 @@ def fitting(
 ) -> dict[str, np.ndarray]:
     """The planned arrays of an image, its first ``cut`` regions.
 
-    Raises:
-        UserError: it has no boxes or labels where others do, other features, or other regions than
-            it was planned with.
+    Raises `UserError` if arrays are missing or have other sizes than planned.
     """
     most, size = arrays[FEATURES].shape
     values = found[FEATURES]

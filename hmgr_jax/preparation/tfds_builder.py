@@ -43,11 +43,7 @@ class RecordFile(tfds.core.ExampleWriter):
         super().__init__(tfds.core.FileFormat(FORMAT))
 
     def write(self, path: Any, examples: Iterable[tuple[Any, bytes]]) -> None:
-        """Write serialised ``examples`` (key, record), in order.
-
-        Raises:
-            UserError: not all of them arrived on the disk.
-        """
+        """Write serialised ``examples`` (key, record), in order, and verify their number."""
         from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
         count = 0
@@ -169,11 +165,7 @@ def bounds(split: SplitPlan) -> list[tuple[int, int]]:
 def examples(
     plan: Plan, name: str, first: int, end: int, seen: Callable[[Chunk], None] | None = None
 ) -> Examples:
-    """(row, example) of rows ``first`` to ``end - 1`` of a split; ``seen`` is given every chunk.
-
-    Raises:
-        UserError: file and row of what cannot be read, or is not finite.
-    """
+    """(row, example) of rows ``first`` to ``end - 1``; ``seen`` is called with each chunk."""
     todo = {split: np.zeros(len(found), bool) for split, found in plan.splits.items()}
     todo[name][first:end] = True
     split = plan.splits[name]

@@ -44,11 +44,7 @@ class Terminated(BaseException):
 
 
 def demand_free(out: Path, key: str) -> bool:
-    """Whether ``out`` must be made; False if it holds this preparation, complete.
-
-    Raises:
-        UserError: ``out`` holds something else.
-    """
+    """Whether ``out`` must be made; False if complete, `UserError` if it holds something else."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return True
     if manifest.made_by(out) == key:
@@ -61,12 +57,9 @@ def demand_free(out: Path, key: str) -> bool:
 def write(plan: Plan, out: Path, layout: Layout | None = None) -> bool:
     """Make ``out`` according to ``plan``, resuming an interrupted attempt.
 
-    If a signal, a bad row or a full disk ends it early, the written rows are recorded in
-    ``{out}.partial``. ``layout`` is `ROWS` by default. Returns False if ``out`` was complete
-    already.
-
-    Raises:
-        UserError: ``out`` holds something else, the disk has no room, or a row is bad.
+    If it ends early, the written rows are recorded in ``{out}.partial``. ``layout`` is `ROWS` by
+    default. Returns False if ``out`` was complete already. Raises `UserError` if ``out`` holds
+    something else, the disk has no room, or a row is bad.
     """
     key = plan.key(whole=True)
     if not demand_free(out, key):

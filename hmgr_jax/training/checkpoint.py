@@ -237,7 +237,7 @@ class Checkpoints:
         return self._read_state(step, target), meta
 
     def _check_undamaged(self, step: int) -> int:
-        """Return the requested step if it exists and is not damaged."""
+        """Return the requested step if it exists and is undamaged."""
         self.wait()
         if step not in self.steps():
             raise self._not_whole(step, "it damaged" if step in self._damaged else "none")

@@ -156,8 +156,7 @@ class Experiment:
 def build(config: ConfigDict, vocabulary: Vocabulary | None = None) -> Experiment:
     """Open the data of ``config`` and fit the model to it.
 
-    Raises:
-        UserError: data missing or malformed, a hyper-parameter out of range, or too few devices.
+    Raises `UserError` for bad data or hyper-parameters, or too few devices.
     """
     check(config)
     if config.parallel.mapper == "pmap" and jax.process_count() > 1:
@@ -188,11 +187,7 @@ def build(config: ConfigDict, vocabulary: Vocabulary | None = None) -> Experimen
 
 
 def make_model(config: ConfigDict, plan: Plan) -> Model:
-    """The system of ``config.model``, fitted to the data.
-
-    Raises:
-        UserError: it needs an input that the data does not have.
-    """
+    """The system of ``config.model``, fitted to the data; `UserError` if inputs are missing."""
     fields = {k: v for k, v in config.model.items() if k != "name"}
     model = get_model(config.model.name, **fields, dtype=config.dtype)
     if not set(model.modalities) <= plan.features.keys():

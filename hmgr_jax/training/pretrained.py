@@ -51,9 +51,7 @@ def fit_to_bert(config: ConfigDict, given: Collection[str] = ()) -> None:
 def runs_and_files(init: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     """Split ``config.init`` into parts initialised from runs and parts from weight files.
 
-    Raises:
-        UserError: a path that can only be a weight file does not exist. A missing run is reported
-            where the run is read.
+    Raises `UserError` for a missing weight file; a missing run is reported when it is read.
     """
     files = {part: place for part, place in init.items() if _holds_weights(part, place)}
     runs = {part: place for part, place in init.items() if part not in files}

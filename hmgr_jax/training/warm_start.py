@@ -32,9 +32,6 @@ def warm_start(
         init: {part: workdir of a run}; a part with an empty workdir keeps its random values.
         vocabulary: a part with word vectors needs a run with the same words.
         of: the tree of the state: ``params``, or ``stats``, which only some parts have.
-
-    Raises:
-        UserError: no checkpoint, different names or shapes, or a different vocabulary.
     """
     for part, workdir in init.items():
         own = {n: x for n, x in by_name(params).items() if _within(n, parts[part])}

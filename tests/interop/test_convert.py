@@ -15,12 +15,12 @@ from torch_files import save, tensors
 from hmgr_jax import convert
 from hmgr_jax.conversion import run_folder
 from hmgr_jax.conversion import weights as conversion
+from hmgr_jax.conversion.weights import RELEASES, Release
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.evaluation.retriever import Retriever
 from hmgr_jax.interop import state_dict
 from hmgr_jax.interop.layouts import bidirectional_gru, linear
 from hmgr_jax.interop.names import our_own, same
-from hmgr_jax.interop.releases import RELEASES, Release
 from hmgr_jax.leaves import by_name
 from hmgr_jax.main import main
 from hmgr_jax.training.checkpoint import Checkpoints
