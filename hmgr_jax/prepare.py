@@ -169,9 +169,9 @@ def run(arguments: Sequence[str]) -> int:
     }
     layout = writing.ROWS
     if verb == "array-record":
-        from hmgr_jax.preparation import array_record  # which loads tensorflow-datasets
+        from hmgr_jax.preparation import tfds_builder  # which loads tensorflow-datasets
 
-        makers[verb], layout = array_record.of_flags, array_record.RECORDS
+        makers[verb], layout = tfds_builder.array_record, tfds_builder.RECORDS
     out = Path(plans.demand(flags, "out"))
     try:
         plan = makers[verb](flags)

@@ -128,16 +128,12 @@ def in_first(make: Callable[[], contextlib.AbstractContextManager[T]]) -> Iterat
                 found_here = stack.enter_context(make())
             except UserError as error:
                 refused = str(error)
-        told = multihost_utils.broadcast_one_to_all(_padded(refused))
-        sentence = bytes(told).rstrip(b"\0").decode(errors="replace")
+        text = refused.encode()[:SENTENCE].ljust(SENTENCE, b"\0")
+        received = multihost_utils.broadcast_one_to_all(np.frombuffer(text, np.uint8))
+        sentence = bytes(received).rstrip(b"\0").decode(errors="replace")
         if sentence:
             raise UserError(sentence)
         yield found_here
-
-
-def _padded(sentence: str) -> np.ndarray:
-    text = sentence.encode()[:SENTENCE]
-    return np.frombuffer(text.ljust(SENTENCE, b"\0"), np.uint8)
 
 
 def demand_same(**things: Any) -> None:

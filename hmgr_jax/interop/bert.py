@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -65,14 +64,11 @@ def read_sizes(folder: str | Path) -> Sizes:
         sizes = Sizes(**found)
     except (TypeError, ValueError) as error:
         raise UserError(f"{path} gives no sizes of a BERT ({error}): {mend}") from None
-    whole = [k for n, k in _KEYS.items() if n != "dropout" and not _positive(getattr(sizes, n))]
-    if whole:
-        raise UserError(f"{path} has {whole[0]} {config[whole[0]]!r}, no positive integer: {mend}")
+    for name, key in _KEYS.items():
+        value = getattr(sizes, name)
+        if name != "dropout" and not (type(value) is int and value > 0):
+            raise UserError(f"{path} has {key} {value!r}, no positive integer: {mend}")
     return sizes
-
-
-def _positive(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def names(layers: int) -> Names:

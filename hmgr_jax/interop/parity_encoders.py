@@ -62,7 +62,7 @@ def answers(
     again = again or {}
     template = jax.eval_shape(lambda: module.init(jax.random.key(0), given, None))
     dropped = tuple(f"{prefix}." for prefix in (*again, *unused))
-    state = {n: x for n, x in case.state.items() if not n.startswith(dropped or ("\0",))}
+    state = {n: x for n, x in case.state.items() if not n.startswith(dropped)}
     found = resnet.weights_of(names, state, template["params"], template[STATS])
     labels = case.option("grad_names", list)
 
@@ -70,7 +70,7 @@ def answers(
         inferred, (trained, stats, gradient) = _run(module, variables, given)
         of_params = from_params(names, {"params": gradient})
         norms = {n: float(np.linalg.norm(np.float64(g))) for n, g in of_params.items()}
-        idle = {n: 0.0 for n in case.state if n.startswith(dropped or ("\0",))}
+        idle = {n: 0.0 for n in case.state if n.startswith(dropped)}
         norms = idle | norms | _renamed(norms, again)
         return inferred, trained, stats, np.array(in_order(norms, labels))
 
@@ -80,7 +80,7 @@ def answers(
     some = norms > ATOL  # the gradient of a bias before a norm is only rounding
     bent = max(float(np.max(np.abs(other[3][some] / norms[some] - 1.0))) for other in others)
     after = from_params(names, {"stats": stats})
-    after = {n: case.state[n] for n in case.state if n.startswith(dropped or ("\0",))} | after
+    after = {n: case.state[n] for n in case.state if n.startswith(dropped)} | after
     after |= _renamed(after, again)
     return {
         **{f"after::{name}": Answer(x) for name, x in after.items()},

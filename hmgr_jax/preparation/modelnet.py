@@ -303,7 +303,7 @@ def _key(tasks: Sequence[Task], making: Making, left_out: Mapping[str, int]) -> 
 
 def _check_out(out: Path, making: Making) -> None:
     """Check that ``out`` is empty or was begun with the same options."""
-    if not out.exists() or (out.is_dir() and not _visible(out)):
+    if not out.exists() or (out.is_dir() and not any(out.glob("[!.]*"))):
         return
     try:
         found = json.loads((out / manifest.PREPARED).read_text("utf-8"))
@@ -332,10 +332,6 @@ def _check_no_others(out: Path, tasks: Sequence[Task]) -> None:
             f"{out} holds {others[0].relative_to(out)}, of which --source has no OFF file "
             f"({len(others)} such objects): give the same --source, another --out, or remove them."
         )
-
-
-def _visible(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir() if not path.name.startswith(".")]
 
 
 def _read_left_out(out: Path) -> dict[str, str]:

@@ -195,7 +195,9 @@ def read_frames(
     """
     av = demand_av(path)
     try:
-        count = _packets(av, path)
+        with av.open(str(path)) as container:
+            packets = container.demux(_stream(container))
+            count = sum(packet.size > 0 for packet in packets)
         found, seen = _decode(av, path, choose_frames(count, most), describe)
         if seen != count:
             found, seen = _decode(av, path, choose_frames(seen, most), describe)
@@ -219,12 +221,6 @@ def demand_av(path: Path) -> Any:
             f"{path} needs PyAV to be decoded: install it with pip install 'hmgr-jax[video]'."
         ) from None
     return av
-
-
-def _packets(av: Any, path: Path) -> int:
-    with av.open(str(path)) as container:
-        stream = _stream(container)
-        return sum(packet.size > 0 for packet in container.demux(stream))
 
 
 def _decode(

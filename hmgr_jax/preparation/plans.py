@@ -69,7 +69,7 @@ def karpathy(flags: argparse.Namespace) -> Plan:
 
 def folder(flags: argparse.Namespace) -> Plan:
     """The plan of ``prepare folder``."""
-    _demand_one(flags, "pictures", "features")
+    _check_one(flags, "pictures", "features")
     images, captions = read_captions(demand(flags, "captions"))
     splits = _splits(flags, images)
     store: Store
@@ -85,7 +85,7 @@ def folder(flags: argparse.Namespace) -> Plan:
 
 def msrvtt(flags: argparse.Namespace) -> Plan:
     """The plan of ``prepare msrvtt``."""
-    _demand_one(flags, "features", "videos")
+    _check_one(flags, "features", "videos")
     splits, captions = _msrvtt_splits(flags)
     kept = {name: first_captions(found, flags.captions_per_image) for name, found in splits.items()}
     frames = flags.frames or FRAMES
@@ -127,7 +127,7 @@ def _msrvtt_splits(
     return splits, files
 
 
-def _demand_one(flags: argparse.Namespace, *names: str) -> None:
+def _check_one(flags: argparse.Namespace, *names: str) -> None:
     """Check that exactly one of the options is given."""
     if sum(bool(getattr(flags, name)) for name in names) != 1:
         either = " or ".join(f"--{name}" for name in names)

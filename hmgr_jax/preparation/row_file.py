@@ -117,11 +117,6 @@ class Written:
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{self.path} is damaged ({error}): {advice}") from None
 
-    def forget(self, changed: Mapping[str, np.ndarray]) -> None:
-        """Mark rows ({split: bool [rows]}) as not written."""
-        for split, rows in changed.items():
-            self.done[split] &= ~rows
-
     def todo(self) -> dict[str, np.ndarray]:
         """{split: bool [rows]}, True for rows still to write."""
         return {split: ~done for split, done in self.done.items()}
@@ -158,13 +153,19 @@ def to_half(values: np.ndarray, where: Callable[[int], str]) -> np.ndarray:
     bad = np.flatnonzero((exponents == _EXPONENT).reshape(len(half), -1).any(axis=1))
     if not len(bad):
         return half
+    check_finite(values, where)
     first = int(bad[0])
-    if not np.isfinite(values[first]).all():
-        raise FoundNonFinite(
-            f"{where(first)} holds NaN or infinity: extract the features of that image again."
-        )
     largest = float(np.abs(values[first]).max())
     raise UserError(
         f"{where(first)} holds {largest:.6g} where at most 65504 fits into float16: divide all "
         "features by a constant."
     )
+
+
+def check_finite(values: np.ndarray, where: Callable[[int], str]) -> None:
+    """Raise `FoundNonFinite` for the first row of [k, ...] with NaN or infinity."""
+    bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
+    if len(bad):
+        raise FoundNonFinite(
+            f"{where(int(bad[0]))} holds NaN or infinity: extract the features of that image again."
+        )

@@ -74,16 +74,16 @@ class ScanSource(RowSource):
         rows = np.repeat(kept - first, copies) + np.arange(copies.sum())
         values = found.rows.gather(rows)
         if found.counts is not None:
-            demand_zero(values, found.counts[rows], lambda i: _holds(found, int(rows[i])))
+            demand_zero(
+                values,
+                found.counts[rows],
+                lambda i: f"{found.rows.path} holds in row {int(rows[i])}",
+            )
         if len(rows) > len(images):
             _check_copies(found, values, rows, np.repeat(first, copies))
             values = values[first]
         arrays = {FEATURES: values, **_read_beside(found, kept)}
         return Chunk(name, images, arrays, lambda i: f"{found.rows.path}, row {int(kept[i])},")
-
-
-def _holds(found: _Split, row: int) -> str:
-    return f"{found.rows.path} holds in row {row}"
 
 
 def _read_beside(found: _Split, kept: np.ndarray) -> dict[str, np.ndarray]:

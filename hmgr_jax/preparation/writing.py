@@ -19,7 +19,7 @@ from hmgr_jax.data.regions.row_arrays import COUNTS
 from hmgr_jax.errors import UserError
 from hmgr_jax.files import manifest
 from hmgr_jax.files.workdir import lock, partial_folder, write_json_atomic, write_text_atomic
-from hmgr_jax.preparation.plan import FEATURES, NOUNS, Chunk, Plan, SplitPlan
+from hmgr_jax.preparation.plan import FEATURES, NOUNS, Chunk, Plan
 from hmgr_jax.preparation.row_file import PROGRESS, RowFile, Written, to_half
 from hmgr_jax.progress import Bar
 
@@ -154,7 +154,8 @@ def check_room(folder: Path, wanted: int) -> None:
 
 def _fill(folder: Path, plan: Plan, files: Files, written: Written) -> list[str]:
     """Write all missing rows."""
-    written.forget(plan.source.changed(written.begun))
+    for name, changed in plan.source.changed(written.begun).items():
+        written.done[name] &= ~changed
     total = sum(len(split) for split in plan.splits.values())
     saved = time.monotonic()
     with Bar(NOUNS[plan.visual], total, written.count()) as bar:
@@ -207,7 +208,7 @@ def _write_texts(folder: Path, plan: Plan) -> list[str]:
     for name, split in plan.splits.items():
         pairs = list(zip(split.ids, split.captions, strict=True))
         texts = {"caps": [line for _, captions in pairs for line in captions], "ids": split.ids}
-        if _uneven(split):
+        if len({len(captions) for captions in split.captions}) > 1:
             texts["cap_ids"] = [image for image, captions in pairs for _ in captions]
         for end, lines in texts.items():
             write_text_atomic(folder / f"{name}_{end}.txt", "".join(f"{x}\n" for x in lines))
@@ -216,11 +217,6 @@ def _write_texts(folder: Path, plan: Plan) -> list[str]:
             names.append(f"{name}{manifest.GRAPHS}")
             write_text_atomic(folder / names[-1], split.graphs.read_bytes().decode("utf-8"))
     return names
-
-
-def _uneven(split: SplitPlan) -> bool:
-    """Whether the numbers of captions differ, so that each caption must name its image."""
-    return len({len(captions) for captions in split.captions}) > 1
 
 
 @contextlib.contextmanager

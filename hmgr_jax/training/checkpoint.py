@@ -271,9 +271,8 @@ class Checkpoints:
         self._manager.close()
         count = 1
         if jax.process_index() == 0:
-            while (self.directory / _damaged(step, count)).exists():
+            while (self.directory / (name := _damaged(step, count))).exists():
                 count += 1
-            name = _damaged(step, count)
             os.rename(self.directory / str(step), self.directory / name)
             if self._digest_file(step).exists():
                 os.rename(self._digest_file(step), self._digests / f"{name}.json")

@@ -91,14 +91,12 @@ class _Events:
             self._writer.write_event(Event(step=purge_step, session_log=start))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Append ``values`` of a step; they are on disk when this returns."""
         for name, value in values.items():
             summary = scalar(re.sub(r"[^-/\w.]", "_", name), value)
             self._writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
         self._writer.flush()
 
     def close(self) -> None:
-        """Close the file."""
         self._writer.close()
 
 

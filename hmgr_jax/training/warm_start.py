@@ -74,8 +74,6 @@ def _within(name: str, paths: tuple[str, ...]) -> bool:
 
 
 def _holds_words(part: str, parts: Parts) -> bool:
-    """Whether the part holds word vectors, or lies within them."""
-    words = parts.get("words", ())
-    return any(_within(path, parts[part]) for path in words) or any(
-        _within(path, words) for path in parts[part]
-    )
+    """Whether the part overlaps with the word vectors."""
+    own, words = parts[part], parts.get("words", ())
+    return any(_within(x, own) for x in words) or any(_within(x, words) for x in own)
