@@ -47,27 +47,27 @@ def is_folder(place: str | Path) -> bool:
 def read_sizes(folder: str | Path) -> Sizes:
     """The sizes in a folder's ``config.json``; raises `UserError` unless it describes a BERT."""
     path = Path(folder, CONFIG)
-    mend = "give a folder of a BERT as transformers saves it."
+    advice = "give a folder of a BERT as transformers saves it."
     try:
         config = json.loads(path.read_bytes())
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): {mend}") from None
+        raise UserError(f"{path} cannot be read ({error.strerror}): {advice}") from None
     except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}): {mend}") from None
+        raise UserError(f"{path} is not JSON ({error}): {advice}") from None
     if not isinstance(config, dict):
-        raise UserError(f"{path} holds a {type(config).__name__} instead of an object: {mend}")
+        raise UserError(f"{path} holds a {type(config).__name__} instead of an object: {advice}")
     for key, value in _FIXED.items():
         if config.get(key, value) != value:
-            raise UserError(f"{path} has {key} {config[key]!r}, not {value!r}: {mend}")
+            raise UserError(f"{path} has {key} {config[key]!r}, not {value!r}: {advice}")
     try:
         found = {name: config[key] for name, key in _KEYS.items() if key in config}
         sizes = Sizes(**found)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{path} gives no sizes of a BERT ({error}): {mend}") from None
+        raise UserError(f"{path} gives no sizes of a BERT ({error}): {advice}") from None
     for name, key in _KEYS.items():
         value = getattr(sizes, name)
         if name != "dropout" and not (type(value) is int and value > 0):
-            raise UserError(f"{path} has {key} {value!r}, no positive integer: {mend}")
+            raise UserError(f"{path} has {key} {value!r}, no positive integer: {advice}")
     return sizes
 
 

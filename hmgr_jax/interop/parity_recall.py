@@ -22,8 +22,8 @@ def _answers(case: Case) -> Mapping[str, Answer]:
     (scores,) = case.inputs("sims")
     if scores.ndim != 2 or not scores.size or scores.shape[1] % scores.shape[0]:
         raise UserError(
-            f"its sims are {list(scores.shape)}, expected [images, captions] with equally many "
-            "captions an image: get the case again."
+            f"its sims are {list(scores.shape)}, expected [images, captions] with the same "
+            "number of captions per image: get the case again."
         )
     images = np.arange(scores.shape[0])
     captions = np.repeat(images, scores.shape[1] // scores.shape[0])
