@@ -164,11 +164,13 @@ def test_rejects_bad_counts_of_one_npy(tmp_path, dataset, refused):
     source = ragged_npy(tmp_path / "f", named("stem"))
     command, counts = _command(dataset, source, tmp_path / "out"), np.arange(1, 7)
     np.save(source.with_name("all_counts.npy"), counts[::-1])
-    refused(("all_boxes.npy holds in row 5 other", "after its 1 true regions"), *command)
+    refused(
+        ("all_boxes.npy holds in row 5 values other than 0", "after its 1 true regions"), *command
+    )
     command = (*_command(dataset, source, tmp_path / "other"), "--no-boxes")
-    refused(("all_ims.npy, row 5 (pic_3), holds other numbers", "after its 1 true"), *command)
+    refused(("all_ims.npy, row 5 (pic_3), holds values other than 0", "after its 1 true"), *command)
     np.save(source.with_name("all_counts.npy"), counts + 1)
-    refused("all_counts.npy says 7 in row 5", *command)
+    refused("all_counts.npy holds 7 in row 5", *command)
     np.save(source.with_name("all_counts.npy"), counts[:5])
     refused("all_counts.npy has shape (5,)", *command)
 
