@@ -24,7 +24,7 @@ START = nn.initializers.truncated_normal(0.02)
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of a BERT; the defaults are those of BERT-base."""
+    """Sizes of a BERT; the defaults are BERT-base."""
 
     vocabulary: int
     width: int = 768

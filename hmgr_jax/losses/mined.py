@@ -18,7 +18,7 @@ from hmgr_jax.shapes import Array, Bool, Float, Int, Tree
 
 Score = Callable[[Tree, Tree, Tree], Array]
 TO_THE_END = 10**9
-"""A warm-up of this many steps compiles the sum over all negatives alone."""
+"""A warm-up of this many steps compiles only the sum over all negatives."""
 
 
 class Hardest(NamedTuple):

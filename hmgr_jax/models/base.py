@@ -160,7 +160,7 @@ class Model(Hooks):
     def encode(
         self, variables: Variables, modality: str, items: Items, *, train: bool, keys: Keys | None
     ) -> tuple[Codes, Tree]:
-        """Compute everything that depends on one item alone.
+        """Compute everything that depends on only one item.
 
         Returns:
             (codes with a leading item axis, statistics after this batch).

@@ -12,7 +12,7 @@ modalities, and the vectors of a class share a centre C. Similarity is the cosin
     L_mse    = Σ_{m<n} mean_{i,d} (f^m - f^n)²
     L        = L_ce + 10 L_center + 0.1 L_mse
 
-A centre is a parameter that follows the gradient of L_center alone. See docs/models/center3d.md.
+A centre is a parameter that follows only the gradient of L_center. See docs/models/center3d.md.
 """
 
 from __future__ import annotations

@@ -245,7 +245,7 @@ class GIN(VectorScored):
     metric: str = option("learned", choices=("learned", "cosine"))
     pair_dropout: float = 0.2
     match: str = option("group", choices=("group", "label"))
-    """Which pairs match: those of a group (a picture and its texts), or all that share a label."""
+    """Pairs that match: pairs of a group (a picture and its texts), or pairs that share a label."""
     pair_mode: str = option("all_pairs", choices=("all_pairs", "sampled"))
     weight: float = option(0.35, at_least=0)
     """λ of the loss."""
@@ -476,7 +476,7 @@ class GIN(VectorScored):
         return parts
 
     def init(self, key: Array, tables: Tree = None) -> Variables:
-        """Fresh parameters; without tables, those of a ring of words."""
+        """Fresh parameters; without tables, for a ring of words."""
         if tables is None and self.needs_tables:
             tables = jax.tree.map(jnp.asarray, self._placeholder())
         *k_towers, k_metric = jax.random.split(key, 3)

@@ -313,7 +313,7 @@ class GPLDAN(VectorScored):
     def encode(
         self, variables: Variables, modality: str, items: Items, *, train: bool, keys: Keys | None
     ) -> tuple[Codes, Tree]:
-        """Unit vectors [B, D], or those of the `Neighbourhood`; in training a dict for the loss."""
+        """Unit vectors [B, D] or vectors of the `Neighbourhood`; a dict in training."""
         if train:
             made = self._views(variables, modality, items, keys)
             return self._training(variables, modality, made, made["views"]), variables.stats
@@ -333,7 +333,7 @@ class GPLDAN(VectorScored):
         keys: Keys,
         axis: Axis,
     ) -> tuple[dict[str, Codes], Tree]:
-        """Training codes; with ``batch_cross`` views attend to those of both items of a pair."""
+        """Training codes; with ``batch_cross`` views also attend to the paired item."""
         made = {m: self._views(variables, m, items[m], keys) for m in self.modalities}
         contexts = {m: found["views"] for m, found in made.items()}
         if self.interaction == "batch_cross":

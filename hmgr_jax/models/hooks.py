@@ -35,7 +35,7 @@ class Banks(NamedTuple):
 
 
 class Attended(NamedTuple):
-    """Attention from the fragments of one item (queries) to those of another (contexts)."""
+    """Attention from the fragments of one item (queries) to the fragments of another (contexts)."""
 
     weights: Float[Array, "K Q Y"]
     """At each of K steps, query by context; 0 at contexts that are padding."""
@@ -90,7 +90,8 @@ class Hooks:
     def observe(self, stats: Tree, train: Mapping[str, Any]) -> Tree:
         """Measure the statistics of step 0 from ``train``, {modality: training source}.
 
-        Default: those of ``init``. A system that standardises its features measures them here.
+        Default: the statistics of ``init``. A system that standardises its features measures them
+        here.
         """
         return stats
 

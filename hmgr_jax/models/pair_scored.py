@@ -90,7 +90,7 @@ class PairScored(Model):
         return {"nodes": encoded[0], "mask": encoded[1]}
 
     def score_block(self, variables: Variables, images: Codes, texts: Codes) -> Float[Array, "I C"]:
-        """Scores of a few images with a few captions, all at once."""
+        """Scores of a few images with a few captions, in one block."""
         raise NotImplementedError
 
     def init_pair(self, keys: list[Array]) -> Tree:

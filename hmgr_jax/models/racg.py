@@ -309,7 +309,7 @@ class RACG(ReadsDetections):
     # --- score --------------------------------------------------------------------------------
 
     def score_block(self, variables: Variables, images: Codes, texts: Codes) -> Float[Array, "I C"]:
-        """S of a few images with a few captions, all at once."""
+        """S of a few images with a few captions, in one block."""
         image_scores = self._alignment(variables, "image").score(images, texts)
         return image_scores + self._alignment(variables, "text").score(texts, images).T
 

@@ -75,7 +75,7 @@ class Index:
             about: further values of the manifest.
 
         Raises:
-            UserError: there are no vectors, their number is not that of the items, the engine is
+            UserError: there are no vectors, the numbers of vectors and items differ, the engine is
                 unknown, or its package is missing.
             FoundNonFinite: a vector holds NaN or infinity.
         """
@@ -173,7 +173,7 @@ class Index:
         """Add vectors float32 [n, E] with the next numbers.
 
         Raises:
-            UserError: the dimension differs, or the number of vectors is not that of the items.
+            UserError: the dimension differs, or the numbers of vectors and items differ.
             FoundNonFinite: a vector holds NaN or infinity.
         """
         vectors = _check_vectors(vectors, self.dim, "Vectors")
