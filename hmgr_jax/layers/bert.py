@@ -98,7 +98,7 @@ class Encoder(nn.Module):
         Args:
             x: embeddings, finite everywhere.
             mask: False at padding.
-            keys: of dropout; None at evaluation.
+            keys: keys of dropout; None at evaluation.
         """
         for number in range(self.sizes.layers):
             name = f"layer{number}"

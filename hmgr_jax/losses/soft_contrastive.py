@@ -131,7 +131,7 @@ def uniformity(
     itself.
 
     Args:
-        samples: of all items, both modalities concatenated on axis 1.
+        samples: samples of all items, both modalities concatenated on axis 1.
         valid: items that count.
         order: random numbers in [0, 1), equal on all devices: one for every vector, or with
             ``replace`` for every draw.

@@ -92,7 +92,7 @@ class Feature:
     optional: bool = False
     """Whether the model also works without this input."""
     num_classes: int | None = None
-    """For integer ids: the number of classes; ids are in [-1 (none), below - 1]."""
+    """For integer ids: the number of classes; ids are in [-1 (none), num_classes - 1]."""
 
 
 @dataclass(frozen=True)

@@ -175,8 +175,8 @@ def center_loss(
 
     Args:
         vectors: one array for each of the M modalities.
-        centers: of the K classes.
-        classes: of the rows, in [0, K - 1] where they count.
+        centers: the centres of the K classes.
+        classes: the class of each row, in [0, K - 1] for rows that count.
         weights: 1 for rows that count, else 0.
         axis: the model's ``Axis``.
     """

@@ -465,7 +465,7 @@ class GIN(VectorScored):
         return found
 
     def parts(self) -> Parts:
-        """Both paths, the layers of the word graph, word vectors and the metric."""
+        """Both towers, the layers of the word graph, word vectors and the metric."""
         parts: dict[str, tuple[str, ...]] = {"image": ("image",), "text": ("text",)}
         if self.text_model == "gcn":
             parts["graph"] = tuple(f"text/graph{layer}" for layer in range(len(self.filters)))

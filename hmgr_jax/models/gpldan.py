@@ -272,7 +272,7 @@ class GPLDAN(VectorScored):
     lambda_rec: float = option(0.0, at_least=0)
     """Weight of the reconstruction of the features from the fused vector; 0: no decoder."""
     margin: float = option(0.2, at_least=0)
-    """Of ``objective`` triplet."""
+    """Margin of ``objective`` triplet."""
     # test
     similarity: str = option("cosine", choices=("cosine", "knn"))
     neighbours: int = option(100, at_least=1)

@@ -168,11 +168,11 @@ class PairScored(Model):
         """The triplet loss with its warm-up, and the scores of the hardest negatives.
 
         Args:
-            variables: of the model.
+            variables: the variables of the model.
             codes: local training codes of both modalities.
             valid: rows of the global batch that are not padding.
             group: image of each row of the global batch.
-            step: of the training.
+            step: the training step.
             axis: the devices.
         """
 

@@ -65,8 +65,8 @@ class Index:
         """An index of vectors float32 [n, E] and their n items.
 
         Args:
-            vectors: in the order of ``items``.
-            items: of the vectors.
+            vectors: the vectors, in the order of ``items``.
+            items: the item of each vector.
             model: key of the model that made the vectors, see `hmgr_jax.search.searcher.model_key`;
                 vectors of other models cannot be compared with them.
             engine: one of `ENGINES`; by default flat, and ivf above `FLAT_UP_TO` vectors. An

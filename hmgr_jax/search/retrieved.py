@@ -76,10 +76,10 @@ def retrieved_tables(
 
     Args:
         banks: requirements of the model.
-        name: of a bank of the data, or ``random``.
-        config: of the run.
-        data: with all its splits.
-        workdir: of the run; None retrieves nothing and returns tables with the correct shapes.
+        name: a bank of the data, or ``random``.
+        config: the configuration of the run.
+        data: the data set with all splits.
+        workdir: the folder of the run; None retrieves nothing and returns tables of the right shapes.
 
     Raises:
         UserError: the bank is unknown or too small, or the retriever is not trained.

@@ -67,8 +67,8 @@ def train(
     """Train in ``workdir``, or resume an interrupted run there.
 
     Args:
-        config: of the run.
-        workdir: its folder.
+        config: the configuration of the run.
+        workdir: the folder of the run.
         evaluate: builds the evaluation; refuses protocols that do not fit the data.
         make_tables: builds the constant tables of the model.
 
