@@ -79,7 +79,7 @@ def retrieved_tables(
         name: a bank of the data, or ``random``.
         config: the configuration of the run.
         data: the data set with all splits.
-        workdir: the folder of the run; None retrieves nothing and returns tables of the right shapes.
+        workdir: the folder of the run; None retrieves nothing and returns tables with correct shapes.
 
     Raises:
         UserError: the bank is unknown or too small, or the retriever is not trained.
