@@ -49,7 +49,7 @@ class Index:
         self.engine, self.about = engine, about
         self._items, self._deleted = items, deleted
         self._owned: dict[str, list[int]] = {}
-        self._own(range(len(items)))
+        self._register_owners(range(len(items)))
 
     @classmethod
     def build(
@@ -180,7 +180,7 @@ class Index:
         _check_items(vectors, items)
         self.engine.add(vectors)
         self._items += items
-        self._own(range(len(self._items) - len(items), len(self._items)))
+        self._register_owners(range(len(self._items) - len(items), len(self._items)))
         self.about = {**self.about, "recall@10": None} if not self.engine.exact else self.about
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -288,7 +288,7 @@ class Index:
         kept = {owner: [n for n in found if n not in gone] for owner, found in owned.items()}
         return [[] if owner is None else kept[owner] for owner in without]
 
-    def _own(self, numbers: range) -> None:
+    def _register_owners(self, numbers: range) -> None:
         for number in numbers:
             if self._items[number].owner:
                 self._owned.setdefault(self._items[number].owner, []).append(number)
