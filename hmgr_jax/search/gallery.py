@@ -160,7 +160,8 @@ def _files(split: Split, folder: Path | None) -> dict[int, str]:
         found = {n: find_picture(folder, str(name)) for n, name in enumerate(ids)}
         if not any(found.values()):
             raise UserError(
-                f"{folder} holds no picture of the {split.name} split, such as {ids[0]}."
+                f"{folder} holds no picture of the {split.name} split, such as {ids[0]}: correct "
+                "--pictures."
             )
         return {n: str(path.resolve()) for n, path in found.items() if path is not None}
     if isinstance(source, PixelSource) and isinstance(source.pictures, PictureFiles):
