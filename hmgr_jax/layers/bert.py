@@ -24,7 +24,7 @@ START = nn.initializers.truncated_normal(0.02)
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of a BERT; the defaults are those of BERT-base."""
+    """Sizes of a BERT; the defaults are BERT-base."""
 
     vocabulary: int
     width: int = 768
@@ -98,7 +98,7 @@ class Encoder(nn.Module):
         Args:
             x: embeddings, finite everywhere.
             mask: False at padding.
-            keys: of dropout; None at evaluation.
+            keys: keys of dropout; None at evaluation.
         """
         for number in range(self.sizes.layers):
             name = f"layer{number}"

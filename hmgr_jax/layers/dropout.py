@@ -74,7 +74,7 @@ def drop_nodes(
 ) -> Bool[Array, "b N"]:
     """Remove nodes from ``mask`` with probability ``rate``.
 
-    If no node is left, the first valid one stays.
+    If no node is left, the first valid node is kept.
     """
     if keys is None or rate == 0.0:
         return mask

@@ -160,8 +160,8 @@ def vectors(name: str, codes: Mapping[str, Array], *, first: bool) -> Float[Arra
     """Vectors for search: their inner product is the score (`EXACT`) or minus a distance.
 
     Args:
-        name: of the score.
-        codes: of one side.
+        name: the name of the score.
+        codes: the codes of one side.
         first: whether this is the first side.
     """
     codes = jax.tree.map(jnp.asarray, codes)

@@ -61,7 +61,7 @@ class MeanHead(nn.Module):
 
         Args:
             x: fragments (cells of a feature map, regions, word vectors).
-            mask: of valid fragments.
+            mask: the valid fragments.
             whole: the global vector of each item.
         """
         if not self.attention:

@@ -46,7 +46,7 @@ def read_regions(
 class RegionEmbedding(nn.Module):
     """Map every region on its own: linear, with weight norm, or with a residual MLP.
 
-    Weight norm is g V / |V| with one length g for the whole matrix (the ``weight_norm`` encoder of
+    Weight norm is g V / |V| with one length g for the full matrix (the ``weight_norm`` encoder of
     SCAN and IMRAM).
     """
 

@@ -29,7 +29,7 @@ def center_hinge(
         a: unit vectors of the first modality, the rows of this device.
         b: unit vectors of the second modality, of the same rows.
         valid: rows that are not padding.
-        groups: of each row; equal numbers share a center.
+        groups: the group of each row; rows of equal groups share a center.
         axis: the model's ``Axis``; the result is the same number on all devices.
         margin: m_c.
     """

@@ -42,7 +42,7 @@ def infonce(
     """Cross entropy of the positive among the negatives of its row, and of its column (CLIP).
 
     Args:
-        scores: of all pairs.
+        scores: scores of all pairs.
         is_negative: the pairs that count, see ``losses.triplet.negatives``; pairs that are neither
             negative nor on the diagonal, such as two captions of one picture, are left out.
         valid: the rows whose positives count.

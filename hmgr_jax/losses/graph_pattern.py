@@ -83,7 +83,7 @@ def graph_pattern(
     Args:
         images: this device's rows.
         texts: this device's rows.
-        weights: of the edges from local rows to the rows of all devices, see `all_others` and
+        weights: weights of edges from local rows to the rows of all devices, see `all_others` and
             `one_partner`.
         valid: local rows that count.
         axis: the model's ``Axis``.

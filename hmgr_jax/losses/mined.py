@@ -18,7 +18,7 @@ from hmgr_jax.shapes import Array, Bool, Float, Int, Tree
 
 Score = Callable[[Tree, Tree, Tree], Array]
 TO_THE_END = 10**9
-"""A warm-up of this many steps compiles the sum over all negatives alone."""
+"""A warm-up of this many steps compiles only the sum over all negatives."""
 
 
 class Hardest(NamedTuple):
@@ -71,7 +71,7 @@ def mined_scores(
         params: parameters that both scores are differentiated by, besides the codes.
         a: this device's codes of the first modality.
         b: this device's codes of the second modality.
-        is_negative: of the global batch, see ``losses.triplet.negatives``.
+        is_negative: negative pairs of the global batch, see ``losses.triplet.negatives``.
         axis: the model's ``Axis``; each device scores the pairs of its own rows and columns again.
     """
     still = jax.lax.stop_gradient((params, a, b))
@@ -113,10 +113,10 @@ def warmed_ranking(
         score: (params, codes [n], codes [m]) to the matrix [n, m].
         score_pairs: (params, codes [P], codes [P]) to the scores [P] of aligned pairs.
         batch: params, and this device's codes of both modalities.
-        is_negative: of the global batch, see ``losses.triplet.negatives``.
+        is_negative: negative pairs of the global batch, see ``losses.triplet.negatives``.
         axis: the model's ``Axis``.
         margin: required difference of a positive and a negative score.
-        step: of the training.
+        step: the training step.
         warmup: number of steps; 0 and ``TO_THE_END`` compile one of the two losses only.
     """
 

@@ -41,7 +41,7 @@ def mean_variance(
     """Var+ + Var- + ``weight`` · max(0, ``margin`` - (mean+ - mean-)), and its parts.
 
     Args:
-        scores: of local pairs, any shape.
+        scores: scores of local pairs, any shape.
         matching: pairs that match.
         counts: pairs that count.
         axis: the model's ``Axis``; the loss is the same number on all devices.

@@ -131,7 +131,7 @@ def uniformity(
     itself.
 
     Args:
-        samples: of all items, both modalities concatenated on axis 1.
+        samples: samples of all items, both modalities concatenated on axis 1.
         valid: items that count.
         order: random numbers in [0, 1), equal on all devices: one for every vector, or with
             ``replace`` for every draw.
@@ -142,7 +142,7 @@ def uniformity(
     usable = jnp.repeat(valid, samples.shape[1])
     if len(x) > limit:
         if replace:
-            chosen = _drawn(usable, order)
+            chosen = _draw_rows(usable, order)
         else:
             order = jnp.where(usable, order.reshape(-1), NEVER)
             chosen = jax.lax.top_k(-order, limit)[1]
@@ -156,7 +156,7 @@ def uniformity(
     return jnp.where(count > 0, mean, 0.0)
 
 
-def _drawn(usable: Bool[Array, " n"], numbers: Float[Array, " limit"]) -> Array:
+def _draw_rows(usable: Bool[Array, " n"], numbers: Float[Array, " limit"]) -> Array:
     """The index of a usable row for every number; each row once if at most ``limit`` are usable.
 
     Numbers index only the usable rows, so padding has no effect.

@@ -123,7 +123,7 @@ class Properties(NamedTuple):
     score: str
     """``pairs``: each pair is scored separately; ``vectors``: by one vector per item."""
     reads: str
-    """``words`` in their order, ``bags`` of words, or ``features`` of whole items."""
+    """``words`` in order, ``bags`` of words, or ``features`` (one vector per text)."""
     fields: frozenset[str]
     """Names of the hyper-parameters."""
 

@@ -92,7 +92,7 @@ class Feature:
     optional: bool = False
     """Whether the model also works without this input."""
     num_classes: int | None = None
-    """For integer ids: the number of classes; ids are in [-1 (none), below - 1]."""
+    """For integer ids: the number of classes; ids are in [-1 (none), num_classes - 1]."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class Model(Hooks):
     def encode(
         self, variables: Variables, modality: str, items: Items, *, train: bool, keys: Keys | None
     ) -> tuple[Codes, Tree]:
-        """Compute everything that depends on one item alone.
+        """Compute everything that depends on only one item.
 
         Returns:
             (codes with a leading item axis, statistics after this batch).

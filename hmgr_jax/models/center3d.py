@@ -12,7 +12,7 @@ modalities, and the vectors of a class share a centre C. Similarity is the cosin
     L_mse    = Σ_{m<n} mean_{i,d} (f^m - f^n)²
     L        = L_ce + 10 L_center + 0.1 L_mse
 
-A centre is a parameter that follows the gradient of L_center alone. See docs/models/center3d.md.
+A centre is a parameter that follows only the gradient of L_center. See docs/models/center3d.md.
 """
 
 from __future__ import annotations
@@ -175,8 +175,8 @@ def center_loss(
 
     Args:
         vectors: one array for each of the M modalities.
-        centers: of the K classes.
-        classes: of the rows, in [0, K - 1] where they count.
+        centers: the centres of the K classes.
+        classes: the class of each row, in [0, K - 1] for rows that count.
         weights: 1 for rows that count, else 0.
         axis: the model's ``Axis``.
     """

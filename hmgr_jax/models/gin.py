@@ -77,7 +77,7 @@ class TextPath(nn.Module):
         out = Linear(m.dim, dtype=dtype, name="out")
         if m.text_model == "textcnn":
             return out(WordCNN(m, name="words")(items, keys))
-        x = self._nodes(items, tables, keys)
+        x = self._node_features(items, tables, keys)
         if m.text_model == "gcn":
             graph = tables["graph"] if m.uses_graph else {}
             for layer, features in enumerate(m.filters):
@@ -87,7 +87,9 @@ class TextPath(nn.Module):
             x = jax.nn.relu(Linear(_equal_hidden(m), dtype=dtype, name="hidden")(x))
         return out(x)
 
-    def _nodes(self, items: Items, tables: Tree, keys: Keys | None) -> Float[Array, "V B F"]:
+    def _node_features(
+        self, items: Items, tables: Tree, keys: Keys | None
+    ) -> Float[Array, "V B F"]:
         m = self.model
         if m.text_features:
             bag = jnp.swapaxes(items["features"].astype(jnp.float32), 0, 1)[:, :, None]
@@ -245,7 +247,7 @@ class GIN(VectorScored):
     metric: str = option("learned", choices=("learned", "cosine"))
     pair_dropout: float = 0.2
     match: str = option("group", choices=("group", "label"))
-    """Which pairs match: those of a group (a picture and its texts), or all that share a label."""
+    """Pairs that match: pairs of a group (a picture and its texts), or pairs that share a label."""
     pair_mode: str = option("all_pairs", choices=("all_pairs", "sampled"))
     weight: float = option(0.35, at_least=0)
     """λ of the loss."""
@@ -276,7 +278,9 @@ class GIN(VectorScored):
         if self.metric == "cosine":
             return super().score(variables, a, b)
         own = variables.params["metric"]
-        return einsum("ad,bd->ab", a[1] * own["weight"][None, :], b[1]) + _fixed(own["bias"])
+        return einsum("ad,bd->ab", a[1] * own["weight"][None, :], b[1]) + _stop_bias_gradient(
+            own["bias"]
+        )
 
     def coarse(self, variables: Variables, modality: str, codes: Codes) -> Float[Array, "n E"]:
         """Vectors whose product is the score: weighted texts, and one more feature for b."""
@@ -307,7 +311,7 @@ class GIN(VectorScored):
             scores, matching, counts, axis, weight=self.weight, margin=self.margin
         )
         if self.l2:
-            terms["l2"] = 0.5 * _squares(variables.params)
+            terms["l2"] = 0.5 * _sum_of_squares(variables.params)
             total = total + self.l2 * terms["l2"]
         return total, terms, variables.stats, None
 
@@ -351,7 +355,7 @@ class GIN(VectorScored):
             return jnp.sum(both, axis=1), matching, count > 0
         own = variables.params["metric"]
         both = dropout(both, self.pair_dropout, keys, "pairs")
-        scores = einsum("bd,d->b", both, own["weight"]) + _fixed(own["bias"])
+        scores = einsum("bd,d->b", both, own["weight"]) + _stop_bias_gradient(own["bias"])
         return scores, matching, count > 0
 
     @property
@@ -372,13 +376,13 @@ class GIN(VectorScored):
         found: dict[str, Any] = {}
         if self.uses_graph:
             given = words.given_graph()
-            edges = self._related(words) if given is None else given
-            found["graph"] = self._graph_of(edges)
+            edges = self._relation_edges(words) if given is None else given
+            found["graph"] = self._make_graph(edges)
         if self.node_feature == "tfidf":
             found["rarity"] = words.inverse_frequencies()
         return found
 
-    def _related(self, words: Corpus) -> np.ndarray:
+    def _relation_edges(self, words: Corpus) -> np.ndarray:
         found = []
         if "S" in self.word_relations:
             usable, k = words.usable(), min(self.knn_k, self.nodes - 1)
@@ -391,7 +395,7 @@ class GIN(VectorScored):
             found.append(words.triples())
         return np.concatenate(found)
 
-    def _graph_of(self, edges: np.ndarray) -> dict[str, np.ndarray]:
+    def _make_graph(self, edges: np.ndarray) -> dict[str, np.ndarray]:
         dense = self.graph == "dense"
         if self.graph == "auto":
             share = 2 * len(edges) / max(self.nodes, 1) ** 2
@@ -405,7 +409,7 @@ class GIN(VectorScored):
             near = np.arange(1, max(self.knn_k // 2, 1) + 1)
             start = np.repeat(np.arange(self.nodes), len(near))
             end = (start + np.tile(near, self.nodes)) % max(self.nodes, 1)
-            found["graph"] = self._graph_of(np.stack([start, end], axis=1))
+            found["graph"] = self._make_graph(np.stack([start, end], axis=1))
         if self.node_feature == "tfidf":
             found["rarity"] = np.ones(self.nodes, np.float32)
         return found
@@ -465,7 +469,7 @@ class GIN(VectorScored):
         return found
 
     def parts(self) -> Parts:
-        """Both paths, the layers of the word graph, word vectors and the metric."""
+        """Both towers, the layers of the word graph, word vectors and the metric."""
         parts: dict[str, tuple[str, ...]] = {"image": ("image",), "text": ("text",)}
         if self.text_model == "gcn":
             parts["graph"] = tuple(f"text/graph{layer}" for layer in range(len(self.filters)))
@@ -476,7 +480,7 @@ class GIN(VectorScored):
         return parts
 
     def init(self, key: Array, tables: Tree = None) -> Variables:
-        """Fresh parameters; without tables, those of a ring of words."""
+        """Fresh parameters; without tables, for a ring of words."""
         if tables is None and self.needs_tables:
             tables = jax.tree.map(jnp.asarray, self._placeholder())
         *k_towers, k_metric = jax.random.split(key, 3)
@@ -487,7 +491,7 @@ class GIN(VectorScored):
         return Variables(params, None, None, tables)
 
 
-def _fixed(bias: Float[Array, ""]) -> Float[Array, ""]:
+def _stop_bias_gradient(bias: Float[Array, ""]) -> Float[Array, ""]:
     """The bias of the metric without a gradient.
 
     The loss depends only on differences of scores, so the gradient of the bias would be rounding
@@ -496,7 +500,7 @@ def _fixed(bias: Float[Array, ""]) -> Float[Array, ""]:
     return jax.lax.stop_gradient(bias)
 
 
-def _squares(params: Tree) -> Float[Array, ""]:
+def _sum_of_squares(params: Tree) -> Float[Array, ""]:
     """Sum of squares of all weights, without biases and word vectors."""
     named = jax.tree_util.tree_leaves_with_path(params)
     return sum(

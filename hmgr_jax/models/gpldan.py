@@ -272,7 +272,7 @@ class GPLDAN(VectorScored):
     lambda_rec: float = option(0.0, at_least=0)
     """Weight of the reconstruction of the features from the fused vector; 0: no decoder."""
     margin: float = option(0.2, at_least=0)
-    """Of ``objective`` triplet."""
+    """Margin of ``objective`` triplet."""
     # test
     similarity: str = option("cosine", choices=("cosine", "knn"))
     neighbours: int = option(100, at_least=1)
@@ -282,18 +282,18 @@ class GPLDAN(VectorScored):
     def _width(self) -> Any:
         return jnp.dtype(self.dtype)
 
-    def _modules(self) -> dict[str, Any]:
+    def _shared_modules(self) -> dict[str, Any]:
         """The modules shared by both modalities."""
         found: dict[str, Any] = {}
         if self.projector == "attention":
             found["interaction"] = Interaction(self.interaction != "none", self._width)
             if self.fusion != "mean":
                 found["fusion"] = Fusion(self.fusion, self._width)
-        if self._classifies:
+        if self._uses_classifier:
             found["classifier"] = ModalityClassifier(self._width)
         return found
 
-    def _own(self, modality: str) -> dict[str, Any]:
+    def _modality_modules(self, modality: str) -> dict[str, Any]:
         """The modules of one modality."""
         kind = self.projector
         found: dict[str, Any] = {
@@ -305,7 +305,7 @@ class GPLDAN(VectorScored):
         return found
 
     @property
-    def _classifies(self) -> bool:
+    def _uses_classifier(self) -> bool:
         return self.modality_cls != "off" and self.lambda_mod > 0
 
     # --- encode -------------------------------------------------------------------------------
@@ -313,10 +313,10 @@ class GPLDAN(VectorScored):
     def encode(
         self, variables: Variables, modality: str, items: Items, *, train: bool, keys: Keys | None
     ) -> tuple[Codes, Tree]:
-        """Unit vectors [B, D], or those of the `Neighbourhood`; in training a dict for the loss."""
+        """Unit vectors [B, D] or vectors of the `Neighbourhood`; a dict in training."""
         if train:
             made = self._views(variables, modality, items, keys)
-            return self._training(variables, modality, made, made["views"]), variables.stats
+            return self._training_codes(variables, modality, made, made["views"]), variables.stats
         views = self._views(variables, modality, items, None)["views"]
         z = l2n(self._fuse(variables, self._interact(variables, views, views)))
         if self.similarity == "knn" and isinstance(variables.tables, Neighbourhood):
@@ -333,13 +333,15 @@ class GPLDAN(VectorScored):
         keys: Keys,
         axis: Axis,
     ) -> tuple[dict[str, Codes], Tree]:
-        """Training codes; with ``batch_cross`` views attend to those of both items of a pair."""
+        """Training codes; with ``batch_cross`` views also attend to the paired item."""
         made = {m: self._views(variables, m, items[m], keys) for m in self.modalities}
         contexts = {m: found["views"] for m, found in made.items()}
         if self.interaction == "batch_cross":
             together = jnp.concatenate(list(contexts.values()), axis=1)
             contexts = dict.fromkeys(contexts, together)
-        codes = {m: self._training(variables, m, made[m], contexts[m]) for m in self.modalities}
+        codes = {
+            m: self._training_codes(variables, m, made[m], contexts[m]) for m in self.modalities
+        }
         return codes, variables.stats
 
     def _views(
@@ -353,22 +355,22 @@ class GPLDAN(VectorScored):
         read = x
         if self.input_mask and keys is not None:
             read = _mask_columns(x, MASKED_SHARES[modality], keys.named(f"{modality}/mask"))
-        views, gates = self._own(modality)["projector"].apply({"params": own}, read)
+        views, gates = self._modality_modules(modality)["projector"].apply({"params": own}, read)
         return {"inputs": x, "views": views, "gates": gates}
 
     def _interact(self, variables: Variables, views: Array, context: Array) -> Array:
-        module = self._modules().get("interaction")
+        module = self._shared_modules().get("interaction")
         if module is None:
             return views
         return module.apply({"params": variables.params["interaction"]}, views, context)
 
     def _fuse(self, variables: Variables, views: Array) -> Array:
-        module = self._modules().get("fusion")
+        module = self._shared_modules().get("fusion")
         if module is None:
             return jnp.mean(views, axis=1)
         return module.apply({"params": variables.params["fusion"]}, views)
 
-    def _training(
+    def _training_codes(
         self, variables: Variables, modality: str, made: dict[str, Array], context: Array
     ) -> dict[str, Array]:
         views = self._interact(variables, made["views"], context)
@@ -376,7 +378,7 @@ class GPLDAN(VectorScored):
         codes = {**made, "views": views, "fused": fused}
         if self.lambda_rec:
             own = {"params": variables.params[modality]["decoder"]}
-            codes["restored"] = self._own(modality)["decoder"].apply(own, fused)
+            codes["restored"] = self._modality_modules(modality)["decoder"].apply(own, fused)
         return codes
 
     # --- loss ---------------------------------------------------------------------------------
@@ -399,18 +401,18 @@ class GPLDAN(VectorScored):
                 fused["image"], fused["text"], valid, None, axis, margin=self.margin, hard=False
             )
             return total, {"triplet": total}, variables.stats, None
-        terms = self._pattern(codes, row, keys, axis)
+        terms = self._edge_terms(codes, row, keys, axis)
         weights = {"pair": 2.0, "het": 2.0 * self.lambda_1, "homo": 2.0 * self.lambda_1}
         weights["self"] = self.lambda_self
         rows = row["valid"].astype(jnp.float32)
         count = jnp.maximum(axis.sum(jnp.sum(rows)), 1.0)
-        for name, weight, each in self._per_row(variables, codes):
+        for name, weight, each in self._row_terms(variables, codes):
             terms[name] = axis.sum(jnp.sum(jnp.where(row["valid"], each, 0.0))) / count
             weights[name] = weight
         total = sum((weights[name] * value for name, value in terms.items()), jnp.float32(0.0))
         return total, terms, variables.stats, None
 
-    def _pattern(
+    def _edge_terms(
         self, codes: Mapping[str, Codes], row: Items, keys: Keys, axis: Axis
     ) -> dict[str, Array]:
         """The mean of every family of edges."""
@@ -434,13 +436,13 @@ class GPLDAN(VectorScored):
             edges=tuple(self.edges),
         )
 
-    def _per_row(
+    def _row_terms(
         self, variables: Variables, codes: Mapping[str, Codes]
     ) -> list[tuple[str, float, Float[Array, " b"]]]:
         """(term, its weight, its value for each local row), summed over modalities."""
         sides = [codes[m] for m in self.modalities]
         found: list[tuple[str, float, Array]] = []
-        if self._classifies:
+        if self._uses_classifier:
             each = [self._modality_loss(variables, s["views"], k) for k, s in enumerate(sides)]
             found.append(("modality", self.lambda_mod, each[0] + each[1]))
         if self.lambda_div and self.views > 1:
@@ -457,7 +459,7 @@ class GPLDAN(VectorScored):
         if self.modality_cls == "grl":
             views = reversed_gradient(views)
         given = {"params": variables.params["classifier"]}
-        logits: Any = self._modules()["classifier"].apply(given, views)
+        logits: Any = self._shared_modules()["classifier"].apply(given, views)
         return -jnp.mean(jax.nn.log_softmax(logits)[..., number], axis=1)
 
     # --- the table of training vectors --------------------------------------------------------
@@ -510,7 +512,7 @@ class GPLDAN(VectorScored):
 
     def parts(self) -> Parts:
         """The projector of each modality, and the shared modules."""
-        return {name: (name,) for name in (*self.modalities, *self._modules())}
+        return {name: (name,) for name in (*self.modalities, *self._shared_modules())}
 
     def init(self, key: Array, tables: Tree = None) -> Variables:
         """Fresh parameters; `observe` measures the moments of the features."""
@@ -522,9 +524,9 @@ class GPLDAN(VectorScored):
             given = {"projector": example, "decoder": views[:, 0]}
             params[m] = {
                 name: module.init(next(keys), given[name])["params"]
-                for name, module in self._own(m).items()
+                for name, module in self._modality_modules(m).items()
             }
-        for name, module in self._modules().items():
+        for name, module in self._shared_modules().items():
             arguments = (views, views) if name == "interaction" else (views,)
             params[name] = module.init(next(keys), *arguments)["params"]
         return Variables(params, {"image": _identity_moments(self.image_dim)}, None, tables)

@@ -35,10 +35,10 @@ class Banks(NamedTuple):
 
 
 class Attended(NamedTuple):
-    """Attention from the fragments of one item (queries) to those of another (contexts)."""
+    """Attention from the fragments of one item (queries) to the fragments of another (contexts)."""
 
     weights: Float[Array, "K Q Y"]
-    """At each of K steps, query by context; 0 at contexts that are padding."""
+    """Weights at each of K steps, queries by contexts; 0 at padded contexts."""
     cosines: Float[Array, "K Q"]
     """Similarity of a query and its attended context."""
 
@@ -90,7 +90,8 @@ class Hooks:
     def observe(self, stats: Tree, train: Mapping[str, Any]) -> Tree:
         """Measure the statistics of step 0 from ``train``, {modality: training source}.
 
-        Default: those of ``init``. A system that standardises its features measures them here.
+        Default: the statistics of ``init``. A system that standardises its features measures them
+        here.
         """
         return stats
 
@@ -115,7 +116,7 @@ class Hooks:
         """Prepare variables for evaluation, such as a memory or a table of neighbours.
 
         Args:
-            variables: after training.
+            variables: the variables after training.
             train_codes: {modality: codes of the training items, in order}.
             rows: {modality: int [N]}, the item of each of the N training rows.
         """

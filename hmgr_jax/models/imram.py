@@ -2,7 +2,7 @@
 
 ``scan`` is its preset of one step (SCAN, Lee et al., ECCV 2018). Fragments are unit vectors:
 regions v_r = l2n(f_r W + b), words t_w = l2n of the mean of both directions of a GRU. A direction
-lets the fragments of one item (queries X) attend to those of the other (context Y): words to
+lets the fragments of one item (queries X) attend to the other item's (context Y): words to
 regions (t2i, text-IMRAM) or regions to words (i2t, image-IMRAM). Step k = 1..K, with x¹ = x:
 
     c_x^k   = Σ_y a_xy y                  attention of x^k to Y (layers/matching.py)

@@ -90,7 +90,7 @@ class PairScored(Model):
         return {"nodes": encoded[0], "mask": encoded[1]}
 
     def score_block(self, variables: Variables, images: Codes, texts: Codes) -> Float[Array, "I C"]:
-        """Scores of a few images with a few captions, all at once."""
+        """Scores of a few images with a few captions, in one block."""
         raise NotImplementedError
 
     def init_pair(self, keys: list[Array]) -> Tree:
@@ -168,11 +168,11 @@ class PairScored(Model):
         """The triplet loss with its warm-up, and the scores of the hardest negatives.
 
         Args:
-            variables: of the model.
+            variables: the variables of the model.
             codes: local training codes of both modalities.
             valid: rows of the global batch that are not padding.
             group: image of each row of the global batch.
-            step: of the training.
+            step: the training step.
             axis: the devices.
         """
 

@@ -158,7 +158,7 @@ class PCME(RankedVectors):
     # loss
     objective: str = option("soft_contrastive", choices=("soft_contrastive", "triplet"))
     match: str = option("identity", choices=("identity", "group"))
-    """Pairs of a batch that match: those of a row, or all of one group (an image's captions)."""
+    """Pairs of a batch that match: pairs of a row, or of a group (an image's captions)."""
     init_scale: float = option(15.0, above=0)
     """a at the start; a score is divided by it and by ``logit_scale``."""
     init_shift: float = 15.0
@@ -220,7 +220,7 @@ class PCME(RankedVectors):
     def score(
         self, variables: Variables, a: tuple[str, Codes], b: tuple[str, Codes]
     ) -> Float[Array, "A B"]:
-        """Score pictures and captions by ``test_distance``; kl takes the picture first.
+        """Score pictures and captions by ``test_distance``; kl has the picture first.
 
         ``matching_prob`` gives log p / (κ a_0 √D): log p orders pairs as p does, which is 0 in
         float32 early in training, and the constant keeps the score near 1.

@@ -198,7 +198,7 @@ class Alignment(NamedTuple):
     def distance(self, items: Codes, others: Codes) -> Float[Array, "A B"]:
         """Mean over nodes of 1 - cos(node, rebuilt node)."""
         _, rebuilt = self._rebuild(items, others)
-        return _mean_over_nodes(1.0 - _whole_cosines(items["nodes"], rebuilt), items["mask"])
+        return _mean_over_nodes(1.0 - _node_cosines(items["nodes"], rebuilt), items["mask"])
 
     def correspondence(
         self, items: Codes, others: Codes
@@ -208,7 +208,7 @@ class Alignment(NamedTuple):
         With the source ``all`` the remaining share comes from nodes of the same item.
         """
         weights, rebuilt = self._rebuild(items, others)
-        return weights[-1], _whole_cosines(items["nodes"], rebuilt)
+        return weights[-1], _node_cosines(items["nodes"], rebuilt)
 
     def _rebuild(
         self, items: Codes, others: Codes
@@ -256,7 +256,7 @@ def _mean_over_nodes(x: Float[Array, "A B N"], mask: Bool[Array, "A N"]) -> Floa
     return jnp.sum(jnp.where(mask[:, None, :], x, 0.0), axis=2) / count[:, None]
 
 
-def _whole_cosines(
+def _node_cosines(
     nodes: Float[Array, "A N D"], rebuilt: Float[Array, "A B N D"]
 ) -> Float[Array, "A B N"]:
     return group_cosines(nodes, group_lengths(nodes, 1), rebuilt)[..., 0]
@@ -309,7 +309,7 @@ class RACG(ReadsDetections):
     # --- score --------------------------------------------------------------------------------
 
     def score_block(self, variables: Variables, images: Codes, texts: Codes) -> Float[Array, "I C"]:
-        """S of a few images with a few captions, all at once."""
+        """S of a few images with a few captions, in one block."""
         image_scores = self._alignment(variables, "image").score(images, texts)
         return image_scores + self._alignment(variables, "text").score(texts, images).T
 

@@ -264,7 +264,7 @@ def dependency_kinds(heads: Int[Array, "B L"], relations: Int[Array, "B L"]) -> 
 
     Args:
         heads: as for `dependency_support`.
-        relations: of each word to its head, below `RELATIONS`.
+        relations: the relation of each word to its head, below `RELATIONS`.
     """
     up = _arcs(heads)
     down = jnp.swapaxes(up, 1, 2)

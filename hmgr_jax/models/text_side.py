@@ -26,7 +26,7 @@ TEXTS = ("gru", "bert")
 
 @dataclass(frozen=True)
 class ReadsWords(Model):
-    """Base of systems that read words; the default sizes of BERT are those of BERT-base.
+    """Base of systems that read words; the default sizes of BERT are BERT-base.
 
     ``config.init.bert=FOLDER`` sets them to the sizes of a folder in Hugging Face's layout.
     """

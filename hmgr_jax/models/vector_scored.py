@@ -71,9 +71,9 @@ class VectorScored(Model):
         """Further arguments of a tower; none by default.
 
         Args:
-            modality: of the tower.
+            modality: the modality of the tower.
             tables: the constants of `Variables`.
-            rows: of the training batch, for batch norm; None at inference.
+            rows: the rows of the training batch, for batch norm; None at inference.
         """
         return ()
 

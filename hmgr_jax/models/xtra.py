@@ -389,21 +389,23 @@ class XTRA(Model):
             UserError: the table holds fewer captions than the model reads.
         """
         if modality == "answer":
-            return self._columns(variables)[items["number"]], variables.stats
+            return self._classifier_rows(variables)[items["number"]], variables.stats
         keys = keys if train else None
-        found = self._retrieved(variables.tables, items, train, keys)
+        found = self._read_retrieved(variables.tables, items, train, keys)
         given = {"params": variables.params["reader"]}
         read: Any = READERS[self.reader](self).apply(given, items, found, keys)
         return jnp.concatenate([read, jnp.ones_like(read[:, :1])], axis=1), variables.stats
 
-    def _columns(self, variables: Variables) -> Float[Array, "A E"]:
+    def _classifier_rows(self, variables: Variables) -> Float[Array, "A E"]:
         """The classifier, one row per answer, its bias last."""
         of = variables.params["classifier"]
         return jnp.concatenate([of["kernel"].T, of["bias"][:, None]], axis=1)
 
-    def _retrieved(self, tables: Tree, items: Items, train: bool, keys: Keys | None) -> Retrieved:
+    def _read_retrieved(
+        self, tables: Tree, items: Items, train: bool, keys: Keys | None
+    ) -> Retrieved:
         """The first k search results of each item, with dropout in training."""
-        found = self._nothing(len(items["lengths"]))
+        found = self._no_captions(len(items["lengths"]))
         k = self.k_train if train else self.k_test
         if not k:
             return found
@@ -429,7 +431,7 @@ class XTRA(Model):
         self._check_positions(items["tokens"].shape[1], found.tokens.shape[1:])
         return found
 
-    def _nothing(self, batch: int) -> Retrieved:
+    def _no_captions(self, batch: int) -> Retrieved:
         return Retrieved(
             jnp.zeros((batch, 0, 1), jnp.int32),
             jnp.zeros((batch, 0, 1), bool),
@@ -462,7 +464,7 @@ class XTRA(Model):
         axis: Axis,
     ) -> tuple[Float[Array, ""], Terms, Tree, Tree]:
         """Binary cross entropy of all answers against soft targets."""
-        logits = einsum("bd,ad->ba", codes["question"], self._columns(variables))
+        logits = einsum("bd,ad->ba", codes["question"], self._classifier_rows(variables))
         total = answer_loss(logits, soft_targets(row["labels"]), row["valid"], axis)
         return total, {}, variables.stats, None
 
@@ -559,7 +561,7 @@ class XTRA(Model):
         """Fresh parameters; they do not depend on ``tables``."""
         first, second = jax.random.split(key)
         items = example_item(self.inputs()["question"])
-        made = READERS[self.reader](self).init(first, items, self._nothing(1), None)
+        made = READERS[self.reader](self).init(first, items, self._no_captions(1), None)
         classifier = {
             "kernel": bert.START(second, (self.width, self.answers), jnp.float32),
             "bias": jnp.zeros(self.answers, jnp.float32),

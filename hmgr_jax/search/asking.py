@@ -57,7 +57,7 @@ def of_names(
         retriever: the run.
         names: picture files, or ids or numbers of items.
         role: the split of the items.
-        modality: of the items; by default the modality that captions describe.
+        modality: the modality of the items; by default the one that captions describe.
         pictures: folder of the picture files that ids name.
 
     Raises:

@@ -44,7 +44,7 @@ OPTIONS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
     "query": {
         "sentences": {"nargs": "*", "help": "sentences to search for, or --image"},
-        "--index": DIR | {"help": "an index, or a name that swap has made"},
+        "--index": DIR | {"help": "an index, or a name created by swap"},
         "--image": {
             "nargs": "+",
             "metavar": "FILE|ID",

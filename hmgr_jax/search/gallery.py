@@ -74,12 +74,12 @@ def of_split(
     modality = modality or split.visual
     check_modality(retriever, modality)
     visual, ids = split.visual, split.ids[modality]
-    owned = _first(split, modality, visual)
+    owned = _first_partner(split, modality, visual)
     captions = _captions(split)
     if modality == "text":
         said = [captions.get(number, "") for number in range(len(ids))]
     else:
-        first = _first(split, modality, "text") if captions else None
+        first = _first_partner(split, modality, "text") if captions else None
         said = ["" if first is None else captions.get(int(first[n]), "") for n in range(len(ids))]
     files = _files(split, pictures)
     items = [
@@ -139,7 +139,7 @@ def check_modality(retriever: Retriever, modality: str) -> None:
         raise UserError(f"{name} has no modality {modality}: choose from {', '.join(known)}.")
 
 
-def _first(split: Split, modality: str, other: str) -> np.ndarray:
+def _first_partner(split: Split, modality: str, other: str) -> np.ndarray:
     """For every item of a modality, the first item of another modality in the same row."""
     found = np.zeros(len(split.ids[modality]), np.int64)
     rows, others = split.rows[modality], split.rows[other]
@@ -160,7 +160,8 @@ def _files(split: Split, folder: Path | None) -> dict[int, str]:
         found = {n: find_picture(folder, str(name)) for n, name in enumerate(ids)}
         if not any(found.values()):
             raise UserError(
-                f"{folder} holds no picture of the {split.name} split, such as {ids[0]}."
+                f"{folder} holds no picture of the {split.name} split, such as {ids[0]}: correct "
+                "--pictures."
             )
         return {n: str(path.resolve()) for n, path in found.items() if path is not None}
     if isinstance(source, PixelSource) and isinstance(source.pictures, PictureFiles):

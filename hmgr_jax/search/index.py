@@ -49,7 +49,7 @@ class Index:
         self.engine, self.about = engine, about
         self._items, self._deleted = items, deleted
         self._owned: dict[str, list[int]] = {}
-        self._own(range(len(items)))
+        self._register_owners(range(len(items)))
 
     @classmethod
     def build(
@@ -65,8 +65,8 @@ class Index:
         """An index of vectors float32 [n, E] and their n items.
 
         Args:
-            vectors: in the order of ``items``.
-            items: of the vectors.
+            vectors: the vectors, in the order of ``items``.
+            items: the item of each vector.
             model: key of the model that made the vectors, see `hmgr_jax.search.searcher.model_key`;
                 vectors of other models cannot be compared with them.
             engine: one of `ENGINES`; by default flat, and ivf above `FLAT_UP_TO` vectors. An
@@ -75,7 +75,7 @@ class Index:
             about: further values of the manifest.
 
         Raises:
-            UserError: there are no vectors, their number is not that of the items, the engine is
+            UserError: there are no vectors, the numbers of vectors and items differ, the engine is
                 unknown, or its package is missing.
             FoundNonFinite: a vector holds NaN or infinity.
         """
@@ -173,14 +173,14 @@ class Index:
         """Add vectors float32 [n, E] with the next numbers.
 
         Raises:
-            UserError: the dimension differs, or the number of vectors is not that of the items.
+            UserError: the dimension differs, or the numbers of vectors and items differ.
             FoundNonFinite: a vector holds NaN or infinity.
         """
         vectors = _check_vectors(vectors, self.dim, "Vectors")
         _check_items(vectors, items)
         self.engine.add(vectors)
         self._items += items
-        self._own(range(len(self._items) - len(items), len(self._items)))
+        self._register_owners(range(len(self._items) - len(items), len(self._items)))
         self.about = {**self.about, "recall@10": None} if not self.engine.exact else self.about
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -288,7 +288,7 @@ class Index:
         kept = {owner: [n for n in found if n not in gone] for owner, found in owned.items()}
         return [[] if owner is None else kept[owner] for owner in without]
 
-    def _own(self, numbers: range) -> None:
+    def _register_owners(self, numbers: range) -> None:
         for number in numbers:
             if self._items[number].owner:
                 self._owned.setdefault(self._items[number].owner, []).append(number)

@@ -180,7 +180,7 @@ def measure_recall(
     Args:
         engine: holds ``vectors``.
         queries: [q, E].
-        numbers: of ``vectors``.
+        numbers: the numbers of ``vectors``.
         vectors: all that can be found.
         k: number of neighbours, at most n.
     """

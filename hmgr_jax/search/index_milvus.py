@@ -67,7 +67,7 @@ class MilvusEngine:
         else:
             self._where = uri
         # Runs at the end of this process at the latest.
-        self.close = weakref.finalize(self, _end, self._where if uri is None else None)
+        self.close = weakref.finalize(self, _shut_down, self._where if uri is None else None)
         self._client = self._connect()
 
     @classmethod
@@ -220,7 +220,7 @@ def _stop(where: str) -> None:
     server_manager_instance.release_server(where)
 
 
-def _end(where: str | None) -> None:
+def _shut_down(where: str | None) -> None:
     """Stop Milvus Lite and remove its temporary folder; a server keeps running."""
     if where is None:
         return

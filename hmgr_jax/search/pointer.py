@@ -29,7 +29,7 @@ def point(name: str | Path, folder: str | Path) -> Path | None:
         if before.is_dir():  # a removed folder cannot be compared
             check_alike(Index.about_of(before), index.about)
     elif name.exists():
-        raise UserError(f"{name} is a file or folder: give a new name, or one that swap has made.")
+        raise UserError(f"{name} is a file or folder: give a new name, or a name created by swap.")
     name.parent.mkdir(parents=True, exist_ok=True)
     temporary = name.with_name(f".{name.name}.{os.getpid()}.tmp")
     temporary.symlink_to(folder, target_is_directory=True)

@@ -33,7 +33,7 @@ def score_candidates(
 
     Args:
         model: scores pairs.
-        variables: of the model.
+        variables: the variables of the model.
         asked: modality and codes [q, ...] of the queries.
         gallery: modality and codes of the gallery.
         candidates: item numbers for every query.

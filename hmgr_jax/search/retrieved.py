@@ -76,10 +76,10 @@ def retrieved_tables(
 
     Args:
         banks: requirements of the model.
-        name: of a bank of the data, or ``random``.
-        config: of the run.
-        data: with all its splits.
-        workdir: of the run; None retrieves nothing and returns tables with the correct shapes.
+        name: a bank of the data, or ``random``.
+        config: the configuration of the run.
+        data: the data set with all splits.
+        workdir: the folder of the run; None gives tables of the correct shapes without retrieval.
 
     Raises:
         UserError: the bank is unknown or too small, or the retriever is not trained.
@@ -94,7 +94,7 @@ def retrieved_tables(
                 (_round_up(len(bank)), config.model.picture_dim), np.float32
             )
     else:
-        found = _stored(banks, name, bank, config, sources, workdir)
+        found = _load_or_retrieve(banks, name, bank, config, sources, workdir)
     if banks.what != "images":
         found |= _caption_tables(bank, data, banks.words)
     return found
@@ -116,7 +116,7 @@ def _caption_tables(bank: Bank, data: DataSet, most: int) -> Tables:
     }
 
 
-def _stored(
+def _load_or_retrieve(
     banks: Banks,
     name: str,
     bank: Bank,

@@ -118,7 +118,7 @@ class Searcher:
         """Load a saved index and its run; ``workdir`` is the new folder of a moved run.
 
         Raises:
-            UserError: see `Index.load` and `Retriever.load`; or the run was trained further since.
+            UserError: see `Index.load` and `Retriever.load`; or the run was trained further.
         """
         folder = Path(folder).resolve()  # a name may be swapped later
         about = Index.about_of(folder)
@@ -154,8 +154,8 @@ class Searcher:
         """The best ``k`` of every query: numbers int64 [q, k] and scores float32 [q, k].
 
         Args:
-            modality: of the queries.
-            codes: of the queries, from `hmgr_jax.search.gallery.encoded`.
+            modality: the modality of the queries.
+            codes: the codes of the queries, from `hmgr_jax.search.gallery.encoded`.
             k: number of results.
             without: see `Index.search`.
             candidates: length of the shortlist, by default that of the index; with the size of the

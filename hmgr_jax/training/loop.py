@@ -67,8 +67,8 @@ def train(
     """Train in ``workdir``, or resume an interrupted run there.
 
     Args:
-        config: of the run.
-        workdir: its folder.
+        config: the configuration of the run.
+        workdir: the folder of the run.
         evaluate: builds the evaluation; refuses protocols that do not fit the data.
         make_tables: builds the constant tables of the model.
 
@@ -160,7 +160,7 @@ class _Run:
             for step, stage, entered in _schedule(self.experiment.stages(), self.start, t.steps):
                 if entered:
                     advance = self.experiment.step_function(stage)
-                    self._enter(stage, step)
+                    self._enter_stage(stage, step)
                 watchdog.report_progress(compiling=entered)
                 self.state, report = advance(self.state, self.tables, next(stream))
                 done = step + 1
@@ -206,7 +206,7 @@ class _Run:
             for batch in stop_workers_on_close(stream)
         )
 
-    def _enter(self, stage: Stage, step: int) -> None:
+    def _enter_stage(self, stage: Stage, step: int) -> None:
         """Enter a stage; a fresh optimiser starts only at the first step of a stage."""
         stages = self.experiment.stages()
         starts = _first_steps(stages)

@@ -250,7 +250,7 @@ def test_a_program_can_search_an_index(vse):
         (["index", "--workdir", "{vse}", "--out", "x", "--uri", "a"], "uri is for engine milvus"),
         (["index", "--workdir", "{vse}", "--out", "x", "--images", "."], "not on pixels"),
         (["index", "--workdir", "{vse}", "--out", "x", "--captions", "none"], "cannot be read"),
-        (["index", "--workdir", "{vse}", "--out", "x", "--pictures", "none"], "no folder"),
+        (["index", "--workdir", "{vse}", "--out", "x", "--pictures", "none"], "not a folder"),
         (
             ["index", "--workdir", "{vse}", "--out", "x", "--candidates", "0"],
             "candidates must be at least 1",
