@@ -17,8 +17,7 @@ from hmgr_jax.command import Parser, guarded, required
 from hmgr_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from hmgr_jax.preparation.modelnet import Report
-    from hmgr_jax.preparation.objects_tree import Making
+    from hmgr_jax.preparation.modelnet import Making, Report
     from hmgr_jax.preparation.plan import Plan
 
 KINDS = {
@@ -152,8 +151,7 @@ def _parser(kind: str) -> Parser:
         return parser
     defaults = {}
     if kind == "modelnet":
-        from hmgr_jax.preparation.object_workers import usual_workers
-        from hmgr_jax.preparation.objects_tree import Making
+        from hmgr_jax.preparation.modelnet import Making, usual_workers
 
         defaults = dataclasses.asdict(Making()) | {"workers": usual_workers()}
     for name in OPTIONS_OF[kind]:
@@ -177,9 +175,9 @@ def _rows(kind: str, flags: argparse.Namespace) -> int:
     }
     layout = writing.ROWS
     if kind == "array-record":
-        from hmgr_jax.preparation import array_record  # which loads tensorflow-datasets
+        from hmgr_jax.preparation import tfds_builder  # which loads tensorflow-datasets
 
-        makers[kind], layout = array_record.of_flags, array_record.RECORDS
+        makers[kind], layout = tfds_builder.array_record, tfds_builder.RECORDS
     out = Path(required(flags, "out"))
     plan = makers[kind](flags)
     made = writing.write(plan, out, layout)
@@ -216,8 +214,7 @@ def _dependencies(flags: argparse.Namespace) -> int:
 
 def _modelnet(flags: argparse.Namespace) -> int:
     """Prepare objects; the exit code is 0 even if some files were left out."""
-    from hmgr_jax.preparation.modelnet import prepare_objects
-    from hmgr_jax.preparation.objects_tree import Making
+    from hmgr_jax.preparation.modelnet import Making, prepare_objects
 
     source, out = (Path(required(flags, name)) for name in ("source", "out"))
     making = Making(**{f.name: getattr(flags, f.name) for f in dataclasses.fields(Making)})

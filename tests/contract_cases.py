@@ -31,8 +31,7 @@ from hmgr_jax.models import defaults, get_model, list_models
 from hmgr_jax.models.base import LocalAxis, Model, Plan, Variables
 from hmgr_jax.training.experiment import classes_of, item_shapes
 from hmgr_jax.training.optimizer import Optimizer, Schedule
-from hmgr_jax.training.state import State
-from hmgr_jax.training.step import device_step, init_state
+from hmgr_jax.training.step import State, device_step, init_state
 
 # Options of every small system that has them; all dropouts are on too. Sizes of codes differ from
 # all block sizes, so that an array cut along the wrong axis changes a result.

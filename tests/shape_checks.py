@@ -11,7 +11,6 @@ CHECKED = (
     "hmgr_jax.models",
     "hmgr_jax.training.optimizer",
     "hmgr_jax.distributed.parallel",
-    "hmgr_jax.training.state",
 )
 
 _checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int will do for a float

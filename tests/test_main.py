@@ -109,11 +109,11 @@ def test_rejects_bad_flags(fails, command, sentence):
             "train.batch_size=4000",
             "the batch size is 4000 image items but train has only 40",
         ),
-        ("data.worlds.train=30", "the train split is to have 30 scenes"),
+        ("data.worlds.train=30", "data.worlds.train is 30, but families have 4 members"),
         ("data.buckets=8", "text holds an item of length"),
         ("data.buckets=()", "data.buckets are positive integers such as (16, 24), not ()."),
-        ("model.region_hidden=-1", "model.region_hidden must be at least 0, not -1"),
-        ("model.region_dim=100", "was given sizes for regions of [6, 100], but the data has [6,"),
+        ("model.region_hidden=-1", "model.region_hidden must be at least 0, got -1"),
+        ("model.region_dim=100", "has sizes for regions of [6, 100], but the data has [6,"),
         ("model.vocabulary_size=9", "model.vocabulary_size is 9, but the vocabulary has"),
         ("eval.protocols=coco5k", "protocol coco5k is defined on 5000 distinct images, found 12"),
         ("eval.protocols=coco", "no protocol is named 'coco': choose from plain,"),
@@ -248,12 +248,12 @@ def test_rejects_a_missing_source_split_and_vectors(fails, tmp_path):
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        ({"model": "hmgr"}, ["holds a run of another system ('vse', not 'hmgr')"]),
-        ({"seed": 7}, ["holds a run of another seed (0, not 7)"]),
-        ({"eval__select": "i2t/R@1"}, ["holds a run of another eval.select ('rsum', not 'i2t/R"]),
+        ({"model": "hmgr"}, ["holds a run with another model.name ('vse', not 'hmgr')"]),
+        ({"seed": 7}, ["holds a run with another seed (0, not 7)"]),
+        ({"eval__select": "i2t/R@1"}, ["holds a run with another eval.select ('rsum', not"]),
         ({"model__dim": 24}, ["float32[", "16]", "24]", "another --workdir"]),
         ({"data__worlds__seed": 1}, ["not the data that this run was trained on"]),
-        ({"train__steps": 8, "train__lr": 1.0}, ["nothing is left to train", "train.lr: 0.001"]),
+        ({"train__steps": 8, "train__lr": 1.0}, ["no step is left to train", "train.lr: 0.001"]),
     ],
 )
 def test_rejects_the_workdir_of_another_run(fails, tmp_path, options, parts):

@@ -1,4 +1,4 @@
-"""The folder of a run as a source and a destination of weights."""
+"""Read weights from the folder of a run, and write one with imported weights."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from hmgr_jax.training import config as configs
 from hmgr_jax.training.checkpoint import Checkpoints, versions
 
 Meta = dict[str, Any]
-"""What is saved beside a state: config, vocabulary, features, steps_per_epoch, fingerprint; and
-``imported`` where there is no optimiser state."""
+"""Saved with a state: config, vocabulary, features, steps_per_epoch, fingerprint; and ``imported``
+if there is no optimiser state."""
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A trained model: its state and what is known about it."""
+    """A trained model: its state and its metadata."""
 
     state: Tree
     """``{"params", "stats", "memory"}``."""
@@ -38,7 +38,7 @@ class Saved:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The words of the text side."""
+        """The vocabulary of the texts."""
         return vocabulary_from_json(self.meta["vocabulary"])
 
 
@@ -49,12 +49,10 @@ def read(workdir: Path) -> Saved:
 
 
 def write(workdir: Path, saved: Saved) -> None:
-    """Make the folder of a run that has one checkpoint, whole or not at all.
+    """Make the folder of a run with one checkpoint atomically; raises `UserError` if it exists.
 
-    It can be evaluated, searched and started from, but not trained on: it has no optimiser state.
-
-    Raises:
-        UserError: there is something at ``workdir``.
+    The run can be evaluated, searched and used as ``init``, but not resumed, since it has no
+    optimiser state.
     """
     check_new_folder(workdir)
     with _folder_for(workdir) as temporary:
@@ -67,18 +65,14 @@ def write(workdir: Path, saved: Saved) -> None:
 
 
 def check_new_folder(workdir: Path) -> None:
-    """Refuse a folder that holds something.
-
-    Raises:
-        UserError: it does, or it is no folder.
-    """
+    """Raise `UserError` unless ``workdir`` is absent or an empty folder."""
     if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
         raise UserError(f"{workdir} exists and is not overwritten: give the name of a new folder.")
 
 
 @contextlib.contextmanager
 def _folder_for(workdir: Path) -> Iterator[Path]:
-    """A folder beside ``workdir`` that vanishes unless it was renamed."""
+    """A temporary folder beside ``workdir``, deleted unless it is renamed."""
     temporary = workdir.with_name(f".{workdir.name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
     try:

@@ -1,12 +1,15 @@
-"""A file of weights to the folder of a run, and back: what ``hmgr_jax.convert`` does."""
+"""Convert between a file of weights and the folder of a run, for ``hmgr_jax.convert``."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from hmgr_jax.conversion import run_folder
@@ -15,10 +18,9 @@ from hmgr_jax.data.text.pieces import Pieces, vocabulary_from_json
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.trained_run import saved_config, saved_model, state_shapes
+from hmgr_jax.interop import imram, pcme, state_dict
 from hmgr_jax.interop import names as naming
-from hmgr_jax.interop import state_dict
 from hmgr_jax.interop.names import Names
-from hmgr_jax.interop.releases import RELEASES, Release, as_trained
 from hmgr_jax.interop.state_dict import Weights
 from hmgr_jax.shapes import Tree
 from hmgr_jax.training import config as configs
@@ -26,28 +28,97 @@ from hmgr_jax.training import recipe_file
 from hmgr_jax.training.check import check
 
 OFFICIAL, OWN = "official", "own"
-"""Whose names an exported file has."""
+"""The kind of names in an exported file."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """The official PyTorch code of a system."""
+
+    names: Callable[[Mapping[str, Any]], Names]
+    """(hyper-parameters) -> official names."""
+    features: Callable[[Mapping[str, np.ndarray]], Mapping[str, Mapping[str, tuple[int, ...]]]]
+    """(state_dict) -> shapes of the items that it was trained on."""
+    options: Callable[[Mapping[str, Any], Mapping[str, np.ndarray]], Mapping[str, Any]]
+    """(options of the training script in the file, state_dict) -> our hyper-parameters."""
+    whole: bool = False
+    """Whether names are those of the whole state (``params/...``, ``stats/...``)."""
+
+
+RELEASES: dict[str, Release] = {
+    "imram": Release(imram.names, imram.features, imram.options),
+    "pcme": Release(pcme.names, pcme.features, pcme.options, whole=True),
+}
+"""{name of the model: its release}."""
+
+
+def as_trained(
+    config: ConfigDict, release: Release, weights: Weights, path: Path, given: Collection[str]
+) -> ConfigDict:
+    """The recipe with the hyper-parameters that the weights of a release were trained with.
+
+    The command line overrides the file, and the file overrides the recipe; differences are printed.
+
+    Args:
+        config: the recipe, with ``given`` in it.
+        release: of its system.
+        weights: the content of ``path``.
+        path: the file, for messages.
+        given: keys set on the command line, such as ``model.steps``.
+
+    Raises:
+        UserError: the options in the file are not those of the training script.
+    """
+    config = ConfigDict(config.to_dict())
+    try:
+        trained = release.options(weights.options, weights.state)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise UserError(
+            f"The options in {path} are not those of the training script ({error}): save its "
+            "state_dict alone, and give differences from the recipe as --config.model.KEY=VALUE."
+        ) from None
+    differing = {k: v for k, v in trained.items() if config.model.get(k, v) != v}
+    kept = {k: v for k, v in differing.items() if f"model.{k}" in given}
+    changed = {k: v for k, v in differing.items() if k not in kept}
+    if kept:
+        warnings.warn(
+            f"the command line sets {_format(config.model, kept)}, but {path} was trained with "
+            f"{_format(kept, kept)}: the command line is used",
+            stacklevel=3,
+        )
+    if changed:
+        recipe = _format(config.model, changed)
+        print(f"options:   {_format(changed, changed)} as in {path}, not the recipe's {recipe}")
+    with config.ignore_type():
+        config.model.update(changed)
+    return config.lock()
+
+
+def _format(values: Mapping[str, Any], keys: Collection[str]) -> str:
+    return " ".join(f"model.{key}={values[key]}" for key in keys)
 
 
 def export_weights(workdir: Path, out: Path) -> None:
-    """Write the best step of a run as safetensors, with all that a run folder needs beside.
+    """Write the best step of a run as safetensors, with the metadata of a run folder.
 
-    Parameters have their official names where the system has a release that knows all of them;
-    otherwise, like statistics and memory, their paths (``params/image/...``).
+    Parameters have their official names if the system has a release with all of them; otherwise,
+    like statistics and memory, their paths (``params/image/...``).
 
     Raises:
-        UserError: no whole checkpoint there, or a file at ``out``.
+        UserError: no complete checkpoint, or ``out`` exists.
     """
     state_dict.check_free(out)
     saved = run_folder.read(workdir)
     kind = OFFICIAL if _official(saved.meta, saved.state) is not None else OWN
     names = _names(kind, saved.meta, saved.state)
     state = naming.from_params(names, saved.state)
+    vocabulary = saved.vocabulary  # words are written in SCAN's layout
+    words = vocabulary.saved() if isinstance(vocabulary, Pieces) else vocabulary.to_scan()
     about = {k: v for k, v in saved.meta.items() if k not in ("config", "vocabulary")}
     metadata = {
         "names": kind,
         "config": json.dumps(saved.meta["config"]),
-        "vocabulary": json.dumps(_told(saved.vocabulary), ensure_ascii=False),
+        "vocabulary": json.dumps(words, ensure_ascii=False),
         "about": json.dumps(about | {"step": saved.step}),
     }
     state_dict.write(out, state, metadata)
@@ -55,7 +126,7 @@ def export_weights(workdir: Path, out: Path) -> None:
     print(
         f"exported:  step {saved.step} of {workdir}, {len(state)} tensors under {whose}, to {out}"
     )
-    _tell("left out:", naming.unused(names, saved.state))
+    _print_names("left out:", naming.unused(names, saved.state))
 
 
 def import_weights(
@@ -67,48 +138,48 @@ def import_weights(
     vocabulary: Path | None = None,
     model: str | None = None,
 ) -> None:
-    """Make the run folder ``workdir`` of a file of weights, ready to be evaluated.
+    """Make the run folder ``workdir`` from a file of weights, ready to be evaluated.
 
     Args:
         path: see ``state_dict.read_weights``.
-        workdir: a folder that is not there yet.
-        config: the recipe, with ``overrides`` in it; by default what an exported file was trained
-            with. What the official training script's options in the file say counts more.
-        overrides: what the command line sets, which counts most.
+        workdir: a new folder.
+        config: the recipe, with ``overrides`` in it; by default that of an exported file. Options
+            of the official training script in the file override it.
+        overrides: set on the command line; they override everything.
         vocabulary: SCAN's JSON file; by default the one in the metadata.
         model: the system whose official names the file has; by default that of the recipe.
 
     Raises:
-        UserError: something at ``workdir``, weights that do not fit, no recipe or vocabulary.
+        UserError: ``workdir`` exists, weights do not fit, or there is no recipe or vocabulary.
     """
     run_folder.check_new_folder(workdir)
     weights = state_dict.read_weights(path)
     exported = _exported(weights, path)
     if config is None:
-        config = _config_within(exported, overrides or {}, path)
-    _check_system(model, config)
+        config = _exported_config(exported, overrides or {}, path)
+    name = config.model.name
+    if model is not None and model != name:
+        raise UserError(
+            f"--model is {model}, but the recipe is for {name}: give the recipe as FILE:{model}."
+        )
     if not exported:
-        release = _release(config.model.name)
-        config = as_trained(config, release, weights, path, overrides or {})
+        config = as_trained(config, _release(name), weights, path, overrides or {})
     check(config)
     words = _words(vocabulary, exported, path)
     saved, unused = _fitted(weights, exported, config, words)
     run_folder.write(workdir, saved)
-    _tell_imported(path, workdir, weights, config.model.name, unused)
-
-
-def _check_system(given: str | None, config: ConfigDict) -> None:
-    name = config.model.name
-    if given is not None and given != name:
-        raise UserError(
-            f"--model is {given}, but the recipe is for {name}: give it as FILE:{given}."
-        )
+    print(f"imported:  {len(weights.state)} tensors of {path} as {name} into {workdir}")
+    _print_names("unused:", unused)
+    print(
+        f"evaluate:  python -m hmgr_jax.main --workdir {workdir} --mode=evaluate "
+        "--config.data.root=FOLDER"
+    )
 
 
 def _fitted(
     weights: Weights, exported: Meta | None, config: ConfigDict, vocabulary: Vocabulary
 ) -> tuple[Saved, list[str]]:
-    """The weights as the state of a model, and names of those for which it has no place."""
+    """The weights as the state of a model, and the names of unused weights."""
     meta: Meta = {
         "steps_per_epoch": 1,
         "fingerprint": "imported weights",
@@ -119,30 +190,19 @@ def _fitted(
     step = int(meta.pop("step", 0))
     template = state_shapes(saved_model(meta))
     names = _names(weights.metadata["names"] if exported else OFFICIAL, meta, template)
-    # How often a norm of PyTorch was called: nothing depends on it.
+    # Nothing depends on the number of calls of PyTorch's norms.
     given = {n: x for n, x in weights.state.items() if not n.endswith("num_batches_tracked")}
     state = naming.to_params(names, given, template)
     unused = [n for n in naming.unused(names, template) if n in weights.state]
     return Saved(state, meta, step), unused
 
 
-def _tell_imported(
-    path: Path, workdir: Path, weights: Weights, name: str, unused: list[str]
-) -> None:
-    print(f"imported:  {len(weights.state)} tensors of {path} as {name} into {workdir}")
-    _tell("unused:", unused)
-    print(
-        f"evaluate:  python -m hmgr_jax.main --workdir {workdir} --mode=evaluate "
-        "--config.data.root=FOLDER"
-    )
-
-
 def _names(kind: str, meta: Meta, state: Tree) -> Names:
-    """Of a whole state; what is no parameter has an official name only where a release says so."""
+    """Names of a whole state; only releases with ``whole`` name other leaves than parameters."""
     if kind == OWN:
         return naming.our_own(state)
     release = _release(meta["config"]["model"]["name"])
-    official = release.names(_hyperparameters(meta))
+    official = release.names(saved_model(meta).hyperparameters())
     if not release.whole:
         official = naming.within(official, "params")
     known = {path for entry in official for path in entry.paths}
@@ -151,15 +211,11 @@ def _names(kind: str, meta: Meta, state: Tree) -> Names:
 
 
 def _official(meta: Meta, state: Tree) -> Names | None:
-    """Names of a state whose parameters the release knows all of."""
+    """Official names of a state; None unless the release has all parameters."""
     if meta["config"]["model"]["name"] not in RELEASES:
         return None
     names = _names(OFFICIAL, meta, state)
     return names if naming.covers(names, state) else None
-
-
-def _hyperparameters(meta: Meta) -> dict[str, Any]:
-    return saved_model(meta).hyperparameters()
 
 
 def _release(name: str) -> Release:
@@ -172,7 +228,7 @@ def _release(name: str) -> Release:
 
 
 def _exported(weights: Weights, path: Path) -> Meta | None:
-    """What ``export_weights`` wrote beside the tensors; None for a file of others."""
+    """The metadata that ``export_weights`` wrote; None for another file."""
     if "about" not in weights.metadata:
         return None
     try:
@@ -201,12 +257,12 @@ def _exported(weights: Weights, path: Path) -> Meta | None:
         ) from None
 
 
-def _config_within(
+def _exported_config(
     exported: Meta | None, overrides: Mapping[str, str | None], path: Path
 ) -> ConfigDict:
     if exported is None:
         raise UserError(
-            f"{path} does not say what it was trained with: give the recipe, such as --config "
+            f"{path} does not hold its recipe: give the recipe, such as --config "
             "configs/f30k.py:imram."
         )
     config = saved_config(exported)
@@ -226,11 +282,6 @@ def _words(given: Path | None, exported: Meta | None, path: Path) -> Vocabulary:
     return vocabulary_from_json(exported["vocabulary"])
 
 
-def _told(vocabulary: Vocabulary) -> Any:
-    """Words in SCAN's layout, as `import_weights` takes a file of them too."""
-    return vocabulary.saved() if isinstance(vocabulary, Pieces) else vocabulary.to_scan()
-
-
-def _tell(what: str, names: list[str]) -> None:
+def _print_names(what: str, names: list[str]) -> None:
     if names:
         print(f"{what:10s} {', '.join(names)} (this variant of the model has no place for them)")

@@ -33,16 +33,11 @@ SENTENCE = 2000
 def joined(spec: str | None) -> Iterator[None]:
     """Join a run of several processes for the duration of the block.
 
-    Args:
-        spec: ``auto`` (read from the environment of SLURM, a TPU pod or Kubernetes), or
-            ``HOST:PORT,N,I``: the address of process 0, the number of processes and the number of
-            this one. None is a run of one process.
-
-    If the block raises, the other processes receive the reason and end too, and this process
-    exits with its own code. Enter it before anything asks JAX for its devices.
-
-    Raises:
-        UserError: the other processes cannot be reached.
+    ``spec`` is ``auto`` (read from the environment of SLURM, a TPU pod or Kubernetes), or
+    ``HOST:PORT,N,I``: the address of process 0, the number of processes and the number of this one.
+    None is a run of one process. If the block raises, the other processes receive the reason and
+    end too. Enter it before anything asks JAX for its devices. Raises `UserError` if the other
+    processes cannot be reached.
     """
     if spec is None:
         yield
@@ -121,11 +116,7 @@ def broadcast_from_first(value: bool) -> bool:
 
 @contextlib.contextmanager
 def enter_on_first(make: Callable[[], contextlib.AbstractContextManager[T]]) -> Iterator[T | None]:
-    """Enter ``make()`` in the first process only; if it raises UserError, every process raises it.
-
-    Raises:
-        UserError: the one that the first process raised.
-    """
+    """Enter ``make()`` in the first process only; every process raises its UserError."""
     if jax.process_count() == 1:
         with make() as found:
             yield found
@@ -137,24 +128,16 @@ def enter_on_first(make: Callable[[], contextlib.AbstractContextManager[T]]) -> 
                 found_here = stack.enter_context(make())
             except UserError as error:
                 refused = str(error)
-        told = multihost_utils.broadcast_one_to_all(_padded(refused))
-        sentence = bytes(told).rstrip(b"\0").decode(errors="replace")
+        text = refused.encode()[:SENTENCE].ljust(SENTENCE, b"\0")
+        received = multihost_utils.broadcast_one_to_all(np.frombuffer(text, np.uint8))
+        sentence = bytes(received).rstrip(b"\0").decode(errors="replace")
         if sentence:
             raise UserError(sentence)
         yield found_here
 
 
-def _padded(sentence: str) -> np.ndarray:
-    text = sentence.encode()[:SENTENCE]
-    return np.frombuffer(text.ljust(SENTENCE, b"\0"), np.uint8)
-
-
 def check_same(**things: Any) -> None:
-    """Check that all processes have equal ``things`` (trees of arrays, or texts).
-
-    Raises:
-        UserError: names the thing and the process whose value differs from that of process 0.
-    """
+    """Raise `UserError` unless all processes have equal ``things`` (trees of arrays, or texts)."""
     if jax.process_count() == 1:
         return
     mine = np.stack([_digest(thing) for thing in things.values()])

@@ -46,11 +46,7 @@ class MappedAxis:
 
 
 def make_mesh(devices: int = 0) -> Mesh:
-    """A mesh over the first ``devices`` devices (0: all).
-
-    Raises:
-        ValueError: more devices than there are.
-    """
+    """A mesh over the first ``devices`` devices (0: all); `ValueError` if there are fewer."""
     # A process reads adjacent rows of a batch, so its devices are adjacent in the mesh.
     found = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     if jax.process_count() > 1 and devices not in (0, len(found)):
@@ -91,10 +87,7 @@ def map_step(step: Callable[..., Any], mesh: Mesh, mapper: str = "shard_map") ->
     State, tables and report are equal on all devices; the batch is split along its leading axis.
     The state is donated. Both mappers run the same function and give the same numbers. JAX does
     not check that the outputs are equal on all devices (``check_vma=False``, since the check
-    rejects ordinary code such as a scan with a constant carry); tests check it.
-
-    Raises:
-        ValueError: unknown mapper.
+    rejects a scan with a constant carry); tests check it.
     """
     if mapper == "shard_map":
         mapped = jax.shard_map(

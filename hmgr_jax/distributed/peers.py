@@ -72,12 +72,12 @@ class Peers:
             try:
                 mine = f"hmgr/beat/{self._index}"
                 self._store.key_value_set(mine, str(beat), allow_overwrite=True)
-                told, now = self._read("hmgr/end"), self._read(f"hmgr/beat/{neighbour}")
+                ending, now = self._read("hmgr/end"), self._read(f"hmgr/beat/{neighbour}")
                 name = self._read(f"hmgr/name/{neighbour}")
             except Exception:  # the service is busy or gone: JAX itself ends us in the second case
                 continue
-            if told:
-                code, _, sentence = told.partition(" ")
+            if ending:
+                code, _, sentence = ending.partition(" ")
                 self._report(sentence, int(code))
             if now != heard or now == LEFT:
                 heard, silent = now, 0
@@ -96,7 +96,7 @@ class Peers:
             sentence if tell else "",
         )
 
-    def _end(self, line: str, code: int, told: str) -> NoReturn:
+    def _end(self, line: str, code: int, announcement: str) -> NoReturn:
         """Print the reason, announce it to the others and exit without JAX's own shutdown.
 
         JAX's shutdown waits for all processes and aborts if one is lost. Process 0 exits last,
@@ -105,11 +105,11 @@ class Peers:
         if not self._leaving.acquire(blocking=False):
             threading.Event().wait()  # another thread is ending the process
         print(line, file=sys.stderr, flush=True)
-        if told:
+        if announcement:
             with contextlib.suppress(Exception):
-                text = f"{code} {told[:1000]}"
+                text = f"{code} {announcement[:1000]}"
                 self._store.key_value_set("hmgr/end", text, allow_overwrite=True)
-        time.sleep(BEAT_SECONDS * (6 if self._index == 0 else 3 if told else 0))
+        time.sleep(BEAT_SECONDS * (6 if self._index == 0 else 3 if announcement else 0))
         sys.stdout.flush()
         os._exit(code)
 

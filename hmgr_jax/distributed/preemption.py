@@ -6,7 +6,7 @@ import itertools
 import os
 import signal
 import threading
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Self
 
 import jax
@@ -41,7 +41,7 @@ class StopSignal:
         if threading.current_thread() is not threading.main_thread():
             return self
         if jax.process_count() > 1:
-            self._former = {signal.SIGINT: signal.signal(signal.SIGINT, _pass_on)}
+            self._former = {signal.SIGINT: signal.signal(signal.SIGINT, _forward_as_sigterm)}
         else:
             self._former = {number: signal.signal(number, self._handle) for number in SIGNALS}
         return self
@@ -58,29 +58,24 @@ class StopSignal:
             self.requested, self.name = True, "SIGTERM"
         return self.requested
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._give_back()
+    def __exit__(self, *_: object) -> None:
+        self._restore_handlers()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if not self.requested:
             self.requested, self.name = True, signal.Signals(number).name
             return
-        self._give_back()  # before the message, which says so
+        self._restore_handlers()  # before the message, which says so
         os.write(2, b"warning: Saving, then stopping; one more signal ends this at once.\n")
 
-    def _give_back(self) -> None:
+    def _restore_handlers(self) -> None:
         while self._former:
             number, handler = self._former.popitem()
             # None: a handler that was not set from Python, which Python cannot restore.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)  # type: ignore[arg-type]
 
 
-def _pass_on(number: int, frame: FrameType | None) -> None:
+def _forward_as_sigterm(number: int, frame: FrameType | None) -> None:
     """Forward Ctrl-C as SIGTERM, the only signal that JAX's notifier knows; the third one acts."""
     if next(_interrupts) == 2:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

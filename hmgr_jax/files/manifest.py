@@ -1,8 +1,7 @@
 """``manifest.json``: counts, sizes and sha256 of a prepared folder, written last and checked.
 
-It holds nothing that differs between two preparations of the same data (no times, no paths): its
-own sha256 is the fingerprint that runs remember (`hmgr_jax.data.fingerprint`) while it lists all
-that they read.
+It is equal for two preparations of the same data (no times, no paths), so its own sha256 is the
+fingerprint that runs save (`hmgr_jax.data.fingerprint`).
 """
 
 from __future__ import annotations
@@ -42,19 +41,19 @@ def digest(text: str) -> str:
 
 
 def verify(folder: Path) -> str:
-    """Check a prepared folder against its manifest; a sentence that says what was checked.
+    """Check a prepared folder against its manifest; returns a summary.
 
-    Raises:
-        UserError: there is no manifest, or the first file that is not as it says.
+    Raises `UserError` for the first file that differs.
     """
     files = _read(folder)
     for name in sorted(_names(folder)):
         if name not in files and name not in (MANIFEST, PREPARED):
-            graphs = f"have prepare dependencies --root {folder} --check list it"
+            advice = "prepare again"
+            if name.endswith(GRAPHS):
+                advice = f"have prepare dependencies --root {folder} --check list it"
             raise UserError(
-                f"{folder / name} is not in {MANIFEST}, so its contents are vouched for by "
-                "nothing: "
-                f"{graphs if name.endswith(GRAPHS) else 'prepare again'}, or move it away."
+                f"{folder / name} is not in {MANIFEST}, so its contents cannot be verified: "
+                f"{advice}, or move it away."
             )
     for name, entry in files.items():
         path = folder / name
@@ -66,40 +65,37 @@ def verify(folder: Path) -> str:
                 "prepare again."
             )
     total = sum(entry["bytes"] for entry in files.values())
-    with Progress(total, "bytes", title="checksums", stream=sys.stderr) as bar:
-        for name, entry in files.items():
-            found_sum = _sha256(folder / name, bar.advance)
-            if found_sum != entry["sha256"]:
-                raise UserError(
-                    f"{folder / name} has sha256 {found_sum[:12]}... where {MANIFEST} says "
-                    f"{entry['sha256'][:12]}...: it has changed, so copy it again or prepare again."
-                )
+    for name, entry in listed(folder, list(files)).items():
+        if entry != files[name]:
+            raise UserError(
+                f"{folder / name} has sha256 {entry['sha256'][:12]}... where {MANIFEST} says "
+                f"{files[name]['sha256'][:12]}...: it has changed, so copy it again or prepare "
+                "again."
+            )
     return f"{folder} is as its manifest says: {len(files)} files, {total:,} bytes."
 
 
 def _names(folder: Path) -> Iterator[str]:
-    """Of all files in a folder and below it, but hidden ones."""
+    """Paths of all files below a folder, except hidden ones."""
     for path in folder.rglob("*"):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and not any(part.startswith(".") for part in name.split("/")):
-            yield name
+        name = path.relative_to(folder)
+        if path.is_file() and not any(part.startswith(".") for part in name.parts):
+            yield name.as_posix()
 
 
 def add(folder: Path, name: str) -> bool:
-    """List the file ``name``, made since, whole or not at all; False where there is no manifest."""
+    """Add the file ``name`` to the manifest atomically; False if there is no manifest."""
     path = folder / MANIFEST
     if not path.is_file():
         return False
-    files = _read(folder)
-    size = (folder / name).stat().st_size
-    files[name] = {"bytes": size, "sha256": _sha256(folder / name, lambda _: None)}
+    files = _read(folder) | listed(folder, [name])
     found = json.loads(path.read_text("utf-8"))
     write_json_atomic(path, found | {"files": dict(sorted(files.items()))})
     return True
 
 
 def made_by(folder: Path) -> str | None:
-    """The key of the preparation that made ``folder``, None where none did."""
+    """The key of the preparation that made ``folder``; None if none did."""
     try:
         made = json.loads((folder / PREPARED).read_text("utf-8"))
         return str(made["key"]) if (folder / MANIFEST).is_file() else None

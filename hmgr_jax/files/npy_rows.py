@@ -16,7 +16,7 @@ _MOST_BYTES = 1 << 30  # the kernel moves at most 2 GiB in one call
 
 
 class Rows(Protocol):
-    """An array on disk, one row an image, wherever it is kept."""
+    """An array on disk, one row per image, in any format."""
 
     path: Path
     shape: tuple[int, ...]
@@ -25,21 +25,22 @@ class Rows(Protocol):
     @property
     def row_bytes(self) -> int:
         """Bytes of one row."""
-        ...
+        return int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
 
     @property
     def nbytes(self) -> int:
         """Bytes of all rows."""
-        ...
+        return len(self) * self.row_bytes
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        return self.shape[0]
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
         """Read ``rows`` (int [k], any order, repeats allowed) into a fresh array [k, ...]."""
         ...
 
     def spot(self, row: int) -> str:
-        """What a person calls a row."""
+        """Name a row in a message."""
         ...
 
     def paths(self) -> list[Path]:
@@ -47,7 +48,7 @@ class Rows(Protocol):
         ...
 
 
-class NpyRows:
+class NpyRows(Rows):
     """An array on disk whose rows (first axis) are gathered with ``os.preadv``.
 
     A memory map would be as fast, but its pages count as the process's memory. The file is opened
@@ -62,19 +63,6 @@ class NpyRows:
         self._fd: int | None = None
         self.shape, self.dtype, self._offset = _read_header(self.path)
 
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row."""
-        return int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all rows."""
-        return self.shape[0] * self.row_bytes
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path}
 
@@ -82,7 +70,7 @@ class NpyRows:
         self.__init__(state["path"])  # type: ignore[misc]
 
     def spot(self, row: int) -> str:
-        """What a person calls a row."""
+        """Name a row in a message."""
         return f"row {row} (counted from 0)"
 
     def paths(self) -> list[Path]:
@@ -130,18 +118,16 @@ class NpyRows:
 
 
 def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether in Fortran order, and dtype of the ``.npy`` that begins here.
+    """Shape, whether in Fortran order, and dtype of the ``.npy`` at the position of ``file``.
 
     Raises:
-        ValueError, KeyError, EOFError: there is none, or one of a version that numpy never writes
-            for plain numbers.
+        ValueError, KeyError, EOFError: no header, or a version that numpy uses for objects only.
     """
-    version = np.lib.format.read_magic(file)
     readers = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
     }
-    return readers[version](file)
+    return readers[np.lib.format.read_magic(file)](file)
 
 
 def _read_header(path: Path) -> tuple[tuple[int, ...], np.dtype, int]:

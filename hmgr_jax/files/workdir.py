@@ -8,6 +8,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
+from io import BufferedWriter
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,9 @@ def lock(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
                 f"{workdir} is in use by {_holder(descriptor)}: wait for that run, stop it, or "
                 f"give another {flag}."
             ) from None
-        _sign(descriptor)
+        holder = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, holder.encode(), 0)
         yield
     finally:
         os.close(descriptor)
@@ -51,36 +54,36 @@ def write_json_atomic(path: Path, obj: Any) -> None:
 
 def write_text_atomic(path: Path, text: str) -> None:
     """Replace the file at ``path`` by ``text`` (UTF-8) atomically and durably."""
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BufferedWriter]:
+    """Open a new file that replaces ``path`` atomically and durably when the block succeeds."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync(path.parent)  # the new name is an entry of the folder
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename inside ``folder`` durable: the entry belongs to the folder."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Flush a file, or the entries of a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _sign(descriptor: int) -> None:
-    os.ftruncate(descriptor, 0)
-    os.pwrite(
-        descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0
-    )
-
-
 def _holder(descriptor: int) -> str:
-    """The holder of the lock, which may not have signed it yet."""
+    """The holder of the lock, which may not have written its pid yet."""
     try:
         holder = json.loads(os.pread(descriptor, 4096, 0))
         return f"process {holder['pid']} on {holder['host']}"

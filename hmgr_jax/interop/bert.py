@@ -1,11 +1,10 @@
-"""Weights and sizes of a BERT from a local folder as Hugging Face keeps it."""
+"""Weights and sizes of a BERT from a local folder in Hugging Face's layout."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,10 +17,10 @@ from hmgr_jax.shapes import Tree
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-"""Files of weights; the first that is there is read."""
+"""Files of weights; the first one found is read."""
 PREFIX = "bert."
-"""What names of a BERT with a head begin with; those of the head do not."""
-_ELSEWHERE = ("pooler.", "embeddings.position_ids")  # no part of the encoder
+"""Prefix of the encoder's names in a BERT with a head."""
+_SKIPPED = ("pooler.", "embeddings.position_ids")  # not part of the encoder
 _KEYS = {
     "vocabulary": "vocab_size",
     "width": "hidden_size",
@@ -41,42 +40,35 @@ _FIXED = {
 
 
 def is_folder(place: str | Path) -> bool:
-    """Whether ``place`` is a folder with a ``config.json``, and not that of a run of ours."""
+    """Whether ``place`` is a folder with a ``config.json``, but not a run folder."""
     return Path(place, CONFIG).is_file() and not Path(place, "checkpoints").is_dir()
 
 
 def read_sizes(folder: str | Path) -> Sizes:
-    """The sizes in a folder's ``config.json``.
-
-    Raises:
-        UserError: there is none, it is no JSON object, or it is of another network than a BERT.
-    """
+    """The sizes in a folder's ``config.json``; raises `UserError` unless it describes a BERT."""
     path = Path(folder, CONFIG)
-    mend = "give a folder of a BERT as transformers saves it."
+    advice = "give a folder of a BERT as transformers saves it."
     try:
         config = json.loads(path.read_bytes())
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): {mend}") from None
+        raise UserError(f"{path} cannot be read ({error.strerror}): {advice}") from None
     except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}): {mend}") from None
+        raise UserError(f"{path} is not JSON ({error}): {advice}") from None
     if not isinstance(config, dict):
-        raise UserError(f"{path} holds a {type(config).__name__} instead of an object: {mend}")
+        raise UserError(f"{path} holds a {type(config).__name__} instead of an object: {advice}")
     for key, value in _FIXED.items():
         if config.get(key, value) != value:
-            raise UserError(f"{path} has {key} {config[key]!r} where {value!r} is known: {mend}")
+            raise UserError(f"{path} has {key} {config[key]!r}, not {value!r}: {advice}")
     try:
         found = {name: config[key] for name, key in _KEYS.items() if key in config}
         sizes = Sizes(**found)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{path} gives no sizes of a BERT ({error}): {mend}") from None
-    whole = [k for n, k in _KEYS.items() if n != "dropout" and not _positive(getattr(sizes, n))]
-    if whole:
-        raise UserError(f"{path} has {whole[0]} {config[whole[0]]!r}, no positive integer: {mend}")
+        raise UserError(f"{path} gives no sizes of a BERT ({error}): {advice}") from None
+    for name, key in _KEYS.items():
+        value = getattr(sizes, name)
+        if name != "dropout" and not (type(value) is int and value > 0):
+            raise UserError(f"{path} has {key} {value!r}, no positive integer: {advice}")
     return sizes
-
-
-def _positive(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def names(layers: int) -> Names:
@@ -105,16 +97,16 @@ def _norm(official: str, path: str) -> Names:
 
 
 def encoder_weights(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The encoder's arrays by the names of ``BertModel``, of any BERT, with a head or without.
+    """The encoder's arrays by the names of ``BertModel``, of a BERT with or without a head.
 
-    Old files have ``gamma`` and ``beta`` for what norms call ``weight`` and ``bias``.
+    In old files ``weight`` and ``bias`` of norms are called ``gamma`` and ``beta``.
     """
     if any(name.startswith(PREFIX) for name in state):
         state = {n.removeprefix(PREFIX): x for n, x in state.items() if n.startswith(PREFIX)}
     new = {".gamma": ".weight", ".beta": ".bias"}
     found = {}
     for name, x in state.items():
-        if not name.startswith(_ELSEWHERE):
+        if not name.startswith(_SKIPPED):
             stem, dot, last = name.rpartition(".")
             found[stem + new.get(dot + last, dot + last)] = x
     return found
@@ -124,8 +116,8 @@ def read_bert(folder: str | Path, params: Tree) -> Tree:
     """Parameters of a `Bert` from a folder with ``config.json`` and ``model.safetensors``.
 
     Args:
-        folder: as transformers saves a BERT, with a head or without.
-        params: which parameters there are, their shapes and types.
+        folder: saved by transformers, with or without a head.
+        params: a template with the shapes and types of all parameters.
 
     Raises:
         UserError: files are missing or damaged, or hold another network than ``params``.

@@ -11,16 +11,16 @@ from hmgr_jax.interop.layouts import bidirectional_gru, linear, weight_norm
 from hmgr_jax.interop.names import Names, same
 
 REGIONS = 36
-"""Regions an image in the features that the code was released for."""
+"""Regions per image in the features of the release."""
 IMAGE = "img_enc.fc_local"
 
 
 def names(hyperparameters: Mapping[str, Any]) -> Names:
-    """Official names of all parameters that the released module allocates.
+    """Official names of all parameters of the released module.
 
     It always has the units of both directions: ``linear_t2i`` and ``gate_t2i`` refine words
-    (text-IMRAM), ``linear_i2t`` and ``gate_i2t`` regions (image-IMRAM). The two outputs of a unit
-    take [query; context] in this order.
+    (text-IMRAM), ``linear_i2t`` and ``gate_i2t`` regions (image-IMRAM). The input of both layers of
+    a unit is [query; context].
     """
     basic = hyperparameters["region_embedding"] != "weight_norm"
     regions = linear if basic else weight_norm
@@ -47,9 +47,9 @@ def features(state: Mapping[str, np.ndarray]) -> dict[str, dict[str, tuple[int, 
 
 
 def options(given: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Our hyper-parameters as the released code and the options of its training script say them.
+    """Our hyper-parameters according to the released code and the options of its training script.
 
-    A state_dict that has the units of one direction alone can be of that variant only.
+    A state_dict with the units of one direction determines the variant.
     """
     read: dict[str, tuple[str, Callable[[Any], Any]]] = {
         "model_mode": ("variant", lambda value: str(value).removesuffix("_IMRAM")),
@@ -59,7 +59,7 @@ def options(given: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> dict[s
         "no_IMRAM_norm": ("memory_norm", lambda value: not value),
     }
     fixed = {"region_scale": "none", "slope": 0.1, "unit": "gate_full", "score_step": 0}
-    said = {ours: parse(given[name]) for name, (ours, parse) in read.items() if name in given}
+    from_file = {ours: parse(given[name]) for name, (ours, parse) in read.items() if name in given}
     units = {"text": "linear_t2i.weight", "image": "linear_i2t.weight"}
     able = [variant for variant, name in units.items() if name in state]
-    return fixed | said | ({"variant": able[0]} if len(able) == 1 else {})
+    return fixed | from_file | ({"variant": able[0]} if len(able) == 1 else {})

@@ -1,8 +1,8 @@
-"""Known answers: outputs of the papers' own released code, and whether ours are the same.
+"""Known answers: compare outputs with those of the papers' released code.
 
 A case is one ``CASE.npz``: inputs, outputs and ``meta`` (JSON: the model, its sizes and options, a
-seed, name and shape of every parameter of the official state_dict). The weights are drawn from
-the seed, so that a full-size network travels in kilobytes.
+seed, name and shape of every parameter of the official state_dict). The weights are drawn from the
+seed, so that a case of a full-size network takes kilobytes.
 """
 
 from __future__ import annotations
@@ -19,9 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from hmgr_jax.errors import FoundNonFinite, UserError
+from hmgr_jax.layers.dropout import Keys
+from hmgr_jax.models.base import LocalAxis, Model, Variables
+from hmgr_jax.shapes import Array, Float, Int, Tree
 
 BY_MODEL = {
     "center_loss": "parity_center3d",
@@ -32,17 +36,17 @@ BY_MODEL = {
     "resnet50": "parity_encoders",
     "singleview": "parity_encoders",
 }
-"""{``meta["model"]``: the module here whose ``CHECKER`` understands it}."""
+"""{``meta["model"]``: the module whose ``CHECKER`` checks it}."""
 BY_ARRAYS = {
     ("sims", "i2t", "t2i"): "parity_recall",
     ("image", "mesh", "point", "label"): "parity_center3d",
 }
-"""The same for cases of no model, by arrays that they have."""
+"""{arrays of a case without a model: the module}."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """What a file holds."""
+    """The content of a file."""
 
     name: str
     meta: Mapping[str, Any]
@@ -67,22 +71,18 @@ class Case:
 
 @dataclass(frozen=True)
 class Checker:
-    """How the cases of one kind are checked."""
+    """The check of one kind of cases."""
 
     inputs: tuple[str, ...]
-    """Arrays that need no answer of ours."""
+    """Names of input arrays."""
     answers: Callable[[Case], Mapping[str, Answer]]
-    """Our outputs by the names of theirs, from inputs and weights alone."""
+    """Our outputs by official name, computed from inputs and weights."""
     outputs: Callable[[Case], Mapping[str, np.ndarray]] | None = None
-    """Their outputs that are no arrays of numbers in the case, as such."""
+    """Official outputs that are not stored as arrays of numbers."""
 
 
 def find(folder: Path, names: Sequence[str] = ()) -> list[Path]:
-    """Files of the cases ``names`` (patterns as in a shell) of ``folder``, by default of all.
-
-    Raises:
-        UserError: there is no such folder, or no such case in it.
-    """
+    """Files of the cases ``names`` (shell patterns) in ``folder``, by default of all."""
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}: give the one that holds the .npz cases.")
     there = sorted(path.stem for path in folder.glob("*.npz"))
@@ -99,7 +99,7 @@ def find(folder: Path, names: Sequence[str] = ()) -> list[Path]:
 
 
 def check_all(paths: Iterable[Path]) -> tuple[list[Comparison], list[str]]:
-    """Check cases by their files: what was compared, and a sentence for every case that was not."""
+    """Check cases; returns comparisons, and a message for every case that cannot be checked."""
     comparisons: list[Comparison] = []
     problems: list[str] = []
     for path in paths:
@@ -111,11 +111,7 @@ def check_all(paths: Iterable[Path]) -> tuple[list[Comparison], list[str]]:
 
 
 def load(path: Path) -> Case:
-    """The case of a file.
-
-    Raises:
-        UserError: it is not an .npz file of plain arrays, or its ``meta`` cannot be read.
-    """
+    """Read a case; raises `UserError` unless it is an .npz of plain arrays with valid ``meta``."""
     broken = (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError)
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
@@ -128,10 +124,10 @@ def load(path: Path) -> Case:
 
 
 def weights(params: Sequence[tuple[str, Sequence[int]]], seed: int) -> dict[str, np.ndarray]:
-    """The state_dict of a case: one standard-normal draw a tensor, in the order of ``params``.
+    """The state_dict of a case: one standard-normal draw per tensor, in the order of ``params``.
 
-    Matrices and kernels are divided by sqrt(fan in); vectors are a tenth, around 1 if they are
-    weights of a norm; ``running_var`` is uniform in 0.5..1.5 and ``num_batches_tracked`` 0.
+    Matrices and kernels are divided by sqrt(fan in), vectors by 10; weights of norms are shifted by
+    1; ``running_var`` is uniform in 0.5..1.5 and ``num_batches_tracked`` 0.
     """
     rng = np.random.default_rng(seed)
     return {name: _draw(rng, name, tuple(shape)) for name, shape in params}
@@ -140,8 +136,7 @@ def weights(params: Sequence[tuple[str, Sequence[int]]], seed: int) -> dict[str,
 def check(case: Case) -> list[Comparison]:
     """Compare every output of a case with ours, at matmul precision highest.
 
-    Raises:
-        UserError: the case is of an unknown kind, or holds what its checker does not know.
+    Raises `UserError` if the kind of the case or one of its arrays is unknown.
     """
     checker = _checker(case)
     try:
@@ -156,13 +151,13 @@ def check(case: Case) -> list[Comparison]:
     compared = [n for n in case.arrays if n in ours]
     if not compared:
         raise UserError(f"it holds no output, which would be one of {', '.join(ours)}: add some.")
-    theirs = {**case.arrays, **(checker.outputs(case) if checker.outputs else {})}
-    return [compare(case.name, n, ours[n], theirs[n]) for n in compared]
+    official = {**case.arrays, **(checker.outputs(case) if checker.outputs else {})}
+    return [compare(case.name, n, ours[n], official[n]) for n in compared]
 
 
 @contextlib.contextmanager
 def _quick_compilation() -> Iterator[None]:
-    """Nearly all the time of a case is the compiler's, whose optimisations are not in question."""
+    """Disable compiler optimisations, which take most of the time of a case."""
     name = "jax_disable_most_optimizations"
     before = jax.config.read(name)
     jax.config.update(name, True)
@@ -212,32 +207,32 @@ def _checker(case: Case) -> Checker:
 
 ATOL, RTOL = 1e-5, 1e-4
 RTOL_NORMS = 1e-3
-"""Of gradient norms."""
+"""Relative tolerance of gradient norms."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A quantity as we compute it."""
+    """A quantity computed here."""
 
     value: Any
     """An array or a number."""
     labels: Sequence[str] | None = None
-    """Names of the entries of a vector, to say which one is off."""
+    """Names of the entries of a vector, for messages."""
     rtol: float = RTOL
     atol: float = ATOL
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One quantity of a case, ours beside theirs."""
+    """The comparison of one quantity of a case."""
 
     case: str
     quantity: str
     error: float
-    """The largest ``|ours - theirs|``; NaN where they cannot be compared."""
+    """The largest ``|ours - official|``; NaN if they cannot be compared."""
     rtol: float
     fault: str
-    """What is off, and where; empty where nothing is."""
+    """The largest deviation and its place; empty within tolerance."""
     atol: float = ATOL
 
     def row(self) -> dict[str, str]:
@@ -251,21 +246,21 @@ class Comparison:
         }
 
 
-def compare(case: str, quantity: str, answer: Answer, theirs: np.ndarray) -> Comparison:
-    """Elementwise ``|ours - theirs| <= atol + rtol |theirs|``, and both finite."""
+def compare(case: str, quantity: str, answer: Answer, official: np.ndarray) -> Comparison:
+    """Check elementwise ``|ours - official| <= atol + rtol |official|``, and both finite."""
     ours = np.asarray(answer.value, np.float64)
-    if ours.shape != theirs.shape or theirs.dtype.kind not in "iuf" or not ours.size:
-        fault = f"ours is {list(ours.shape)}, theirs {theirs.dtype}{list(theirs.shape)}"
+    if ours.shape != official.shape or official.dtype.kind not in "iuf" or not ours.size:
+        fault = f"ours is {list(ours.shape)}, theirs {official.dtype}{list(official.shape)}"
         return Comparison(case, quantity, np.nan, answer.rtol, fault, answer.atol)
-    theirs = theirs.astype(np.float64)
+    official = official.astype(np.float64)
     with np.errstate(invalid="ignore"):
-        error = np.abs(ours - theirs)
-        excess = error - (answer.atol + answer.rtol * np.abs(theirs))
-    excess = np.where(np.isfinite(ours) & np.isfinite(theirs), excess, np.inf)
+        error = np.abs(ours - official)
+        excess = error - (answer.atol + answer.rtol * np.abs(official))
+    excess = np.where(np.isfinite(ours) & np.isfinite(official), excess, np.inf)
     fault = ""
     if not (excess <= 0).all():
         worst = np.unravel_index(np.argmax(excess), excess.shape)
-        fault = f"{_place(worst, answer.labels)}{ours[worst]:.7g} instead of {theirs[worst]:.7g}"
+        fault = f"{_place(worst, answer.labels)}{ours[worst]:.7g} instead of {official[worst]:.7g}"
     return Comparison(case, quantity, float(error.max()), answer.rtol, fault, answer.atol)
 
 
@@ -273,6 +268,18 @@ def _place(index: tuple[Any, ...], labels: Sequence[str] | None) -> str:
     if not index:
         return ""
     return f"{labels[index[0]]}: " if labels else f"{[int(i) for i in index]}: "
+
+
+def training_loss(
+    model: Model, params: Tree, codes: Mapping[str, Any], step: Int[Array, ""]
+) -> Float[Array, ""]:
+    """The loss of codes [B, ...] of B pairs, each a group of its own."""
+    index = jnp.arange(len(jax.tree.leaves(codes)[0]))
+    row = {"index": index, "valid": index >= 0, "group": index, "item": index}
+    keys = Keys.at(jnp.int32(0), step, index)
+    variables = Variables(params, None, None, None)
+    total, *_ = model.loss(variables, codes, row, step=step, keys=keys, axis=LocalAxis())
+    return total
 
 
 def in_order(norms: Mapping[str, float], names: Sequence[str]) -> list[float]:

@@ -1,10 +1,12 @@
-"""How layers of PyTorch hold their weights, and how ours do."""
+"""Layouts of weights: PyTorch's layers and ours."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from hmgr_jax.interop.names import Arrays, Entry, same
+
+PARAMS, STATS = "params", "stats"
 
 
 def linear(official: str, path: str, *, weight: str = "weight") -> tuple[Entry, Entry]:
@@ -14,7 +16,7 @@ def linear(official: str, path: str, *, weight: str = "weight") -> tuple[Entry, 
 
 
 def linear_without_bias(official: str, path: str) -> Entry:
-    """The same of a ``Linear`` that has no bias."""
+    """A ``Linear`` without bias."""
     return linear(official, path)[0]
 
 
@@ -46,10 +48,10 @@ def _transposed(x: np.ndarray) -> Arrays:
 
 
 def _merged_biases(inputs: np.ndarray, hidden: np.ndarray) -> Arrays:
-    """PyTorch adds two biases in every gate; only the new gate's second one is not redundant."""
+    """PyTorch adds two biases in every gate; the second is redundant except in the new gate."""
     size = inputs.shape[0] // 3
     gates, more = inputs[: 2 * size], hidden[: 2 * size]
-    # Where nothing is added the bits stay, those of -0.0 too.
+    # Adding 0 would change -0.0.
     merged = np.where(more == 0, gates, gates + more)
     return np.concatenate([merged, inputs[2 * size :]]), hidden[2 * size :]
 
@@ -61,48 +63,37 @@ def _two_biases(inputs: np.ndarray, hidden: np.ndarray) -> Arrays:
 
 
 def weight_norm(official: str, path: str) -> tuple[Entry, ...]:
-    """A ``Linear`` under ``weight_norm(..., dim=None)``: a direction and one length for all of it.
-
-    Our kernel is the direction, ``scale`` the length.
-    """
-    scale = Entry((f"{official}.weight_g",), (f"{path}/scale",), outward=_number)
+    """A ``Linear`` with ``weight_norm(..., dim=None)``: the direction (our kernel) and a length."""
+    names = (f"{official}.weight_g",), (f"{path}/scale",)
+    scale = Entry(*names, outward=lambda x: (x.reshape(()),))
     return (*linear(official, path, weight="weight_v"), scale)
-
-
-def _number(x: np.ndarray) -> Arrays:
-    return (x.reshape(()),)
 
 
 def convolution(official: str, path: str) -> Entry:
     """A ``Conv2d`` without bias: PyTorch's is [out, in, h, w], our kernel [h, w, in, out]."""
-    return Entry((f"{official}.weight",), (f"{path}/kernel",), _to_last, _to_first)
+    return Entry(
+        (f"{official}.weight",),
+        (f"{path}/kernel",),
+        lambda x: (x.transpose(2, 3, 1, 0),),
+        lambda x: (x.transpose(3, 2, 0, 1),),
+    )
 
 
-def _to_last(x: np.ndarray) -> Arrays:
-    return (x.transpose(2, 3, 1, 0),)
-
-
-def _to_first(x: np.ndarray) -> Arrays:
-    return (x.transpose(3, 2, 0, 1),)
-
-
-def batch_norm(official: str, params: str, stats: str) -> tuple[Entry, ...]:
-    """A ``BatchNorm``: gain and bias at ``params``, running moments at ``stats``."""
+def batch_norm(official: str, path: str) -> tuple[Entry, ...]:
+    """A ``BatchNorm``: gain and bias below ``params/``, running moments below ``stats/``."""
     return (
-        same(f"{official}.weight", f"{params}/scale"),
-        same(f"{official}.bias", f"{params}/bias"),
-        same(f"{official}.running_mean", f"{stats}/mean"),
-        same(f"{official}.running_var", f"{stats}/variance"),
+        same(f"{official}.weight", f"{PARAMS}/{path}/scale"),
+        same(f"{official}.bias", f"{PARAMS}/{path}/bias"),
+        same(f"{official}.running_mean", f"{STATS}/{path}/mean"),
+        same(f"{official}.running_var", f"{STATS}/{path}/variance"),
     )
 
 
 def pointwise(official: str, path: str, axes: int = 1) -> Entry:
-    """A convolution of size 1 over so many axes: PyTorch's is [out, in, 1, ...], ours [in, out]."""
-
-    def inward(x: np.ndarray) -> Arrays:
-        return (x.reshape(x.shape[:2]).T,)
-
-    def outward(x: np.ndarray) -> Arrays:
-        return (x.T.reshape(*x.shape[::-1], *(1,) * axes),)
-
-    return Entry((f"{official}.weight",), (f"{path}/kernel",), inward, outward)
+    """A convolution of size 1 with ``axes`` axes: PyTorch [out, in, 1, ...], ours [in, out]."""
+    return Entry(
+        (f"{official}.weight",),
+        (f"{path}/kernel",),
+        lambda x: (x.reshape(x.shape[:2]).T,),
+        lambda x: (x.T.reshape(*x.shape[::-1], *(1,) * axes),),
+    )

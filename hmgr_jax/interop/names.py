@@ -1,4 +1,4 @@
-"""From the names and layouts of an official state_dict to a model's parameters, and back."""
+"""Convert between an official state_dict and a model's parameters: names and layouts."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from hmgr_jax.shapes import Tree
 
 Arrays = tuple[np.ndarray, ...]
 SHOWN = 8
-"""Names that a sentence lists of each kind."""
+"""Largest number of names of each kind in a message."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Official tensors that together make parameters of ours; mostly one makes one."""
+    """Official tensors and the parameters of ours made from them; mostly one of each."""
 
     official: tuple[str, ...]
     paths: tuple[str, ...]
-    """Parameters, as ``text/words/vectors``."""
+    """Parameters, such as ``text/words/vectors``."""
     inward: Callable[..., Arrays] = lambda *x: x
     """Official arrays to ours."""
     outward: Callable[..., Arrays] = lambda *x: x
     """The inverse."""
     words: bool = False
-    """Whether there is a row for every word of the vocabulary."""
+    """Whether it has one row per word of the vocabulary."""
 
 
 Names = Sequence[Entry]
 
 
 def same(official: str, path: str, *, words: bool = False) -> Entry:
-    """A tensor as it is."""
+    """A tensor with equal layout in both."""
     return Entry((official,), (path,), words=words)
 
 
@@ -47,12 +47,12 @@ def our_own(template: Tree) -> list[Entry]:
 
 
 def within(names: Names, prefix: str) -> list[Entry]:
-    """The entries of a tree that is ``prefix`` of a larger one."""
+    """The entries with all paths below ``prefix``."""
     return [replace(e, paths=tuple(f"{prefix}/{path}" for path in e.paths)) for e in names]
 
 
 def unused(names: Names, template: Tree) -> list[str]:
-    """Official names that have no place in a model with the parameters of ``template``."""
+    """Official names without a counterpart in a model with the parameters of ``template``."""
     leaves = by_name(template)
     return [n for entry in names if not leaves.keys() >= {*entry.paths} for n in entry.official]
 
@@ -66,13 +66,13 @@ def to_params(names: Names, state: Mapping[str, np.ndarray], template: Tree) -> 
     """Parameters (numpy, on the host) from an official state_dict.
 
     Args:
-        names: the mapping of the model; entries without a place in ``template`` are passed over.
-        state: arrays by official name; of any floating type where ours is one.
-        template: arrays or ShapeDtypeStructs: which parameters there are, their shapes and types.
+        names: the mapping of the model; entries without a place in ``template`` are skipped.
+        state: arrays by official name; a floating type may differ from ours.
+        template: arrays or ShapeDtypeStructs with the shapes and types of all parameters.
 
     Raises:
-        UserError: names are missing, extra or misshaped (all of them, at most 8 of each kind); the
-            vocabulary is of another size than the embedding; a value is not finite.
+        UserError: tensors are missing, extra or misshaped; the vocabulary has another size than the
+            embedding; a value is not finite.
     """
     leaves = by_name(template)
     _check_names(names, leaves)
@@ -82,9 +82,9 @@ def to_params(names: Names, state: Mapping[str, np.ndarray], template: Tree) -> 
         for entry in used
         for name, shape in zip(entry.official, _official_shapes(entry, leaves), strict=True)
     }
-    _check_words(used, state, wanted)
+    _check_vocabulary(used, state, wanted)
     types = {n: leaves[entry.paths[0]].dtype for entry in used for n in entry.official}
-    _check_same({n for entry in names for n in entry.official}, state, wanted, types)
+    _check_tensors({n for entry in names for n in entry.official}, state, wanted, types)
     found: dict[str, np.ndarray] = {}
     for entry in used:
         arrays = [_finite(n, state[n], types[n]) for n in entry.official]
@@ -96,8 +96,8 @@ def to_params(names: Names, state: Mapping[str, np.ndarray], template: Tree) -> 
 def from_params(names: Names, params: Tree) -> dict[str, np.ndarray]:
     """The official state_dict of parameters, the inverse of ``to_params``.
 
-    Entries without parameters are left out, so a strict PyTorch model that always allocates them
-    lacks their names. Raises UserError where a parameter has no official name.
+    Entries without parameters are left out, although the official module may require them. Raises
+    UserError if a parameter has no official name.
     """
     leaves = by_name(params)
     _check_names(names, leaves)
@@ -120,22 +120,22 @@ def _check_names(names: Names, leaves: Mapping[str, Any]) -> None:
     lacking = _without_name(names, leaves)
     if lacking:
         raise UserError(
-            f"{_listed(lacking)} of this model have no counterpart in the official one: switch off "
-            "what the official model does not have."
+            f"{_listed(lacking)} of this model have no counterpart in the official one: disable "
+            "the options that the official model does not have."
         )
 
 
 def _official_shapes(entry: Entry, leaves: Mapping[str, Any]) -> list[tuple[int, ...]]:
-    """By the transform itself, of arrays that take no memory."""
+    """Official shapes, computed by the transform itself on arrays that need no memory."""
     nothing = np.zeros((), np.float32)
     ours = (np.broadcast_to(nothing, leaves[path].shape) for path in entry.paths)
     return [x.shape for x in entry.outward(*ours)]
 
 
-def _check_words(
+def _check_vocabulary(
     used: Names, state: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]]
 ) -> None:
-    """Another number of words, and nothing else, has its own sentence."""
+    """Raise `UserError` if the number of words is the only difference."""
     others = [n for n in wanted if n not in state or state[n].shape != wanted[n]]
     tables = [n for entry in used if entry.words for n in entry.official]
     if len(others) != 1 or others[0] not in tables or others[0] not in state:
@@ -149,7 +149,7 @@ def _check_words(
         )
 
 
-def _check_same(
+def _check_tensors(
     known: set[str],
     state: Mapping[str, np.ndarray],
     wanted: Mapping[str, tuple[int, ...]],
@@ -163,16 +163,16 @@ def _check_same(
         if n in state and (state[n].shape != shape or not _fits(state[n].dtype, types[n]))
     ]
     kinds = (("missing", missing), ("extra", extra), ("misshaped", misshaped))
-    said = "; ".join(f"{kind}: {_listed(which)}" for kind, which in kinds if which)
-    if said:
+    problems = "; ".join(f"{kind}: {_listed(which)}" for kind, which in kinds if which)
+    if problems:
         raise UserError(
-            f"The weights are not those of this model ({said}): give its own weights, or the "
+            f"The weights are not those of this model ({problems}): give its own weights, or the "
             "hyper-parameters that they were trained with."
         )
 
 
 def _fits(found: Any, wanted: Any) -> bool:
-    """Whether numbers of one type may become those of another: all floating types may."""
+    """Whether a type may be converted to another: all floating types may."""
     return found == wanted or all(jnp.issubdtype(t, np.floating) for t in (found, wanted))
 
 
@@ -184,5 +184,5 @@ def _listed(names: Sequence[str]) -> str:
 def _finite(name: str, x: np.ndarray, dtype: Any) -> np.ndarray:
     x = np.asarray(x, dtype)
     if not np.isfinite(x).all():
-        raise UserError(f"{name} holds NaN or infinity: get weights of a run that did not diverge.")
+        raise UserError(f"{name} holds NaN or infinity: give weights of a finished run.")
     return x

@@ -1,6 +1,6 @@
 """Known answers of cross-modal center loss: the loss with its gradients, and mAP of features.
 
-``map_percent`` is JSON, {"image2mesh": percent, ...}, to two digits; a query is in its own gallery.
+``map_percent`` is JSON, {"image2mesh": percent, ...}, with two digits; a query is in its gallery.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LOSS = ("features", "labels", "centers")
 FEATURES = ("image", "mesh", "point")
 MAP, LABEL = "map_percent", "label"
 POINTS = 0.01
-"""Percent, of which theirs are rounded to half."""
+"""Tolerance in percent: the official values are rounded to half of it."""
 
 
 def _answers(case: Case) -> Mapping[str, Answer]:
@@ -44,7 +44,7 @@ def _of_loss(case: Case) -> Mapping[str, Answer]:
 
 
 def _of_ranking(case: Case) -> Mapping[str, Answer]:
-    names = list(_theirs(case))
+    names = list(_official_map(case))
     vectors = dict(zip(FEATURES, case.inputs(*FEATURES), strict=True))
     unit = {m: x / np.linalg.norm(x, axis=1, keepdims=True) for m, x in vectors.items()}
     classes = case.inputs(LABEL)[0].astype(int)
@@ -63,8 +63,8 @@ def _of_ranking(case: Case) -> Mapping[str, Answer]:
     return {MAP: Answer([found[f"{name}/mAP"] for name in names], names, rtol=0.0, atol=POINTS)}
 
 
-def _theirs(case: Case) -> dict[str, float]:
-    """Percent by direction, as the case has it."""
+def _official_map(case: Case) -> dict[str, float]:
+    """The official mAP in percent by direction."""
     every = {direction(a, b) for a, b in itertools.product(FEATURES, repeat=2)}
     try:
         found = {name: float(x) for name, x in json.loads(str(case.arrays[MAP])).items()}
@@ -78,7 +78,7 @@ def _theirs(case: Case) -> dict[str, float]:
 def _outputs(case: Case) -> Mapping[str, np.ndarray]:
     if MAP not in case.arrays:
         return {}
-    return {MAP: np.array(list(_theirs(case).values()))}
+    return {MAP: np.array(list(_official_map(case).values()))}
 
 
 CHECKER = Checker(inputs=(*LOSS, *FEATURES, LABEL), answers=_answers, outputs=_outputs)

@@ -1,10 +1,10 @@
-"""An encoder beside the released one: outputs, statistics after training, gradient norms.
+"""Known answers of encoders: outputs, statistics after training, gradient norms.
 
-In training every channel is normalised by a few numbers (12 in the last stages of a ResNet for 3
-pictures of 2x2 cells), and many norms in a row make rounding errors ten thousand times larger: of
-``resnet50_logits`` the released float32 answer itself lies 2e-4 from what float64 gives. So the
-tolerance of what comes after all norms, outputs and gradients of training, is what the network
-itself does to rounding errors: how far its answer moves when the last bit of the weights does.
+In training every channel is normalised by few numbers (12 in the last stages of a ResNet for 3
+pictures of 2x2 cells), and many norms in sequence amplify rounding errors ten thousand times: the
+released float32 answer of ``resnet50_logits`` differs from float64 by 2e-4. So the tolerance of
+outputs and gradients of training is measured: how far they move when the weights change in their
+last bit.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ VIEWS = ("image", "image_v")
 POINTS = ("points",)
 FACES = ("centers", "corners", "normals", "neighbor_index")
 DISTURBED = 3
-"""So many times the weights are, each by half of their last bit at most."""
+"""Number of random changes of the weights, each by at most half of their last bit."""
 WIDER = 4.0
-"""By so much an answer may be off that every operation rounds, and not the weights alone."""
+"""Factor on the measured tolerance, since every operation rounds, not only the weights."""
 
 
 def answers(
@@ -49,20 +49,20 @@ def answers(
     again: Mapping[str, str] | None = None,
     unused: tuple[str, ...] = (),
 ) -> Mapping[str, Answer]:
-    """Everything that a case of an encoder may hold, by its name there.
+    """All possible outputs of a case of an encoder by official name.
 
     Args:
         module: called as ``module(given, rows)``.
         names: of its parameters and statistics.
         given: the inputs, in our layouts.
         case: with the official state_dict.
-        again: {prefix: prefix}: what official names that are a second name are the first of.
-        unused: prefixes of official names that the network holds and does not use.
+        again: {second official prefix: first prefix} of modules with two names.
+        unused: prefixes of official names that the network does not use.
     """
     again = again or {}
     template = jax.eval_shape(lambda: module.init(jax.random.key(0), given, None))
     dropped = tuple(f"{prefix}." for prefix in (*again, *unused))
-    state = {n: x for n, x in case.state.items() if not n.startswith(dropped or ("\0",))}
+    state = {n: x for n, x in case.state.items() if not n.startswith(dropped)}
     found = resnet.weights_of(names, state, template["params"], template[STATS])
     labels = case.option("grad_names", list)
 
@@ -70,17 +70,17 @@ def answers(
         inferred, (trained, stats, gradient) = _run(module, variables, given)
         of_params = from_params(names, {"params": gradient})
         norms = {n: float(np.linalg.norm(np.float64(g))) for n, g in of_params.items()}
-        idle = {n: 0.0 for n in case.state if n.startswith(dropped or ("\0",))}
+        idle = {n: 0.0 for n in case.state if n.startswith(dropped)}
         norms = idle | norms | _renamed(norms, again)
         return inferred, trained, stats, np.array(in_order(norms, labels))
 
     inferred, trained, stats, norms = answer(jax.tree.map(jnp.asarray, found))
     others = [answer(_disturbed(found, seed)) for seed in range(DISTURBED)]
     moved = max(float(jnp.max(jnp.abs(other[1] - trained))) for other in others)
-    some = norms > ATOL  # a bias before a norm has no gradient but of rounding
+    some = norms > ATOL  # the gradient of a bias before a norm is only rounding
     bent = max(float(np.max(np.abs(other[3][some] / norms[some] - 1.0))) for other in others)
     after = from_params(names, {"stats": stats})
-    after = {n: case.state[n] for n in case.state if n.startswith(dropped or ("\0",))} | after
+    after = {n: case.state[n] for n in case.state if n.startswith(dropped)} | after
     after |= _renamed(after, again)
     return {
         **{f"after::{name}": Answer(x) for name, x in after.items()},
@@ -91,7 +91,7 @@ def answers(
 
 
 def _renamed(found: Mapping[str, Any], again: Mapping[str, str]) -> dict[str, Any]:
-    """What is known by a first name, by its second one."""
+    """The values under the second name of modules with two names."""
     return {
         second + name.removeprefix(first): value
         for second, first in again.items()
@@ -101,7 +101,7 @@ def _renamed(found: Mapping[str, Any], again: Mapping[str, str]) -> dict[str, An
 
 
 def _disturbed(variables: Tree, seed: int) -> Tree:
-    """The variables with parameters off by at most 2^-24 of themselves."""
+    """The variables with random relative changes of parameters of at most 2^-24."""
     rng = np.random.default_rng(seed)
 
     def of_one(x: np.ndarray) -> Array:
@@ -113,7 +113,7 @@ def _disturbed(variables: Tree, seed: int) -> Tree:
 
 @partial(jax.jit, static_argnums=0)
 def _run(module: nn.Module, variables: Tree, given: Tree) -> Any:
-    """Outputs of inference; outputs, statistics and the gradient of mean(out²) of training."""
+    """Outputs of inference; outputs, statistics and gradient of mean(out²) of training."""
     valid = jnp.ones(len(jax.tree.leaves(given)[0]), bool)
 
     def loss(params: Tree) -> tuple[Array, tuple[Array, Tree]]:

@@ -12,19 +12,25 @@ import numpy as np
 
 from hmgr_jax.errors import UserError
 from hmgr_jax.interop import imram
-from hmgr_jax.interop.known_answers import RTOL_NORMS, Answer, Case, Checker, in_order
+from hmgr_jax.interop.known_answers import (
+    RTOL_NORMS,
+    Answer,
+    Case,
+    Checker,
+    in_order,
+    training_loss,
+)
 from hmgr_jax.interop.names import Names, from_params, to_params, unused
-from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.layers.masking import l2n
 from hmgr_jax.layers.recurrent import GRU, flip
 from hmgr_jax.models import get_model
-from hmgr_jax.models.base import Codes, Items, LocalAxis, Model, Variables
+from hmgr_jax.models.base import Codes, Items, Model, Variables
 from hmgr_jax.shapes import Array, Float, Int, Tree
 
 INPUTS = ("images", "captions", "lengths")
 ENCODERS = {"basic": "linear", "weight_norm": "weight_norm"}
 LOSSES = {"loss_sum": ("gradnorm_sum", 0), "loss_hard": ("gradnorm_hard", 1)}
-"""The norms of its gradient, and the step with that loss after a warm-up of one step."""
+"""{loss: (its gradient norms, the step that uses it)}, with a warm-up of one step."""
 
 
 def _answers(case: Case) -> Mapping[str, Answer]:
@@ -47,10 +53,10 @@ def _answers(case: Case) -> Mapping[str, Answer]:
 
 
 def official_gradients(names: Names, gradients: Tree) -> dict[str, np.ndarray]:
-    """Gradients by official name, of gradients by our parameters.
+    """Rename gradients of our parameters to official names.
 
-    PyTorch's GRU adds two biases, ours has the sum where one would do (the reset and update
-    gates): the gradient of either is that of the sum.
+    PyTorch's GRU adds two biases; ours has their sum for the reset and update gates, whose gradient
+    is that of either bias.
     """
     found = from_params(names, gradients)
     for name, gradient in found.items():
@@ -98,7 +104,7 @@ def _model(case: Case, items: Mapping[str, Items]) -> Model:
         region_embedding=ENCODERS.get(encoder, encoder),
         regions=regions,
         region_dim=region_dim,
-        # The loss of the score matrix as it is: the released code knows no caption's image.
+        # The released code does not mask captions of the same image.
         mask_same_image=False,
         sum_warmup_steps=1,
     )
@@ -129,7 +135,7 @@ def _inferred(model: Model, params: Tree, items: Mapping[str, Items]) -> dict[st
 def _sentences(
     params: Tree, tokens: Int[Array, "B L"], lengths: Int[Array, " B"]
 ) -> Float[Array, "B D"]:
-    """Mean of both directions' last states, of unit length; the released code does not use it."""
+    """Normalised mean of both directions' last states, an output that the release never uses."""
     words = params["vectors"][tokens]
     ends = []
     for direction, x in (("forward", words), ("backward", flip(words, lengths))):
@@ -144,12 +150,7 @@ def _sentences(
 def _loss(
     model: Model, params: Tree, items: Mapping[str, Items], step: Int[Array, ""]
 ) -> Float[Array, ""]:
-    codes = _codes(model, params, items, train=True)
-    index = jnp.arange(len(items["text"]["lengths"]))
-    row = {"index": index, "valid": index >= 0, "group": index, "item": index}
-    keys = Keys.at(jnp.int32(0), step, index)
-    total, *_ = model.loss(_variables(params), codes, row, step=step, keys=keys, axis=LocalAxis())
-    return total
+    return training_loss(model, params, _codes(model, params, items, train=True), step)
 
 
 CHECKER = Checker(inputs=INPUTS, answers=_answers)

@@ -10,16 +10,15 @@ import jax
 import jax.numpy as jnp
 
 from hmgr_jax.interop import pcme
-from hmgr_jax.interop.known_answers import Answer, Case, Checker
+from hmgr_jax.interop.known_answers import Answer, Case, Checker, training_loss
 from hmgr_jax.interop.names import to_params
-from hmgr_jax.layers.dropout import Keys
-from hmgr_jax.models.base import Items, LocalAxis, Variables
+from hmgr_jax.models.base import Items, Variables
 from hmgr_jax.models.pcme import PCME
 from hmgr_jax.shapes import Array, Float, Tree
 
 INPUTS = ("feature_map", "captions", "lengths", "samples_image", "samples_caption")
 SIDES = {"image": "image", "text": "caption"}
-"""{modality: what the arrays of a case call it}."""
+"""{modality: its name in the arrays of a case}."""
 
 
 def _answers(case: Case) -> Mapping[str, Answer]:
@@ -61,7 +60,7 @@ def _model(case: Case, cells: tuple[int, ...], samples: tuple[int, ...]) -> PCME
 def _found(
     model: PCME, params: Tree, items: Mapping[str, Items], samples: Mapping[str, Array]
 ) -> dict[str, Array]:
-    """Everything of a case by its name there."""
+    """All outputs of a case by official name."""
     variables, codes = Variables(params, None, None, None), {}
     found: dict[str, Any] = {}
     for modality, name in SIDES.items():
@@ -72,7 +71,7 @@ def _found(
 
     def loss(match: Tree, given: Mapping[str, Array]) -> Float[Array, ""]:
         of_samples = {m: {**codes[m], "samples": x} for m, x in given.items()}
-        return _loss(model, {**params, "match": match}, of_samples)
+        return training_loss(model, {**params, "match": match}, of_samples, jnp.int32(0))
 
     found["loss"], (of_match, of_samples) = jax.value_and_grad(loss, argnums=(0, 1))(
         params["match"], samples
@@ -84,21 +83,6 @@ def _found(
     sides = [{"samples": samples[m]} for m in SIDES]
     found["match_prob"] = jnp.exp(model.log_probability(variables, sides[0], sides[1]))
     return found
-
-
-def _loss(model: PCME, params: Tree, codes: Mapping[str, Any]) -> Float[Array, ""]:
-    index = jnp.arange(len(codes["image"]["samples"]))
-    row = {"index": index, "valid": index >= 0, "group": index, "item": index}
-    step = jnp.int32(0)
-    total, *_ = model.loss(
-        Variables(params, None, None, None),
-        codes,
-        row,
-        step=step,
-        keys=Keys.at(jnp.int32(0), step, index),
-        axis=LocalAxis(),
-    )
-    return total
 
 
 CHECKER = Checker(inputs=INPUTS, answers=_answers)

@@ -1,7 +1,7 @@
-"""Known answers of recall: a similarity matrix, and what the SCAN family's evaluation makes of it.
+"""Known answers of recall: a similarity matrix and its metrics by the SCAN family's evaluation.
 
-``i2t`` and ``t2i`` are (R@1, R@5, R@10, median rank, mean rank). Captions are in the order of
-their images, equally many each. Vectors of both sides, where there are any, make the matrix.
+``i2t`` and ``t2i`` are (R@1, R@5, R@10, median rank, mean rank). Captions are in the order of their
+images, equally many each. If there are vectors of both sides, the matrix is their product.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def _answers(case: Case) -> Mapping[str, Answer]:
     (scores,) = case.inputs("sims")
     if scores.ndim != 2 or not scores.size or scores.shape[1] % scores.shape[0]:
         raise UserError(
-            f"its sims are {list(scores.shape)}, expected [images, captions] with equally many "
-            "captions an image: get the case again."
+            f"its sims are {list(scores.shape)}, expected [images, captions] with the same "
+            "number of captions per image: get the case again."
         )
     images = np.arange(scores.shape[0])
     captions = np.repeat(images, scores.shape[1] // scores.shape[0])

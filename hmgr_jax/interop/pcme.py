@@ -9,15 +9,13 @@ import numpy as np
 
 from hmgr_jax.interop import resnet
 from hmgr_jax.interop.layouts import bidirectional_gru, linear, linear_without_bias
-from hmgr_jax.interop.names import Arrays, Entry, Names, same, within
+from hmgr_jax.interop.names import Entry, Names, same, within
 
 
 def encoder_names(image: str = "", text: str = "") -> Names:
     """Official names of the encoders' parameters, without those of the CNN (`interop.resnet`).
 
-    Args:
-        image: what stands before every name of the image encoder.
-        text: the same of the text encoder.
+    ``image`` and ``text`` are prefixes of the names of the two encoders.
     """
     return (
         *linear(f"{image}fc", "image/fc"),
@@ -31,7 +29,7 @@ def encoder_names(image: str = "", text: str = "") -> Names:
 
 
 def _heads(side: str, path: str) -> list[Entry]:
-    """Of the mean and of sigma."""
+    """The heads of the mean and of sigma."""
     found: list[Entry] = []
     for official, head in (("pie_net", "mean"), ("uncertain_net", "sigma")):
         attention = f"{side}{official}.attention"
@@ -46,7 +44,7 @@ def _heads(side: str, path: str) -> list[Entry]:
 
 IMAGE, TEXT = "img_enc.", "txt_enc."
 SIDE = 224
-"""Pixels of a picture: the released encoder takes a feature map of 7 x 7 cells and no other."""
+"""Size of a picture in pixels; the released encoder needs a feature map of 7 x 7 cells."""
 MATCH = {"criterion.negative_scale": "params/match/scale", "criterion.shift": "params/match/shift"}
 
 
@@ -57,17 +55,12 @@ def names(hyperparameters: Mapping[str, Any]) -> Names:
     of_pixels = hyperparameters["picture_size"] > 0
     return (
         *within(encoder_names(IMAGE, TEXT), resnet.PARAMS),
-        *(Entry((official,), (path,), _alone, _listed) for official, path in MATCH.items()),
+        *(
+            Entry((official,), (path,), lambda x: (x.reshape(()),), lambda x: (x.reshape(1),))
+            for official, path in MATCH.items()
+        ),
         *(resnet.names(kind, "image/cnn/", stem, layers) if of_pixels else ()),
     )
-
-
-def _alone(x: np.ndarray) -> Arrays:
-    return (x.reshape(()),)
-
-
-def _listed(x: np.ndarray) -> Arrays:
-    return (x.reshape(1),)
 
 
 def features(_: Mapping[str, np.ndarray]) -> dict[str, dict[str, tuple[int, ...]]]:
@@ -76,7 +69,7 @@ def features(_: Mapping[str, np.ndarray]) -> dict[str, dict[str, tuple[int, ...]
 
 
 def options(given: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Our hyper-parameters as shapes, the released code and the options in the file say them."""
+    """Our hyper-parameters according to shapes, the released code and the options in the file."""
     read: dict[str, tuple[str, Callable[[Any], Any]]] = {
         "model.cnn_type": ("cnn", str),
         "model.img_attention": ("img_attention", bool),
@@ -90,15 +83,15 @@ def options(given: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> dict[s
         "criterion.vib_beta": ("vib_beta", float),
         "criterion.uniform_lambda": ("uniform_lambda", float),
     }
-    said = {ours: parse(given[name]) for name, (ours, parse) in read.items() if name in given}
-    chosen: dict[str, Any] = {"sigma_head": "plain", "bigru_pool": "last_index"}
-    chosen |= {"objective": "soft_contrastive", "kl_form": "code", "uniform_replace": True}
-    numbers = {"proposals": 1, "logit_scale": 2.0, "log_sigma_start": 0.0}
-    return chosen | numbers | _sizes(state) | said
+    from_file = {ours: parse(given[name]) for name, (ours, parse) in read.items() if name in given}
+    fixed: dict[str, Any] = {"sigma_head": "plain", "bigru_pool": "last_index"}
+    fixed |= {"objective": "soft_contrastive", "kl_form": "code", "uniform_replace": True}
+    fixed |= {"proposals": 1, "logit_scale": 2.0, "log_sigma_start": 0.0}
+    return fixed | _sizes(state) | from_file
 
 
 def _sizes(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """What shapes say, as far as the file has these tensors."""
+    """Hyper-parameters that the shapes of tensors determine, for those in the file."""
     found: dict[str, Any] = {}
     whole, words = state.get(f"{IMAGE}fc.weight"), state.get(f"{TEXT}embed.weight")
     stem = state.get(f"{IMAGE}cnn.conv1.weight")

@@ -10,36 +10,42 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes  # noqa: F401  (tells numpy what bfloat16 is, which safetensors relies on)
+import ml_dtypes  # noqa: F401  (registers bfloat16 with numpy for safetensors)
 import numpy as np
 import safetensors
 import safetensors.numpy
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.interop.torch_files import PICKLE, LegacyPickle, Saved, TorchZip
-from hmgr_jax.interop.torch_pickle import Namespace, Tensor
+from hmgr_jax.interop.torch_files import (
+    PICKLE,
+    LegacyPickle,
+    Namespace,
+    Saved,
+    Tensor,
+    TorchZip,
+)
 
 NESTED = ("model", "state_dict")
 """Keys under which training scripts save the state_dict beside other things."""
 CRITERION = "criterion"
-"""The key of what a loss learns, where it has a state_dict of its own; names begin with it here."""
+"""The key of a separate state_dict of the loss; its names get this prefix."""
 CONFIG = "config"
-"""The key of options in groups, as PCME's release saves them."""
+"""The key of grouped options in PCME's release."""
 PREFIX = "module."
-"""What DataParallel puts before every name."""
-_PICKLE = b"\x80"  # how a pickle of protocol 2 and later begins
-_NOT_MORE_THAN = 100_000_000  # bytes of a safetensors header
+"""DataParallel's prefix of every name."""
+_PICKLE = b"\x80"  # first byte of a pickle of protocol 2 and later
+_LARGEST_HEADER = 100_000_000  # bytes of a safetensors header
 
 
 @dataclass(frozen=True)
 class Weights:
-    """What a file of weights holds."""
+    """The content of a file of weights."""
 
     state: dict[str, np.ndarray]
     """Arrays by name, in the types of the file; they may be read-only views."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Plain values of the ``argparse.Namespace`` saved as ``opt``, as SCAN's family does, or of
-    the groups saved as ``config``, then named as ``model.embed_dim``."""
+    """Plain values of the ``argparse.Namespace`` saved as ``opt`` (SCAN's family), or of the groups
+    saved as ``config``, with names such as ``model.embed_dim``."""
     metadata: dict[str, str] = field(default_factory=dict)
     """The texts in the header of a safetensors file."""
 
@@ -52,12 +58,12 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
 def read_weights(path: str | Path) -> Weights:
     """Read PyTorch's formats, old and new (.pth, .pt, .pth.tar), .safetensors or .npz.
 
-    What a file is, its first bytes tell, not its name. A state_dict within a checkpoint
-    (``{"model": ..., "opt": ..., "epoch": ...}``) is found, and DataParallel's ``module.`` dropped.
+    The format is recognised by the first bytes. A state_dict inside a checkpoint (``{"model": ...,
+    "opt": ..., "epoch": ...}``) is found, and DataParallel's prefix ``module.`` is dropped.
 
     Raises:
-        UserError: no such file, another format, a damaged file, or one that holds anything but
-            tensors and plain values (nothing of it is run).
+        UserError: no such file, another format, a damaged file, or a pickle of anything but tensors
+            and plain values (nothing in it is run).
     """
     path = Path(path)
     if not path.is_file():
@@ -66,7 +72,7 @@ def read_weights(path: str | Path) -> Weights:
         head = file.read(512)
     if head.startswith(b"PK"):
         weights = _read_zip(path)
-    elif head[8:9] == b"{" and int.from_bytes(head[:8], "little") < _NOT_MORE_THAN:
+    elif head[8:9] == b"{" and int.from_bytes(head[:8], "little") < _LARGEST_HEADER:
         weights = _read_safetensors(path)
     elif head[257:262] == b"ustar":
         raise UserError(
@@ -90,11 +96,7 @@ def read_weights(path: str | Path) -> Weights:
 
 
 def write(path: str | Path, state: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file, whole or not at all; a file that is there is never replaced.
-
-    Raises:
-        UserError: there is something at ``path``, or no folder for it.
-    """
+    """Write a safetensors file atomically; raises `UserError` rather than replace a file."""
     path = Path(path)
     check_free(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -112,11 +114,7 @@ def write(path: str | Path, state: Mapping[str, np.ndarray], metadata: Mapping[s
 
 
 def check_free(path: Path) -> None:
-    """Refuse to write where something is, or where there is no folder.
-
-    Raises:
-        UserError: one of them.
-    """
+    """Raise `UserError` if ``path`` exists or its folder does not."""
     if not path.parent.is_dir():
         raise UserError(
             f"{path} cannot be written because there is no folder {path.parent}: make it, or "
@@ -143,7 +141,7 @@ def _read_zip(path: Path) -> Weights:
 
 
 def _weights_of(saved: Saved, path: Path) -> Weights:
-    """The tensors and options of what was saved."""
+    """The tensors and options in the saved object."""
     node: Any = saved.root
     root = node if isinstance(node, dict) else {}
     given, learnt = root.get("opt"), root.get(CRITERION)
@@ -169,7 +167,7 @@ def _weights_of(saved: Saved, path: Path) -> Weights:
 
 
 def _flat(config: Any) -> dict[str, Any]:
-    """Options in groups under the names ``group.option``."""
+    """Grouped options by ``group.option``."""
     groups = config.items() if isinstance(config, dict) else ()
     return {
         f"{group}.{name}": value

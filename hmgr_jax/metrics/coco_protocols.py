@@ -110,14 +110,9 @@ def retrieved(
 ) -> dict[int, list[int]]:
     """{id of a query: ids of the first ``depth`` of its ranking}, for ``eccv_caption``.
 
-    Args:
-        scores: float [Q, G], higher is better; ties are in the order of the gallery.
-        queries: int [Q], COCO's ids.
-        gallery: int [G], COCO's ids.
-        depth: length of the rankings; recalls on COCO 1K need all.
-
-    Raises:
-        FoundNonFinite: a score is NaN or infinite.
+    ``scores`` are float [Q, G], higher is better; ties are in the order of the gallery. ``queries``
+    (int [Q]) and ``gallery`` (int [G]) are COCO's ids. Recalls on COCO 1K need the full depth.
+    Raises `FoundNonFinite` for a score that is NaN or infinite.
     """
     require_finite(scores)
     nothing = np.zeros(scores.shape[1], bool)

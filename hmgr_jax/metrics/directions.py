@@ -29,15 +29,8 @@ def both_directions(
 ) -> dict[str, float]:
     """R@1, R@5, R@10, medR and meanR of both directions, and ``rsum``, the sum of the six R@K.
 
-    Args:
-        scores: float [n_a, n_b], higher is better.
-        groups_a: int [n_a].
-        groups_b: int [n_b]; pairs of equal group are positives.
-        modalities: of rows and columns, for the names of the directions.
-
-    Raises:
-        FoundNonFinite: a score is NaN or infinite.
-        UserError: sizes disagree, or a query has no positive.
+    ``scores`` are float [n_a, n_b], higher is better; pairs of equal group (int [n_a], [n_b]) are
+    positives; ``modalities`` of rows and columns name the directions. Errors are those of `ranks`.
     """
     a, b = modalities
     metrics: dict[str, float] = {}

@@ -16,12 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.metrics.class_protocols import PMRP, Classes
 from hmgr_jax.metrics.coco_protocols import Listed
 from hmgr_jax.metrics.directions import both_directions, direction
 from hmgr_jax.metrics.protocol import Metrics, Protocol, Sides, mean_of
 from hmgr_jax.metrics.ranks import ranks, require_finite
-from hmgr_jax.metrics.shared_labels import SharedLabels
+from hmgr_jax.metrics.shared_labels import PMRP, Classes, SharedLabels
 from hmgr_jax.metrics.vqa import VQA
 
 

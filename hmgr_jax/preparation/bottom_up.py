@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import gzip
+import itertools
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,8 +18,8 @@ import numpy as np
 from hmgr_jax.data.regions.row_arrays import clip_boxes, convert_array
 from hmgr_jax.data.text.captioned import Captioned
 from hmgr_jax.errors import UserError
-from hmgr_jax.preparation.plan import BOXES, FEATURES, Array, Chunk, Plan, SplitPlan, identity
-from hmgr_jax.preparation.stores import fill, fitting, join, plan_arrays
+from hmgr_jax.preparation.plan import BOXES, FEATURES, Array, Chunk, Plan, RowSource, identity
+from hmgr_jax.preparation.stores import fill, fitting, join, plan_arrays, plan_splits
 from hmgr_jax.progress import Progress
 
 Place = tuple[str, int]
@@ -34,7 +35,7 @@ class _Seen(NamedTuple):
 
 
 @dataclass(frozen=True)
-class TsvSource:
+class TsvSource(RowSource):
     """The images of ``places`` ({id in the TSV: split and row}), in the order of the files."""
 
     files: Sequence[Path]
@@ -46,20 +47,14 @@ class TsvSource:
     def chunks(self, todo: Mapping[str, np.ndarray]) -> Iterator[Chunk]:
         """One chunk per image; lines of other images are not decoded."""
         left = {split: rows.copy() for split, rows in todo.items()}
-        for line in _lines(self.files):
+        for line in itertools.chain.from_iterable(map(read_lines, self.files)):
             place = self.places.get(line.id)
             if place is not None and left[place[0]][place[1]]:
                 split, row = place
                 left[split][row] = False
-                yield Chunk(split, np.asarray([row]), self._read(line), _namer(line.where))
-
-    def changed(self, since: int) -> dict[str, np.ndarray]:
-        """No rows: a changed file makes another preparation."""
-        return {}
-
-    def _read(self, line: Line) -> dict[str, np.ndarray]:
-        found = fitting(decode(line, self.cut), self.arrays, None, line.where)
-        return fill([found], self.arrays)
+                found = fitting(decode(line, self.cut), self.arrays, None, line.where)
+                filled = fill([found], self.arrays)
+                yield Chunk(split, np.asarray([row]), filled, _name_of(line))
 
 
 def plan_bottom_up(
@@ -70,12 +65,9 @@ def plan_bottom_up(
     regions: int | None,
     about: Mapping[str, Any],
 ) -> Plan:
-    """Join the images of ``splits`` with the lines of ``files`` by id.
+    """Join images with lines of ``files`` by id, at most ``regions`` boxes each.
 
-    ``regions`` is the most boxes that are kept of an image, the first; None keeps all.
-
-    Raises:
-        UserError: the first image that no line has, or lines of one id that differ.
+    Raises `UserError` for an image without a line, or lines of one id that differ.
     """
     seen, first = _index(files)
     names = join(splits, seen, ", ".join(map(str, files)), kind)
@@ -86,17 +78,9 @@ def plan_bottom_up(
     others = [name for name in sample if name != FEATURES]
     counts = np.asarray([seen[name].boxes for name in places])
     arrays = plan_arrays(sample[FEATURES].shape[1], others, counts, regions)
-    plans = {
-        name: SplitPlan([image.id for image in found], [image.captions for image in found], arrays)
-        for name, found in splits.items()
-    }
     about = {**about, "features": identity(files)}
-    return Plan(plans, TsvSource(files, places, arrays, regions), about)
-
-
-def _lines(files: Sequence[Path]) -> Iterator[Line]:
-    for path in files:
-        yield from read_lines(path)
+    source = TsvSource(files, places, arrays, regions)
+    return Plan(plan_splits(splits, arrays), source, about)
 
 
 def _index(files: Sequence[Path]) -> tuple[dict[str, _Seen], Line]:
@@ -123,8 +107,8 @@ def _index(files: Sequence[Path]) -> tuple[dict[str, _Seen], Line]:
     return seen, first
 
 
-def _namer(where: str) -> Callable[[int], str]:
-    return lambda _: where
+def _name_of(line: Line) -> Callable[[int], str]:
+    return lambda _: line.where
 
 
 SHORT = ("image_id", "image_w", "image_h", "num_boxes", "boxes", "features")
@@ -179,11 +163,7 @@ class Line(NamedTuple):
 
 
 def read_lines(path: Path) -> Iterator[Line]:
-    """Iterate over the lines of a TSV, gzipped or not; a header line is skipped.
-
-    Raises:
-        UserError: a line too long or of another number of columns, or a file cut short.
-    """
+    """Iterate over the lines of a TSV, gzipped or not, without a header line."""
     number = 0
     try:
         with path.open("rb", buffering=1 << 20) as raw:
@@ -227,10 +207,7 @@ def _line(text: bytes, where: str, number: int, position: int) -> Iterator[Line]
 def decode(line: Line, regions: int | None = None) -> dict[str, np.ndarray]:
     """``{"ims": float32 [R, D], "boxes": float32 [R, 4] in 0..1, "labels": ...}`` of an image.
 
-    ``regions`` keeps so many boxes, the first.
-
-    Raises:
-        UserError: a cell that is no base64 or holds another number of values, or bad boxes.
+    ``regions`` is the number of boxes kept, the first ones; None keeps all.
     """
     cells = dict(zip(line.columns, line.cells, strict=True))
     count, kept = line.whole("num_boxes"), slice(regions)

@@ -19,9 +19,6 @@ def write(root: Path, splits: str | None, parser: str | None) -> Iterator[tuple[
     """Parse all (or the named) splits of ``root``; yields (file, number of captions) for each.
 
     An existing file is replaced atomically.
-
-    Raises:
-        UserError: no captions, a file that cannot be read, or no parser.
     """
     for name in _names(root, splits):
         captions = read_lines(root / f"{name}{ENDING}")
@@ -35,11 +32,8 @@ def write(root: Path, splits: str | None, parser: str | None) -> Iterator[tuple[
 def check(root: Path, splits: str | None) -> Iterator[tuple[Path, int, bool]]:
     """Check the files of all (or the named) splits of ``root`` against the captions.
 
-    If all match, they are added to the manifest, if there is one: yields (file, number of
-    captions, whether it was added).
-
-    Raises:
-        UserError: a file is missing, or a sentence differs from its caption; none is added.
+    If all match, they are added to the manifest, if there is one: yields (file, number of captions,
+    whether it was added). Raises `UserError`, and adds none, if a sentence differs.
     """
     texts = {name: root / f"{name}{ENDING}" for name in _names(root, splits)}
     files = find_word_graphs(texts)

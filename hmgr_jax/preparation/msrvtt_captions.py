@@ -29,10 +29,7 @@ HELD_OUT = 0.05
 def read_challenge(paths: Sequence[Path]) -> list[Captioned]:
     """The videos of ``videodatainfo.json``, or of ``train_val_`` and ``test_videodatainfo.json``.
 
-    Captions are in the order of the file; of which split a video is, its entry says.
-
-    Raises:
-        UserError: a video twice, a sentence of an unknown video, an empty one, a video without.
+    Captions are in the order of the file; the entry of a video names its split.
     """
     videos: list[Captioned] = []
     for path in paths:
@@ -76,11 +73,7 @@ def read_1ka(path: Path) -> list[Captioned]:
 
 
 def read_hgr(path: Path, names: Path) -> list[Captioned]:
-    """The videos of ``ref_captions.json`` that ``{trn,val,tst}_names.npy`` in ``names`` list.
-
-    Raises:
-        UserError: a file is missing or holds no names, or the first video without captions.
-    """
+    """The videos of ``ref_captions.json`` that ``{trn,val,tst}_names.npy`` in ``names`` list."""
     found = load_json(path, "{video: captions}")
     videos = []
     for split, file in HGR.items():
@@ -100,10 +93,7 @@ def read_hgr(path: Path, names: Path) -> list[Captioned]:
 def split_1ka(
     videos: Sequence[Captioned], tests: Sequence[Captioned], dev: float | None
 ) -> dict[str, list[Captioned]]:
-    """1k-A: ``tests`` are the test split, the other ``videos`` train and dev.
-
-    Without ``videos`` there is only the test split.
-    """
+    """1k-A: ``tests`` are the test split, other ``videos`` (if any) train and dev."""
     # By names without endings: one file may say video7 where the other says video7.mp4.
     ids = {video.names["stem"] for video in tests}
     rest = [video for video in videos if video.names["stem"] not in ids]

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -73,7 +73,7 @@ class Chunk(NamedTuple):
     """Name of the source of row 0..k-1 of the chunk: a file and a row or line."""
 
 
-class RowSource(Protocol):
+class RowSource:
     """The source of rows."""
 
     def chunks(self, todo: Mapping[str, np.ndarray]) -> Iterator[Chunk]:
@@ -81,14 +81,14 @@ class RowSource(Protocol):
 
         Raises ``UserError`` with file and row for what cannot be read.
         """
-        ...
+        raise NotImplementedError
 
     def changed(self, since: int) -> Mapping[str, np.ndarray]:
         """{split: bool [rows]} of rows to read again: changed after ``since`` (ns of the epoch).
 
-        Splits may be left out.
+        Splits may be left out. By default there are none: a changed file changes the plan's key.
         """
-        ...
+        return {}
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Plan:
         """Hexadecimal key of this preparation: equal for equal sources and options.
 
         ``whole`` is the key of a finished preparation. A partial one resumes although `files`, and
-        with it the maximum of regions, differs: files of another shape are started again.
+        thus the maximum of regions, differ; files of another shape are started again.
         """
         about = json.dumps([self.about, self.files if whole else ""], sort_keys=True)
         digest = hashlib.sha256(about.encode())

@@ -13,7 +13,7 @@ from hmgr_jax.data.text.captioned import Captioned, by_split, first_captions
 from hmgr_jax.data.text.captions_files import read_captions, read_karpathy
 from hmgr_jax.errors import UserError
 from hmgr_jax.preparation.bottom_up import plan_bottom_up
-from hmgr_jax.preparation.file_store import FileStore, NpyStore
+from hmgr_jax.preparation.file_store import FileStore, H5Store, NpyStore
 from hmgr_jax.preparation.msrvtt_captions import (
     HGR,
     hold_out,
@@ -22,11 +22,10 @@ from hmgr_jax.preparation.msrvtt_captions import (
     read_hgr,
     split_1ka,
 )
-from hmgr_jax.preparation.picture_store import PictureStore
+from hmgr_jax.preparation.picture_store import ClipStore, FrameStore, PictureStore
 from hmgr_jax.preparation.plan import Plan, identity
 from hmgr_jax.preparation.scan_source import plan_scan
 from hmgr_jax.preparation.stores import Store, plan_store
-from hmgr_jax.preparation.video_stores import ClipStore, FrameStore
 
 GRID = 6
 HDF5 = (".h5", ".hdf5", ".hdf")
@@ -162,8 +161,6 @@ def _store(flags: argparse.Namespace, path: Path, *, with_boxes: bool) -> Store:
     if path.is_dir():
         return FileStore(path, flags.array, with_boxes=with_boxes)
     if path.suffix in HDF5:
-        from hmgr_jax.preparation.h5_store import H5Store
-
         return H5Store(path, flags.array, with_boxes=with_boxes)
     if path.suffix == ".npy":
         return NpyStore(path, Path(flags.ids) if flags.ids else None, with_boxes=with_boxes)

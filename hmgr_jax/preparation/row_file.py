@@ -81,11 +81,10 @@ PROGRESS = ".progress.json"
 
 
 class Written:
-    """The rows of every split that are on disk; ``key`` names the preparation they belong to.
+    """The rows of every split that are on disk; ``key`` names their preparation.
 
-    ``begun`` is when its first attempt began, in nanoseconds of the epoch.
-
-    Raises ``UserError`` where ``folder`` holds something else, or another preparation half done.
+    ``begun`` is the start of its first attempt, in nanoseconds of the epoch. Raises ``UserError``
+    if ``folder`` holds something else or another incomplete preparation.
     """
 
     def __init__(self, folder: Path, key: str, rows: Mapping[str, int]) -> None:
@@ -118,11 +117,6 @@ class Written:
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{self.path} is damaged ({error}): {advice}") from None
 
-    def forget(self, changed: Mapping[str, np.ndarray]) -> None:
-        """Mark rows ({split: bool [rows]}) as not written."""
-        for split, rows in changed.items():
-            self.done[split] &= ~rows
-
     def todo(self) -> dict[str, np.ndarray]:
         """{split: bool [rows]}, True for rows still to write."""
         return {split: ~done for split, done in self.done.items()}
@@ -148,11 +142,9 @@ _EXPONENT = np.uint16(0x7C00)
 
 
 def to_half(values: np.ndarray, where: Callable[[int], str]) -> np.ndarray:
-    """``values`` [k, R, D] as float16; ``where(i)`` names the source of row i.
+    """Convert ``values`` [k, R, D] to float16; ``where(i)`` names the source of row i.
 
-    Raises:
-        FoundNonFinite: a row holds NaN or infinity.
-        UserError: a row holds a number above 65,504, the largest of float16.
+    Raises `FoundNonFinite` for NaN or infinity, `UserError` for numbers above 65,504.
     """
     with np.errstate(over="ignore"):
         half = np.ascontiguousarray(values, np.float16)
@@ -161,13 +153,19 @@ def to_half(values: np.ndarray, where: Callable[[int], str]) -> np.ndarray:
     bad = np.flatnonzero((exponents == _EXPONENT).reshape(len(half), -1).any(axis=1))
     if not len(bad):
         return half
+    check_finite(values, where)
     first = int(bad[0])
-    if not np.isfinite(values[first]).all():
-        raise FoundNonFinite(
-            f"{where(first)} holds NaN or infinity: extract the features of that image again."
-        )
     largest = float(np.abs(values[first]).max())
     raise UserError(
         f"{where(first)} holds {largest:.6g} where at most 65504 fits into float16: divide all "
         "features by a constant."
     )
+
+
+def check_finite(values: np.ndarray, where: Callable[[int], str]) -> None:
+    """Raise `FoundNonFinite` for the first row of [k, ...] with NaN or infinity."""
+    bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
+    if len(bad):
+        raise FoundNonFinite(
+            f"{where(int(bad[0]))} holds NaN or infinity: extract the features of that image again."
+        )

@@ -36,6 +36,7 @@ from hmgr_jax.preparation.plan import (
     FEATURES,
     Chunk,
     Plan,
+    RowSource,
     SplitPlan,
     beside,
     blocks,
@@ -60,7 +61,7 @@ class _Split:
     """int [images], one past its last row."""
 
 
-class ScanSource:
+class ScanSource(RowSource):
     """The rows of a folder; every copy of an image is compared with its first row."""
 
     def __init__(self, splits: Mapping[str, _Split]) -> None:
@@ -73,26 +74,22 @@ class ScanSource:
             for images in blocks(np.flatnonzero(todo[name]), found.rows.row_bytes * copies):
                 yield self._read(name, found, images)
 
-    def changed(self, since: int) -> dict[str, np.ndarray]:
-        """No rows: a changed file makes another preparation."""
-        return {}
-
     def _read(self, name: str, found: _Split, images: np.ndarray) -> Chunk:
         kept, copies = found.kept[images], (found.ends - found.kept)[images]
         first = np.cumsum(copies) - copies
         rows = np.repeat(kept - first, copies) + np.arange(copies.sum())
         values = found.rows.gather(rows)
         if found.counts is not None:
-            check_zero_padding(values, found.counts[rows], lambda i: _holds(found, int(rows[i])))
+            check_zero_padding(
+                values,
+                found.counts[rows],
+                lambda i: f"{found.rows.path} holds in row {int(rows[i])}",
+            )
         if len(rows) > len(images):
             _check_copies(found, values, rows, np.repeat(first, copies))
             values = values[first]
         arrays = {FEATURES: values, **_read_beside(found, kept)}
         return Chunk(name, images, arrays, lambda i: f"{found.rows.path}, row {int(kept[i])},")
-
-
-def _holds(found: _Split, row: int) -> str:
-    return f"{found.rows.path} holds in row {row}"
 
 
 def _read_beside(found: _Split, kept: np.ndarray) -> dict[str, np.ndarray]:
@@ -114,7 +111,7 @@ def plan_scan(
 ) -> Plan:
     """Read captions and ids of a folder, check them against the features, and plan the rest.
 
-    ``splits`` are names of the folder, by default all that it holds; ``captions_per_image`` as in
+    ``splits`` are those of the folder by default; ``captions_per_image`` is that of
     `hmgr_jax.data.regions.scan.open_scan`. Rows are counted from 0 in messages.
     """
     names = list(splits) if splits else _names(root)

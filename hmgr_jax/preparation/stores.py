@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -18,53 +18,52 @@ from hmgr_jax.preparation.plan import (
     Array,
     Chunk,
     Plan,
+    RowSource,
     SplitPlan,
     beside,
     blocks,
     features,
+    identity,
 )
 
 
-class Store(Protocol):
-    """Features of images, [R, D] each, perhaps with boxes [R, 4] in 0..1; or of videos."""
+class Store:
+    """Features of images or videos, [R, D] each, perhaps with boxes [R, 4] in 0..1.
+
+    The default methods are those of one file per image.
+    """
 
     path: Path
     size: int
     """D, the same for all."""
-    has_boxes: bool
-    exact: bool
+    has_boxes: bool = False
+    exact: bool = True
     """Whether `regions` is exact, and not only an upper bound."""
-    slow: bool
+    slow: bool = False
     """Whether reading takes seconds, so that rows are written in small chunks."""
-
-    @property
-    def files(self) -> Mapping[str, Path] | None:
-        """{id: file} if every image has its own file, else None."""
-        ...
-
-    @property
-    def ids(self) -> Mapping[str, Any]:
-        """{id: key of its features}; two ids may share a key."""
-        ...
+    files: Mapping[str, Path] | None = None
+    """{id: file} if every image has its own file."""
+    ids: Mapping[str, Any]
+    """{id: key of its features}; two ids may share a key."""
 
     def regions(self, ids: Sequence[str]) -> np.ndarray:
         """R of each, int [k], without reading the features."""
-        ...
+        raise NotImplementedError
 
     def read(self, name: str) -> dict[str, np.ndarray]:
         """``{"ims": [R, D], "boxes": float32 [R, 4]?}`` of one image."""
-        ...
+        raise NotImplementedError
 
     def where(self, name: str) -> str:
         """Name the features of one image in a message."""
-        ...
+        return str(self.ids[name])
 
     def identity(self, ids: Sequence[str]) -> str:
         """A digest of the files of ``ids``."""
-        ...
+        return identity(self.ids[name] for name in ids)
 
 
-class StoreSource:
+class StoreSource(RowSource):
     """The images of a plan, in order, from a store."""
 
     def __init__(
@@ -83,23 +82,22 @@ class StoreSource:
         for split, names in self.names.items():
             for rows in blocks(np.flatnonzero(todo[split]), row_bytes):
                 wanted = [names[row] for row in rows.tolist()]
-                found = [self._one(name) for name in wanted]
+                found = [
+                    fitting(self.store.read(name), self.arrays, self.cut, self.store.where(name))
+                    for name in wanted
+                ]
                 yield Chunk(split, rows, fill(found, self.arrays), self._namer(wanted))
-
-    def _one(self, name: str) -> dict[str, np.ndarray]:
-        return fitting(self.store.read(name), self.arrays, self.cut, self.store.where(name))
 
     def changed(self, since: int) -> dict[str, np.ndarray]:
         """Images whose file was changed or added after ``since``, by the change time of the inode.
 
-        A bad file can so be replaced without reading the rest again.
+        Thus a bad file can be replaced without reading the rest again.
         """
         files = self.store.files
-        if files is None:
-            return {}
         return {
             split: np.asarray([files[name].stat().st_ctime_ns > since for name in names], bool)
             for split, names in self.names.items()
+            if files is not None
         }
 
     def _namer(self, wanted: Sequence[str]) -> Any:
@@ -120,14 +118,21 @@ def plan_store(
     used = sorted(name for found in names.values() for name in found)
     counts, boxes = store.regions(used), [BOXES] if store.has_boxes else []
     arrays = plan_arrays(store.size, boxes, counts, regions, exact=store.exact)
-    plans = {
-        name: SplitPlan([image.id for image in found], [image.captions for image in found], arrays)
-        for name, found in splits.items()
-    }
+    plans = plan_splits(splits, arrays)
     source, about = StoreSource(store, names, arrays, regions), dict(about)
     if store.files is not None:
         return Plan(plans, source, about, visual, files=store.identity(used))
     return Plan(plans, source, {**about, "features": store.identity(used)}, visual)
+
+
+def plan_splits(
+    splits: Mapping[str, Sequence[Captioned]], arrays: Mapping[str, Array]
+) -> dict[str, SplitPlan]:
+    """The plan of every split, with the same arrays."""
+    return {
+        name: SplitPlan([image.id for image in found], [image.captions for image in found], arrays)
+        for name, found in splits.items()
+    }
 
 
 ID_KINDS = ("filename", "stem", "cocoid", "padded", "imgid")
@@ -136,14 +141,10 @@ ID_KINDS = ("filename", "stem", "cocoid", "padded", "imgid")
 def join(
     splits: Mapping[str, Sequence[Captioned]], have: Mapping[str, Any], place: str, kind: str | None
 ) -> dict[str, list[str]]:
-    """{split: the features' id of each image}.
+    """{split: id of the features of each image}; `UserError` if they are missing or ambiguous.
 
-    ``have`` is {id of features: what they are}, so that two ids may be the same features;
-    ``place`` is where they are, for people; ``kind`` says which names of an image the ids are,
-    None that the one kind is taken which fits all images.
-
-    Raises:
-        UserError: the first image that has no features, or several kinds fit differently.
+    ``have`` is {id: key of its features}, since two ids may share features; ``place`` names the
+    features in messages; ``kind`` is the kind of ids, or None for the kind that fits all images.
     """
     images = [image for found in splits.values() for image in found]
     kinds = _kinds(images, kind)
@@ -166,7 +167,7 @@ def join(
                 f"{place} has features of {apart.names[chosen]!r} and of {apart.names[other]!r}, "
                 f"which are {chosen} and {other} of {apart.id}: say with --key which is meant."
             )
-    _check_once(images, chosen, have)
+    _check_distinct(images, chosen, have)
     return {name: [image.names[chosen] for image in found] for name, found in splits.items()}
 
 
@@ -180,7 +181,7 @@ def _kinds(images: Sequence[Captioned], kind: str | None) -> list[str]:
     return [kind]
 
 
-def _check_once(images: Sequence[Captioned], kind: str, have: Mapping[str, Any]) -> None:
+def _check_distinct(images: Sequence[Captioned], kind: str, have: Mapping[str, Any]) -> None:
     """Check that no two images share their features."""
     seen: dict[Any, Captioned] = {}
     for image in images:
@@ -201,14 +202,13 @@ def plan_arrays(
 ) -> dict[str, Array]:
     """The arrays to write for images with ``counts`` regions, the first ``cut`` of each.
 
-    ``others`` name what there is beside the features of ``size`` numbers a region. Counts are
-    written where they differ, or where they are not ``exact`` and true ones may be smaller.
+    ``others`` are the arrays beside the features of ``size`` numbers per region. Counts are written
+    if they differ, or if they are upper bounds (not ``exact``).
     """
     kept = counts if cut is None else np.minimum(counts, cut)
     most = int(kept.max())
     ragged = [COUNTS] if not exact or kept.min() < most else []
-    return {FEATURES: features(most, size)} | {name: beside(name, most) for name in
-                                               (*others, *ragged)}  # fmt: skip
+    return {FEATURES: features(most, size), **{k: beside(k, most) for k in (*others, *ragged)}}
 
 
 def fill(found: Sequence[Found], arrays: Mapping[str, Array]) -> dict[str, np.ndarray]:
@@ -233,9 +233,7 @@ def fitting(
 ) -> dict[str, np.ndarray]:
     """The planned arrays of an image, its first ``cut`` regions.
 
-    Raises:
-        UserError: it has no boxes or labels where others do, other features, or other regions than
-            it was planned with.
+    Raises `UserError` if arrays are missing or have other sizes than planned.
     """
     most, size = arrays[FEATURES].shape
     values = found[FEATURES]

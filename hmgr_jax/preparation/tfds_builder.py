@@ -1,19 +1,23 @@
-"""A TensorFlow Datasets builder of a prepared folder, written without TensorFlow.
+"""``prepare array-record``: a folder as records of TensorFlow Datasets, without TensorFlow.
 
     from hmgr_jax.preparation.tfds_builder import RetrievalRecords
 
     RetrievalRecords(source="DATA/f30k", data_dir="TFDS").download_and_prepare()
     tfds.data_source("retrieval_records:1.0.0", data_dir="TFDS", split="train")
 
-``python -m hmgr_jax.prepare array-record`` writes the same records, goes on where it was stopped,
-and puts captions, word graphs and a manifest beside them.
+``python -m hmgr_jax.prepare array-record`` writes the same records and can be resumed. Beside them
+it writes captions, ids, small arrays, word graphs and a manifest in the layout of a SCAN folder, so
+that opening reads no record.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import functools
 import os
+import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -23,16 +27,30 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
-from hmgr_jax.data.records.rows import CAPTIONS, ID, TEXT, describe, name_in_record
-from hmgr_jax.errors import FoundNonFinite, UserError
+from hmgr_jax.command import required
+from hmgr_jax.data.records.rows import (
+    CAPTIONS,
+    DESCRIPTIONS,
+    ID,
+    TEXT,
+    describe,
+    name_in_record,
+)
+from hmgr_jax.errors import UserError
+from hmgr_jax.files.workdir import sync
 from hmgr_jax.preparation.plan import FEATURES, Chunk, Plan, SplitPlan
+from hmgr_jax.preparation.row_file import RowFile, Written, check_finite
 from hmgr_jax.preparation.scan_source import plan_scan
+from hmgr_jax.preparation.writing import Files, Layout, check_room
+from hmgr_jax.progress import Progress
 
 SHARD_BYTES = 256 << 20
 """Approximate size of a file, which a killed `prepare array-record` writes again."""
 OPTIONS = "group_size:1,uncompressed"
 """No compression: features hardly compress and are read four times faster without it."""
 FORMAT = "array_record"
+_SHARD = ".shard"
+_BESIDES = 1 << 10  # approximate bytes of a record except its arrays
 Examples = Iterator[tuple[int, dict[str, Any]]]
 
 
@@ -43,11 +61,7 @@ class RecordFile(tfds.core.ExampleWriter):
         super().__init__(tfds.core.FileFormat(FORMAT))
 
     def write(self, path: Any, examples: Iterable[tuple[Any, bytes]]) -> None:
-        """Write serialised ``examples`` (key, record), in order.
-
-        Raises:
-            UserError: not all of them arrived on the disk.
-        """
+        """Write serialised ``examples`` (key, record), in order, and verify their number."""
         from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
         count = 0
@@ -74,10 +88,10 @@ class RecordFile(tfds.core.ExampleWriter):
 class RetrievalRecords(tfds.core.ShardBasedBuilder):
     """Images or videos as features of their regions or frames, with captions, a record each.
 
-    ``source`` is a folder in SCAN's layout, as `hmgr_jax.data.regions.scan.open_scan` reads it, raw
-    or prepared: all its splits, each image once, in the order of the rows, features in the
-    precision they have. `hmgr_jax.data.records.rows` lists what a record holds. It is needed only
-    to prepare. ``captions_per_image`` is that of `open_scan`.
+    ``source``, needed only to prepare, is a folder in SCAN's layout, raw or prepared: all its
+    splits, each image once, in the order of the rows, with features in their own precision.
+    ``captions_per_image`` is that of `hmgr_jax.data.regions.scan.open_scan`. The fields of a record
+    are those of `hmgr_jax.data.records.rows`.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -151,9 +165,9 @@ def _check_equal_shapes(root: Path, splits: Mapping[str, SplitPlan]) -> None:
         for end in dict.fromkeys([*one.arrays, *other.arrays]):
             a, b = one.arrays.get(end), other.arrays.get(end)
             if a != b:
-                spelt = [f"{list(x.shape)} {x.dtype}" if x else "nothing" for x in (a, b)]
+                formatted = [f"{list(x.shape)} {x.dtype}" if x else "nothing" for x in (a, b)]
                 raise UserError(
-                    f"{root} has {spelt[0]} a row in {first}_{end}.npy but {spelt[1]} in "
+                    f"{root} has {formatted[0]} a row in {first}_{end}.npy but {formatted[1]} in "
                     f"{name}_{end}.npy, and all records of a dataset are alike: bring them to one "
                     "form, or leave a split out with --splits."
                 )
@@ -169,17 +183,13 @@ def bounds(split: SplitPlan) -> list[tuple[int, int]]:
 def examples(
     plan: Plan, name: str, first: int, end: int, seen: Callable[[Chunk], None] | None = None
 ) -> Examples:
-    """(row, example) of rows ``first`` to ``end - 1`` of a split; ``seen`` is given every chunk.
-
-    Raises:
-        UserError: file and row of what cannot be read, or is not finite.
-    """
+    """(row, example) of rows ``first`` to ``end - 1``; ``seen`` is called with each chunk."""
     todo = {split: np.zeros(len(found), bool) for split, found in plan.splits.items()}
     todo[name][first:end] = True
     split = plan.splits[name]
     for chunk in plan.source.chunks(todo):
         arrays = {end: chunk.arrays[end] for end in split.arrays}
-        _check_finite(arrays[FEATURES], chunk.where)
+        check_finite(arrays[FEATURES], chunk.where)
         for k, row in enumerate(chunk.rows.tolist()):
             yield row, _example(split, row, {end: found[k] for end, found in arrays.items()})
         if seen:
@@ -198,9 +208,108 @@ def _example(split: SplitPlan, row: int, arrays: Mapping[str, np.ndarray]) -> di
     return {ID: name, **fields, CAPTIONS: captions}
 
 
-def _check_finite(values: np.ndarray, where: Callable[[int], str]) -> None:
-    bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
-    if len(bad):
-        raise FoundNonFinite(
-            f"{where(int(bad[0]))} holds NaN or infinity: extract the features of that image again."
+def array_record(flags: argparse.Namespace) -> Plan:
+    """The plan of ``prepare array-record``."""
+    splits = [name for name in (flags.splits or "").split(",") if name]
+    return plan_records(Path(required(flags, "source")), splits, flags.captions_per_image)
+
+
+def plan_records(
+    root: Path, splits: list[str] | None = None, captions_per_image: int | None = None
+) -> Plan:
+    """The plan of a folder's records, to be written with the layout `RECORDS`."""
+    plan = plan_folder(root, splits, captions_per_image)
+    return dataclasses.replace(plan, about={**plan.about, "shard_bytes": SHARD_BYTES})
+
+
+def _units(plan: Plan) -> dict[str, int]:
+    """A record file is written atomically, so it is the unit of progress."""
+    return {name: len(bounds(split)) for name, split in plan.splits.items()}
+
+
+def _arrays(plan: Plan) -> Plan:
+    """The plan without features, which are in the records and not in ``.npy`` files."""
+    splits = {}
+    for name, split in plan.splits.items():
+        kept = {end: array for end, array in split.arrays.items() if end != FEATURES}
+        splits[name] = dataclasses.replace(split, arrays=kept)
+    return dataclasses.replace(plan, splits=splits)
+
+
+def _fill(folder: Path, plan: Plan, files: Files, written: Written) -> list[str]:
+    """Write the missing record files and the descriptions of TFDS."""
+    wanted = sum(
+        len(split) * (_BESIDES + sum(array.row_bytes for array in split.arrays.values()))
+        for split in plan.splits.values()
+    )
+    check_room(folder, wanted - sum(p.stat().st_size for p in folder.glob(f"*.{FORMAT}-*")))
+    with tempfile.TemporaryDirectory() as unused:  # where TFDS itself would write
+        builder = RetrievalRecords(source=plan, data_dir=unused)
+        total = sum(len(split) for split in plan.splits.values())
+        done = _rows_done(plan, written)
+        with Progress(total, "images", done=done, stream=sys.stderr) as bar:
+            infos = [
+                _write_split(folder, name, builder, files[name], written, bar)
+                for name in plan.splits
+            ]
+        builder.info.set_splits(tfds.core.SplitDict(infos))
+        builder.info.write_to_directory(folder)
+    return [*(Path(path).name for info in infos for path in info.filepaths), *DESCRIPTIONS]
+
+
+RECORDS = Layout(_units, _arrays, _fill)
+"""The layout that `hmgr_jax.preparation.writing.write` writes."""
+
+
+def _write_split(
+    folder: Path,
+    name: str,
+    builder: RetrievalRecords,
+    files: Mapping[str, RowFile],
+    written: Written,
+    bar: Progress,
+) -> tfds.core.SplitInfo:
+    """Write the missing record files of a split, each atomically."""
+    plan, features = builder.plan, builder.info.features
+    assert plan is not None
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=folder, dataset_name=builder.name, split=name, filetype_suffix=FORMAT
+    )
+    ends = bounds(plan.splits[name])
+    paths = [
+        Path(template.sharded_filepath(shard_index=k, num_shards=len(ends)))
+        for k in range(len(ends))
+    ]
+
+    def seen(chunk: Chunk) -> None:
+        for end, file in files.items():
+            file.write(chunk.rows, chunk.arrays[end])
+        bar.advance(len(chunk.rows))
+
+    for k, (first, end) in enumerate(ends):
+        if written.done[name][k] and paths[k].is_file():
+            continue
+        records = examples(plan, name, first, end, seen)
+        RecordFile().write(
+            folder / _SHARD, ((row, features.serialize_example(found)) for row, found in records)
         )
+        sync(folder / _SHARD)
+        for file in files.values():
+            file.sync()
+        os.replace(folder / _SHARD, paths[k])
+        written.done[name][k] = True
+        written.save()
+    return tfds.core.SplitInfo(
+        name=name,
+        shard_lengths=[end - first for first, end in ends],
+        num_bytes=sum(path.stat().st_size for path in paths),
+        filename_template=template,
+    )
+
+
+def _rows_done(plan: Plan, written: Written) -> int:
+    done = 0
+    for name, split in plan.splits.items():
+        for (first, end), whole in zip(bounds(split), written.done[name], strict=True):
+            done += (end - first) * bool(whole)
+    return done

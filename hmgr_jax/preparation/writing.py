@@ -20,7 +20,7 @@ from hmgr_jax.data.regions.row_arrays import COUNTS
 from hmgr_jax.errors import UserError
 from hmgr_jax.files import manifest
 from hmgr_jax.files.workdir import lock, partial_folder, write_json_atomic, write_text_atomic
-from hmgr_jax.preparation.plan import FEATURES, NOUNS, Chunk, Plan, SplitPlan
+from hmgr_jax.preparation.plan import FEATURES, NOUNS, Chunk, Plan
 from hmgr_jax.preparation.row_file import PROGRESS, RowFile, Written, to_half
 from hmgr_jax.progress import Progress
 
@@ -45,11 +45,7 @@ class Terminated(BaseException):
 
 
 def check_free(out: Path, key: str) -> bool:
-    """Whether ``out`` must be made; False if it holds this preparation, complete.
-
-    Raises:
-        UserError: ``out`` holds something else.
-    """
+    """Whether ``out`` must be made; False if complete, `UserError` if it holds something else."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return True
     if manifest.made_by(out) == key:
@@ -62,12 +58,9 @@ def check_free(out: Path, key: str) -> bool:
 def write(plan: Plan, out: Path, layout: Layout | None = None) -> bool:
     """Make ``out`` according to ``plan``, resuming an interrupted attempt.
 
-    If a signal, a bad row or a full disk ends it early, the written rows are recorded in
-    ``{out}.partial``. ``layout`` is `ROWS` by default. Returns False if ``out`` was complete
-    already.
-
-    Raises:
-        UserError: ``out`` holds something else, the disk has no room, or a row is bad.
+    If it ends early, the written rows are recorded in ``{out}.partial``. ``layout`` is `ROWS` by
+    default. Returns False if ``out`` was complete already. Raises `UserError` if ``out`` holds
+    something else, the disk has no room, or a row is bad.
     """
     key = plan.key(whole=True)
     if not check_free(out, key):
@@ -127,10 +120,15 @@ def _least_and_most(counts: Path, regions: int) -> list[int]:
 
 def _open_files(folder: Path, plan: Plan, written: Written) -> Files:
     """Open the files of all arrays; a split with a new file counts as unwritten."""
-    _check_room(folder, plan)
-    planned = {f"{name}_{end}.npy" for name, split in plan.splits.items() for end in split.arrays}
+    planned = {
+        folder / f"{name}_{end}.npy": len(split) * array.row_bytes
+        for name, split in plan.splits.items()
+        for end, array in split.arrays.items()
+    }
+    there = sum(path.stat().st_blocks * 512 for path in planned if path.exists())
+    check_room(folder, sum(planned.values()) - there)  # the files are sparse
     for path in folder.glob("*.npy"):
-        if path.name not in planned:  # counts, where a file that was replaced made them needless
+        if path not in planned:  # counts that a replaced source file no longer needs
             path.unlink()
     files = {
         name: {
@@ -145,24 +143,20 @@ def _open_files(folder: Path, plan: Plan, written: Written) -> Files:
     return files
 
 
-def _check_room(folder: Path, plan: Plan) -> None:
-    """Check the free space first: the files are sparse, and would fill the disk hours later."""
-    wanted = there = 0
-    for name, split in plan.splits.items():
-        for end, array in split.arrays.items():
-            wanted += len(split) * array.row_bytes
-            path = folder / f"{name}_{end}.npy"
-            there += path.stat().st_blocks * 512 if path.exists() else 0
+def check_room(folder: Path, wanted: int) -> None:
+    """Check the free space before the work of hours; ``wanted`` is in bytes."""
     free = shutil.disk_usage(folder).free
-    if wanted - there > free:
+    if wanted > free:
         raise UserError(
-            f"{folder} needs {(wanted - there) / 1e9:,.1f} GB more where {free / 1e9:,.1f} GB are "
-            "free: make room or give an --out on another disk."
+            f"{folder} needs {wanted / 1e9:,.1f} GB more where {free / 1e9:,.1f} GB are free: make "
+            "room or give an --out on another disk."
         )
 
 
-def _write_rows(plan: Plan, files: Files, written: Written) -> None:
+def _fill(folder: Path, plan: Plan, files: Files, written: Written) -> list[str]:
     """Write all missing rows."""
+    for name, changed in plan.source.changed(written.begun).items():
+        written.done[name] &= ~changed
     total = sum(len(split) for split in plan.splits.values())
     saved = time.monotonic()
     with Progress(total, NOUNS[plan.visual], done=written.count(), stream=sys.stderr) as bar:
@@ -180,16 +174,11 @@ def _write_rows(plan: Plan, files: Files, written: Written) -> None:
         if todo.any():
             first = plan.splits[name].ids[int(np.flatnonzero(todo)[0])]
             raise RuntimeError(f"the source gave no features of {first} of {name}")
+    return []
 
 
 def _units(plan: Plan) -> dict[str, int]:
     return {name: len(split) for name, split in plan.splits.items()}
-
-
-def _fill(folder: Path, plan: Plan, files: Files, written: Written) -> list[str]:
-    written.forget(plan.source.changed(written.begun))
-    _write_rows(plan, files, written)
-    return []
 
 
 ROWS = Layout(_units, lambda plan: plan, _fill)
@@ -220,7 +209,7 @@ def _write_texts(folder: Path, plan: Plan) -> list[str]:
     for name, split in plan.splits.items():
         pairs = list(zip(split.ids, split.captions, strict=True))
         texts = {"caps": [line for _, captions in pairs for line in captions], "ids": split.ids}
-        if _uneven(split):
+        if len({len(captions) for captions in split.captions}) > 1:
             texts["cap_ids"] = [image for image, captions in pairs for _ in captions]
         for end, lines in texts.items():
             write_text_atomic(folder / f"{name}_{end}.txt", "".join(f"{x}\n" for x in lines))
@@ -229,11 +218,6 @@ def _write_texts(folder: Path, plan: Plan) -> list[str]:
             names.append(f"{name}{manifest.GRAPHS}")
             write_text_atomic(folder / names[-1], split.graphs.read_bytes().decode("utf-8"))
     return names
-
-
-def _uneven(split: SplitPlan) -> bool:
-    """Whether the numbers of captions differ, so that each caption must name its image."""
-    return len({len(captions) for captions in split.captions}) > 1
 
 
 @contextlib.contextmanager

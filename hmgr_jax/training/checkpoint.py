@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
+import logging
 import math
 import os
 import platform
 import shutil
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from hmgr_jax.errors import UserError
 from hmgr_jax.files import digests
-from hmgr_jax.leaves import differences
-from hmgr_jax.training import store
+from hmgr_jax.leaves import arrange_like, by_name, differences
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "hmgr-jax")
 
@@ -47,7 +49,7 @@ class Checkpoints:
         self.directory = directory.absolute()
         self._digests = self.directory.parent / "digests"
         self._read_only = read_only
-        self._policy = store.NewestAndBest(keep)
+        self._policy = _NewestAndBest(keep)
         self._damaged: set[int] = set()
         self._verified: set[int] = set()
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="digests")
@@ -58,12 +60,7 @@ class Checkpoints:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def save(self, step: int, state: Any, meta: dict, metric: float | None) -> None:
@@ -84,8 +81,9 @@ class Checkpoints:
         self._bytes = sum(getattr(leaf, "nbytes", 0) for leaf in jax.tree.leaves(state))
         # Digests of an earlier, lost save of this step would mark the new one as damaged.
         self._digest_file(step).unlink(missing_ok=True)
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         try:
-            saved = store.save(self._manager, step, state, meta, value)
+            saved = self._manager.save(step, args=items, metrics={"selected": value})
         except OSError as error:
             raise self._not_written(error) from error
         if not saved:
@@ -110,7 +108,7 @@ class Checkpoints:
         model saved it.
         """
         while True:
-            chosen = self.newest() if step is None else self._demand(step)
+            chosen = self.newest() if step is None else self._check_undamaged(step)
             if chosen is None:
                 raise UserError(
                     f"{self.directory} holds no complete checkpoint: train a model there first."
@@ -121,7 +119,7 @@ class Checkpoints:
                 raise
             except Exception as error:
                 verified = digests.exist(self._digest_file(chosen))
-                if verified or store.is_readable(self._manager, chosen):
+                if verified or self._is_readable(chosen):
                     raise  # the files are intact, so the error is elsewhere
                 self._set_aside(chosen, f"it cannot be read: {_line(error)}")
 
@@ -147,7 +145,7 @@ class Checkpoints:
         """Read the ``meta`` of a step. Raises UserError if it is absent or unreadable."""
         self.wait()
         try:
-            return store.read_meta(self._manager, step)
+            return self._read_meta(step)
         except (OSError, ValueError) as error:
             raise self._not_whole(step, _line(error)) from error
 
@@ -170,14 +168,67 @@ class Checkpoints:
             self._manager.close()
 
     def _open(self) -> ocp.CheckpointManager:
-        return store.open_manager(self.directory, self._policy, read_only=self._read_only)
+        """Open the folder and read the metrics of its steps."""
+        logging.getLogger("absl").addFilter(_shorten_orbax)
+        logging.getLogger("asyncio").addFilter(_drop_repeated_errors)
+        registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
+        meta = ocp.JsonCheckpointHandler()
+        registry.add("state", ocp.args.StandardSave, ocp.StandardCheckpointHandler())
+        registry.add("state", ocp.args.PyTreeRestore, ocp.PyTreeCheckpointHandler())
+        registry.add("meta", ocp.args.JsonSave, meta)
+        registry.add("meta", ocp.args.JsonRestore, meta)
+        options = ocp.CheckpointManagerOptions(
+            create=not self._read_only,
+            cleanup_tmp_directories=not self._read_only,
+            preservation_policy=self._policy,
+            # Never called, but without it no metrics are written.
+            best_fn=lambda metrics: metrics["selected"],
+            # The metrics are read below: in Orbax one damaged file would end the run here.
+            lightweight_initialize=True,
+        )
+        manager = ocp.CheckpointManager(self.directory, options=options, handler_registry=registry)
+        for step in manager.all_steps():
+            path = self.directory / str(step) / "metrics" / "metrics"
+            self._policy.metrics[step] = _read_metric(path)
+        return manager
+
+    def _read_meta(self, step: int) -> dict:
+        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        return self._manager.restore(step, args=args).meta
+
+    def _saved_tree(self, step: int) -> Any:
+        """Names, shapes and dtypes of the saved state: a tree of dicts and lists."""
+        return self._manager.item_metadata(step).state.tree
+
+    def _read_state(self, step: int, target: Any) -> Any:
+        """Read the leaves of ``target``, whose names, shapes and dtypes must be among those saved.
+
+        Orbax would silently cast another dtype and fill another shape. Leaves are matched by name
+        alone, so an empty tuple equals None.
+        """
+        wanted = by_name(target)
+        form = arrange_like(self._saved_tree(step), wanted, ocp.PLACEHOLDER)
+        restore = ocp.args.PyTreeRestore(
+            form, restore_args=ocp.checkpoint_utils.construct_restore_args(form)
+        )
+        state = self._manager.restore(step, args=ocp.args.Composite(state=restore)).state
+        found = by_name(state)
+        return jax.tree.unflatten(jax.tree.structure(target), [found[name] for name in wanted])
+
+    def _is_readable(self, step: int) -> bool:
+        """Whether a step can be read on the host without a template."""
+        try:
+            self._read_meta(step)
+            tree = self._saved_tree(step)
+            self._read_state(step, jax.tree.map(lambda x: np.empty(x.shape, x.dtype), tree))
+        except Exception:
+            return False
+        return True
 
     def _load(self, step: int, template: Any, partial: bool) -> tuple[Any, dict]:
-        meta = store.read_meta(self._manager, step)
-        target = jax.tree.map(
-            store.placed, template(step, meta) if callable(template) else template
-        )
-        unlike = differences(store.saved_tree(self._manager, step), target, partial=partial)
+        meta = self._read_meta(step)
+        target = jax.tree.map(_placed, template(step, meta) if callable(template) else template)
+        unlike = differences(self._saved_tree(step), target, partial=partial)
         if unlike:
             more = f"; and {len(unlike) - 3} more" if len(unlike) > 3 else ""
             raise UserError(
@@ -185,10 +236,10 @@ class Checkpoints:
                 f"({'; '.join(unlike[:3])}{more}): use the configuration it was trained with, or "
                 "another --workdir."
             )
-        return store.read_state(self._manager, step, target), meta
+        return self._read_state(step, target), meta
 
-    def _demand(self, step: int) -> int:
-        """Return the requested step if it exists and is not damaged."""
+    def _check_undamaged(self, step: int) -> int:
+        """Return the requested step if it exists and is undamaged."""
         self.wait()
         if step not in self.steps():
             raise self._not_whole(step, "it damaged" if step in self._damaged else "none")
@@ -226,9 +277,8 @@ class Checkpoints:
         self._manager.close()
         count = 1
         if jax.process_index() == 0:
-            while (self.directory / _damaged(step, count)).exists():
+            while (self.directory / (name := _damaged(step, count))).exists():
                 count += 1
-            name = _damaged(step, count)
             os.rename(self.directory / str(step), self.directory / name)
             if self._digest_file(step).exists():
                 os.rename(self._digest_file(step), self._digests / f"{name}.json")
@@ -265,6 +315,28 @@ class Checkpoints:
         )
 
 
+class _NewestAndBest:
+    """Orbax preservation policy: the newest ``keep`` steps and the one with the best metric.
+
+    ``metrics`` maps a step to its metric (higher is better), None without an evaluation; the
+    earliest of equal steps is the best.
+    """
+
+    def __init__(self, keep: int) -> None:
+        self.keep = keep
+        self.metrics: dict[int, float | None] = {}
+
+    def best(self, steps: Sequence[int]) -> int | None:
+        known = [(value, -step) for step in steps if (value := self.metrics.get(step)) is not None]
+        return -max(known)[1] if known else None
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Which of ``checkpoints`` (oldest first) are kept; called by Orbax."""
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = {*steps[-self.keep :], self.best(steps)}
+        return [step in kept for step in steps]
+
+
 def _damaged(step: int, count: int) -> str:
     return f"{step}.damaged" if count == 1 else f"{step}.damaged-{count}"
 
@@ -282,6 +354,44 @@ def _megabytes(count: int) -> str:
 
 def _line(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+
+def _placed(leaf: Any) -> Any:
+    """Abstract form of a template's leaf, with its sharding or else one that all can reach."""
+    if isinstance(leaf, np.ndarray):
+        return leaf
+    sharding = leaf.sharding or _anywhere()
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _anywhere() -> Sharding:
+    """The first device; every device of every process in a run of several."""
+    if jax.process_count() == 1:
+        return SingleDeviceSharding(jax.local_devices()[0])
+    return NamedSharding(Mesh(np.asarray(jax.devices()), ("all",)), PartitionSpec())
+
+
+def _shorten_orbax(record: logging.LogRecord) -> bool:
+    """Log filter: no traces of errors that Orbax also raises, no warnings about a busy disk."""
+    if "orbax" in record.pathname:
+        record.exc_info = None
+    return not str(record.msg).startswith("Waiting for previous save")
+
+
+def _drop_repeated_errors(record: logging.LogRecord) -> bool:
+    """Log filter: drop the errors of further arrays after Orbax has raised the first one.
+
+    They would be printed with traces when their tasks are collected, after the run has ended.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    return "never retrieved" not in record.msg or "orbax" not in f"{record.getMessage()} {error}"
+
+
+def _read_metric(path: Path) -> float | None:
+    try:
+        return json.loads(path.read_bytes())["selected"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # damage is reported when the step is restored
 
 
 def versions() -> dict[str, str]:

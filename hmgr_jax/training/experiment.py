@@ -1,4 +1,4 @@
-"""From a configuration to everything a run needs: data, model, schedule, devices, first state."""
+"""Build what a run needs from its configuration: data, model, schedule, devices, first state."""
 
 from __future__ import annotations
 
@@ -26,13 +26,12 @@ from hmgr_jax.models.base import NUMBER_OF, Feature, Model, Plan, select_inputs
 from hmgr_jax.training.check import check, check_parts
 from hmgr_jax.training.optimizer import Optimizer, Schedule, Stage
 from hmgr_jax.training.pretrained import pretrained, runs_and_files, untrained
-from hmgr_jax.training.state import State
-from hmgr_jax.training.step import device_step, init_state
+from hmgr_jax.training.step import State, device_step, init_state
 from hmgr_jax.training.warm_start import warm_start
 
-SPOKEN = dict.fromkeys(("heads", "relations"), "word graphs")
-PARSED = (
-    "give a _caps.conllu file beside the captions of every split (python -m hmgr_jax.prepare "
+INPUT_NAMES = dict.fromkeys(("heads", "relations"), "word graphs")
+WORD_GRAPHS = (
+    "put a _caps.conllu file beside the captions of every split (python -m hmgr_jax.prepare "
     "dependencies makes them), or leave model.text_support and model.text_edges at auto."
 )
 
@@ -48,7 +47,7 @@ class Experiment:
     mesh: Mesh
 
     def stages(self) -> tuple[Stage, ...]:
-        """The stretches of training; one of all steps unless the recipe says otherwise."""
+        """The stages of training; by default one of all steps."""
         train = self.config.train
         common: dict[str, Any] = {
             "frozen": tuple(train.frozen),
@@ -65,10 +64,9 @@ class Experiment:
         """The optimiser of a stage."""
         t = self.config.train
         first, steps = (stage.first, stage.steps) if stage.own_schedule else (0, t.steps)
+        lr = t.lr * stage.lr_factor
         return Optimizer(
-            Schedule(
-                t.lr * stage.lr_factor, steps, t.warmup_steps, t.decay, t.decay_at, first=first
-            ),
+            Schedule(lr, steps, t.warmup_steps, t.decay, t.decay_at, first=first),
             self.model.parts(),
             t.optimizer,
             t.clip,
@@ -84,10 +82,10 @@ class Experiment:
         return map_step(step, self.mesh, self.config.parallel.mapper)
 
     def first_state(self) -> State:
-        """The state at step 0: random parameters, word vectors and parts of other runs put in."""
+        """The state at step 0: random, except word vectors and parts from other runs or files."""
         runs, files = runs_and_files(self.config.init)
         optimizer = self.optimizer(self.stages()[0])
-        # One program: op by op the same numbers take ten times as long.
+        # One program: op by op it takes ten times as long.
         state = jax.jit(lambda: init_state(self.model, optimizer, self.config.seed))()
         params, vectors = state.params, None
         if "words" in self.model.parts():
@@ -97,48 +95,46 @@ class Experiment:
             if vectors is not None:
                 params = with_leaf(params, path, jnp.asarray(vectors))
         params = self._with_named_classes(params, vectors)
-        given = self.model.parts(), runs, self.data.vocabulary
-        params = warm_start(params, *given)
+        start = self.model.parts(), runs, self.data.vocabulary
+        params = warm_start(params, *start)
         stats = self.model.observe(state.stats, self.data.splits["train"].sources)
-        stats = warm_start(stats, *given, of="stats")
+        stats = warm_start(stats, *start, of="stats")
         params, stats = pretrained(self.model, params, stats, files)
         return state.replace(params=params, stats=stats)  # type: ignore[attr-defined]
 
     def _with_named_classes(self, params: Any, words: np.ndarray | None) -> Any:
-        """Word vectors of the names of classes in place of random ones, where names are given."""
-        files = {"labels": self.config.data.object_names}
-        files["attributes"] = self.config.data.attribute_names
-        for part in (part for part, file in files.items() if file):
+        """Replace random vectors of classes by word vectors of the classes' names, if given."""
+        data = self.config.data
+        for part, file in (("labels", data.object_names), ("attributes", data.attribute_names)):
+            if not file:
+                continue
             paths = self.model.parts().get(part)
             if paths is None:
                 raise UserError(
-                    f"data has names for {part}, {files[part]}, but {self.config.model.name} has "
-                    "no vectors for them here: leave the names empty."
+                    f"data names a file of {part}, {file}, but {self.config.model.name} has no "
+                    "vectors for them in this configuration: leave the name empty."
                 )
             table = leaf_at(params, paths[0])  # row 0 is for no class
-            names = read_class_names(files[part], table.shape[0] - 1)
-            have, vectors = class_vectors(names, self.config.data, self.data, words)
+            names = read_class_names(file, table.shape[0] - 1)
+            have, vectors = class_vectors(names, data, self.data, words)
             if vectors.shape[1] != table.shape[1]:
                 raise UserError(
-                    f"{self.config.data.vectors} holds vectors of {vectors.shape[1]} dimensions "
+                    f"{data.vectors} holds vectors of {vectors.shape[1]} dimensions "
                     f"but model.word_dim is {table.shape[1]}: set it to {vectors.shape[1]}."
                 )
             params = with_leaf(params, paths[0], table.at[have + 1].set(vectors))
         return params
 
     def goes_without(self) -> str:
-        """What the system could use and is not given, a sentence each; empty where nothing is."""
+        """A sentence for every optional input and weight file that is missing; empty if none is."""
         c = self.config.model
+        each = []
         wanted = get_model(c.name, **{k: v for k, v in c.items() if k != "name"}).inputs()
-        lacking = {
-            m: [k for k, f in of.items() if f.optional and k not in self.plan.features.get(m, {})]
-            for m, of in wanted.items()
-        }
-        each = [
-            f"no {' and no '.join(_spoken(names))} of {m} items"
-            for m, names in lacking.items()
-            if names
-        ]
+        for m, inputs in wanted.items():
+            found = self.plan.features.get(m, {})
+            missing = [name for name, f in inputs.items() if f.optional and name not in found]
+            if missing:
+                each.append(f"no {' and no '.join(_readable_names(missing))} of {m} items")
         data = f"The data has {' and '.join(each)}: {c.name} goes without." if each else ""
         return " ".join(filter(None, [data, untrained(self.model, self.config.init)]))
 
@@ -148,9 +144,9 @@ class Experiment:
         return jax.eval_shape(lambda: init_state(self.model, optimizer, self.config.seed))
 
     def for_model(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """What the step takes of a batch: the model's inputs and the row.
+        """The part of a batch that the step uses: the model's inputs and the row.
 
-        Labels only if the model asks for them: others must not learn from them.
+        Labels are included only if the model needs them.
         """
         wanted = self.model.inputs()
         found = {m: select_inputs(wanted[m], batch[m], f"{m} items") for m in wanted}
@@ -161,18 +157,16 @@ class Experiment:
 def build(config: ConfigDict, vocabulary: Vocabulary | None = None) -> Experiment:
     """Open the data of ``config`` and fit the model to it.
 
-    Raises:
-        UserError: data missing or malformed, a hyper-parameter out of range, more devices asked
-            for than there are.
+    Raises `UserError` for bad data or hyper-parameters, or too few devices.
     """
     check(config)
     if config.parallel.mapper == "pmap" and jax.process_count() > 1:
         raise UserError(
-            "parallel.mapper is pmap, which maps one process here: take shard_map for several."
+            "parallel.mapper is pmap, which supports one process: use shard_map for several."
         )
     mesh = make_mesh(config.parallel.devices)
     data = open_data(config.data, vocabulary)
-    for split in data.splits.values():  # dev too, which training would open hours later
+    for split in data.splits.values():  # also dev, which training would read hours later
         check_lengths(split, config.data.buckets)
     train, t = data.splits["train"], config.train
     plan = Plan(
@@ -186,78 +180,76 @@ def build(config: ConfigDict, vocabulary: Vocabulary | None = None) -> Experimen
     _check_known_classes(experiment.model, data)
     if experiment.model.needs_labels and not train.labels:
         raise UserError(
-            f"{config.model.name} learns from labels here, but the training data has none: give "
-            "data that has them (data.features.labels), or set model.match to group."
+            f"{config.model.name} learns from labels, but the training data has none: give data "
+            "with labels (data.features.labels), or set model.match to group."
         )
     check_parts(config, experiment.model.parts())
     return experiment
 
 
 def make_model(config: ConfigDict, plan: Plan) -> Model:
-    """The system of ``config.model``, fitted to the data.
-
-    Raises:
-        UserError: it needs an input that the data does not have.
-    """
+    """The system of ``config.model``, fitted to the data; `UserError` if inputs are missing."""
     fields = {k: v for k, v in config.model.items() if k != "name"}
     model = get_model(config.model.name, **fields, dtype=config.dtype)
     if not set(model.modalities) <= plan.features.keys():
         raise UserError(
             f"{config.model.name} reads {' and '.join(model.modalities)}, but the data has "
-            f"{' and '.join(plan.features)}: give data of that kind (data.source, data.visual), or "
-            "a system that reads this one (model.visual of those that have it)."
+            f"{' and '.join(plan.features)}: give other data (data.source, data.visual), or a "
+            "system that reads this data (model.visual if the system has it)."
         )
     try:
         model = model.fit_to(plan)
-    except KeyError as error:  # a size is taken from an input that the data does not have
+    except KeyError as error:  # a size depends on an input that the data does not have
         has = "; ".join(f"{m}: {', '.join(of)}" for m, of in plan.features.items())
         raise UserError(
             f"{config.model.name} needs {error.args[0]} of its items, but the data has only "
-            f"{has}: give other data (data.source), or a system that reads this."
+            f"{has}: give other data (data.source), or a system that reads this data."
         ) from None
-    _check_readable(config, model)
+    _check_texts(config, model)
     words = getattr(model, "vocabulary_size", plan.vocabulary_size)
     if words < plan.vocabulary_size:
         raise UserError(
             f"model.vocabulary_size is {words}, but the vocabulary has {plan.vocabulary_size} "
-            "words: leave it at 0, to be taken from the vocabulary."
+            "words: leave it at 0 to use the size of the vocabulary."
         )
     for modality, wanted in model.inputs().items():
         found = plan.features.get(modality, {})
         lacking = [n for n, feature in wanted.items() if n not in found and not feature.optional]
         if lacking:
-            mend = PARSED if "heads" in lacking else "prepare them, or switch off what needs them."
+            advice = "prepare them, or switch off the options that need them."
+            advice = WORD_GRAPHS if "heads" in lacking else advice
             raise UserError(
-                f"{config.model.name} needs {', '.join(_spoken(lacking))} of each {modality}, but "
-                f"the data has only {', '.join(_spoken(found)) or 'none'}: {mend}"
+                f"{config.model.name} needs {', '.join(_readable_names(lacking))} of each "
+                f"{modality}, but the data has only "
+                f"{', '.join(_readable_names(found)) or 'none'}: {advice}"
             )
-        _check_shapes(config.model.name, modality, wanted, found)
+        _check_shapes(config.model.name, wanted, found)
     return model
 
 
-def _check_readable(config: ConfigDict, model: Model) -> None:
-    """Texts must be cut into what the model reads, and not be longer than it can tell."""
+def _check_texts(config: ConfigDict, model: Model) -> None:
+    """Check the tokens (words or WordPieces) and the longest length of texts."""
     data = config.data
     if data.get("pieces") and not model.reads_pieces:
         raise UserError(
-            "data.pieces cuts captions into WordPieces, which are for BERT, but "
-            f"{config.model.name} reads words here: leave data.pieces empty, or set "
-            "model.text=bert where the system has it."
+            "data.pieces cuts captions into WordPieces for BERT, but "
+            f"{config.model.name} reads words: leave data.pieces empty, or set model.text=bert if "
+            "the system has it."
         )
     if 0 < model.positions < max(data.buckets):
         raise UserError(
-            f"data.buckets reach {max(data.buckets)}, but BERT tells {model.positions} positions "
-            "apart: lower data.buckets and data.max_words, or raise model.bert_positions."
+            f"data.buckets reach {max(data.buckets)}, but BERT has {model.positions} positions: "
+            "lower data.buckets and data.max_words, or raise model.bert_positions."
         )
 
 
-def _spoken(names: Iterable[str]) -> list[str]:
-    """Inputs as people call them, each once."""
-    return list(dict.fromkeys(SPOKEN.get(name, name) for name in names))
+def _readable_names(inputs: Iterable[str]) -> list[str]:
+    """Names of inputs for messages, each once."""
+    return list(dict.fromkeys(INPUT_NAMES.get(name, name) for name in inputs))
 
 
 def _check_known_classes(model: Model, data: DataSet) -> None:
-    """Refuse ids in the files that the model has no row for, before any step is made."""
+    """Check before the first step that the model has a row for every class id in the files."""
     for role, split in data.splits.items():
         for m, wanted in model.inputs().items():
             more = getattr(split.sources[m], "more", {})
@@ -270,15 +262,15 @@ def _check_known_classes(model: Model, data: DataSet) -> None:
                     raise UserError(
                         f"{name} of the {role} {m} {item} reach {most}, where ids from -1 (none) "
                         f"to {feature.num_classes - 1} were expected: set "
-                        f"{NUMBER_OF.get(name, 'the number of classes')} to as many classes as "
-                        "there are, or correct the file."
+                        f"{NUMBER_OF.get(name, 'the number of classes')} to the number of "
+                        "classes, or correct the file."
                     )
 
 
 def _check_shapes(
-    name: str, modality: str, wanted: Mapping[str, Feature], found: Mapping[str, tuple[int, ...]]
+    name: str, wanted: Mapping[str, Feature], found: Mapping[str, tuple[int, ...]]
 ) -> None:
-    """Sizes that the recipe sets must be those of the data."""
+    """Check that sizes set by the recipe are those of the data."""
     for key, feature in wanted.items():
         shape = found.get(key)
         if shape is None:
@@ -287,13 +279,13 @@ def _check_shapes(
             want not in (None, has) for want, has in zip(feature.shape, shape, strict=True)
         ):
             raise UserError(
-                f"{name} was given sizes for {key} of {list(feature.shape)}, but the data has "
-                f"{list(shape)}: leave the sizes at 0, to be taken from the data."
+                f"{name} has sizes for {key} of {list(feature.shape)}, but the data has "
+                f"{list(shape)}: leave the sizes at 0 to use those of the data."
             )
 
 
 def classes_of(split: Split) -> int:
-    """How many kinds of labels there are; 0 without labels."""
+    """The number of classes; 0 without labels."""
     first = split.labels.get(next(iter(split.sources)))
     return 0 if first is None or not len(first) else int(first.shape[1])
 

@@ -30,7 +30,7 @@ from hmgr_jax.training.experiment import Experiment, build
 from hmgr_jax.training.optimizer import Stage
 from hmgr_jax.training.pretrained import runs_and_files
 from hmgr_jax.training.records import MetricLog
-from hmgr_jax.training.state import State
+from hmgr_jax.training.step import State
 from hmgr_jax.training.tables import RunTables, keep_tables
 
 Results = dict[str, Any]

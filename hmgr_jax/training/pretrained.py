@@ -51,11 +51,13 @@ def fit_to_bert(config: ConfigDict, given: Collection[str] = ()) -> None:
 def runs_and_files(init: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     """Split ``config.init`` into parts initialised from runs and parts from weight files.
 
-    Raises:
-        UserError: a path that can only be a weight file does not exist. A missing run is reported
-            where the run is read.
+    Raises `UserError` for a missing weight file; a missing run is reported when it is read.
     """
-    files = {part: place for part, place in init.items() if _holds_weights(part, place)}
+    files = {
+        part: place
+        for part, place in init.items()
+        if Path(place).is_file() or (part == BERT and place and bert.is_folder(place))
+    }
     runs = {part: place for part, place in init.items() if part not in files}
     for part, place in runs.items():
         if place and (part == CNN or place.endswith(ENDINGS)) and not Path(place).is_dir():
@@ -63,10 +65,6 @@ def runs_and_files(init: Mapping[str, str]) -> tuple[dict[str, str], dict[str, s
                 f"init.{part} names {place}, but there is no such weight file: correct the path."
             )
     return runs, files
-
-
-def _holds_weights(part: str, place: str) -> bool:
-    return Path(place).is_file() or (part == BERT and bool(place) and bert.is_folder(place))
 
 
 def pretrained(

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
+
 from hmgr_jax.errors import FoundNonFinite
 from hmgr_jax.files.workdir import write_text_atomic
-from hmgr_jax.training.events import Events
 
 Row = dict[str, float]
 
@@ -26,7 +31,7 @@ class MetricLog:
 
     def __init__(self, workdir: Path, *, kept: bool = True) -> None:
         self._workdir, self._kept = workdir, kept
-        self._events: Events | None = None
+        self._events: _Events | None = None
         self._purge_step: int | None = None
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
@@ -64,8 +69,35 @@ class MetricLog:
         with (self._workdir / name).open("a", encoding="utf-8") as file:  # closing flushes
             file.write(json.dumps(row) + "\n")
         if self._events is None:
-            self._events = Events(self._workdir / "tensorboard", self._purge_step)
+            self._events = _Events(self._workdir / "tensorboard", self._purge_step)
         self._events.write(int(step), {k: v for k, v in row.items() if k != "step"})
+
+
+class _Events:
+    """A new file of TensorBoard events in ``folder`` (made if absent), written synchronously.
+
+    tensorboardX's own writer passes events to a thread; if the thread dies of a full disk, the next
+    event blocks forever. With ``purge_step`` TensorBoard drops events of that step and later ones
+    in earlier files. All methods raise OSError if the disk refuses.
+    """
+
+    def __init__(self, folder: Path, purge_step: int | None = None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Names hold the second of the start: a run resumed at once would overwrite the old file.
+        number = len(list(folder.iterdir()))
+        self._writer = EventsWriter(str(folder / "events"), f".{number:04}")
+        if purge_step is not None:
+            start = SessionLog(status=SessionLog.START)
+            self._writer.write_event(Event(step=purge_step, session_log=start))
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            summary = scalar(re.sub(r"[^-/\w.]", "_", name), value)
+            self._writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
 
 
 def read_rows(path: Path) -> list[Row]:

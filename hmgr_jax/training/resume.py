@@ -1,4 +1,4 @@
-"""What a run folder holds already, and whether a configuration may go on from there."""
+"""Find the checkpoint to resume from, and check that the configuration fits it."""
 
 from __future__ import annotations
 
@@ -21,60 +21,60 @@ from hmgr_jax.training.experiment import Experiment
 
 @dataclass(frozen=True)
 class Saved:
-    """The newest whole checkpoint of a run that was interrupted."""
+    """The newest complete checkpoint of an interrupted run."""
 
     step: int
     meta: dict[str, Any]
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The words that the run was begun with."""
+        """The vocabulary of the run."""
         return vocabulary_from_json(self.meta["vocabulary"])
 
 
 def find(checkpoints: Checkpoints, config: ConfigDict, workdir: Path) -> Saved | None:
-    """The checkpoint that ``config`` goes on from in ``workdir``; None begins anew.
+    """The checkpoint in ``workdir`` that ``config`` resumes from; None starts a new run.
 
-    Says what differs from the configuration that was saved.
+    Warns of differences to the saved configuration.
 
     Raises:
-        UserError: to begin or go on would lose what is there, or would mix two runs.
+        UserError: results would be lost, or two runs would be mixed.
     """
     step = checkpoints.newest()
     if step is None:
-        _check_nothing_to_lose(checkpoints, config, workdir)
+        _check_nothing_is_lost(checkpoints, config, workdir)
         return None
     saved = Saved(step, checkpoints.meta(step))
-    _check_trained_here(saved, workdir)
+    if saved.meta.get("imported"):
+        raise UserError(
+            f"{workdir} holds imported weights without optimiser state, so it cannot be resumed: "
+            f"give another --workdir and start from these weights with --config.init.PART={workdir}"
+            " for each part that --mode=show lists."
+        )
     _check_same_run(saved, config, workdir)
     return saved
 
 
 def check_same_data(saved: Saved, experiment: Experiment) -> None:
-    """Refuse to go on with other data than before.
-
-    Raises:
-        UserError: the fingerprints differ.
-    """
+    """Raise `UserError` if the fingerprint of the data has changed."""
     if saved.meta["fingerprint"] != experiment.data.fingerprint:
         raise UserError(
             "The data is not the data that this run was trained on (its fingerprint differs): put "
-            "the same files at data.root, or give another --workdir."
+            "the original files at data.root, or give another --workdir."
         )
 
 
-def _check_nothing_to_lose(checkpoints: Checkpoints, config: ConfigDict, workdir: Path) -> None:
+def _check_nothing_is_lost(checkpoints: Checkpoints, config: ConfigDict, workdir: Path) -> None:
     damaged = sorted(path.name for path in checkpoints.directory.glob("*.damaged*"))
     if damaged:
         raise UserError(
             f"Every checkpoint in {checkpoints.directory} is damaged ({', '.join(damaged)}), so "
-            "this run cannot go on: restore them from a copy, or give another --workdir to begin "
-            "anew."
+            "this run cannot be resumed: restore them from a copy, or give another --workdir."
         )
     if (workdir / RESULTS).is_file():
         raise UserError(
             f"{workdir} holds the results of a finished run of another configuration and no "
-            "checkpoint to go on from: give another --workdir."
+            "checkpoint to resume from: give another --workdir."
         )
     begun, rows = workdir / "config.json", workdir / "metrics.jsonl"
     if not begun.is_file() or not rows.is_file() or not rows.stat().st_size:
@@ -88,26 +88,13 @@ def _check_nothing_to_lose(checkpoints: Checkpoints, config: ConfigDict, workdir
         )
 
 
-def _check_trained_here(saved: Saved, workdir: Path) -> None:
-    if saved.meta.get("imported"):
-        raise UserError(
-            f"{workdir} holds imported weights, which have no optimiser state to go on with: give "
-            f"another --workdir and start there from these, as --config.init.PART={workdir} for "
-            "each part that --mode=show lists."
-        )
-
-
 def _check_same_run(saved: Saved, config: ConfigDict, workdir: Path) -> None:
     changed = configs.differences(saved.meta["config"], configs.plain(config))
-    for key, what in (
-        ("model.name", "system"),
-        ("seed", "seed"),
-        ("eval.select", "eval.select"),
-    ):
+    for key in ("model.name", "seed", "eval.select"):
         if key in changed:
             old, new = changed[key]
             raise UserError(
-                f"{workdir} holds a run of another {what} ({old!r}, not {new!r}): give another "
+                f"{workdir} holds a run with another {key} ({old!r}, not {new!r}): give another "
                 "--workdir."
             )
     if not changed:
@@ -115,8 +102,8 @@ def _check_same_run(saved: Saved, config: ConfigDict, workdir: Path) -> None:
     listed = configs.format_differences(changed)
     if saved.step >= config.train.steps:
         raise UserError(
-            f"The run in {workdir} has made {saved.step} steps of {config.train.steps}, so nothing "
+            f"The run in {workdir} has made {saved.step} of {config.train.steps} steps, so no step "
             f"is left to train with a changed configuration ({listed}): raise train.steps, use "
-            "--mode=evaluate to evaluate otherwise, or give another --workdir."
+            "--mode=evaluate for another evaluation, or give another --workdir."
         )
     warnings.warn(f"the configuration differs from the saved one: {listed}", stacklevel=2)

@@ -1,4 +1,4 @@
-"""One training step as a per-device program."""
+"""The training state, and one training step as a per-device program."""
 
 from __future__ import annotations
 
@@ -7,14 +7,33 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.models.base import Axis, Model, Variables
-from hmgr_jax.shapes import Array, Tree
+from hmgr_jax.shapes import Array, Int, Tree
 from hmgr_jax.training.optimizer import Optimizer
-from hmgr_jax.training.state import State
 
 Report = dict[str, Array]
+
+
+@struct.dataclass
+class State:
+    """Input and output of a step, and content of a checkpoint."""
+
+    step: Int[Array, ""]
+    seed: Int[Array, ""]
+    params: Tree
+    stats: Tree
+    memory: Tree
+    optimizer: Tree
+    bad_in_a_row: Int[Array, ""]
+    """Consecutive steps whose update was discarded because it was not finite."""
+    bad_total: Int[Array, ""]
+
+    def variables(self, tables: Tree) -> Variables:
+        """The variables of the model, with ``tables``."""
+        return Variables(self.params, self.stats, self.memory, tables)
 
 
 def init_state(model: Model, optimizer: Optimizer, seed: int, tables: Tree = None) -> State:

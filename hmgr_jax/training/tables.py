@@ -1,26 +1,37 @@
 """The constants of a model: computed from the training data, never trained.
 
 They are saved beside the checkpoints, so that a resumed run uses the same constants and a search
-does not need the training data.
+does not need the training data. Texts are captions, or bags of words of a feature set.
 """
 
 from __future__ import annotations
 
-import os
 import zipfile
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import scipy.sparse
+from flax.traverse_util import unflatten_dict
 
+from hmgr_jax.data.generated.worlds.lexicon import SYNONYMS
+from hmgr_jax.data.open import word_vectors
 from hmgr_jax.data.split import DataSet
+from hmgr_jax.data.text import word_relations as relations
+from hmgr_jax.data.text.captions import CaptionSource
+from hmgr_jax.data.text.vectors import vectors_of_bags
+from hmgr_jax.data.text.vocabulary import MARKS
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.workdir import replacing
+from hmgr_jax.leaves import by_name
 from hmgr_jax.models.base import Model
+from hmgr_jax.models.corpus import Corpus
 from hmgr_jax.shapes import Tree
-from hmgr_jax.training.train_texts import corpus_of
 
 FILE = "tables.npz"
 
@@ -42,11 +53,133 @@ def make_tables(model: Model, config: Any, data: Callable[[], DataSet]) -> Tree:
         config: the ``data`` part of the configuration.
         data: opens the data set with its train split, if the model needs it.
     """
-    given = model.tables_of(corpus_of(config, data())) if model.needs_tables else None
+    given = model.tables_of(_corpus_of(config, data())) if model.needs_tables else None
     key = jax.random.key(0)
     if not jax.tree.leaves(jax.eval_shape(model.init, key, given).tables):
         return None
     return jax.device_get(jax.jit(lambda own: model.init(key, own).tables)(given))
+
+
+def _corpus_of(config: Any, data: DataSet) -> Corpus:
+    texts = data.splits["train"].sources["text"]
+    if isinstance(texts, CaptionSource):
+        return TrainWords(config, data)
+    return TrainBags(config, texts.gather(np.arange(len(texts)))["features"])
+
+
+@dataclass(frozen=True)
+class _TrainTexts:
+    """Statistics of the texts of a train split that captions and bags of words share."""
+
+    config: Any
+    """The ``data`` part of a configuration."""
+
+    @cached_property
+    def _texts(self) -> scipy.sparse.csr_array:
+        """Counts of words in texts, [texts, V]."""
+        raise NotImplementedError
+
+    def together(self, least: int, information: float) -> np.ndarray:
+        """Pairs of words that share ``least`` texts with mutual information ``information``."""
+        return relations.together(self._texts, least=least, information=information)
+
+    def inverse_frequencies(self) -> np.ndarray:
+        """Rarity of words in the training texts."""
+        return relations.inverse_frequencies(self._texts)
+
+    def _read_graph(self, size: int, nodes: str) -> np.ndarray | None:
+        path = self.config.get("word_graph")
+        return relations.read_neighbours(path, size, nodes) if path else None
+
+
+@dataclass(frozen=True)
+class TrainWords(_TrainTexts):
+    """The captions of a data set's train split; see `hmgr_jax.models.corpus.Corpus`."""
+
+    data: DataSet
+
+    @cached_property
+    def _texts(self) -> scipy.sparse.csr_array:
+        captions: Any = self.data.splits["train"].sources["text"]
+        return relations.caption_words(captions, len(self.data.vocabulary))
+
+    def usable(self) -> np.ndarray:
+        """Whether each word of the vocabulary occurs in a training caption, bool [V]."""
+        found = np.asarray(self._texts.sum(axis=0)).ravel() > 0
+        found[: len(MARKS)] = False
+        return found
+
+    def vectors(self, dim: int) -> np.ndarray:
+        """Word vectors of ``data.vectors``, or learned from the training captions."""
+        found = word_vectors(self.config, self.data, dim, learn=True)
+        assert found is not None
+        return found
+
+    def triples(self) -> np.ndarray:
+        """Related words of ``data.triples``; generated scenes have built-in synonyms."""
+        if self.config.get("triples"):
+            return relations.read_triples(self.config.triples, self.data.vocabulary)
+        if self.config.source in ("worlds", "clips"):
+            return relations.between_words(SYNONYMS, self.data.vocabulary)
+        raise UserError(
+            "model.word_relations has K, knowledge, but data.triples is empty: give a file of "
+            "lines with head, relation and tail, or leave K out."
+        )
+
+    def given_graph(self) -> np.ndarray | None:
+        """The edges of ``data.word_graph``."""
+        return self._read_graph(len(self.data.vocabulary), relations.VOCABULARY_NODES)
+
+
+@dataclass(frozen=True)
+class TrainBags(_TrainTexts):
+    """The texts of a feature set, which are vectors: a word is one of their V numbers."""
+
+    bags: np.ndarray
+    """float32 [n, V], of the train split."""
+
+    @cached_property
+    def _texts(self) -> scipy.sparse.csr_array:
+        if self.bags.min() < 0:
+            raise UserError(
+                "word relations are counted in bags of words, but the texts' vectors hold "
+                f"{self.bags.min():g}, which is no count: name a file of neighbours as "
+                "data.word_graph, or use model.text_model=mlp_bow."
+            )
+        return scipy.sparse.csr_array(self.bags)
+
+    def usable(self) -> np.ndarray:
+        """Whether each number is nonzero in some training text, bool [V]."""
+        return np.asarray(np.abs(self.bags).sum(axis=0) > 0)
+
+    def vectors(self, dim: int) -> np.ndarray:
+        """The rows of ``data.vectors`` (.npy), or vectors learned from the training texts."""
+        path = self.config.vectors
+        if path in ("none", "captions"):
+            return vectors_of_bags(self._texts, dim)
+        try:
+            found = np.load(path, allow_pickle=False) if Path(path).suffix == ".npy" else None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read ({error}): give an array of vectors.") from None
+        nodes = self.bags.shape[1]
+        if found is None or found.ndim != 2 or len(found) != nodes:
+            what = "no .npy file" if found is None else f"an array of shape {found.shape}"
+            raise UserError(
+                f"data.vectors is {path}, {what}, but texts are vectors of {nodes} numbers: give "
+                f"a .npy array with one vector per number, [{nodes}, D]."
+            )
+        return found.astype(np.float32)
+
+    def triples(self) -> np.ndarray:
+        """Raise `UserError`, since the meaning of the numbers is unknown."""
+        raise UserError(
+            "model.word_relations has K, knowledge of words, but the texts of this data are "
+            "vectors without words: leave K out, or name a file of neighbours as data.word_graph."
+        )
+
+    def given_graph(self) -> np.ndarray | None:
+        """The edges of ``data.word_graph``."""
+        return self._read_graph(self.bags.shape[1], relations.BAG_NODES)
 
 
 def keep_tables(workdir: Path, tables: Tree) -> None:
@@ -59,48 +192,24 @@ def keep_tables(workdir: Path, tables: Tree) -> None:
     """
     path = workdir / FILE
     if path.is_file():
-        kept, now = _flat(read_tables(workdir)), _flat(tables)
+        kept, now = by_name(read_tables(workdir)), by_name(tables)
         if kept.keys() != now.keys() or not all(np.array_equal(kept[k], now[k]) for k in now):
             raise UserError(
                 f"The word graph of the model differs from {path}, with which the run began: "
                 "restore data.word_graph, data.triples or data.vectors, or give another --workdir."
             )
         return
-    temporary = path.with_name(f".{FILE}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, **_flat(tables))  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        np.savez_compressed(file, **by_name(tables))  # type: ignore[arg-type]
 
 
 def read_tables(workdir: Path) -> Tree:
-    """Read the constants that `keep_tables` wrote.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    found: dict[str, Any] = {}
+    """Read the constants that `keep_tables` wrote; raises `UserError` if they are damaged."""
     try:
         with (workdir / FILE).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            for name in arrays.files:
-                *above, last = name.split("/")
-                inner = found
-                for key in above:
-                    inner = inner.setdefault(key, {})
-                inner[last] = arrays[name]
+            return unflatten_dict({name: arrays[name] for name in arrays.files}, sep="/")
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(
             f"{workdir / FILE} cannot be read ({error}): delete it to compute it again from the "
             "training data."
         ) from None
-    return found
-
-
-def _flat(tables: Tree) -> dict[str, np.ndarray]:
-    """{keys with / between: array}."""
-    leaves = jax.tree_util.tree_leaves_with_path(tables)
-    return {"/".join(key.key for key in path): np.asarray(leaf) for path, leaf in leaves}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import jax
+from flax.traverse_util import unflatten_dict
 
 from hmgr_jax.data.text.pieces import vocabulary_from_json
 from hmgr_jax.data.text.vocabulary import Vocabulary
@@ -31,21 +32,16 @@ def warm_start(
         init: {part: workdir of a run}; a part with an empty workdir keeps its random values.
         vocabulary: a part with word vectors needs a run with the same words.
         of: the tree of the state: ``params``, or ``stats``, which only some parts have.
-
-    Raises:
-        UserError: no checkpoint, different names or shapes, or a different vocabulary.
     """
     for part, workdir in init.items():
-        if workdir:
-            own = {n: x for n, x in by_name(params).items() if _within(n, parts[part])}
-            if not own and of != "params":
-                continue
-            if not own:
-                raise UserError(f"init.{part} is set, but the part has no parameters: remove it.")
-            words = vocabulary if _holds_words(part, parts) else None
-            params = arrange_like(
-                params, by_name(params) | _read(part, workdir, own, words, of), None
-            )
+        own = {n: x for n, x in by_name(params).items() if _within(n, parts[part])}
+        if not workdir or (not own and of != "params"):
+            continue
+        if not own:
+            raise UserError(f"init.{part} is set, but the part has no parameters: remove it.")
+        words = vocabulary if _holds_words(part, parts) else None
+        leaves = by_name(params) | _read(part, workdir, own, words, of)
+        params = arrange_like(params, leaves, None)
     return params
 
 
@@ -59,18 +55,10 @@ def _read(
             f"init.{part} names {workdir}, which holds no checkpoints: give the --workdir of a "
             "trained run."
         )
-    wanted: dict = {}
-    for name, leaf in own.items():
-        node = wanted
-        *groups, last = name.split("/")
-        for group in groups:
-            node = node.setdefault(group, {})
-        node[last] = leaf
+    template = {of: unflatten_dict(dict(own), sep="/")}
     with Checkpoints(folder, read_only=True) as checkpoints:
         try:
-            state, meta, _ = checkpoints.restore(
-                {of: wanted}, checkpoints.best_step(), partial=True
-            )
+            state, meta, _ = checkpoints.restore(template, checkpoints.best_step(), partial=True)
         except UserError as error:
             raise UserError(f"init.{part} cannot start from {workdir}: {error}") from None
     if words is not None and vocabulary_from_json(meta["vocabulary"]) != words:
@@ -86,8 +74,6 @@ def _within(name: str, paths: tuple[str, ...]) -> bool:
 
 
 def _holds_words(part: str, parts: Parts) -> bool:
-    """Whether the part holds word vectors, or lies within them."""
-    words = parts.get("words", ())
-    return any(_within(path, parts[part]) for path in words) or any(
-        _within(path, words) for path in parts[part]
-    )
+    """Whether the part overlaps with the word vectors."""
+    own, words = parts[part], parts.get("words", ())
+    return any(_within(x, own) for x in words) or any(_within(x, words) for x in own)

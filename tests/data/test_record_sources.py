@@ -19,7 +19,7 @@ from hmgr_jax.data.records.rows import RecordRows
 from hmgr_jax.data.regions.scan import open_scan
 from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import FoundNonFinite, UserError
-from hmgr_jax.preparation import array_record, tfds_builder
+from hmgr_jax.preparation import tfds_builder
 from hmgr_jax.preparation.writing import write
 
 SPLITS = {"train": "train", "dev": "dev", "test": "test"}
@@ -27,7 +27,7 @@ WORDS = Vocabulary((*MARKS, "a", "picture"))
 
 
 def records(source, out):
-    assert write(array_record.plan(source), out, array_record.RECORDS)
+    assert write(tfds_builder.plan_records(source), out, tfds_builder.RECORDS)
     return out
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.files import workdir as module
 from hmgr_jax.files.workdir import lock, write_json_atomic
 
 HOLDER = """
@@ -74,7 +73,7 @@ def test_only_one_lock_in_one_process_too(tmp_path):
 
 
 def test_a_holder_that_has_not_signed_yet(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_sign", lambda descriptor: None)
+    monkeypatch.setattr(os, "pwrite", lambda *_: 0)
     with lock(tmp_path), pytest.raises(UserError, match="in use by another run"), lock(tmp_path):
         pytest.fail("two runs in one folder")
 

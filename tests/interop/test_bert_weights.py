@@ -79,8 +79,8 @@ def test_weights_of_another_network_are_refused(params, tmp_path):
     ("text", "sentence"),
     [
         ("{", "is not JSON"),
-        ("[]", "holds a list and no object"),
-        (json.dumps(CONFIG | {"model_type": "roberta"}), "model_type 'roberta' where 'bert'"),
+        ("[]", "holds a list instead of an object"),
+        (json.dumps(CONFIG | {"model_type": "roberta"}), "model_type 'roberta', not 'bert'"),
         (json.dumps(CONFIG | {"hidden_act": "relu"}), "hidden_act 'relu'"),
         (json.dumps(CONFIG | {"num_attention_heads": 3}), "3 heads do not divide"),
         (json.dumps(CONFIG | {"vocab_size": "many"}), "vocab_size 'many', no positive"),

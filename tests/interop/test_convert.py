@@ -15,12 +15,12 @@ from torch_files import save, tensors
 from hmgr_jax import convert
 from hmgr_jax.conversion import run_folder
 from hmgr_jax.conversion import weights as conversion
+from hmgr_jax.conversion.weights import RELEASES, Release
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.evaluation.retriever import Retriever
 from hmgr_jax.interop import state_dict
 from hmgr_jax.interop.layouts import bidirectional_gru, linear
 from hmgr_jax.interop.names import our_own, same
-from hmgr_jax.interop.releases import RELEASES, Release
 from hmgr_jax.leaves import by_name
 from hmgr_jax.main import main
 from hmgr_jax.training.checkpoint import Checkpoints
@@ -155,7 +155,7 @@ def test_a_released_imram_evaluates(tmp_path, capsys):
         "unused:    linear_i2t.weight, linear_i2t.bias, gate_i2t.weight, gate_i2t.bias" in said.out
     )
     assert (
-        f"options:   model.variant=text model.steps=2 as {weights} was trained, not the recipe's "
+        f"options:   model.variant=text model.steps=2 as in {weights}, not the recipe's "
         "model.variant=full model.steps=3\n"
     ) in said.out
     assert said.err == ""
@@ -260,8 +260,8 @@ def test_options_of_the_script_that_differ(tmp_path, official, vocabulary, capsy
     code, said = imported("given", 32, config__model__dim=16)
     assert code == 0
     assert said.err.strip() == (
-        f"warning: the command line says model.dim=16, but {tmp_path / 'given.pth'} was trained "
-        "with model.dim=32: the command line counts"
+        f"warning: the command line sets model.dim=16, but {tmp_path / 'given.pth'} was trained "
+        "with model.dim=32: the command line is used"
     )
     assert "options:" not in said.out
     assert run_folder.read(tmp_path / "given").meta["config"]["model"]["dim"] == 16
@@ -291,9 +291,9 @@ def test_imported_weights_are_started_from_elsewhere(tmp_path, exported, capsys)
     for more in ({}, {"train__lr": 1, "train__steps": 99}):
         assert run(new, **more) == 2
         said = capsys.readouterr().err
-        assert f"{new} holds imported weights, which have no optimiser state" in said
+        assert f"{new} holds imported weights without optimiser state" in said
         assert (
-            f"give another --workdir and start there from these, as --config.init.PART={new}"
+            f"give another --workdir and start from these weights with --config.init.PART={new}"
             in said
         )
         assert files(new).items() >= before.items()
@@ -351,7 +351,7 @@ def test_rejects_missing_arguments(tmp_path, official, vocabulary, exported, cap
     for flags, sentence in [
         (new, "--weights is missing"),
         ({"weights": exported}, "--workdir is missing"),
-        (theirs, "does not say what it was trained with: give the recipe"),
+        (theirs, "does not hold its recipe: give the recipe"),
         (theirs | recipe, "holds no vocabulary: give the JSON file"),
         (ours | {"model": "hmgr"}, "--model is hmgr, but the recipe is for vse"),
         (ours | {"config__model__dmi": 3}, "no configuration key 'model.dmi'"),
@@ -372,7 +372,7 @@ def test_rejects_missing_arguments(tmp_path, official, vocabulary, exported, cap
         (export | {"workdir": finished(), "config__seed": 1}, "leave out --config.seed"),
     ]:
         assert sentence in _refused(capsys, "export", **flags)
-    assert "choose import or export" in _refused(capsys, "convert")
+    assert "choose from import, export" in _refused(capsys, "convert")
     assert not (tmp_path / "new").exists()
 
 
@@ -388,5 +388,6 @@ def test_metadata_of_others(tmp_path, exported, key, capsys):
 
 def test_help_shows_the_options_of_a_conversion(capsys):
     assert convert.main(["convert"]) == convert.main(["convert", "import", "--help"]) == 0
-    assert "--vocabulary FILE" in capsys.readouterr().out
-    assert conversion.OFFICIAL in convert.__doc__
+    shown = capsys.readouterr().out
+    assert "--vocabulary FILE" in shown
+    assert conversion.OFFICIAL in shown

@@ -156,7 +156,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
         ("builtins", "eval", ("open('RAN', 'w')",)),
         ("builtins", "getattr", ("", "x")),
         ("subprocess", "Popen", (["touch", "RAN"],)),
-        ("hmgr_jax.interop.torch_pickle", "load", (b"", "")),
+        ("hmgr_jax.interop.torch_files", "load_pickle", (b"", "")),
         ("torch.nn.modules.linear", "Linear", ()),
         ("torch._utils", "_rebuild_tensor_v3", ()),
         ("argparse", "ArgumentParser", ()),

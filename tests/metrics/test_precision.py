@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from hmgr_jax.errors import FoundNonFinite, UserError
-from hmgr_jax.metrics.class_protocols import DISTANCES, within
 from hmgr_jax.metrics.precision import of_groups, precisions, r_precision, ranked
 from hmgr_jax.metrics.protocols import PROTOCOLS, evaluate_all, get_protocol
 from hmgr_jax.metrics.ranks import ranks
+from hmgr_jax.metrics.shared_labels import DISTANCES, within
 
 
 def _relevance(right):
@@ -147,7 +147,7 @@ def test_pmrp_is_its_definition():
 
 
 def test_pmrp_in_folds_ranks_within_the_fold():
-    from hmgr_jax.metrics.class_protocols import PMRP
+    from hmgr_jax.metrics.shared_labels import PMRP
 
     rng = np.random.default_rng(5)
     labels = _labels(rng, 20)

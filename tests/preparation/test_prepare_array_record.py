@@ -16,7 +16,7 @@ from tiny_run import files
 
 from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import UserError
-from hmgr_jax.preparation import array_record, tfds_builder
+from hmgr_jax.preparation import tfds_builder
 from hmgr_jax.preparation.plan import Array, Chunk, Plan, SplitPlan
 from hmgr_jax.preparation.tfds_builder import RecordFile, RetrievalRecords
 from hmgr_jax.preparation.writing import Terminated
@@ -173,7 +173,7 @@ def test_a_disk_that_takes_nothing(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=10)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(UserError, match=r"out.partial needs 0.0 GB more where 0.0 GB are free"):
-        write_plan(few(), tmp_path / "out", array_record.RECORDS)
+        write_plan(few(), tmp_path / "out", tfds_builder.RECORDS)
 
 
 ARRAYS = {
@@ -209,7 +209,7 @@ def few():
 
 def test_counts_labels_scores_and_sizes_are_carried(tmp_path):
     source = FewRows()
-    assert write_plan(few(), tmp_path / "out", array_record.RECORDS)
+    assert write_plan(few(), tmp_path / "out", tfds_builder.RECORDS)
     found = read(tmp_path / "out")
     names = {"ims": "features", "counts": "count"}
     for end in ARRAYS:

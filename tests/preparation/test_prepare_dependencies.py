@@ -99,7 +99,7 @@ def test_without_a_parser(monkeypatch, tmp_path, refused):
     with pytest.raises(UserError) as refusal:
         parsed_arcs(["a red dog"])
     sentence = str(refusal.value)
-    assert sentence.startswith("Word graphs of sentences of your own need spaCy")
+    assert sentence.startswith("Word graphs of new sentences need spaCy")
     assert all(part in sentence for part in ("pip install '.[parse]'", *BY_HAND))
     assert "CoNLL-U" not in sentence
 

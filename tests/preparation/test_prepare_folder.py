@@ -139,7 +139,7 @@ def test_rejects_bad_pictures_and_flags(tmp_path, refused):
     table, pictures = write_csv(tmp_path / "c.csv"), write_pictures(tmp_path / "p")
     out = tmp_path / "out"
     refused("is no folder", *_command(tmp_path / "none", table, out))
-    refused("--dev is 1.5", *_command(pictures, table, out, "--dev", "1.5"))
+    refused("--dev must be in [0, 1), got 1.5", *_command(pictures, table, out, "--dev", "1.5"))
     refused("--grid is 0", *_command(pictures, table, out, "--grid", "0"))
     refused("takes either --pictures", *_command(pictures, table, out, "--features", pictures))
     refused("did you mean --grid", *_command(pictures, table, out, "--gird", "3"))

@@ -21,8 +21,7 @@ from hmgr_jax.data.regions.scan import open_scan
 from hmgr_jax.data.text.captioned import Captioned, file_names
 from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.preparation.msrvtt_captions import split_1ka
-from hmgr_jax.preparation.picture_store import SIZE, encode_grid
-from hmgr_jax.preparation.video_stores import choose_frames, read_frames
+from hmgr_jax.preparation.picture_store import SIZE, choose_frames, encode_grid, read_frames
 
 OFFICIAL = {"train": [0, 1, 2, 3], "dev": [4], "test": [5, 6]}
 

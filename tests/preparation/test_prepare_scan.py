@@ -129,7 +129,7 @@ def test_word_graphs_that_do_not_fit_are_refused(source, tmp_path, refused):
     command = ("scan", "--source", chained(source), "--out", tmp_path / "out")
     path = source / "dev_caps.conllu"
     path.write_text(path.read_text().replace("picture 6", "picture 7"))
-    refused("caption 3, reads 'a picture 7 of 0' where the caption is 'a picture 6", *command)
+    refused("sentence 3, reads 'a picture 7 of 0' where the caption is 'a picture 6", *command)
     path.unlink()
     refused("train_caps.conllu has no counterpart dev_caps.conllu", *command)
     assert not (tmp_path / "out.partial").exists()
@@ -190,8 +190,8 @@ def test_captions_that_name_their_images_must_fit(tmp_path, refused):
     ids = root / "train_cap_ids.txt"
     for lines, parts in (
         ("0\n0\n0\n1\n2\n", ("train_cap_ids.txt has 5 lines", "_caps.txt has 6")),
-        ("0\n0\n2\n1\n2\n2\n", ("train_cap_ids.txt:3 is '2' where '1'",)),
-        ("0\n0\n1\n9\n2\n2\n", ("train_cap_ids.txt:4 is '9' where '2'",)),
+        ("0\n0\n2\n1\n2\n2\n", ("train_cap_ids.txt:3 is '2' where the line before or '1'",)),
+        ("0\n0\n1\n9\n2\n2\n", ("train_cap_ids.txt:4 is '9' where the line before or '2'",)),
         ("0\n0\n1\n1\n1\n1\n", ("ends before '2'",)),
     ):
         ids.write_text(lines)

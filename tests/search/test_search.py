@@ -201,9 +201,7 @@ def test_the_key_of_a_model_is_of_its_weights():
 def test_a_query_hashes_nothing_that_a_stored_digest_vouches_for(vse, tmp_path, monkeypatch):
     hashed, real = [], digests._sha256
     monkeypatch.setattr(digests, "_sha256", lambda path: hashed.append(path) or real(path))
-    monkeypatch.setattr(
-        searcher, "model_key", lambda _: pytest.fail("hashed again")
-    )
+    monkeypatch.setattr(searcher, "model_key", lambda _: pytest.fail("hashed again"))
     Searcher.open(vse)
     checkpoint = finished("vse") / "checkpoints"
     assert hashed

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from hmgr_jax.training.adamp import scale_by_adamp
+from hmgr_jax.training.optimizer import scale_by_adamp
 
 SHAPES = {"kernel": (6, 5), "conv": (3, 3, 2, 4), "vectors": (7, 3), "bias": (5,), "scale": ()}
 BY_ROWS = ("vectors",)

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 from checkpoint_cases import META, abstract, assert_same, fill, make_state
 from jax.sharding import AxisType, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.training import store
 from hmgr_jax.training.checkpoint import Checkpoints
 
 
@@ -169,7 +169,7 @@ def test_a_step_that_is_not_newer_is_an_error_and_changes_nothing(opened):
 
 
 def test_a_save_that_orbax_declines_is_an_error(opened, monkeypatch):
-    monkeypatch.setattr(store, "save", lambda *_: False)
+    monkeypatch.setattr(ocp.CheckpointManager, "save", lambda *_, **__: False)
     with pytest.raises(RuntimeError, match="step 1 was not saved"):
         opened().save(1, make_state(1), META, None)
 

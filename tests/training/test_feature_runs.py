@@ -83,7 +83,7 @@ def test_labels_that_are_not_there_are_missed_before_training(file, capsys):
         without = {k: v for k, v in arrays.items() if not k.startswith("L_")}
     np.savez(file, **without)
     for options, said in (
-        ({"model.match": "label"}, "learns from labels here, but the training data has none"),
+        ({"model.match": "label"}, "learns from labels, but the training data has none"),
         ({"eval.train_gallery": True, "eval.protocols": "plain,"}, "eval.train_gallery needs"),
     ):
         plain = {"eval.protocols": "plain,", "eval.dev_protocols": "plain,"}

@@ -107,7 +107,7 @@ def test_rejects_ids_out_of_range():
             check_ids(wanted, {"labels": np.array([[0, bad]], np.int16)})
     found = experiment(model__object_classes=5)
     items = found.data.splits["train"].sources["image"].gather(np.arange(8))
-    with pytest.raises(UserError, match=r"found -1 to \d+: raise model.object_classes"):
+    with pytest.raises(UserError, match=r"found -1 to \d+: .*raise model.object_classes"):
         found.for_model({"row": {}, "text": {}, "image": items})
 
 
@@ -135,5 +135,5 @@ def test_names_of_classes_become_their_first_vectors(tmp_path):
 
 def test_names_for_a_model_without_classes_are_refused(tmp_path):
     found = build(config(model="vse", data__object_names=tmp_path / "names.txt"))
-    with pytest.raises(UserError, match="vse has no vectors for them here"):
+    with pytest.raises(UserError, match="vse has no vectors for them"):
         found.first_state()

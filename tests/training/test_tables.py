@@ -9,8 +9,7 @@ import hmgr_jax
 from hmgr_jax.errors import UserError
 from hmgr_jax.search.retrieved import run_tables
 from hmgr_jax.training.experiment import build
-from hmgr_jax.training.tables import FILE, keep_tables, make_tables, read_tables
-from hmgr_jax.training.train_texts import TrainBags
+from hmgr_jax.training.tables import FILE, TrainBags, keep_tables, make_tables, read_tables
 
 
 @pytest.fixture(scope="module")
@@ -165,5 +164,5 @@ def test_rejects_bags_that_hold_no_words(tmp_path):
     graph.write_text("1\n")
     with pytest.raises(UserError, match="has 1 lines, but texts are vectors of 6 numbers"):
         TrainBags(Files(word_graph=str(graph)), BAGS).given_graph()
-    with pytest.raises(UserError, match="these hold -1 and are no bags of words"):
+    with pytest.raises(UserError, match="vectors hold -1, which is no count"):
         TrainBags(Files(), BAGS - 1).vectors(3)

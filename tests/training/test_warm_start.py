@@ -67,7 +67,7 @@ def test_rejects_weights_that_do_not_fit(options, sentence):
 
 
 def test_a_part_without_parameters(trained):
-    with pytest.raises(UserError, match=r"init\.none is given, but no parameter belongs to it"):
+    with pytest.raises(UserError, match=r"init\.none is set, but the part has no parameters"):
         warm_start(trained, {"none": ("nowhere",)}, {"none": str(finished())}, Vocabulary(MARKS))
 
 
