@@ -209,7 +209,7 @@ def test_an_evicted_pod_saves_and_asks_for_a_restart(tmp_path):
     ("line", "sentence"),
     [
         ("", "give tpu or gpu"),
-        ("cpu", "invalid choice: 'cpu'"),
+        ("cpu", "kind is one of tpu, gpu, not 'cpu'"),
         ("tpu --name coco --image I --accelerator A", "--topology is needed for tpu"),
         ("gpu --name coco --image I", "--accelerator is needed for gpu"),
         (TPU.replace("coco", "Coco"), "--name expects at most 40 small letters"),
