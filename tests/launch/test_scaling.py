@@ -73,7 +73,7 @@ def test_rows_are_kept_where_others_fail(tmp_path, capsys, monkeypatch):
         ("--dtype float16", "--dtype must be float32 or bfloat16"),
         (
             "--hosts here",
-            "--hosts is auto or HOST:PORT,N,I, such as 10.0.0.2:8476,4,0, not 'here'.",
+            "--hosts must be auto or HOST:PORT,N,I (such as 10.0.0.2:8476,4,0), got 'here'.",
         ),
     ],
 )
