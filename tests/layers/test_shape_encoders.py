@@ -45,6 +45,7 @@ def concatenated(variables, x, rows):
     return jnp.max(jax.nn.leaky_relu(y, SLOPE), axis=2), changed[STATS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [False, True])
 def test_the_split_edge_convolution_is_the_concatenated_one(training):
     x, weights = normal(B, N, C, seed=1), normal(B, N, D, seed=2)
@@ -124,6 +125,7 @@ def test_kernel_correlation_follows_its_definition():
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [False, True])
 def test_the_order_of_faces_does_not_matter(training):
     faces, module = meshes(), MeshNet(D, width=8)

@@ -126,6 +126,7 @@ def test_rows_without_a_class_count_in_the_mse_alone():
     assert unknown["mse"] == pytest.approx(float(loss(system, given)[1]["mse"]), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_four_views_give_the_mean_of_two_pairs():
     system = model(modalities=("image", "point"))
     made = jax.jit(system.init)(jax.random.key(0))

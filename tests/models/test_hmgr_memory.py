@@ -163,6 +163,7 @@ def test_without_memory_the_loss_is_the_ranking_loss():
     assert list(gradient) == ["slots"]
 
 
+@pytest.mark.slow
 def test_separate_memories_differ(joint):
     step = Step(base=joint.variables, memory="separate")
     start = step.variables.memory.slots[:1]

@@ -127,16 +127,19 @@ def test_softmax_norm_of_a_caption_ignores_other_captions_of_the_row():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", UNITS[1:])
 def test_every_unit_equals_the_plain_form(unit):
     # Of mlp the plain form itself is 3e-5 from its value in float64.
     assert_same(model_of(unit=unit, steps=2), tolerance=4e-5 if unit == "mlp" else 1e-5)
 
 
+@pytest.mark.slow
 def test_memory_norm_equals_the_plain_form():
     assert_same(model_of(memory_norm=True, variant="text", steps=2))
 
 
+@pytest.mark.slow
 def test_relu_equals_the_plain_form():
     assert_same(model_of(slope=0.0, sharpness=4.0, steps=1))
 
@@ -156,6 +159,7 @@ def test_masked_regions_do_not_change_the_score():
         np.testing.assert_allclose(scores[:, image], alone[:, 0], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_block_sizes_do_not_change_the_score(monkeypatch):
     """Several rows of words, and blocks of captions and images, some of them filled up."""
     monkeypatch.setattr(matching, "ROW", 7)

@@ -65,6 +65,7 @@ def tiny_cnn(monkeypatch):
     return {"cnn": "tiny", "cnn_width": 4, "cnn_small_stem": True, "picture_size": SIDE}
 
 
+@pytest.mark.slow
 def test_four_devices_give_the_update_of_one(tiny_cnn):
     """Samples, uniformity and batch norm: 6 rows on one device, or with 2 of padding on four."""
     model = small(**tiny_cnn, uniform_lambda=1.0, uniform_rows=8, word_removal=0.3)
@@ -266,6 +267,7 @@ def test_match_group_has_all_captions_of_an_image_as_positives():
     assert both != pytest.approx(of_rows["positive"] + of_rows["negative"])
 
 
+@pytest.mark.slow
 def test_every_option_changes_the_loss():
     base = loss_of(small())[0]
     variants = [
