@@ -251,8 +251,8 @@ def _show_plan(experiment: Experiment) -> None:
         f"{t.steps / plan.steps_per_epoch:.1f} epochs, on {mesh.devices.size} device(s); the "
         f"matrix products of a step cost {flops / 1e9:.3g} GFLOP per device."
     )
-    if experiment.goes_without():
-        print(experiment.goes_without())
+    if missing := experiment.goes_without():
+        print(missing)
 
 
 def step_flops(experiment: Experiment, batch: Any) -> int:

@@ -283,8 +283,8 @@ class _Run:
             + (f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""),
             flush=True,
         )
-        if e.goes_without():
-            print(e.goes_without(), flush=True)
+        if missing := e.goes_without():
+            print(missing, flush=True)
         if self.start:
             print(f"Resuming after step {self.start} of {self.workdir}.", flush=True)
 
