@@ -12,7 +12,6 @@ from hmgr_jax.metrics.directions import both_directions, direction
 from hmgr_jax.metrics.ranks import require_pairs
 
 Metrics = dict[str, float]
-"""{"families" | "labels" | "numbers" | "kinds": {modality: array [n, ...]}}: facts about items."""
 
 
 @dataclass(frozen=True)
