@@ -109,6 +109,9 @@ TOKENS = ("tokens", "heads", "relations")
 STEPS, EPOCH = 20, 5
 FIT_STEPS = 240
 """Most steps on one batch until a system must have learned it."""
+LOW_WHEN_CONSTANT = ("gpldan", "gpldan-studied")
+"""Cases whose loss is low where all codes are equal: graph pattern loss compares distances, and
+equal codes have none. Their loss must halve, and positives must lead all the same."""
 LEARNING_RATE = 0.005
 """Low: rounding errors between one and eight devices grow with the step size."""
 LEARNING_RATES = {"resg": 0.0025, "pcme-pixels": 0.002, "gin": 0.1, "sckr": 0.1, "gin-labels": 0.1}
@@ -484,7 +487,10 @@ def assert_learns(system: System) -> None:
     start, end = system.loss(system.start()), system.loss(state)
     plateau = system.loss(state, constant=True)
     assert end < 0.9 * start, f"the loss did not fall, {start:.4g} to {end:.4g}: {hint}"
-    assert end < 0.9 * plateau, f"loss {end:.4g}, {plateau:.4g} with constant codes: {hint}"
+    if system.case in LOW_WHEN_CONSTANT:
+        assert end < 0.5 * start, f"the loss did not halve, {start:.4g} to {end:.4g}: {hint}"
+    else:
+        assert end < 0.9 * plateau, f"loss {end:.4g}, {plateau:.4g} with constant codes: {hint}"
     for (a, b), (positive, negative) in system.mean_scores(state).items():
         assert positive > negative, (
             f"{a} to {b}: positives score {positive:.4g}, negatives {negative:.4g}: {hint}"
