@@ -118,7 +118,7 @@ def test_explain_rejects_clips(trained, capsys):
     command = ["main", "--mode=explain", f"--workdir={trained}", "--pair", "0", "0"]
     assert main(command) == 2
     error = capsys.readouterr().err.strip()
-    assert "so there is no attention between them to show" in error
+    assert "so it has no attention to explain" in error
     assert "Traceback" not in error
 
 

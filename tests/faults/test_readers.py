@@ -140,7 +140,7 @@ def test_a_worker_that_dies_ends_the_run_which_goes_on_later(tmp_path):
     os.kill(_workers(process)[0], signal.SIGKILL)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 2, errors
-    assert "error: A process that reads data ended with code -9" in errors
+    assert "error: A data worker process ended with code -9" in errors
     assert run(tmp_path / "run", **options) == 0
     assert run(tmp_path / "whole", **options) == 0
     same = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("run", "whole")]
