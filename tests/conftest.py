@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import resource
+import signal
 import sys
 from pathlib import Path
 
@@ -27,6 +28,10 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 shape_checks.install()
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # as in a job that a shell runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # For ``benchmarks``, which no wheel holds. At the end: an installed hmgr_jax comes first.
 sys.path.append(str(Path(__file__).parents[1]))
