@@ -110,7 +110,7 @@ def _read_mat(path: Path) -> dict[str, np.ndarray]:
         return {name: np.ascontiguousarray(x.T) for name, x in _read_h5(path).items()}
     from scipy.io import loadmat
 
-    found = {k: v for k, v in loadmat(path).items() if not k.startswith("__")}
+    found = {k: v for k, v in loadmat(path, spmatrix=False).items() if not k.startswith("__")}
     # Cell arrays are objects; features and labels are not.
     return {k: _dense(v) for k, v in found.items() if hasattr(v, "dtype") and v.dtype != object}
 
