@@ -17,7 +17,7 @@ import hmgr_jax
 from hmgr_jax.errors import UserError
 from hmgr_jax.files import digests
 from hmgr_jax.files.manifest import listed
-from hmgr_jax.files.workdir import lock, partial_folder, write_json_atomic, write_text_atomic
+from hmgr_jax.files.workdir import lock, partial_folder, sync, write_json_atomic, write_text_atomic
 
 MANIFEST, ITEMS, COMMAND = "index.json", "items.jsonl", "command.txt"
 FORMAT = 1
@@ -69,12 +69,12 @@ def write(
             },
         }
         for name in names:
-            _sync(partial / name)
+            sync(partial / name)
         write_json_atomic(partial / MANIFEST, manifest)
         _check_new(folder)
         os.replace(partial, folder)
         (folder / ".lock").unlink()
-    _sync(folder.parent)
+    sync(folder.parent)
 
 
 def read(folder: Path, model: str | None, *, verify: bool = False) -> Found:
@@ -163,11 +163,3 @@ def _make_empty(partial: Path) -> None:
 
 def _files(folder: Path) -> list[Path]:
     return [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != ".lock"]
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

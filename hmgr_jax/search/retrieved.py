@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from hmgr_jax.data.vqa.questions import QUESTION, Bank, QuestionSource
 from hmgr_jax.distributed import hosts
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.retriever import Retriever
+from hmgr_jax.files.workdir import replacing
 from hmgr_jax.models.base import Banks
 from hmgr_jax.search import needs
 from hmgr_jax.search.index import Index, Item
@@ -268,12 +268,5 @@ def _read(path: Path, about: Mapping[str, Any]) -> Tables | None:
 
 def _write(path: Path, tables: Tables, about: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, about=np.array(json.dumps(dict(about))), **tables)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        np.savez(file, about=np.array(json.dumps(dict(about))), **tables)  # type: ignore[arg-type]

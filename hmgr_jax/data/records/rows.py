@@ -28,6 +28,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from hmgr_jax.data.records.array_files import ArrayRecords, Shard
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.npy_rows import Rows
 
 ID, FEATURES, CAPTIONS, TEXT = "id", "features", "captions", "text"
 RECORD_NAMES = {"ims": FEATURES, "counts": "count"}
@@ -150,7 +151,7 @@ def _enter(record: bytes, at: int, field: int) -> tuple[int, int]:
 _NAME = FEATURES.encode()
 
 
-class RecordRows:
+class RecordRows(Rows):
     """The ``features`` [R, D] of every record of a split (see `hmgr_jax.files.npy_rows.NpyRows`).
 
     ``split`` is any split of TFDS: ``train``, ``train[:90%]``. Values of ``encoding="bytes"`` are
@@ -176,19 +177,6 @@ class RecordRows:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_decoder": None}
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row."""
-        return int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all rows."""
-        return len(self) * self.row_bytes
-
-    def __len__(self) -> int:
-        return len(self.records)
 
     def __str__(self) -> str:
         return f"{self.path} ({self.split})"
