@@ -1,4 +1,4 @@
-"""Word vectors and a bidirectional GRU over a caption (SCAN family)."""
+"""Word vectors, and a bidirectional GRU over a caption (SCAN family)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from hmgr_jax.layers.dropout import Keys, dropout, keep_mask, uniform_numbers
-from hmgr_jax.layers.linear import uniform
+from hmgr_jax.layers.linear import Linear, uniform
 from hmgr_jax.layers.masking import length_mask
 from hmgr_jax.layers.recurrent import BiGRU
 from hmgr_jax.shapes import Array, Bool, Float, Int
@@ -74,6 +74,8 @@ class WordEncoder(nn.Module):
     word_dropout: float = 0.0
     vector_dropout: float = 0.0
     dtype: Any = jnp.float32
+    recurrent: bool = True
+    """False: a linear map of every word's vector instead of the GRU."""
 
     @nn.compact
     def __call__(
@@ -86,4 +88,7 @@ class WordEncoder(nn.Module):
             "vectors", uniform(0.1), (self.vocabulary_size, self.word_features), jnp.float32
         )
         x = dropout(table[tokens], self.vector_dropout, keys, "word_vectors")
+        if not self.recurrent:
+            x = Linear(self.features, dtype=self.dtype, name="project")(x)
+            return jnp.where(mask[:, :, None], x, 0.0), mask
         return BiGRU(self.features, dtype=self.dtype, name="gru")(x, lengths), mask

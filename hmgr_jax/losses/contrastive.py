@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
+from hmgr_jax.layers.linear import einsum
 from hmgr_jax.losses.mined import hardest_of
-from hmgr_jax.shapes import Array, Bool, Float
+from hmgr_jax.losses.triplet import own_negatives
+from hmgr_jax.shapes import Array, Bool, Float, Int
+
+FAR = -1e9
+"""The logit of a pair that does not count: finite, and so is the gradient of padded rows."""
 
 
 def contrastive_hard(
@@ -49,11 +56,39 @@ def infonce(
         temperature: divides the scores; may be a traced scalar, such as a learned parameter.
 
     Returns:
-        The sum over the batch and both directions.
+        The mean over the valid rows and both directions.
     """
     logits = scores / temperature
     known = is_negative | jnp.eye(len(scores), dtype=bool)
-    logits = jnp.where(known, logits, -1e9)  # finite, and so is the gradient of padded rows
-    positive = 2.0 * jnp.diagonal(scores) / temperature
+    logits = jnp.where(known, logits, FAR)
     both = jax.nn.logsumexp(logits, axis=1) + jax.nn.logsumexp(logits, axis=0)
-    return jnp.sum(jnp.where(valid, both - positive, 0.0))
+    each = both / 2.0 - jnp.diagonal(scores) / temperature
+    return jnp.sum(jnp.where(valid, each, 0.0)) / jnp.maximum(jnp.sum(valid), 1).astype(jnp.float32)
+
+
+def infonce_of_vectors(
+    a: Float[Array, "b D"],
+    b: Float[Array, "b D"],
+    valid: Bool[Array, " b"],
+    groups: Int[Array, " b"] | None,
+    axis: Any,
+    *,
+    temperature: float | Float[Array, ""],
+) -> Float[Array, ""]:
+    """``infonce`` of the inner products of a batch whose rows are sharded over the devices.
+
+    Each device scores its own rows and columns; ``axis`` is the model's ``Axis``, and the loss is
+    the same on all devices.
+    """
+    all_a, all_b, all_valid = axis.gather((a, b, valid))
+    is_negative, own = own_negatives(valid, groups, axis)
+    known = is_negative | (own[:, None] == jnp.arange(len(all_a))[None, :])
+    positive = jnp.sum(a * b, axis=1) / temperature
+
+    def surprise(mine: Array, others: Array) -> Array:
+        logits = jnp.where(known, einsum("ad,bd->ab", mine, others) / temperature, FAR)
+        return jax.nn.logsumexp(logits, axis=1) - positive
+
+    each = (surprise(a, all_b) + surprise(b, all_a)) / 2.0
+    total = axis.sum(jnp.sum(jnp.where(valid, each, 0.0)))
+    return total / jnp.maximum(jnp.sum(all_valid), 1).astype(jnp.float32)

@@ -49,6 +49,18 @@ def triplet(
     return jnp.where(hard, hardest, jnp.sum(rows) + jnp.sum(columns))
 
 
+def own_negatives(
+    valid: Bool[Array, " b"], groups: Int[Array, " b"] | None, axis: Any
+) -> tuple[Bool[Array, "b B"], Int[Array, " b"]]:
+    """The rows of ``negatives`` of this device, and their numbers in the global batch."""
+    own = axis.index() * len(valid) + jnp.arange(len(valid))
+    all_valid = axis.gather(valid)
+    both = valid[:, None] & all_valid[None, :]
+    if groups is None:
+        return both & (own[:, None] != jnp.arange(len(all_valid))[None, :]), own
+    return both & (groups[:, None] != axis.gather(groups)[None, :]), own
+
+
 def triplet_of_vectors(
     a: Float[Array, "b D"],
     b: Float[Array, "b D"],
@@ -64,13 +76,8 @@ def triplet_of_vectors(
     Each device scores its own rows and columns, so time and memory per device do not grow with the
     square of the batch; ``axis`` is the model's ``Axis``, and the loss is the same on all devices.
     """
-    all_a, all_b, all_valid = axis.gather((a, b, valid))
-    own = axis.index() * len(a) + jnp.arange(len(a))
-    is_negative = valid[:, None] & all_valid[None, :]
-    if groups is None:
-        is_negative &= own[:, None] != jnp.arange(len(all_a))[None, :]
-    else:
-        is_negative &= groups[:, None] != axis.gather(groups)[None, :]
+    all_a, all_b = axis.gather((a, b))
+    is_negative, _ = own_negatives(valid, groups, axis)
     positive = jnp.sum(a * b, axis=1)
 
     def own_hinges(mine: Array, others: Array) -> Array:

@@ -24,7 +24,7 @@ from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.layers.linear import einsum
 from hmgr_jax.layers.pooling import POOLS, GlobalPool
 from hmgr_jax.layers.regions import EMBEDDINGS, SCALES, RegionEmbedding
-from hmgr_jax.losses.contrastive import contrastive_hard, infonce
+from hmgr_jax.losses.contrastive import contrastive_hard
 from hmgr_jax.models.base import Axis, Codes, Feature, Items, Parts, Terms, Variables
 from hmgr_jax.models.options import option
 from hmgr_jax.models.picture_side import (
@@ -34,10 +34,10 @@ from hmgr_jax.models.picture_side import (
     read_cells,
 )
 from hmgr_jax.models.text_side import ReadsWords, word_states
+from hmgr_jax.models.ranking import OBJECTIVES
 from hmgr_jax.models.vector_scored import RankedVectors
 from hmgr_jax.shapes import Array, Float, Int, Tree
 
-OBJECTIVES = ("triplet_hard", "contrastive_hard", "infonce")
 
 
 # --- towers -----------------------------------------------------------------------------------
@@ -105,9 +105,7 @@ class DXR(ReadsWords, RankedVectors):
     pool_dropout: float = 0.0
     """Dropout of ``pool`` attention."""
     # loss
-    objective: str = option("triplet_hard", choices=OBJECTIVES)
-    temperature: float = option(0.05, above=0)
-    """τ of ``objective`` infonce."""
+    objective: str = option("triplet", choices=(*OBJECTIVES, "contrastive_hard"))
 
     def tower(self, modality: str) -> nn.Module:
         """The tower of a modality."""
@@ -132,18 +130,17 @@ class DXR(ReadsWords, RankedVectors):
         axis: Axis,
     ) -> tuple[Float[Array, ""], Terms, Tree, Tree]:
         """The objective in both directions, a mean over the valid rows of the batch."""
+        if self.objective == "infonce":
+            return super().loss(variables, codes, row, step=step, keys=keys, axis=axis)
         valid = axis.gather(row["valid"])
         scores = axis.pair_rows(
             lambda a, b: einsum("ad,bd->ab", a, b), codes["image"], codes["text"]
         )
-        if self.objective == "triplet_hard":
-            total = self.rank_scores(scores, row, step, axis)
-        elif self.objective == "contrastive_hard":
-            is_negative = self.negatives(row, axis)
-            total = contrastive_hard(scores, is_negative, valid, margin=self.margin)
+        if self.objective == "triplet":
+            total = self.rank_scores(variables.params, scores, row, step, axis)
         else:
             is_negative = self.negatives(row, axis)
-            total = infonce(scores, is_negative, valid, temperature=self.temperature)
+            total = contrastive_hard(scores, is_negative, valid, margin=self.margin)
         total = total / jnp.maximum(jnp.sum(valid), 1).astype(jnp.float32)
         return total, {self.objective: total}, variables.stats, None
 
@@ -163,4 +160,5 @@ class DXR(ReadsWords, RankedVectors):
 
     def parts(self) -> Parts:
         """Both towers, BERT, its word vectors, and the CNN with its stages."""
-        return {"image": ("image",), **self.text_parts(), **picture_parts(self)}
+        towers = {"image": ("image",), **self.text_parts(), **picture_parts(self)}
+        return {**towers, **self.loss_parts()}

@@ -324,7 +324,7 @@ class HMGR(ReadsWords, RankedVectors):
         axis: Axis,
     ) -> tuple[Float[Array, ""], Terms, Tree, Tree]:
         """L(v̂, t̂) + λ_pre L(v, t), and the memory after the batch is written."""
-        before = self.rank_vectors(codes, row, step, axis)
+        before = self.rank_vectors(variables.params, codes, row, step, axis)
         if self.memory == "none":
             return before, {"triplet": before}, variables.stats, None
         hats, slots, use = self._memory(variables).read_then_write(
@@ -333,7 +333,7 @@ class HMGR(ReadsWords, RankedVectors):
         slots = jax.lax.stop_gradient(slots)
         active = step >= self.memory_warmup_steps
         read = {m: jnp.where(active, hats[m], codes[m]) for m in codes}
-        after = self.rank_vectors(read, row, step, axis)
+        after = self.rank_vectors(variables.params, read, row, step, axis)
         total = after + self.pre_memory_loss * before
         memory = variables.memory.replace(active=active)
         if self.memory in WRITTEN:
@@ -419,7 +419,7 @@ class HMGR(ReadsWords, RankedVectors):
             parts["graphs"] = tuple(f"{t}/graph{layer}" for t in graphs for layer in layers)
         if self.memory != "none":
             parts["memory"] = ("memory", "slots") if self.memory == "learned" else ("memory",)
-        return parts
+        return {**parts, **self.loss_parts()}
 
     def init(self, key: Array, tables: Tree = None) -> Variables:
         """Fresh parameters, and a memory of random unit rows."""

@@ -7,8 +7,7 @@ A system implements two methods and inherits everything else:
 
     S = `score_matrix`: `score_block` over all pairs, in blocks of bounded memory
     s = `score_pairs`:  `score_block` of given pairs
-    L = Σ hinge(margin + S_negative - S_positive), over all negatives during the first
-        ``sum_warmup_steps`` steps, then over the hardest negative of every row and column
+    L = the ranking objective of S (`hmgr_jax.models.ranking`)
 
 A system whose codes have more than nodes and mask overrides `to_codes`, and names the codes with a
 node axis in ``node_codes``. A system with its own computation of all pairs overrides `score_matrix`
@@ -32,7 +31,8 @@ from hmgr_jax.layers.matching import Matching, attend_in_pairs
 from hmgr_jax.layers.pair_blocks import score_all_pairs, score_given_pairs
 from hmgr_jax.layers.regions import SCALES, RegionEmbedding, read_regions
 from hmgr_jax.layers.words import WordEncoder
-from hmgr_jax.losses.mined import Hardest, warmed_ranking
+from hmgr_jax.losses.contrastive import infonce
+from hmgr_jax.losses.mined import Hardest, hardest_of, warmed_ranking
 from hmgr_jax.losses.triplet import negatives
 from hmgr_jax.models.base import (
     Attended,
@@ -40,7 +40,6 @@ from hmgr_jax.models.base import (
     Codes,
     Feature,
     Items,
-    Model,
     Parts,
     Plan,
     Terms,
@@ -49,12 +48,13 @@ from hmgr_jax.models.base import (
     regions_and_tokens,
 )
 from hmgr_jax.models.options import option
+from hmgr_jax.models.ranking import Ranked
 from hmgr_jax.shapes import Array, Bool, Float, Int, Tree
 
 
 @dataclass(frozen=True)
-class PairScored(Model):
-    """Common hyper-parameters; sizes of 0 come from the data, a warm-up of -1 lasts one epoch."""
+class PairScored(Ranked):
+    """Common hyper-parameters; sizes of 0 come from the data."""
 
     modalities: ClassVar[tuple[str, ...]] = ("image", "text")
     node_codes: ClassVar[tuple[str, ...]] = ("nodes", "mask")
@@ -73,11 +73,6 @@ class PairScored(Model):
     region_dropout: float = 0.0
     word_dropout: float = 0.0
     vector_dropout: float = 0.0
-    margin: float = option(0.2, at_least=0.0)
-    sum_warmup_steps: int = option(-1, at_least=-1)
-    """Steps on the sum over all negatives; `mined.TO_THE_END` trains on it throughout."""
-    mask_same_image: bool = True
-    """Other captions of the same image are not negatives."""
 
     # --- implemented by a system --------------------------------------------------------------
 
@@ -150,10 +145,10 @@ class PairScored(Model):
         keys: Keys,
         axis: Axis,
     ) -> tuple[Float[Array, ""], Terms, Tree, Tree]:
-        """Triplet loss over the scores of the batch; each device scores its own images."""
+        """The ranking objective of the batch; each device scores its own images."""
         valid, group = axis.gather((row["valid"], row["group"]))
         total, hardest = self.rank(variables, codes, valid, group, step, axis)
-        terms = {"triplet": total, "hardest": hardest.triplet(self.margin)}
+        terms = {self.objective: total, "hardest": hardest.triplet(self.margin)}
         return total, terms, variables.stats, None
 
     def rank(
@@ -165,7 +160,7 @@ class PairScored(Model):
         step: Int[Array, ""],
         axis: Axis,
     ) -> tuple[Float[Array, ""], Hardest]:
-        """The triplet loss with its warm-up, and the scores of the hardest negatives.
+        """The ranking objective, and the scores of the hardest negatives.
 
         Args:
             variables: the variables of the model.
@@ -182,11 +177,18 @@ class PairScored(Model):
         def score_pairs(params: Tree, images: Codes, texts: Codes) -> Array:
             return self.score_pairs(replace(variables, params=params), images, texts)
 
+        is_negative = negatives(valid, group if self.mask_same_image else None)
+        batch = (variables.params, codes["image"], codes["text"])
+        if self.objective == "infonce":
+            scores = axis.pair_rows(lambda a, b: score(batch[0], a, b), *batch[1:])
+            temperature = self.current_temperature(variables.params)
+            total = infonce(scores, is_negative, valid, temperature=temperature)
+            return total, hardest_of(scores, is_negative)
         return warmed_ranking(
             score,
             score_pairs,
-            (variables.params, codes["image"], codes["text"]),
-            negatives(valid, group if self.mask_same_image else None),
+            batch,
+            is_negative,
             axis,
             margin=self.margin,
             step=step,
@@ -202,12 +204,11 @@ class PairScored(Model):
     def decide(self, plan: Plan) -> dict[str, Any]:
         """Hyper-parameters set by the data: sizes, and a warm-up of one epoch in steps."""
         regions, region_dim = plan.features["image"]["regions"]
-        warmup = plan.steps_per_epoch if self.sum_warmup_steps < 0 else self.sum_warmup_steps
         return {
             "vocabulary_size": self.vocabulary_size or plan.vocabulary_size,
             "regions": self.regions or regions,
             "region_dim": self.region_dim or region_dim,
-            "sum_warmup_steps": warmup,
+            "sum_warmup_steps": self.warmup_of(plan),
         }
 
     def inputs(self) -> dict[str, dict[str, Feature]]:
@@ -222,11 +223,13 @@ class PairScored(Model):
             m: self.tower(m).init(k, items[m], None)["params"]
             for m, k in (("image", k_image), ("text", k_text))
         }
-        return Variables(params | self.init_pair(k_pair), None, None, tables)
+        params |= self.init_pair(k_pair) | self.loss_params()
+        return Variables(params, None, None, tables)
 
     def parts(self) -> Parts:
-        """Both encoders, and the word vectors within the text encoder."""
-        return {"image": ("image",), "text": ("text",), "words": ("text/words/vectors",)}
+        """Both encoders, the word vectors within the text encoder, and the temperature."""
+        towers = {"image": ("image",), "text": ("text",), "words": ("text/words/vectors",)}
+        return {**towers, **self.loss_parts()}
 
 
 @dataclass(frozen=True)

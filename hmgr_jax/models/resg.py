@@ -395,7 +395,7 @@ class ReSG(ReadsDetections):
         valid, group = axis.gather((row["valid"], row["group"]))
         ranking, hardest = self.rank(variables, codes, valid, group, step, axis)
         similarity = hardest.scaled(1.0 / self._highest_score())
-        terms = {"triplet": ranking, "hardest": hardest.triplet(self.margin)}
+        terms = {self.objective: ranking, "hardest": hardest.triplet(self.margin)}
         total = self.triplet_weight * ranking
         if self.threshold_weight:
             terms["thresholds"] = threshold_hinge(

@@ -1,4 +1,4 @@
-"""Text towers that return a state per word: a GRU over word vectors, or BERT.
+"""Text towers that return a state per word: word vectors, a GRU over them, or BERT.
 
 Systems with such a tower share the options of BERT, the names of its parts and the encoder.
 """
@@ -21,7 +21,7 @@ from hmgr_jax.models.base import Items, Model
 from hmgr_jax.models.options import option
 from hmgr_jax.shapes import Array, Bool, Float
 
-TEXTS = ("gru", "bert")
+TEXTS = ("gru", "words", "bert")
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class ReadsWords(Model):
 
     @property
     def bert(self) -> Sizes | None:
-        """Sizes of the BERT that reads captions; None with a GRU."""
-        if getattr(self, "text", "bert") == "gru":
+        """Sizes of the BERT that reads captions; None without BERT."""
+        if getattr(self, "text", "bert") != "bert":
             return None
         return Sizes(
             getattr(self, "vocabulary_size", 0),
@@ -74,7 +74,7 @@ class ReadsWords(Model):
 
     @property
     def positions(self) -> int:
-        """The longest text that BERT can read; 0 (no limit) with a GRU."""
+        """The longest text that BERT can read; 0 (no limit) without BERT."""
         return self.bert.positions if self.bert else 0
 
     def text_parts(self) -> dict[str, tuple[str, ...]]:
@@ -104,7 +104,7 @@ def bert_states(
 def word_states(
     model: Any, items: Items, keys: Keys | None
 ) -> tuple[Float[Array, "B L D"], Bool[Array, "B L"]]:
-    """States of words by ``model.text`` (GRU or BERT), and their mask; call in a compact module."""
+    """States of words by ``model.text``, and their mask; call in a compact module."""
     dtype = jnp.dtype(model.dtype)
     if model.bert is not None:
         return bert_states(model.bert, model.dim, model.word_dropout, dtype, items, keys)
@@ -115,6 +115,7 @@ def word_states(
         model.word_dropout,
         model.vector_dropout,
         dtype,
+        model.text == "gru",
         name="words",
     )
     found: tuple[Array, Array] = words(items["tokens"], items["lengths"], keys)

@@ -1,12 +1,8 @@
 """Base classes of two-tower systems: one code per item, and a score of two codes.
 
-`VectorScored` initialises and applies the two towers. `RankedVectors` adds the hinge ranking loss
-of VSE++ (Faghri et al., BMVC 2018) over the batch,
-
-    L = Σ_i max_j [α + s_ij - s_ii]_+ + Σ_j max_i [α + s_ij - s_jj]_+,
-
-with sums instead of the maxima in the first ``sum_warmup_steps`` steps. A system of regions and
-words that returns unit vectors only needs ``tower``:
+`VectorScored` initialises and applies the two towers. `RankedVectors` adds the ranking objective
+over the batch (`hmgr_jax.models.ranking`). A system of regions and words that returns unit vectors
+only needs ``tower``:
 
     @dataclass(frozen=True)
     class MeanOfRegions(RankedVectors):
@@ -24,7 +20,8 @@ import jax
 
 from hmgr_jax.layers.batch_norm import STATS, ValidRows
 from hmgr_jax.layers.dropout import Keys
-from hmgr_jax.losses.triplet import negatives, triplet, triplet_of_vectors
+from hmgr_jax.losses.contrastive import infonce, infonce_of_vectors
+from hmgr_jax.losses.triplet import triplet, triplet_of_vectors
 from hmgr_jax.models.base import (
     Axis,
     Codes,
@@ -39,7 +36,8 @@ from hmgr_jax.models.base import (
     regions_and_tokens,
 )
 from hmgr_jax.models.options import option
-from hmgr_jax.shapes import Array, Bool, Float, Int, Tree
+from hmgr_jax.models.ranking import Ranked
+from hmgr_jax.shapes import Array, Float, Int, Tree
 
 
 @dataclass(frozen=True)
@@ -177,21 +175,12 @@ class VectorScored(Model):
 
 
 @dataclass(frozen=True)
-class RankedVectors(VectorScored):
-    """Two towers over regions and words under the ranking loss.
-
-    Sizes of 0 come from the data; a warm-up of -1 lasts an epoch.
-    """
+class RankedVectors(Ranked, VectorScored):
+    """Two towers over regions and words under the ranking objective; sizes of 0 are the data's."""
 
     vocabulary_size: int = 0
     regions: int = 0
     region_dim: int = 0
-    margin: float = 0.2
-    """α, the required difference of a positive and a negative score."""
-    sum_warmup_steps: int = -1
-    """Steps on the sum over all negatives, before the hardest of each row and column."""
-    mask_same_image: bool = True
-    """Captions of the same picture are not negatives."""
 
     def sizes(self, features: Mapping[str, Mapping[str, tuple[int, ...]]]) -> Mapping[str, Any]:
         """The number of regions and of their features."""
@@ -200,10 +189,7 @@ class RankedVectors(VectorScored):
 
     def fit_to(self, plan: Plan) -> Any:
         """Sizes from the data, and the length of the warm-up from the schedule."""
-        fitted = super().fit_to(plan)
-        if self.sum_warmup_steps >= 0:
-            return fitted
-        return replace(fitted, sum_warmup_steps=plan.steps_per_epoch)
+        return replace(super().fit_to(plan), sum_warmup_steps=self.warmup_of(plan))
 
     def inputs(self) -> Mapping[str, Mapping[str, Feature]]:
         """Regions and tokens."""
@@ -219,31 +205,49 @@ class RankedVectors(VectorScored):
         keys: Keys,
         axis: Axis,
     ) -> tuple[Float[Array, ""], Terms, Tree, Tree]:
-        """The ranking loss of the codes, summed over the batch."""
-        total = self.rank_vectors(codes, row, step, axis)
-        return total, {"triplet": total}, variables.stats, None
+        """The ranking objective of the codes."""
+        total = self.rank_vectors(variables.params, codes, row, step, axis)
+        return total, {self.objective: total}, variables.stats, None
+
+    def init_towers(
+        self, keys: Sequence[Array] | Array, tables: Tree = None
+    ) -> tuple[dict[str, Any], Tree]:
+        """Parameters and statistics of the towers, and the parameters of the objective."""
+        params, stats = super().init_towers(keys, tables)
+        return {**params, **self.loss_params()}, stats
+
+    def parts(self) -> Parts:
+        """Both towers, and the temperature."""
+        return {**super().parts(), **self.loss_parts()}
 
     def rank_vectors(
         self,
+        params: Tree,
         vectors: Mapping[str, Float[Array, "b D"]],
         row: Items,
         step: Int[Array, ""],
         axis: Axis,
     ) -> Float[Array, ""]:
-        """The ranking loss of the inner products of all devices' vectors."""
+        """The ranking objective of the inner products of all devices' vectors."""
         a, b = (vectors[modality] for modality in self.modalities)
-        groups = row["group"] if self.mask_same_image else None
+        rows = row["valid"], row["group"] if self.mask_same_image else None, axis
+        if self.objective == "infonce":
+            return infonce_of_vectors(a, b, *rows, temperature=self.current_temperature(params))
         hard = step >= self.sum_warmup_steps
-        return triplet_of_vectors(a, b, row["valid"], groups, axis, margin=self.margin, hard=hard)
+        return triplet_of_vectors(a, b, *rows, margin=self.margin, hard=hard)
 
     def rank_scores(
-        self, scores: Float[Array, "B B"], row: Items, step: Int[Array, ""], axis: Axis
+        self,
+        params: Tree,
+        scores: Float[Array, "B B"],
+        row: Items,
+        step: Int[Array, ""],
+        axis: Axis,
     ) -> Float[Array, ""]:
-        """The ranking loss of a score matrix of the global batch."""
+        """The ranking objective of a score matrix of the global batch."""
+        is_negative = self.negatives(row, axis)
+        if self.objective == "infonce":
+            valid, temperature = axis.gather(row["valid"]), self.current_temperature(params)
+            return infonce(scores, is_negative, valid, temperature=temperature)
         hard = step >= self.sum_warmup_steps
-        return triplet(scores, self.negatives(row, axis), margin=self.margin, hard=hard)
-
-    def negatives(self, row: Items, axis: Axis) -> Bool[Array, "B B"]:
-        """The pairs of the global batch that count as negatives."""
-        valid, group = axis.gather((row["valid"], row["group"]))
-        return negatives(valid, group if self.mask_same_image else None)
+        return triplet(scores, is_negative, margin=self.margin, hard=hard)
