@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from hmgr_jax.distributed import hosts
 from hmgr_jax.distributed.parallel import replicate, shard
 from hmgr_jax.distributed.watchdog import report_progress
 from hmgr_jax.evaluation.all_pairs import Bucket, Report, score_matrix
+from hmgr_jax.evaluation.calibration import Calibration
 from hmgr_jax.evaluation.tiles import (
     as_buckets,
     check_memory,
@@ -69,6 +71,7 @@ class Evaluator:
         self.mesh = hosts.local_mesh(mesh)
         self.batch_size = -(-batch_size // devices) * devices
         self._encoders = {m: jax.jit(self._encoder(m)) for m in model.modalities}
+        self.calibration: Calibration | None = None
 
     @classmethod
     def of(cls, config: ConfigDict, model: Model, mesh: Mesh) -> Evaluator:
@@ -81,6 +84,12 @@ class Evaluator:
             buckets=config.data.buckets,
             threads=max(config.data.threads, config.data.get("workers", 0)),
         )
+
+    def calibrated(self, calibration: Calibration | None) -> Evaluator:
+        """This evaluator, with scores and vectors by ``calibration``."""
+        found = copy.copy(self)  # shares the compiled encoders
+        found.calibration = calibration
+        return found
 
     def _encoder(self, modality: str) -> Callable[[Variables, Tree, Any], Codes]:
         def encode(variables: Variables, items: Tree, numbers: Any) -> Codes:
@@ -123,14 +132,39 @@ class Evaluator:
         return {m: self.encode(variables, m, split.sources[m]) for m in self.model.modalities}
 
     def vectors(
+        self,
+        variables: Variables,
+        modality: str,
+        codes: Codes | list[Bucket],
+        *,
+        against: str = "",
+    ) -> np.ndarray:
+        """``model.coarse`` of codes: float32 [n, E], in the order of items.
+
+        With a calibration they have two more dimensions, see `Calibration.widened`; ``against`` is
+        the modality that they search, by default the other one.
+        """
+        found = self._coarse(variables, modality, codes)
+        if self.calibration is None:
+            return found
+        return self.calibration.widened(modality, found, against)
+
+    def _coarse(
         self, variables: Variables, modality: str, codes: Codes | list[Bucket]
     ) -> np.ndarray:
-        """``model.coarse`` of codes: float32 [n, E], in the order of items."""
         if not isinstance(codes, list):
             codes = jax.tree.map(jnp.asarray, codes)
             return np.asarray(self.model.coarse(variables, modality, codes))
-        parts = [self.vectors(variables, modality, bucket.codes) for bucket in codes]
-        return _in_order(codes, parts)
+        return _in_order(codes, [self._coarse(variables, modality, b.codes) for b in codes])
+
+    def penalties(
+        self, variables: Variables, modality: str, codes: Codes | list[Bucket]
+    ) -> np.ndarray:
+        """What the calibration takes from every score of these items: float32 [n]."""
+        if self.calibration is None:
+            return np.zeros(n_items(as_buckets(codes)), np.float32)
+        found = self._coarse(variables, modality, codes)
+        return self.calibration.unit * self.calibration.penalty(modality, found)
 
     def uncertainty(self, codes: Codes | list[Bucket]) -> np.ndarray | None:
         """``model.uncertainty`` of codes: [n], in the order of items, or None for points."""
@@ -152,7 +186,7 @@ class Evaluator:
         progress: Report | None = None,
         store: Path | None = None,
     ) -> np.ndarray:
-        """Score matrix float32 [items of a, items of b]; options are those of `score_matrix`.
+        """Calibrated score matrix float32 [items of a, items of b], see `score_matrix`.
 
         Each process scores its own rows, and all processes return the whole matrix.
         """
@@ -170,9 +204,14 @@ class Evaluator:
 
         index, count = hosts.process_share()
         if count == 1:
-            return of(codes_a, store)
-        folder = store / f"{index}-of-{count}" if store else None
-        return in_shares(lambda own: of(own, folder), codes_a, n_items(as_buckets(codes_b)))
+            found = of(codes_a, store)
+        else:
+            folder = store / f"{index}-of-{count}" if store else None
+            found = in_shares(lambda own: of(own, folder), codes_a, n_items(as_buckets(codes_b)))
+        if self.calibration is None or a == b:
+            return found
+        found = found - self.penalties(variables, a, codes_a)[:, None]
+        return found - self.penalties(variables, b, codes_b)[None, :]
 
     def matrices(
         self,
@@ -180,6 +219,7 @@ class Evaluator:
         split: Split,
         *,
         pairs: Sequence[tuple[str, str]] = (),
+        codes: Mapping[str, Codes] | None = None,
         store: Path | None = None,
         tell: bool = False,
     ) -> Iterator[Scored]:
@@ -189,6 +229,7 @@ class Evaluator:
             variables: of the model, finalised.
             split: the items to encode and score.
             pairs: of modalities; by default all.
+            codes: those of the split, if they are known.
             store: a folder to resume an interrupted scoring, see `score_matrix`.
             tell: show the progress of a long scoring.
 
@@ -203,7 +244,7 @@ class Evaluator:
         )
         for a, b in pairs:
             check_memory(sizes[a], sizes[b], codes=held)
-        codes = self.encode_split(variables, split)
+        codes = self.encode_split(variables, split) if codes is None else codes
         for a, b in pairs:
             what = f"scoring {sizes[a]:,} {a} x {sizes[b]:,} {b} items"
             folder = None if store is None else store / f"{a}-{b}"
@@ -222,14 +263,15 @@ class Evaluator:
         split: Split,
         protocols: Sequence[str],
         *,
+        codes: Mapping[str, Codes] | None = None,
         store: Path | None = None,
         tell: bool = False,
         more: Callable[[Scored], Mapping[str, float]] | None = None,
     ) -> dict[str, float]:
         """Metrics of ``protocols`` and ``more`` for every pair of modalities of a split.
 
-        Metrics without a direction are means over the pairs; ``rsum`` is their sum. ``store`` and
-        ``tell`` are those of `matrices`.
+        Metrics without a direction are means over the pairs; ``rsum`` is their sum. ``codes``,
+        ``store`` and ``tell`` are those of `matrices`.
 
         Raises:
             FoundNonFinite: a score is NaN or infinite.
@@ -237,7 +279,8 @@ class Evaluator:
         """
         found: list[dict[str, float]] = []
         pairs = pairs_of(protocols, self.model.modalities)
-        for scored in self.matrices(variables, split, pairs=pairs, store=store, tell=tell):
+        given: dict[str, Any] = {"pairs": pairs, "codes": codes, "store": store, "tell": tell}
+        for scored in self.matrices(variables, split, **given):
             a, b = scored.modalities
             metrics = evaluate_all(
                 protocols,
@@ -256,11 +299,15 @@ class Evaluator:
         """Variables, copied to the devices of this process."""
         return replicate(self.mesh, hosts.local_arrays(variables))
 
-    def finalized(self, variables: Variables, train: Split) -> Variables:
-        """Variables for evaluation; encodes the training items if the model needs them."""
+    def finalized(self, variables: Variables, split: Callable[[str], Split]) -> Variables:
+        """Variables for evaluation; encodes the training items if the model needs them.
+
+        ``split`` opens a split by its role.
+        """
         variables = self.to_local_devices(variables)
         if not self.model.needs_train:
             return variables
+        train = split("train")
         codes = self.encode_split(self.model.before_finalize(variables), train)
         return self.model.finalize(variables, codes, train.rows)
 

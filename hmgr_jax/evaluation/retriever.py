@@ -20,6 +20,7 @@ from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.distributed.parallel import make_mesh
 from hmgr_jax.errors import FoundNonFinite, UserError
 from hmgr_jax.evaluation.evaluate import Evaluator, Scored
+from hmgr_jax.evaluation.finalized import finalize
 from hmgr_jax.evaluation.judged import Judged
 from hmgr_jax.evaluation.trained_run import read_run
 from hmgr_jax.models.base import Banks, Feature, Model, Variables
@@ -50,11 +51,9 @@ class Retriever:
         self.workdir, self.config, self.step = workdir, config, step
         self.model, self.vocabulary = model, vocabulary
         mesh = make_mesh(config.parallel.devices)
-        self.evaluator = Evaluator.of(config, model, mesh)
-        self.variables = self.evaluator.to_local_devices(variables)
-        if model.needs_train:
-            train = self.open(("train",)).splits["train"]
-            self.variables = self.evaluator.finalized(self.variables, train)
+        self.evaluator, self.variables = finalize(
+            Evaluator.of(config, model, mesh), variables, config, workdir, step, self._split
+        )
 
     @classmethod
     def load(
@@ -105,6 +104,9 @@ class Retriever:
     def open(self, roles: Sequence[str]) -> DataSet:
         """The run's data set, with the vocabulary of the checkpoint."""
         return open_data(self.config.data, self.vocabulary, roles)
+
+    def _split(self, role: str) -> Split:
+        return self.open((role,)).splits[role]
 
     def evaluate(
         self,

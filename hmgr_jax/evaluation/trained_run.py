@@ -70,7 +70,9 @@ def saved_model(meta: Mapping[str, Any], config: ConfigDict | None = None) -> Mo
     }
     steps, classes = config.train.steps, meta.get("classes", 0)  # older runs have none
     words = len(vocabulary_from_json(meta["vocabulary"]))
-    return make_model(config, Plan(steps, meta["steps_per_epoch"], words, features, classes))
+    rows = meta.get("rows", config.train.batch_size * meta["steps_per_epoch"])
+    plan = Plan(steps, meta["steps_per_epoch"], words, features, classes, rows)
+    return make_model(config, plan)
 
 
 def state_shapes(model: Model) -> Tree:

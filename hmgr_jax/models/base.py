@@ -106,6 +106,8 @@ class Plan:
     """{modality: {input name: shape of one item}} of the data set."""
     classes: int = 0
     """Number of the data set's labels; 0 without labels."""
+    rows: int = 2**31 - 1
+    """Number of training rows; the default stands for many."""
 
 
 @runtime_checkable

@@ -33,12 +33,10 @@ from hmgr_jax.models.picture_side import (
     picture_sizes,
     read_cells,
 )
-from hmgr_jax.models.text_side import ReadsWords, word_states
 from hmgr_jax.models.ranking import OBJECTIVES
+from hmgr_jax.models.text_side import ReadsWords, word_states
 from hmgr_jax.models.vector_scored import RankedVectors
 from hmgr_jax.shapes import Array, Float, Int, Tree
-
-
 
 # --- towers -----------------------------------------------------------------------------------
 

@@ -7,37 +7,38 @@ pooled,
     x_i <- x_i + LN_0((1/n Σ_j A_ij (x_j W_g)) W_o),   A_ij = (x_i W_θ)·(x_j W_φ)
     v = l2n(Σ_i a_i x_i),   a = softmax_i w·(tanh(x_i W_1) ⊙ tanh(mean(x) W_2))
 
-The vector then reads a memory that training pairs have written, v̂ = l2n(hop(hop(v))), and the
-score is s(v, t) = v̂·t̂ (`hmgr_jax.layers.memory` has hops and writes). The loss is the ranking
-loss after the memory plus λ_pre times the ranking loss before it. ``vse`` is the preset without
-graphs and memory. Only the paper's abstract was available: docs/models/hmgr.md lists our design
-choices.
+The memory is a bank of training pairs (v_s, t_s). An item looks up the pairs whose vectors of its
+own modality are like it, and reads their vectors of the other modality (`hmgr_jax.layers.bank`),
+
+    x <- l2n(x + g_m ⊙ r(x) W_m),   hops times,
+
+which restores what the gap between the modalities hides; the score is s(v, t) = v̂·t̂. By default
+the bank is read at evaluation only, with a scalar gate and no map. With ``learned_reads`` it is
+read in training too, through learned gates and maps, and the loss is the ranking objective after
+the memory plus λ_pre times the objective before it. ``vse`` is the preset without graphs and
+memory. Only the paper's abstract was available: docs/models/hmgr.md lists our design choices.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from hmgr_jax.errors import UserError
+from hmgr_jax.layers import bank as banks
+from hmgr_jax.layers.bank import Bank, Reading
 from hmgr_jax.layers.dropout import Keys, drop_nodes, dropout
 from hmgr_jax.layers.graph import AFFINITIES, GraphReasoning, full_support
-from hmgr_jax.layers.masking import length_mask
-from hmgr_jax.layers.memory import (
-    WRITE_ADDRESSES,
-    WRITE_RULES,
-    GroupedMemory,
-    MemoryAccess,
-    MemoryState,
-    initial_slots,
-)
+from hmgr_jax.layers.linear import einsum
+from hmgr_jax.layers.masking import l2n, length_mask
 from hmgr_jax.layers.pooling import POOLS, GlobalPool
 from hmgr_jax.layers.regions import (
     EMBEDDINGS,
@@ -51,7 +52,6 @@ from hmgr_jax.models.base import (
     Codes,
     Feature,
     Items,
-    LocalAxis,
     Parts,
     Plan,
     Terms,
@@ -68,19 +68,18 @@ VISUALS = {"image": "regions", "video": "frames"}
 SAMPLINGS = ("uniform", "random")
 WAVES = 4
 """Number of frequencies in `time_waves`."""
-WRITTEN = ("joint", "separate", "visual_only_write", "text_only_write")
-"""Memories that are written in training and kept between steps."""
-MEMORIES = (
-    "joint",  # one memory, written and read by both modalities
-    "none",
-    "separate",  # one memory for each modality
-    "visual_only_write",
-    "text_only_write",
-    "learned",  # slots are ordinary parameters and never written
-    "episodic",  # written within a step, reset after it
-)
-REBUILD_BATCH = 128
-"""Pairs written at a time when the memory is rebuilt: the published batch size."""
+MEMORIES = ("bank", "none")
+MOST_SLOTS = 32_768
+"""Pairs stored by default, if the training split has as many."""
+
+
+@struct.dataclass
+class Memory:
+    """The state of HMGR's memory."""
+
+    bank: Bank
+    active: Bool[Array, ""]
+    """Whether the bank is read (after the warm-up), in training and at inference."""
 
 
 # --- towers -----------------------------------------------------------------------------------
@@ -246,22 +245,26 @@ class HMGR(ReadsWords, RankedVectors):
     pool: str = option("attention", choices=POOLS)
     pool_dropout: float = 0.4
     # memory
-    memory: str = option("joint", choices=MEMORIES)
-    slots: int = option(128, at_least=1)
-    key_dim: int = option(256, at_least=1)
-    hops: int = option(2, at_least=1)
-    write_rate: float = option(0.1, share=True)
-    write_rule: str = option("slotwise", choices=WRITE_RULES)
-    write_address: str = option("learned", choices=WRITE_ADDRESSES)
-    address_gain: float = option(1.0, at_least=0.0)
-    """Factor of the inputs of address maps; at √dim their logits are of order 1."""
-    memory_groups: int = option(8, at_least=1)
-    memory_warmup_steps: int = -1
-    """Steps before the memory is read."""
-    rebuild_memory: int = option(0, at_least=0)
-    """Batches of training pairs that are written again before evaluation."""
-    pre_memory_loss: float = 1.0
-    """λ_pre."""
+    memory: str = option("bank", choices=MEMORIES)
+    slots: int = option(0, at_least=0)
+    """S, the number of stored pairs; 0: the training pairs, up to `MOST_SLOTS`."""
+    visual_read: float = option(0.0, at_least=0.0)
+    """g of pictures or clips, which read texts; 0: they read nothing."""
+    text_read: float = option(0.4, at_least=0.0)
+    """g of texts, which read pictures or clips."""
+    read_top: int = option(32, at_least=1)
+    """k, the number of pairs that an item reads."""
+    read_temperature: float = option(0.1, above=0.0)
+    """τ of the look-up; its first value with ``learned_reads``."""
+    hops: int = option(1, at_least=1)
+    learned_reads: bool = False
+    """Read in training too, with learned g, W and τ."""
+    memory_warmup_steps: int = option(-1, at_least=-1)
+    """Steps before the bank is read; -1: an epoch."""
+    rewrite_bank: bool = True
+    """Before the final evaluation, store the training pairs as the final weights encode them."""
+    pre_memory_loss: float = option(1.0, at_least=0.0)
+    """λ_pre of ``learned_reads``."""
 
     @property
     def modalities(self) -> tuple[str, str]:
@@ -277,39 +280,46 @@ class HMGR(ReadsWords, RankedVectors):
     def to_codes(
         self, variables: Variables, modality: str, output: Any, *, train: bool, keys: Keys | None
     ) -> Float[Array, "B D"]:
-        """Unit vectors: before the memory in training, after the frozen memory at inference."""
+        """Unit vectors: before the memory in training, after it at inference."""
         if train or self.memory == "none":
             return output
-        hopped, _, _ = self._memory(variables).read(self._slots(variables), output, modality)
-        return jnp.where(variables.memory.active, hopped, output)
+        after, _ = self.remember(variables, modality, output)
+        return jnp.where(variables.memory.active, after, output)
 
-    def _slots(self, variables: Variables) -> Float[Array, "M S D"]:
-        if self.memory == "learned":
-            return variables.params["slots"]
-        return jax.lax.stop_gradient(variables.memory.slots)
+    def remember(
+        self,
+        variables: Variables,
+        modality: str,
+        x: Float[Array, "n D"],
+        not_from: Int[Array, " n"] | None = None,
+    ) -> tuple[Float[Array, "n D"], Reading | None]:
+        """The vectors after all hops, and what the first hop read; None if they read nothing.
 
-    def _memory(self, variables: Variables) -> GroupedMemory:
-        return GroupedMemory(
-            self._access(),
-            variables.params["memory"],
-            groups=self.memory_groups,
-            rate=self.write_rate,
-            rule=self.write_rule,
-            streams=(self.memory != "text_only_write", self.memory != "visual_only_write"),
-            writes=self.memory != "learned",
-        )
-
-    def _access(self) -> MemoryAccess:
-        return MemoryAccess(
-            features=self.dim,
-            slots=self.slots,
-            modalities=self.modalities,
-            key_features=self.key_dim,
-            hops=self.hops,
-            write_address=self.write_address,
-            gain=self.address_gain,
-            dtype=jnp.dtype(self.dtype),
-        )
+        In training ``not_from`` is the picture of each item, whose own pairs it does not read.
+        """
+        gate = self.visual_read if modality == self.visual else self.text_read
+        if not gate:
+            return x, None
+        first, after = None, x
+        temperature: Any = self.read_temperature
+        if self.learned_reads:
+            own = variables.params["memory"]
+            temperature = jnp.exp(own["log_temperature"])
+        for _ in range(self.hops):
+            found = banks.read(
+                variables.memory.bank,
+                after,
+                modality,
+                top=self.read_top,
+                temperature=temperature,
+                not_from=not_from,
+            )
+            first, step = first or found, gate * found.content
+            if self.learned_reads:
+                mapped = einsum("nd,de->ne", found.content, own[modality]["map"])
+                step = own[modality]["gate"][None, :] * mapped
+            after = l2n(after + step)
+        return after, first
 
     # --- loss ---------------------------------------------------------------------------------
 
@@ -323,44 +333,61 @@ class HMGR(ReadsWords, RankedVectors):
         keys: Keys,
         axis: Axis,
     ) -> tuple[Float[Array, ""], Terms, Tree, Tree]:
-        """L(v̂, t̂) + λ_pre L(v, t), and the memory after the batch is written."""
-        before = self.rank_vectors(variables.params, codes, row, step, axis)
+        """The objective of the codes, and the bank with the batch written into it.
+
+        With ``learned_reads`` L(v̂, t̂) + λ_pre L(v, t); the batch reads before it is written.
+        """
+        total = self.rank_vectors(variables.params, codes, row, step, axis)
+        terms = {self.objective: total}
         if self.memory == "none":
-            return before, {"triplet": before}, variables.stats, None
-        hats, slots, use = self._memory(variables).read_then_write(
-            self._slots(variables), codes, row["valid"], axis
-        )
-        slots = jax.lax.stop_gradient(slots)
-        active = step >= self.memory_warmup_steps
-        read = {m: jnp.where(active, hats[m], codes[m]) for m in codes}
-        after = self.rank_vectors(variables.params, read, row, step, axis)
-        total = after + self.pre_memory_loss * before
-        memory = variables.memory.replace(active=active)
-        if self.memory in WRITTEN:
-            memory = memory.replace(
-                slots=slots, written=memory.written + axis.sum(jnp.sum(row["valid"]))
-            )
-        terms = {
-            "triplet": after,
-            "triplet_pre": before,
-            "memory/usage_entropy": -jnp.sum(use * jnp.log(use + 1e-12)) / 2,  # mean of modalities
-            "memory/norm": jnp.sqrt(jnp.mean(jnp.sum(slots**2, axis=-1))),
-        }
+            return total, terms, variables.stats, None
+        bank = variables.memory.bank
+        if self.learned_reads:
+            active = variables.memory.active
+            hats, bank, reports = self._read_batch(variables, codes, row, axis)
+            read = {m: jnp.where(active, hats[m], codes[m]) for m in codes}
+            after = self.rank_vectors(variables.params, read, row, step, axis)
+            terms |= {"before_memory": total, self.objective: after, **reports}
+            total = after + self.pre_memory_loss * total
+        pairs, group, valid = axis.gather((dict(codes), row["group"], row["valid"]))
+        bank = banks.write(bank, pairs, group, valid, step)
+        memory = Memory(bank, step + 1 >= self.memory_warmup_steps)
         return total, terms, variables.stats, memory
 
-    # --- rebuilding the memory before evaluation ----------------------------------------------
+    def _read_batch(
+        self, variables: Variables, codes: Mapping[str, Array], row: Items, axis: Axis
+    ) -> tuple[dict[str, Array], Bank, Terms]:
+        """The codes after the memory, the bank with the slots they read, and what tells use."""
+        hats, bank, terms = {}, variables.memory.bank, {}
+        count = jnp.maximum(axis.sum(jnp.sum(row["valid"])), 1).astype(jnp.float32)
+        for m, x in codes.items():
+            hats[m], found = self.remember(variables, m, x, row["group"])
+            if found is None:
+                continue
+            bank = banks.mark_read(bank, *axis.gather((found.slots, row["valid"])))
+            for name, each in banks.reading_report(found, x, hats[m]).items():
+                mean = axis.sum(jnp.sum(jnp.where(row["valid"], each, 0.0))) / count
+                terms[f"memory/{m}/{name}"] = jax.lax.stop_gradient(mean)
+        terms["memory/slots_read"] = jnp.mean(bank.read.astype(jnp.float32))
+        return hats, bank, terms
+
+    # --- the memory at evaluation -------------------------------------------------------------
 
     @property
-    def needs_train(self) -> bool:
-        """Whether the memory is rebuilt from the training pairs."""
-        return self.rebuild_memory > 0 and self.memory in WRITTEN
+    def needs_train_at_end(self) -> bool:
+        """Whether the bank is written anew after training."""
+        return self.memory == "bank" and self.rewrite_bank
+
+    @property
+    def remembers(self) -> bool:
+        """Whether any item reads the bank."""
+        return self.memory == "bank" and bool(self.visual_read or self.text_read)
 
     def before_finalize(self, variables: Variables) -> Variables:
-        """Switch reading off: the memory stores the vectors before it."""
+        """Put the memory to sleep: the bank stores the vectors before it."""
         if self.memory == "none":
             return variables
-        memory = variables.memory.replace(active=jnp.zeros_like(variables.memory.active))
-        return replace(variables, memory=memory)
+        return replace(variables, memory=variables.memory.replace(active=jnp.zeros((), bool)))
 
     def finalize(
         self,
@@ -368,17 +395,32 @@ class HMGR(ReadsWords, RankedVectors):
         train_codes: Mapping[str, Codes],
         rows: Mapping[str, np.ndarray],
     ) -> Variables:
-        """Write ``rebuild_memory`` batches of training pairs into the saved memory.
-
-        The weights are final and there is no gradient ("precise memory"). The pairs are a fixed
-        random sample without replacement.
-        """
-        if not self.needs_train:
+        """Store the training pairs, or a fixed random sample of S of them, by the final weights."""
+        if not self.needs_train_at_end:
             return variables
-        drawn = np.random.default_rng(0).permutation(len(rows["text"]))
-        drawn = drawn[: self.rebuild_memory * REBUILD_BATCH]
-        codes = {m: np.asarray(train_codes[m])[rows[m][drawn]] for m in self.modalities}
-        return replace(variables, memory=_rebuild_memory(self, variables, codes))
+        pairs, old = len(rows["text"]), variables.memory.bank
+        drawn = np.random.default_rng(0).permutation(pairs)[: len(old.group)]
+        batch = {m: jnp.asarray(np.asarray(train_codes[m])[rows[m][drawn]]) for m in old.vectors}
+        group = jnp.asarray(rows[self.visual][drawn], jnp.int32)
+        fresh = banks.empty_bank(self.modalities, len(old.group), self.dim)
+        written = int(jnp.max(old.step)) + 1
+        bank = banks.write(fresh, batch, group, jnp.ones(len(drawn), bool), jnp.int32(written))
+        return replace(variables, memory=variables.memory.replace(bank=bank))
+
+    def memory_report(
+        self, variables: Variables, codes: Mapping[str, Array]
+    ) -> tuple[dict[str, Array], dict[str, float]]:
+        """Codes of a split after the memory, from those before it, and what tells its use."""
+        after, report = {}, {}
+        for m, x in codes.items():
+            after[m], found = self.remember(variables, m, jnp.asarray(x))
+            if found is None:
+                continue
+            used = len(np.unique(np.asarray(found.slots))) / len(variables.memory.bank.group)
+            report[f"memory/{m}/slots_read"] = used
+            for name, each in banks.reading_report(found, jnp.asarray(x), after[m]).items():
+                report[f"memory/{m}/{name}"] = float(jnp.mean(each))
+        return after, report
 
     # --- hyper-parameters and plumbing --------------------------------------------------------
 
@@ -394,11 +436,13 @@ class HMGR(ReadsWords, RankedVectors):
         return {"regions": regions, "region_dim": region_dim}
 
     def fit_to(self, plan: Plan) -> HMGR:
-        """Sizes from the data; the memory is read after max(1 epoch, 10% of the steps)."""
-        fitted: HMGR = super().fit_to(plan)
-        if self.memory_warmup_steps >= 0:
-            return fitted
-        return replace(fitted, memory_warmup_steps=max(plan.steps_per_epoch, plan.steps // 10))
+        """Sizes from the data; the bank is read after an epoch."""
+        warmup = self.memory_warmup_steps
+        return replace(
+            super().fit_to(plan),
+            memory_warmup_steps=plan.steps_per_epoch if warmup < 0 else warmup,
+            slots=self.slots or min(plan.rows, MOST_SLOTS),
+        )
 
     def inputs(self) -> Mapping[str, Mapping[str, Feature]]:
         """Regions (with ``boxes`` also their boxes) or frames, and tokens."""
@@ -417,28 +461,28 @@ class HMGR(ReadsWords, RankedVectors):
         if graphs and self.graph_layers:
             layers = range(self.graph_layers)
             parts["graphs"] = tuple(f"{t}/graph{layer}" for t in graphs for layer in layers)
-        if self.memory != "none":
-            parts["memory"] = ("memory", "slots") if self.memory == "learned" else ("memory",)
+        if self._has_maps:
+            parts["memory"] = ("memory",)
         return {**parts, **self.loss_parts()}
 
+    @property
+    def _has_maps(self) -> bool:
+        return self.memory == "bank" and self.learned_reads
+
     def init(self, key: Array, tables: Tree = None) -> Variables:
-        """Fresh parameters, and a memory of random unit rows."""
-        *k_towers, k_memory, k_slots = jax.random.split(key, 4)
-        params, _ = self.init_towers(k_towers)
+        """Fresh parameters and an empty bank; learned reads start as the others stay."""
+        params, _ = self.init_towers(jax.random.split(key, 2))
         if self.memory == "none":
             return Variables(params, None, None, tables)
-        slots = initial_slots(k_slots, 2 if self.memory == "separate" else 1, self.slots, self.dim)
-        params["memory"] = self._access().init(k_memory, slots[0], method="touch")["params"]
-        if self.memory == "learned":
-            params["slots"] = slots
-        kept = None if self.memory == "learned" else slots
-        state = MemoryState(kept, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
-        return Variables(params, None, state, tables)
-
-
-@partial(jax.jit, static_argnums=0)
-def _rebuild_memory(model: HMGR, variables: Variables, codes: Mapping[str, Array]) -> MemoryState:
-    memory = model._memory(variables)
-    slots = memory.rewrite(model._slots(variables), codes, REBUILD_BATCH, LocalAxis())
-    written = variables.memory.written + len(codes["text"])
-    return variables.memory.replace(slots=slots, written=written)
+        if self._has_maps:
+            gates = {self.visual: self.visual_read, "text": self.text_read}
+            params["memory"] = {
+                "log_temperature": jnp.float32(math.log(self.read_temperature)),
+                **{
+                    m: {"map": jnp.eye(self.dim), "gate": jnp.full((self.dim,), gate)}
+                    for m, gate in gates.items()
+                    if gate
+                },
+            }
+        bank = banks.empty_bank(self.modalities, max(self.slots, 1), self.dim)
+        return Variables(params, None, Memory(bank, jnp.zeros((), bool)), tables)

@@ -103,8 +103,16 @@ class Hooks:
 
     @property
     def needs_train(self) -> bool:
-        """Whether the model overrides ``finalize``, for which the training items are encoded."""
-        return type(self).finalize is not Hooks.finalize
+        """Whether ``finalize`` runs before every evaluation, on the encoded training items.
+
+        Default: whether the model overrides it.
+        """
+        return type(self).finalize is not Hooks.finalize and not self.needs_train_at_end
+
+    @property
+    def needs_train_at_end(self) -> bool:
+        """Whether ``finalize`` runs only after training, and changes only the memory."""
+        return False
 
     def before_finalize(self, variables: Tree) -> Any:
         """Variables with which the training items are encoded for ``finalize``."""
@@ -121,6 +129,20 @@ class Hooks:
             rows: {modality: int [N]}, the item of each of the N training rows.
         """
         return variables
+
+    @property
+    def remembers(self) -> bool:
+        """Whether codes read a memory, so that dev is also evaluated without it."""
+        return False
+
+    def memory_report(
+        self, variables: Tree, codes: Mapping[str, Tree]
+    ) -> tuple[dict[str, Tree], dict[str, float]]:
+        """The codes of a split after the memory, and metrics of its use.
+
+        ``codes`` are those before it, under `before_finalize`; only if the model ``remembers``.
+        """
+        raise NotImplementedError
 
     # --- reports on items and pairs -----------------------------------------------------------
 

@@ -16,6 +16,7 @@ from hmgr_jax.distributed.parallel import replicate
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation import by_labels, judged
 from hmgr_jax.evaluation.evaluate import Evaluator, More, Scored, recall_table
+from hmgr_jax.evaluation.finalized import finalize
 from hmgr_jax.evaluation.results import SEEDS, check_protocols, record
 from hmgr_jax.files.workdir import RESULTS, write_json_atomic
 from hmgr_jax.metrics.protocols import get_protocol
@@ -45,10 +46,18 @@ class RunEvaluation:
 
     def on_dev(self, variables: Variables) -> dict[str, float]:
         """Metrics of the dev split."""
-        splits = self.experiment.data.splits
-        variables = self.evaluator.finalized(variables, splits["train"])
-        names = self.experiment.config.eval.dev_protocols
-        return self.evaluator.metrics(variables, splits["dev"], names)
+        evaluator, splits = self.evaluator, self.experiment.data.splits
+        model, names = self.experiment.model, self.experiment.config.eval.dev_protocols
+        variables = evaluator.finalized(variables, splits.__getitem__)
+        if not model.remembers:
+            return evaluator.metrics(variables, splits["dev"], names)
+        # Without the memory first: the memory reads the same codes.
+        codes = evaluator.encode_split(model.before_finalize(variables), splits["dev"])
+        without = evaluator.metrics(variables, splits["dev"], names, codes=codes)
+        after, report = model.memory_report(variables, codes)
+        found = evaluator.metrics(variables, splits["dev"], names, codes=after)
+        select = self.experiment.config.eval.select
+        return {**found, f"memory/without/{select}": without[select], **report}
 
     def finish(self, checkpoints: Checkpoints, tables: Tree) -> dict[str, Any]:
         """Evaluate the selected step on test; write plots and, last, ``results.json``.
@@ -61,7 +70,11 @@ class RunEvaluation:
         if hosts.is_first():
             _warn_if_best_is_damaged(workdir, config.eval.select, step)
         variables = replicate(experiment.mesh, state.variables(tables))
-        variables = evaluator.finalized(variables, splits["train"])
+        evaluator, variables = finalize(
+            evaluator, variables, config, workdir, step, splits.__getitem__
+        )
+        if hosts.is_first() and evaluator.calibration is not None:
+            print(evaluator.calibration.describe(), flush=True)
         title = f"{config.model.name} on {config.name}, test"
         protocols = config.eval.protocols
         more = reports(evaluator, workdir, splits["test"], protocols, title)

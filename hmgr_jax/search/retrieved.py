@@ -245,13 +245,13 @@ def _encode_pictures(retriever: Retriever, source: QuestionSource) -> np.ndarray
                 "train the retriever on the same features."
             )
     codes = retriever.evaluator.encode(retriever.variables, "image", pictures)
-    return retriever.evaluator.vectors(retriever.variables, "image", codes)
+    return retriever.evaluator.calibrated(None).vectors(retriever.variables, "image", codes)
 
 
 def _encode_sentences(retriever: Retriever, sentences: Sequence[str]) -> np.ndarray:
     """Vectors of sentences, float32 [n, E]."""
     codes = retriever.encode("text", sentences)
-    return retriever.evaluator.vectors(retriever.variables, "text", codes)
+    return retriever.evaluator.calibrated(None).vectors(retriever.variables, "text", codes)
 
 
 def _read(path: Path, about: Mapping[str, Any]) -> Tables | None:

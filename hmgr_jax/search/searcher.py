@@ -165,7 +165,9 @@ class Searcher:
             UserError: see `Index.search`; or the system does not score these two modalities.
         """
         retriever, model = self.retriever, self.retriever.model
-        vectors = retriever.evaluator.vectors(retriever.variables, modality, codes)
+        vectors = retriever.evaluator.vectors(
+            retriever.variables, modality, codes, against=self.modality
+        )
         if self.codes is None:
             return self.index.search(vectors, k, without)
         if modality == self.modality:
@@ -186,8 +188,20 @@ class Searcher:
         scores = score_candidates(
             model, retriever.variables, (modality, codes), (self.modality, self.codes), found
         )
+        scores -= self._penalties(modality, codes, found)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(found, order, axis=1), np.take_along_axis(scores, order, axis=1)
+
+    def _penalties(self, modality: str, codes: Any, found: np.ndarray) -> np.ndarray:
+        """What the calibration of the run takes from the scores of a shortlist."""
+        evaluator = self.retriever.evaluator
+        if evaluator.calibration is None:
+            return np.zeros((1, 1), np.float32)
+        own = evaluator.penalties(self.retriever.variables, modality, codes)
+        stored = self.index.engine.vectors(found.reshape(-1))
+        return own[:, None] + evaluator.calibration.stored_penalties(self.modality, stored).reshape(
+            found.shape
+        )
 
     def hits(self, numbers: np.ndarray, scores: np.ndarray) -> list[list[Hit]]:
         """The results, one list per query, best first."""

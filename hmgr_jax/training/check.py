@@ -25,6 +25,7 @@ CHOICES = {
     "data.visual": tuple(ITEMS),
     "data.batching": ("rows", "groups", "classes"),
     "data.corrupt": CORRUPT,
+    "eval.calibration": ("none", "bank"),
     "train.decay": ("step", "steps", "cosine", "none"),
     "train.optimizer": KINDS,
     "parallel.mapper": MAPPERS,

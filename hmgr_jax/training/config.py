@@ -28,7 +28,12 @@ OPEN_GROUPS: Mapping[str, Any] = {
 """Groups whose keys are parts of the model (or names of runs), with a value of their type."""
 SCORING = (
     "model.score_step",
-    "model.rebuild_memory",
+    "model.visual_read",
+    "model.text_read",
+    "model.read_top",
+    "model.read_temperature",
+    "model.hops",
+    "model.rewrite_bank",
     "model.test_distance",
     "model.views_test",
     "model.samples_eval",
@@ -212,6 +217,8 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                 "batch_size": 256,
                 "tile": 4096,
                 "train_gallery": False,  # test items also search the training items, by labels
+                # bank: scores of an item that is near to all training items are lowered
+                "calibration": "none",
                 "judgments": "",  # folder of Flickr8k's expert and crowd judgments
             },
             "needs": {},  # {name: recipe of a run that must come first, or the folder of one}

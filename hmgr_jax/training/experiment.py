@@ -175,6 +175,7 @@ def build(config: ConfigDict, vocabulary: Vocabulary | None = None) -> Experimen
         vocabulary_size=len(data.vocabulary),
         features=item_shapes(train),
         classes=classes_of(train),
+        rows=len(train),
     )
     experiment = Experiment(config, data, make_model(config, plan), plan, mesh)
     _check_known_classes(experiment.model, data)

@@ -265,6 +265,7 @@ class _Run:
             "features": self.experiment.plan.features,
             "classes": self.experiment.plan.classes,
             "steps_per_epoch": self.experiment.plan.steps_per_epoch,
+            "rows": self.experiment.plan.rows,
             "versions": versions(),
         }
         self.checkpoints.save(step, self.state, json.loads(json.dumps(meta)), metric)

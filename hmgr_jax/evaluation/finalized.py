@@ -1,0 +1,139 @@
+"""What evaluation adds to a checkpoint: the memory rewritten by the final weights, calibration.
+
+Both come from the training items (and the choice of λ and β from dev), so that they are kept in the
+run's folder, ``finalized.npz``: a search of a trained run needs no training data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from hmgr_jax.data.split import Split
+from hmgr_jax.distributed import hosts
+from hmgr_jax.evaluation.calibration import Calibration, choose
+from hmgr_jax.evaluation.evaluate import Evaluator
+from hmgr_jax.files.workdir import replacing
+from hmgr_jax.leaves import arrange_like, by_name
+from hmgr_jax.metrics.protocols import evaluate_all
+from hmgr_jax.models.base import Variables
+from hmgr_jax.training import config as configs
+
+FILE = "finalized.npz"
+MEMORY, STORED = "memory/", "stored/"
+
+
+def finalize(
+    evaluator: Evaluator,
+    variables: Variables,
+    config: ConfigDict,
+    workdir: Path,
+    step: int,
+    split: Callable[[str], Split],
+) -> tuple[Evaluator, Variables]:
+    """The evaluator and the variables of a trained run for its final evaluation and for search.
+
+    Args:
+        evaluator: of the model.
+        variables: of step ``step``, on the devices.
+        config: of the run.
+        workdir: the folder of the run; `FILE` is read there if it fits, else it is written.
+        step: the step of the variables.
+        split: opens a split by its role; not called if the file fits.
+    """
+    model, calibrate = evaluator.model, config.eval.calibration == "bank"
+    if not (calibrate or model.needs_train_at_end):
+        return evaluator, evaluator.finalized(variables, split)
+    key = _key(config, workdir, step)
+    kept = _read(workdir / FILE, key, variables)
+    if kept is None:
+        calibration, variables = _compute(evaluator, variables, config, split)
+        if hosts.is_first():
+            rewritten = variables if model.needs_train_at_end else None
+            _write(workdir / FILE, key, rewritten, calibration)
+    else:
+        calibration, memory = kept
+        variables = evaluator.finalized(replace(variables, memory=memory), split)
+    return evaluator.calibrated(calibration if calibrate else None), variables
+
+
+def _compute(
+    evaluator: Evaluator, variables: Variables, config: ConfigDict, split: Callable[[str], Split]
+) -> tuple[Calibration | None, Variables]:
+    model = evaluator.model
+    variables = evaluator.to_local_devices(variables)
+    train = split("train")
+    codes = evaluator.encode_split(model.before_finalize(variables), train)
+    stored = {m: evaluator.vectors(variables, m, codes[m]) for m in model.modalities}
+    variables = model.finalize(variables, codes, train.rows)
+    if config.eval.calibration != "bank":
+        return None, variables
+    dev, names, select = split("dev"), config.eval.dev_protocols, config.eval.select
+    (scored,) = evaluator.matrices(variables, dev)
+    a, b = scored.modalities
+
+    def quality(scores: np.ndarray) -> float:
+        own, other = dev.groups[a], dev.groups[b]
+        found = evaluate_all(names, scores, own, other, modalities=(a, b), **dev.about)
+        return found[select]
+
+    vectors = {m: evaluator.vectors(variables, m, scored.codes[m]) for m in (a, b)}
+    found = Calibration.of(stored)
+    return choose(found, scored.scores, vectors, quality, exact=model.coarse_exact), variables
+
+
+def _key(config: ConfigDict, workdir: Path, step: int) -> str:
+    """What the file depends on: the options of the model, of evaluation, and the checkpoint."""
+    about: dict[str, Any] = {"step": step, "model": configs.plain(config.model)}
+    about |= {name: config.eval[name] for name in ("calibration", "select", "dev_protocols")}
+    digests = workdir / "digests" / f"{step}.json"
+    text = json.dumps(configs.plain(about), sort_keys=True)
+    text += digests.read_text("utf-8") if digests.is_file() else ""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _write(
+    path: Path, key: str, variables: Variables | None, calibration: Calibration | None
+) -> None:
+    arrays: dict[str, np.ndarray] = {"key": np.asarray(key)}
+    if variables is not None:
+        leaves = by_name(jax.device_get(variables.memory))
+        arrays |= {f"{MEMORY}{name}": np.asarray(leaf) for name, leaf in leaves.items()}
+    if calibration is not None:
+        arrays |= {f"{STORED}{m}": rows for m, rows in calibration.vectors.items()}
+        numbers = [calibration.strength, calibration.sharpness, calibration.unit]
+        arrays["calibration"] = np.asarray(numbers, np.float64)
+    with replacing(path) as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def _read(path: Path, key: str, variables: Variables) -> tuple[Calibration | None, Any] | None:
+    """Calibration and memory; None without a file of this key."""
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError):
+        warnings.warn(f"{path} is damaged: it is made again", RuntimeWarning, stacklevel=3)
+        return None
+    if str(arrays["key"]) != key:
+        return None
+    stored = {n.removeprefix(STORED): x for n, x in arrays.items() if n.startswith(STORED)}
+    leaves = {
+        n.removeprefix(MEMORY): jnp.asarray(x) for n, x in arrays.items() if n.startswith(MEMORY)
+    }
+    memory = arrange_like(variables.memory, leaves, None) if leaves else variables.memory
+    numbers = map(float, arrays["calibration"]) if stored else ()
+    return Calibration(stored, *numbers) if stored else None, memory
