@@ -34,7 +34,7 @@ from hmgr_jax.training.recipe_parts import (
     use_adamw,
 )
 
-STEPS = 2340  # 10 epochs of 234 steps
+STEPS = 1872  # 8 epochs of 234 steps
 CLASSES = 80  # COCO's, where the folder has labels
 HMGR = {"affinity": "softmax", "graph_layers": 1, "text": "words"}
 OF_MODEL: dict[str, Mapping[str, Any]] = {
@@ -75,6 +75,8 @@ def get_config(model: str = "hmgr") -> ConfigDict:
     config.train.warmup_steps = 100
     config.train.decay = "cosine"
     config.eval.protocols = ("f8k",)
+    if model == "hmgr":
+        config.eval.calibration = "bank"
     if model == "pcme":
         use_adamp(config)
         config.train.lr = 2e-3

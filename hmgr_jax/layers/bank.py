@@ -87,7 +87,7 @@ def write(
         return old.at[place].set(new.astype(old.dtype), mode="drop")
 
     return Bank(
-        {m: put(bank.vectors[m], jax.lax.stop_gradient(pairs[m])) for m in bank.vectors},
+        {m: put(bank.vectors[m], pairs[m]) for m in bank.vectors},
         put(bank.group, group),
         put(bank.step, jnp.broadcast_to(step, group.shape)),
         (bank.head + count) % size,

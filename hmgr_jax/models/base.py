@@ -7,7 +7,7 @@ recipe; it implements
     inputs()                            {modality: {name: Feature}}
     init(key, tables)                   -> Variables
     encode(variables, modality, items)  -> codes, stats           one item at a time, cacheable
-    loss(variables, codes, row, axis)   -> total, terms, stats, memory
+    loss(variables, codes, row, axis)   -> total, terms, stats, written
     score(variables, a, b)              -> [len(a), len(b)]       default: inner product
     coarse(variables, modality, codes)  -> [n, E]                 default: the codes
     parts()                             -> {name: paths of parameters}
@@ -179,10 +179,11 @@ class Model(Hooks):
         keys: Keys,
         axis: Axis,
     ) -> tuple[Float[Array, ""], Terms, Tree, Tree]:
-        """(total, terms, stats, memory) from the LOCAL codes of a training batch.
+        """(total, terms, stats, written) from the LOCAL codes of a training batch.
 
         ``total`` must be the same number on every device: compute it from gathered values, and
-        pass a term of local rows through ``axis.mean`` or ``axis.sum`` first.
+        pass a term of local rows through ``axis.mean`` or ``axis.sum`` first. ``written`` is what
+        ``write_memory`` stores, also equal on every device; None without a memory.
         """
         raise NotImplementedError
 

@@ -333,43 +333,54 @@ class HMGR(ReadsWords, RankedVectors):
         keys: Keys,
         axis: Axis,
     ) -> tuple[Float[Array, ""], Terms, Tree, Tree]:
-        """The objective of the codes, and the bank with the batch written into it.
+        """The objective of the codes, and the pairs to be written into the bank.
 
-        With ``learned_reads`` L(v̂, t̂) + λ_pre L(v, t); the batch reads before it is written.
+        With ``learned_reads`` L(v̂, t̂) + λ_pre L(v, t).
         """
         total = self.rank_vectors(variables.params, codes, row, step, axis)
         terms = {self.objective: total}
         if self.memory == "none":
             return total, terms, variables.stats, None
-        bank = variables.memory.bank
+        written = {"pairs": dict(codes), "group": row["group"], "valid": row["valid"]}
         if self.learned_reads:
             active = variables.memory.active
-            hats, bank, reports = self._read_batch(variables, codes, row, axis)
+            hats, slots, reports = self._read_batch(variables, codes, row, axis)
+            written["slots"] = slots
             read = {m: jnp.where(active, hats[m], codes[m]) for m in codes}
             after = self.rank_vectors(variables.params, read, row, step, axis)
             terms |= {"before_memory": total, self.objective: after, **reports}
             total = after + self.pre_memory_loss * total
-        pairs, group, valid = axis.gather((dict(codes), row["group"], row["valid"]))
-        bank = banks.write(bank, pairs, group, valid, step)
-        memory = Memory(bank, step + 1 >= self.memory_warmup_steps)
-        return total, terms, variables.stats, memory
+        gathered = jax.lax.stop_gradient(axis.gather(written))
+        return total, terms, variables.stats, {**gathered, "step": step}
+
+    def write_memory(self, memory: Memory, written: Tree, good: Bool[Array, ""]) -> Memory:
+        """The bank with the valid pairs of the batch, and the slots that it read marked."""
+        if self.memory == "none":
+            return memory
+        bank, valid, step = memory.bank, written["valid"] & good, written["step"]
+        for slots in written.get("slots", {}).values():
+            bank = banks.mark_read(bank, slots, valid)
+        bank = banks.write(bank, written["pairs"], written["group"], valid, step)
+        return Memory(bank, jnp.where(good, step + 1 >= self.memory_warmup_steps, memory.active))
 
     def _read_batch(
         self, variables: Variables, codes: Mapping[str, Array], row: Items, axis: Axis
-    ) -> tuple[dict[str, Array], Bank, Terms]:
-        """The codes after the memory, the bank with the slots they read, and what tells use."""
-        hats, bank, terms = {}, variables.memory.bank, {}
+    ) -> tuple[dict[str, Array], dict[str, Array], Terms]:
+        """The codes after the memory, the slots that they read, and what tells its use."""
+        hats: dict[str, Array] = {}
+        slots: dict[str, Array] = {}
+        terms: Terms = {}
         count = jnp.maximum(axis.sum(jnp.sum(row["valid"])), 1).astype(jnp.float32)
         for m, x in codes.items():
             hats[m], found = self.remember(variables, m, x, row["group"])
             if found is None:
                 continue
-            bank = banks.mark_read(bank, *axis.gather((found.slots, row["valid"])))
+            slots[m] = found.slots
             for name, each in banks.reading_report(found, x, hats[m]).items():
                 mean = axis.sum(jnp.sum(jnp.where(row["valid"], each, 0.0))) / count
                 terms[f"memory/{m}/{name}"] = jax.lax.stop_gradient(mean)
-        terms["memory/slots_read"] = jnp.mean(bank.read.astype(jnp.float32))
-        return hats, bank, terms
+        ever = variables.memory.bank.read.astype(jnp.float32)
+        return hats, slots, {**terms, "memory/slots_read": jnp.mean(ever)}
 
     # --- the memory at evaluation -------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hmgr_jax.models.corpus import Corpus
-from hmgr_jax.shapes import Array, Float, Tree
+from hmgr_jax.shapes import Array, Bool, Float, Tree
 
 
 class Banks(NamedTuple):
@@ -94,6 +94,15 @@ class Hooks:
         here.
         """
         return stats
+
+    # --- training with a memory ---------------------------------------------------------------
+
+    def write_memory(self, memory: Tree, written: Tree, good: Bool[Array, ""]) -> Tree:
+        """The memory after a step, from what ``loss`` returned; unchanged unless ``good``.
+
+        Default: unchanged.
+        """
+        return memory
 
     # --- after the first epoch, before evaluation ---------------------------------------------
 

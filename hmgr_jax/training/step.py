@@ -61,8 +61,8 @@ def device_step(
     """The step ``(state, tables, local batch) -> (state, report)`` of one device.
 
     The loss is the same number on every device, so the gradient is the mean of the gradients over
-    devices. If the loss, a gradient, a statistic or the memory is not finite, only the step and
-    the counters change.
+    devices. If the loss, a gradient, a statistic or what the memory would store is not finite,
+    only the step and the counters change.
     """
 
     def step(state: State, tables: Tree, batch: Mapping[str, Any]) -> tuple[State, Report]:
@@ -72,7 +72,7 @@ def device_step(
         def total_loss(params: Tree) -> tuple[Array, tuple[Any, Tree, Tree]]:
             variables = Variables(params, state.stats, state.memory, tables)
             codes, stats = model.encode_batch(variables, batch, row, keys=keys, axis=axis)
-            total, terms, stats, memory = model.loss(
+            total, terms, stats, written = model.loss(
                 Variables(params, stats, state.memory, tables),
                 codes,
                 row,
@@ -80,16 +80,16 @@ def device_step(
                 keys=keys,
                 axis=axis,
             )
-            return total, (terms, stats, memory)
+            return total, (terms, stats, written)
 
-        (total, (terms, stats, memory)), gradient = jax.value_and_grad(total_loss, has_aux=True)(
+        (total, (terms, stats, written)), gradient = jax.value_and_grad(total_loss, has_aux=True)(
             state.params
         )
         gradient = jax.tree.map(axis.mean, gradient)
         params, opt_state, norm, rate = optimizer.update(
             gradient, state.optimizer, state.params, state.step
         )
-        good = jnp.isfinite(total) & jnp.isfinite(norm) & _all_finite((stats, memory))
+        good = jnp.isfinite(total) & jnp.isfinite(norm) & _all_finite((stats, written))
 
         def keep(new: Tree, old: Tree) -> Tree:
             return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
@@ -100,7 +100,8 @@ def device_step(
             seed=state.seed,
             params=keep(params, state.params),
             stats=keep(stats, state.stats),
-            memory=keep(memory, state.memory),
+            # In place: a copy of so large a memory would dominate the step.
+            memory=model.write_memory(state.memory, written, good),
             optimizer=keep(opt_state, state.optimizer),
             bad_in_a_row=(state.bad_in_a_row + bad) * bad,
             bad_total=state.bad_total + bad,
