@@ -71,6 +71,8 @@ WAVES = 4
 MEMORIES = ("bank", "none")
 MOST_SLOTS = 32_768
 """Pairs stored by default, if the training split has as many."""
+ROWS = 1024
+"""Items of `HMGR.memory_report` whose cosines with all slots are in memory at once."""
 
 
 @struct.dataclass
@@ -364,7 +366,8 @@ class HMGR(ReadsWords, RankedVectors):
             hats[m], found = self.remember(variables, m, x, row["group"])
             if found is None:
                 continue
-            bank = banks.mark_read(bank, *axis.gather((found.slots, row["valid"])))
+            reads = row["valid"] & variables.memory.active
+            bank = banks.mark_read(bank, *axis.gather((found.slots, reads)))
             for name, each in banks.reading_report(found, x, hats[m]).items():
                 mean = axis.sum(jnp.sum(jnp.where(row["valid"], each, 0.0))) / count
                 terms[f"memory/{m}/{name}"] = jax.lax.stop_gradient(mean)
@@ -410,15 +413,23 @@ class HMGR(ReadsWords, RankedVectors):
     def memory_report(
         self, variables: Variables, codes: Mapping[str, Array]
     ) -> tuple[dict[str, Array], dict[str, float]]:
-        """Codes of a split after the memory, from those before it, and what tells its use."""
+        """Codes of a split after the memory, from those before it, and what tells its use.
+
+        A memory that is still asleep changes no code, and there is nothing to tell.
+        """
+        if not variables.memory.active:
+            return dict(codes), {}
         after, report = {}, {}
         for m, x in codes.items():
-            after[m], found = self.remember(variables, m, jnp.asarray(x))
-            if found is None:
+            blocks = [jnp.asarray(x[first : first + ROWS]) for first in range(0, len(x), ROWS)]
+            hats, found = zip(*(self.remember(variables, m, some) for some in blocks), strict=True)
+            after[m] = jnp.concatenate(hats)
+            if found[0] is None:
                 continue
-            used = len(np.unique(np.asarray(found.slots))) / len(variables.memory.bank.group)
-            report[f"memory/{m}/slots_read"] = used
-            for name, each in banks.reading_report(found, jnp.asarray(x), after[m]).items():
+            reading = jax.tree.map(lambda *parts: jnp.concatenate(parts), *found)
+            slots, of = np.unique(reading.slots), len(variables.memory.bank.group)
+            report[f"memory/{m}/slots_read"] = int(np.sum(slots != banks.EMPTY)) / of
+            for name, each in banks.reading_report(reading, jnp.asarray(x), after[m]).items():
                 report[f"memory/{m}/{name}"] = float(jnp.mean(each))
         return after, report
 
