@@ -27,6 +27,8 @@ SIZES = {
     "sum_warmup_steps": 3,
     "memory_warmup_steps": 5,
 }
+
+
 def hmgr(name="hmgr", **overrides):
     return get_model(name, **(SIZES | overrides))
 
@@ -49,11 +51,14 @@ def variables_of(model, base=None, seed=0):
 def memory_of(model, seed=4):
     """A full bank of random pairs, of pictures that no batch has, awake."""
     rng, shape = np.random.default_rng(seed), (model.slots, model.dim)
-    pairs = {m: jnp.asarray(unit(rng.standard_normal(shape)), jnp.float32) for m in ("image", "text")}
+    pairs = {
+        m: jnp.asarray(unit(rng.standard_normal(shape)), jnp.float32) for m in ("image", "text")
+    }
     pairs = dict(zip(model.modalities, pairs.values(), strict=True))
     empty = banks.empty_bank(model.modalities, *shape)
-    groups, valid = OTHERS + jnp.arange(model.slots), jnp.ones(model.slots, bool)
-    return Memory(banks.write(empty, pairs, groups, valid, jnp.int32(0)), jnp.asarray(True))
+    groups, valid = OTHERS + np.arange(model.slots), np.ones(model.slots, bool)
+    bank = jax.jit(banks.write)(empty, pairs, groups, valid, jnp.int32(0))
+    return Memory(bank, jnp.asarray(True))
 
 
 def images():
