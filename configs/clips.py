@@ -21,8 +21,6 @@ from hmgr_jax.training.recipe_parts import TO_THE_END
 
 STEPS = 500
 HMGR = {
-    "slots": 64,
-    "key_dim": 64,
     "affinity": "softmax",
     "graph_layers": 1,
     # Motion has to be in the code from the first step on: from next to nothing on both sides, video

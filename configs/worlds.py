@@ -31,8 +31,6 @@ STEPS = 800
 TOLD = "-told"
 CLASSES = 64  # 8 shapes in 8 colours
 HMGR = {
-    "slots": 64,
-    "key_dim": 64,
     "region_embedding": "mlp",
     "region_hidden": 256,
     "affinity": "softmax",

@@ -10,6 +10,7 @@ import hashlib
 import json
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from hmgr_jax.leaves import arrange_like, by_name
 from hmgr_jax.metrics.protocols import evaluate_all
 from hmgr_jax.models.base import Variables
 from hmgr_jax.training import config as configs
+from hmgr_jax.training.check import check_calibration
 
 FILE = "finalized.npz"
 MEMORY, STORED = "memory/", "stored/"
@@ -51,8 +53,12 @@ def finalize(
         workdir: the folder of the run; `FILE` is read there if it fits, else it is written.
         step: the step of the variables.
         split: opens a split by its role; not called if the file fits.
+
+    Raises:
+        UserError: the model has no two modalities to calibrate.
     """
     model, calibrate = evaluator.model, config.eval.calibration == "bank"
+    check_calibration(config, model.modalities)
     if not (calibrate or model.needs_train_at_end):
         return evaluator, evaluator.finalized(variables, split)
     key = _key(config, workdir, step)
@@ -75,10 +81,12 @@ def _compute(
     variables = evaluator.to_local_devices(variables)
     train = split("train")
     codes = evaluator.encode_split(model.before_finalize(variables), train)
-    stored = {m: evaluator.vectors(variables, m, codes[m]) for m in model.modalities}
     variables = model.finalize(variables, codes, train.rows)
     if config.eval.calibration != "bank":
         return None, variables
+    if model.needs_train:  # which may change the codes
+        codes = evaluator.encode_split(variables, train)
+    stored = {m: evaluator.vectors(variables, m, codes[m]) for m in model.modalities}
     dev, names, select = split("dev"), config.eval.dev_protocols, config.eval.select
     (scored,) = evaluator.matrices(variables, dev)
     a, b = scored.modalities
@@ -114,8 +122,15 @@ def _write(
         arrays |= {f"{STORED}{m}": rows for m, rows in calibration.vectors.items()}
         numbers = [calibration.strength, calibration.sharpness, calibration.unit]
         arrays["calibration"] = np.asarray(numbers, np.float64)
-    with replacing(path) as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
+    try:
+        with replacing(path) as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+    except OSError as error:  # such as a folder that may only be read
+        warnings.warn(
+            f"{path} cannot be written ({error}): it is computed again at the next use",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def _read(path: Path, key: str, variables: Variables) -> tuple[Calibration | None, Any] | None:
@@ -125,10 +140,11 @@ def _read(path: Path, key: str, variables: Variables) -> tuple[Calibration | Non
     try:
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError):
+        known = str(arrays["key"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, EOFError):
         warnings.warn(f"{path} is damaged: it is made again", RuntimeWarning, stacklevel=3)
         return None
-    if str(arrays["key"]) != key:
+    if known != key:
         return None
     stored = {n.removeprefix(STORED): x for n, x in arrays.items() if n.startswith(STORED)}
     leaves = {

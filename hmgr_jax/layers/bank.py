@@ -23,7 +23,7 @@ from hmgr_jax.layers.linear import einsum
 from hmgr_jax.shapes import Array, Bool, Float, Int
 
 EMPTY = -1
-"""The group of a slot that was never written."""
+"""The group of a slot that was never written; the slot of a weight that reads nothing."""
 FAR = -1e9
 """The cosine of a slot that may not be read."""
 
@@ -52,7 +52,7 @@ class Reading(NamedTuple):
     weights: Float[Array, "n k"]
     """a, which sums to 1, largest first."""
     slots: Int[Array, "n k"]
-    """The slots of the weights."""
+    """The slots of the weights; `EMPTY` where fewer than k slots may be read."""
 
 
 def empty_bank(modalities: Sequence[str], slots: int, features: int) -> Bank:
@@ -120,15 +120,15 @@ def read(
         readable &= bank.group[None, :] != not_from[:, None]
     cosines = einsum("nd,sd->ns", x.astype(jnp.float32), bank.vectors[modality])
     best, slots = jax.lax.top_k(jnp.where(readable, cosines, FAR), min(top, len(bank.group)))
-    weights = jax.nn.softmax(best / temperature, axis=-1)
-    weights = jnp.where(best > FAR / 2, weights, 0.0)
+    found = best > FAR / 2
+    weights = jnp.where(found, jax.nn.softmax(best / temperature, axis=-1), 0.0)
     content = einsum("nk,nkd->nd", weights, bank.vectors[other][slots])
-    return Reading(content, weights, slots)
+    return Reading(content, weights, jnp.where(found, slots, EMPTY))
 
 
 def mark_read(bank: Bank, slots: Int[Array, "B k"], valid: Bool[Array, " B"]) -> Bank:
     """Note that the valid items of a global batch have read ``slots``."""
-    place = jnp.where(valid[:, None], slots, len(bank.group)).reshape(-1)
+    place = jnp.where(valid[:, None] & (slots != EMPTY), slots, len(bank.group)).reshape(-1)
     return bank.replace(  # type: ignore[attr-defined]
         read=bank.read.at[place].set(True, mode="drop")
     )

@@ -68,6 +68,17 @@ _REMOVED: dict[str, dict[str, Any]] = {
     "Center3D": {"center_rate": 0.5, "center_grad_rescale": True},
     "XTRA": {"region_scale": "none"},
 }
+# Options of an earlier memory, which had no effect on the runs without one that can still be read.
+_WRITES = ("write_rate", "write_rule", "write_address", "address_gain")
+_UNUSED: dict[str, tuple[str, ...]] = {
+    "HMGR": (*_WRITES, "key_dim", "memory_groups", "rebuild_memory")
+}
+# Values that older runs saved: {class: {option: {value: the value it has now, None if it is gone}}}.
+_EARLIER_MEMORIES = ("joint", "separate", "visual_only_write", "text_only_write", "learned")
+_OLD_VALUES: dict[str, dict[str, dict[str, str | None]]] = {
+    "HMGR": {"memory": dict.fromkeys((*_EARLIER_MEMORIES, "episodic"))},
+    "DXR": {"objective": {"triplet_hard": "triplet"}},
+}
 
 
 def list_models() -> tuple[str, ...]:
@@ -101,20 +112,30 @@ def get_model(name: str, **hyperparameters: Any) -> Model:
 
 
 def without_removed(name: str, saved: Mapping[str, Any]) -> dict[str, Any]:
-    """Saved options of a system without those that the code no longer has.
+    """Saved options of a system without those that the code no longer has, in today's names.
 
     Raises:
         UserError: a removed option has another value than the one the code works with now.
     """
-    model_class, _ = _look_up(name)
-    removed = _REMOVED.get(model_class.__name__, {})
+    kind = _look_up(name)[0].__name__
+    removed, found = _REMOVED.get(kind, {}), dict(saved)
     for key, value in removed.items():
-        if key in saved and saved[key] != value:
+        if found.pop(key, value) != value:
             raise UserError(
                 f"The run was trained with model.{key}={saved[key]!r}, an option that was removed "
                 f"({value!r} is the only value now): use the version of hmgr_jax that trained it."
             )
-    return {key: value for key, value in saved.items() if key not in removed}
+    for key, values in _OLD_VALUES.get(kind, {}).items():
+        if found.get(key) in values:
+            found[key] = values[found[key]]
+            if found[key] is None:
+                raise UserError(
+                    f"The run was trained with model.{key}={saved[key]!r}, a value that was "
+                    "removed: use the version of hmgr_jax that trained it."
+                )
+    for key in _UNUSED.get(kind, ()):
+        found.pop(key, None)
+    return found
 
 
 class Properties(NamedTuple):

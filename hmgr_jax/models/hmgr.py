@@ -71,6 +71,8 @@ WAVES = 4
 MEMORIES = ("bank", "none")
 MOST_SLOTS = 32_768
 """Pairs stored by default, if the training split has as many."""
+ROWS = 1024
+"""Items of `HMGR.memory_report` whose cosines with all slots are in memory at once."""
 
 
 @struct.dataclass
@@ -359,7 +361,7 @@ class HMGR(ReadsWords, RankedVectors):
             return memory
         bank, valid, step = memory.bank, written["valid"] & good, written["step"]
         for slots in written.get("slots", {}).values():
-            bank = banks.mark_read(bank, slots, valid)
+            bank = banks.mark_read(bank, slots, valid & memory.active)
         bank = banks.write(bank, written["pairs"], written["group"], valid, step)
         return Memory(bank, jnp.where(good, step + 1 >= self.memory_warmup_steps, memory.active))
 
@@ -421,15 +423,23 @@ class HMGR(ReadsWords, RankedVectors):
     def memory_report(
         self, variables: Variables, codes: Mapping[str, Array]
     ) -> tuple[dict[str, Array], dict[str, float]]:
-        """Codes of a split after the memory, from those before it, and what tells its use."""
+        """Codes of a split after the memory, from those before it, and what tells its use.
+
+        A memory that is still asleep changes no code, and there is nothing to tell.
+        """
+        if not variables.memory.active:
+            return dict(codes), {}
         after, report = {}, {}
         for m, x in codes.items():
-            after[m], found = self.remember(variables, m, jnp.asarray(x))
-            if found is None:
+            blocks = [jnp.asarray(x[first : first + ROWS]) for first in range(0, len(x), ROWS)]
+            hats, found = zip(*(self.remember(variables, m, some) for some in blocks), strict=True)
+            after[m] = jnp.concatenate(hats)
+            if found[0] is None:
                 continue
-            used = len(np.unique(np.asarray(found.slots))) / len(variables.memory.bank.group)
-            report[f"memory/{m}/slots_read"] = used
-            for name, each in banks.reading_report(found, jnp.asarray(x), after[m]).items():
+            reading = jax.tree.map(lambda *parts: jnp.concatenate(parts), *found)
+            slots, of = np.unique(reading.slots), len(variables.memory.bank.group)
+            report[f"memory/{m}/slots_read"] = int(np.sum(slots != banks.EMPTY)) / of
+            for name, each in banks.reading_report(reading, jnp.asarray(x), after[m]).items():
                 report[f"memory/{m}/{name}"] = float(jnp.mean(each))
         return after, report
 

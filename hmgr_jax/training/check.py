@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -104,6 +104,19 @@ def check_parts(config: ConfigDict, parts: Parts) -> None:
             named.append((f"{key} of a stage", stage.get(key, ())))
     for key, names in named:
         _check_known(f"part of {config.model.name} in {key}", names, parts)
+
+
+def check_calibration(config: ConfigDict, modalities: Sequence[str]) -> None:
+    """Refuse a calibration of anything but two modalities.
+
+    Raises:
+        UserError: names the modalities.
+    """
+    if config.eval.get("calibration", "none") != "none" and len(modalities) != 2:
+        raise UserError(
+            f"eval.calibration calibrates the scores of two modalities, {config.model.name} has "
+            f"{', '.join(modalities)}: set it to none."
+        )
 
 
 def _check_stages(config: ConfigDict) -> None:

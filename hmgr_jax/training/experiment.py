@@ -23,7 +23,7 @@ from hmgr_jax.errors import UserError
 from hmgr_jax.leaves import leaf_at, with_leaf
 from hmgr_jax.models import get_model
 from hmgr_jax.models.base import NUMBER_OF, Feature, Model, Plan, select_inputs
-from hmgr_jax.training.check import check, check_parts
+from hmgr_jax.training.check import check, check_calibration, check_parts
 from hmgr_jax.training.optimizer import Optimizer, Schedule, Stage
 from hmgr_jax.training.pretrained import pretrained, runs_and_files, untrained
 from hmgr_jax.training.step import State, device_step, init_state
@@ -185,6 +185,7 @@ def build(config: ConfigDict, vocabulary: Vocabulary | None = None) -> Experimen
             "with labels (data.features.labels), or set model.match to group."
         )
     check_parts(config, experiment.model.parts())
+    check_calibration(config, experiment.model.modalities)
     return experiment
 
 

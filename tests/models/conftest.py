@@ -3,7 +3,7 @@
 import pytest
 
 SLOW = ("dxr", "gpldan", "racg", "resg", "resg_graph", "ragged")
-SLOW += ("hmgr_frames", "hmgr_rebuild", "hmgr_switches", "hmgr_video")
+SLOW += ("hmgr_frames", "hmgr_switches", "hmgr_video")
 """Stems of files of slow tests; ``pytest -m "" tests/models/test_dxr.py`` runs all of one."""
 
 

@@ -5,17 +5,21 @@ import jax.numpy as jnp
 import numpy as np
 from layer_cases import unit
 
-from hmgr_jax.layers.memory import MemoryState
+from hmgr_jax.layers import bank as banks
 from hmgr_jax.models import get_model
 from hmgr_jax.models.base import Variables
+from hmgr_jax.models.hmgr import Memory
 
 B, R, F, L, D, S = 16, 6, 12, 8, 16, 8
 WORDS = 20
+OTHERS = 1000
+"""The group of the first stored pair."""
 SIZES = {
     "dim": D,
     "word_dim": 8,
-    "key_dim": 8,
     "slots": S,
+    "visual_read": 0.3,
+    "read_top": 3,
     "graph_layers": 1,
     "vocabulary_size": WORDS,
     "regions": R,
@@ -23,8 +27,6 @@ SIZES = {
     "sum_warmup_steps": 3,
     "memory_warmup_steps": 5,
 }
-BEFORE, AFTER = 4, 5
-"""The last step before the memory is read, and the first one after."""
 
 
 def hmgr(name="hmgr", **overrides):
@@ -32,7 +34,7 @@ def hmgr(name="hmgr", **overrides):
 
 
 def variables_of(model, base=None, seed=0):
-    """Normal parameters (those of ``base`` where it has them), unit slots, reading switched on."""
+    """Normal parameters (those of ``base`` where it has them), and a full bank that is read."""
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     rng = np.random.default_rng(seed)
     known = {} if base is None else dict(jax.tree.leaves_with_path(base.params))
@@ -43,12 +45,20 @@ def variables_of(model, base=None, seed=0):
         return kept if kept is not None and kept.shape == s.shape else drawn
 
     params = jax.tree.map_with_path(fill, shapes.params)
-    memory = None
-    if shapes.memory is not None:
-        drawn = unit(rng.standard_normal((2, model.slots, model.dim))).astype(np.float32)
-        slots = None if shapes.memory.slots is None else drawn[: len(shapes.memory.slots)]
-        memory = MemoryState(jax.tree.map(jnp.asarray, slots), jnp.int32(0), jnp.asarray(True))
-    return Variables(params, None, memory, None)
+    return Variables(params, None, None if model.memory == "none" else memory_of(model), None)
+
+
+def memory_of(model, seed=4):
+    """A full bank of random pairs, of pictures that no batch has, awake."""
+    rng, shape = np.random.default_rng(seed), (model.slots, model.dim)
+    pairs = {
+        m: jnp.asarray(unit(rng.standard_normal(shape)), jnp.float32) for m in ("image", "text")
+    }
+    pairs = dict(zip(model.modalities, pairs.values(), strict=True))
+    empty = banks.empty_bank(model.modalities, *shape)
+    groups, valid = OTHERS + np.arange(model.slots), np.ones(model.slots, bool)
+    bank = jax.jit(banks.write)(empty, pairs, groups, valid, jnp.int32(0))
+    return Memory(bank, jnp.asarray(True))
 
 
 def images():

@@ -1,4 +1,4 @@
-"""HMGR's towers, sizes, parts and inference; its memory is tested in test_hmgr_memory.py."""
+"""HMGR's towers, sizes, parts and inference; its memory is tested in test_hmgr_bank.py."""
 
 import dataclasses
 
@@ -12,6 +12,7 @@ from hmgr_jax.errors import UserError
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.models import get_model, list_models
 from hmgr_jax.models.base import Plan
+from hmgr_jax.models.hmgr import MOST_SLOTS
 
 KEYS = Keys.at(jnp.int32(0), jnp.int32(0), jnp.arange(B))
 
@@ -25,34 +26,47 @@ def count(tree):
 
 @pytest.mark.parametrize(
     ("name", "words", "expected"),
-    [("hmgr", 8481, 47_696_817), ("hmgr", 11353, 48_558_417), ("vse", 8481, 16_985_774)],
+    [("hmgr", 8481, 33_787_566), ("hmgr", 11353, 34_649_166), ("vse", 8481, 16_985_774)],
 )
 def test_parameters_of_the_published_size(name, words, expected):
     model = get_model(name, vocabulary_size=words, regions=36, region_dim=2048)
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
-    assert count(shapes.params) == expected
+    params = jax.eval_shape(model.init, jax.random.key(0)).params
+    assert count(params) == expected
     if name == "hmgr":
-        assert count(shapes.params["memory"]) == 13_909_251
-        assert count(shapes.params["image"]["graph0"]) == 4_200_448
-        assert count(shapes.params["text"]["pool"]) == 2_100_225
-        assert shapes.memory.slots.shape == (1, 128, 1024)
+        assert count(params["image"]["graph0"]) == 4_200_448
+        assert count(params["text"]["pool"]) == 2_100_225
+
+
+def test_each_modality_that_learns_to_read_has_a_map_a_gate_and_the_temperature():
+    for gates, maps in (({}, 1), ({"visual_read": 0.2}, 2)):
+        given = {"regions": 36, "region_dim": 2048, "vocabulary_size": 9}
+        model = get_model("hmgr", learned_reads=True, slots=4, **given, **gates)
+        params = jax.eval_shape(model.init, jax.random.key(0)).params
+        assert count(params["memory"]) == maps * (1024 * 1024 + 1024) + 1
 
 
 PLAN = Plan(
-    steps=1000, steps_per_epoch=30, vocabulary_size=77, features={"image": {"regions": (5, 9)}}
+    steps=1000,
+    steps_per_epoch=30,
+    vocabulary_size=77,
+    features={"image": {"regions": (5, 9)}},
+    rows=600,
 )
 
 
 def test_the_plan_sets_sizes_and_warm_ups_that_are_open():
     model = get_model("hmgr").fit_to(PLAN)
     assert (model.vocabulary_size, model.regions, model.region_dim) == (77, 5, 9)
-    assert model.sum_warmup_steps == 30
-    assert model.memory_warmup_steps == 100  # a tenth of the steps is more than an epoch
-    few = get_model("hmgr").fit_to(dataclasses.replace(PLAN, steps=200))
-    assert few.memory_warmup_steps == 30
+    assert (model.sum_warmup_steps, model.memory_warmup_steps, model.slots) == (30, 30, 600)
     given = {"vocabulary_size": 9, "sum_warmup_steps": 0, "memory_warmup_steps": 0, "regions": 3}
+    given["slots"] = 11
     model = get_model("hmgr", **given).fit_to(PLAN)
     assert {key: getattr(model, key) for key in given} == given
+
+
+def test_a_large_training_split_does_not_fit_the_bank():
+    many = dataclasses.replace(PLAN, rows=MOST_SLOTS + 1)
+    assert get_model("hmgr").fit_to(many).slots == MOST_SLOTS
 
 
 def test_inputs_have_boxes_only_with_the_option():
@@ -60,29 +74,30 @@ def test_inputs_have_boxes_only_with_the_option():
     assert hmgr(boxes=True).inputs()["image"]["boxes"].shape == (R, 4)
 
 
-def test_parts_of_each_memory():
-    assert "memory" not in hmgr(memory="none").parts()
-    assert hmgr().parts()["memory"] == ("memory",)
-    assert hmgr(memory="learned").parts()["memory"] == ("memory", "slots")
+def test_parts_name_what_the_memory_and_the_objective_learn():
+    assert not {"memory", "loss"} & hmgr().parts().keys()
+    assert hmgr(learned_reads=True).parts()["memory"] == ("memory",)
+    assert "memory" not in hmgr(learned_reads=True, memory="none").parts()
+    assert hmgr(objective="infonce").parts()["loss"] == ("loss",)
 
 
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"memory": "joined"}, "model.memory must be one of joint, none"),
-        ({"write_rule": "lstm"}, "model.write_rule must be one of slotwise, hme"),
-        ({"write_address": "hard"}, "model.write_address must be one of"),
+        ({"memory": "joint"}, "model.memory must be one of bank, none"),
+        ({"objective": "softmax"}, "model.objective must be one of triplet, infonce"),
         ({"affinity": "cosine"}, "model.affinity must be one of dot, softmax"),
         ({"pool": "median"}, "model.pool must be one of attention"),
         ({"region_scale": "log"}, "model.region_scale must be one of none"),
         ({"region_embedding": "conv"}, "model.region_embedding must be one of linear"),
-        ({"memory_groups": 0}, "model.memory_groups must be at least 1, got 0: change it."),
+        ({"read_top": 0}, "model.read_top must be at least 1, got 0: change it."),
+        ({"read_temperature": 0.0}, "model.read_temperature must be above 0.0, got 0.0"),
+        ({"text_read": -0.1}, "model.text_read must be at least 0.0"),
         ({"hops": 0}, "model.hops must be at least 1"),
-        ({"slots": 0}, "model.slots must be at least 1"),
+        ({"slots": -1}, "model.slots must be at least 0"),
         ({"graph_layers": -1}, "model.graph_layers must be at least 0"),
         ({"pool_dropout": 1.0}, "model.pool_dropout must be in [0, 1), got 1.0"),
         ({"word_dropout": -0.1}, "model.word_dropout must be in [0, 1)"),
-        ({"write_rate": 1.5}, "model.write_rate must be in [0, 1], got 1.5"),
         ({"slotz": 4}, "There is no hyper-parameter of hmgr 'slotz'; did you mean 'slots'"),
     ],
 )
@@ -192,12 +207,13 @@ def pick(items, rows):
     return jax.tree.map(lambda x: x[jnp.asarray(rows)], items)
 
 
-def test_the_code_of_an_image_does_not_depend_on_its_batch(base, encode):
+@pytest.mark.parametrize("modality", ["image", "text"])
+def test_a_code_does_not_depend_on_its_batch(base, encode, modality):
     variables, _ = base
-    together = encode(variables, "image", ITEMS["image"])
-    alone = encode(variables, "image", pick(ITEMS["image"], [3]))
+    together = encode(variables, modality, ITEMS[modality])
+    alone = encode(variables, modality, pick(ITEMS[modality], [3]))
     np.testing.assert_allclose(alone[0], together[3], rtol=0, atol=1e-6)
-    among_copies = encode(variables, "image", pick(ITEMS["image"], [0] * 5 + [3] + [1] * 10))
+    among_copies = encode(variables, modality, pick(ITEMS[modality], [0] * 5 + [3] + [1] * 10))
     np.testing.assert_array_equal(among_copies[5], together[3])
 
 
@@ -213,14 +229,23 @@ def test_permuted_captions_permute_scores_and_not_image_codes(base, encode):
     np.testing.assert_array_equal(permuted, scores[:, order])
 
 
-def test_inference_reads_the_memory_only_if_it_is_active(base, encode):
+@pytest.mark.parametrize("modality", ["image", "text"])
+def test_inference_reads_the_bank_only_if_it_is_awake(base, encode, modality):
     variables, found = base
-    asleep = variables.replace(memory=variables.memory.replace(active=jnp.asarray(False)))
-    for m in ("image", "text"):
-        # In training without dropout the codes are those before the memory.
-        np.testing.assert_allclose(encode(asleep, m, ITEMS[m]), found[m], rtol=0, atol=1e-6)
-        awake = np.asarray(encode(variables, m, ITEMS[m]))
-        assert np.abs(awake - found[m]).max() > 0.01
-        np.testing.assert_allclose(np.linalg.norm(awake, axis=1), 1.0, atol=1e-5)
-        other = variables.memory.replace(slots=-variables.memory.slots)
-        assert np.abs(encode(variables.replace(memory=other), m, ITEMS[m]) - awake).max() > 0.01
+    items, memory = ITEMS[modality], variables.memory
+    asleep = variables.replace(memory=memory.replace(active=jnp.asarray(False)))
+    # In training without dropout the codes are those before the memory.
+    plain = found[modality]
+    np.testing.assert_allclose(encode(asleep, modality, items), plain, rtol=0, atol=1e-6)
+    awake = np.asarray(encode(variables, modality, items))
+    assert np.abs(awake - plain).max() > 0.01
+    np.testing.assert_allclose(np.linalg.norm(awake, axis=1), 1.0, atol=1e-5)
+
+
+def test_a_modality_without_a_gate_reads_nothing(base):
+    variables, found = base
+    model = hmgr(visual_read=0.0)
+    codes, _ = jax.jit(lambda x: model.encode(variables, "image", x, train=False, keys=None))(
+        ITEMS["image"]
+    )
+    np.testing.assert_allclose(codes, found["image"], rtol=0, atol=1e-6)
