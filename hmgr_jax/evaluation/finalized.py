@@ -33,6 +33,7 @@ from hmgr_jax.training import config as configs
 from hmgr_jax.training.check import check_calibration
 
 FILE = "finalized.npz"
+DAMAGED = (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, EOFError)
 MEMORY, STORED = "memory/", "stored/"
 
 
@@ -50,7 +51,8 @@ def finalize(
         evaluator: of the model.
         variables: of step ``step``, on the devices.
         config: of the run.
-        workdir: the folder of the run; `FILE` is read there if it fits, else it is written.
+        workdir: the folder of the run; `FILE` is read there if it fits. Otherwise it is written,
+            unless it is of the same checkpoint under other options.
         step: the step of the variables.
         split: opens a split by its role; not called if the file fits.
 
@@ -65,7 +67,7 @@ def finalize(
     kept = _read(workdir / FILE, key, variables)
     if kept is None:
         calibration, variables = _compute(evaluator, variables, config, split)
-        if hosts.is_first():
+        if hosts.is_first() and not _is_of_checkpoint(workdir / FILE, key):
             rewritten = variables if model.needs_train_at_end else None
             _write(workdir / FILE, key, rewritten, calibration)
     else:
@@ -102,13 +104,22 @@ def _compute(
 
 
 def _key(config: ConfigDict, workdir: Path, step: int) -> str:
-    """What the file depends on: the options of the model, of evaluation, and the checkpoint."""
-    about: dict[str, Any] = {"step": step, "model": configs.plain(config.model)}
+    """What the file depends on: the checkpoint, and the options of model and evaluation."""
+    about: dict[str, Any] = {"model": configs.plain(config.model)}
     about |= {name: config.eval[name] for name in ("calibration", "select", "dev_protocols")}
     digests = workdir / "digests" / f"{step}.json"
-    text = json.dumps(configs.plain(about), sort_keys=True)
-    text += digests.read_text("utf-8") if digests.is_file() else ""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    checkpoint = f"{step} {digests.read_text('utf-8') if digests.is_file() else ''}"
+    parts = checkpoint, json.dumps(configs.plain(about), sort_keys=True)
+    return "-".join(hashlib.sha256(part.encode()).hexdigest()[:16] for part in parts)
+
+
+def _is_of_checkpoint(path: Path, key: str) -> bool:
+    """Whether the file is whole and of the checkpoint of ``key``, under any options."""
+    try:
+        with np.load(path) as file:
+            return str(file["key"]).split("-")[0] == key.split("-")[0]
+    except DAMAGED:
+        return False
 
 
 def _write(
@@ -141,7 +152,7 @@ def _read(path: Path, key: str, variables: Variables) -> tuple[Calibration | Non
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files}
         known = str(arrays["key"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, EOFError):
+    except DAMAGED:
         warnings.warn(f"{path} is damaged: it is made again", RuntimeWarning, stacklevel=3)
         return None
     if known != key:
