@@ -73,7 +73,7 @@ _WRITES = ("write_rate", "write_rule", "write_address", "address_gain")
 _UNUSED: dict[str, tuple[str, ...]] = {
     "HMGR": (*_WRITES, "key_dim", "memory_groups", "rebuild_memory")
 }
-# Values that older runs saved: {class: {option: {value: the value it has now, None if it is gone}}}.
+# Values that older runs saved: {class: {option: {value: its new name, None if it is gone}}}.
 _EARLIER_MEMORIES = ("joint", "separate", "visual_only_write", "text_only_write", "learned")
 _OLD_VALUES: dict[str, dict[str, dict[str, str | None]]] = {
     "HMGR": {"memory": dict.fromkeys((*_EARLIER_MEMORIES, "episodic"))},
