@@ -89,6 +89,7 @@ def _mini(system: str) -> ConfigDict:
     config.train.lr = 1e-3
     config.train.warmup_steps = 30
     config.train.decay = "cosine"
+    config.train.eval_steps = 5 * 11
     config.eval.protocols = ("msrvtt",)
     config.eval.dev_protocols = ("msrvtt",)
     if system == "hmgr":

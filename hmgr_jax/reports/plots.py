@@ -39,7 +39,8 @@ def curves(workdir: Path, best_step: int | None = None) -> Path:
         best_step = max(rsum, key=lambda point: (point[1], -point[0]))[0]
     panels: dict[str, Points] = {"training loss": training}
     if rsum:
-        panels["dev rsum"] = {"rsum": rsum}
+        asleep = dev.get("memory/without/rsum")
+        panels["dev rsum"] = {"rsum": rsum} | ({"without memory": asleep} if asleep else {})
     percents = {f"dev {_arrow(name)}": points for name, points in _directions(dev).items()}
     for name in filter(ACCURACY.fullmatch, dev):
         percents[f"dev {name}"] = {name: dev[name]}
