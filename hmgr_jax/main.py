@@ -22,7 +22,7 @@ MODES = {
     "train": "Train a run, or resume it.",
     "evaluate": "Evaluate the best checkpoint of a run, or an ensemble of runs.",
     "encode": "Write the vectors of a split with their ids.",
-    "explain": "Draw the attention between an image and a caption (systems that score pairs).",
+    "explain": "Draw what an image and a caption attend to, or read from the memory.",
     "show": "Print configuration, model, data and plan of a recipe without training.",
 }
 SPLITS = ("train", "dev", "test")

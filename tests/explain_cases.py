@@ -23,9 +23,9 @@ def explain(workdir, image, caption, out, *more):
     return main(["main", *flags, "--pair", image, caption])
 
 
-def numbers(folder):
+def numbers(folder, name="attention"):
     """What it wrote."""
-    return json.loads((folder / "attention.json").read_text())
+    return json.loads((folder / f"{name}.json").read_text())
 
 
 @functools.cache

@@ -33,7 +33,7 @@ def get_config(model="hmgr"):
     fields = {"dim": 16, "word_dim": 8, "region_dropout": 0.2, "word_dropout": 0.2}
     bags = {"image_hidden": (16,)}
     # The memory without the graphs: a tenth of the compilation.
-    memory = {"slots": 8, "key_dim": 8, "visual_graph": False, "text_graph": False}
+    memory = {"slots": 8, "visual_graph": False, "text_graph": False}
     memory["memory_warmup_steps"] = 3
     heads = {"heads": 4}
     if model == "gpldan":

@@ -155,11 +155,23 @@ class Retriever:
 
     def relations(self, modality: str, items: Mapping[str, np.ndarray]) -> np.ndarray | None:
         """Weights [n, K, N, N] of the edges within items, see ``Model.relations``."""
+        return self._of_items(self.model.relations, modality, items)
+
+    def pool_weights(self, modality: str, items: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """Weights [n, N] of the fragments of items, see ``Model.pool_weights``."""
+        return self._of_items(self.model.pool_weights, modality, items)
+
+    def _of_items(
+        self,
+        hook: Callable[[Variables, str, Tree], Any],
+        modality: str,
+        items: Mapping[str, np.ndarray],
+    ) -> np.ndarray | None:
+        """What a hook of the model gives for items."""
         source = self._source(modality, items)
         found = source.gather(np.arange(len(source)))
         wanted = {name: found[name] for name in self.model.inputs()[modality] if name in found}
-        relations = jax.jit(self.model.relations, static_argnums=1)
-        return jax.device_get(relations(self.variables, modality, wanted))
+        return jax.device_get(jax.jit(hook, static_argnums=1)(self.variables, modality, wanted))
 
     def _source(self, modality: str, items: Sequence[str | Path] | Mapping[str, np.ndarray]) -> Any:
         if modality not in self.model.modalities:

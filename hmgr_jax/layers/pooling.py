@@ -55,7 +55,9 @@ class GlobalPool(nn.Module):
         local = dropout(local, self.dropout, keys, f"{self.name}/local")
         guide = dropout(guide, self.dropout, keys, f"{self.name}/guide")
         logits = Linear(1, name="weight")(local * guide[:, None, :])[..., 0]
-        return einsum("bn,bnd->bd", masked_softmax(logits, mask), x)
+        weights = masked_softmax(logits, mask)
+        self.sow("intermediates", "weights", weights)  # stored only if a caller collects them
+        return einsum("bn,bnd->bd", weights, x)
 
 
 class GPO(nn.Module):

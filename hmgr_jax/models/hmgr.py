@@ -411,8 +411,8 @@ class HMGR(ReadsWords, RankedVectors):
         """Store the training pairs, or a fixed random sample of S of them, by the final weights."""
         if not self.needs_train_at_end:
             return variables
-        pairs, old = len(rows["text"]), variables.memory.bank
-        drawn = np.random.default_rng(0).permutation(pairs)[: len(old.group)]
+        old = variables.memory.bank
+        drawn = self._stored_rows(rows, len(old.group))
         batch = {m: jnp.asarray(np.asarray(train_codes[m])[rows[m][drawn]]) for m in old.vectors}
         group = jnp.asarray(rows[self.visual][drawn], jnp.int32)
         fresh = banks.empty_bank(self.modalities, len(old.group), self.dim)
@@ -420,8 +420,38 @@ class HMGR(ReadsWords, RankedVectors):
         bank = banks.write(fresh, batch, group, jnp.ones(len(drawn), bool), jnp.int32(written))
         return replace(variables, memory=variables.memory.replace(bank=bank))
 
+    def _stored_rows(self, rows: Mapping[str, np.ndarray], slots: int) -> Int[np.ndarray, " n"]:
+        """The training row in each slot that `finalize` writes: a fixed random sample."""
+        return np.random.default_rng(0).permutation(len(rows["text"]))[:slots]
+
+    def readings(self, variables: Variables, modality: str, codes: Codes) -> Reading | None:
+        """What the first hop reads, once the bank is read."""
+        if self.memory == "none" or not bool(variables.memory.active):
+            return None
+        return self.remember(variables, modality, jnp.asarray(codes))[1]
+
+    def stored_items(
+        self, variables: Variables, rows: Mapping[str, np.ndarray]
+    ) -> dict[str, Int[np.ndarray, " S"]]:
+        """The picture or clip of each slot, and its caption if `finalize` wrote the bank.
+
+        Raises:
+            UserError: the bank was written from another training split.
+        """
+        pictures = np.asarray(variables.memory.bank.group)
+        captions = np.full(len(pictures), banks.EMPTY, np.int32)
+        if self.needs_train_at_end:
+            drawn = self._stored_rows(rows, len(pictures))
+            if not np.array_equal(pictures[: len(drawn)], rows[self.visual][drawn]):
+                raise UserError(
+                    "The memory holds pairs of another training split than the one that was "
+                    "opened: give the data that the run was trained on."
+                )
+            captions[: len(drawn)] = rows["text"][drawn]
+        return {self.visual: pictures, "text": captions}
+
     def memory_report(
-        self, variables: Variables, codes: Mapping[str, Array]
+        self, variables: Variables, codes: Mapping[str, Codes]
     ) -> tuple[dict[str, Array], dict[str, float]]:
         """Codes of a split after the memory, from those before it, and what tells its use.
 
@@ -442,6 +472,19 @@ class HMGR(ReadsWords, RankedVectors):
             for name, each in banks.reading_report(reading, jnp.asarray(x), after[m]).items():
                 report[f"memory/{m}/{name}"] = float(jnp.mean(each))
         return after, report
+
+    # --- reports ------------------------------------------------------------------------------
+
+    def pool_weights(
+        self, variables: Variables, modality: str, items: Items
+    ) -> Float[Array, "B N"] | None:
+        """The attention of the pool; other pools have no weight per fragment."""
+        if self.pool != "attention":
+            return None
+        given = {"params": variables.params[modality]}
+        _, kept = self.tower(modality).apply(given, items, None, mutable="intermediates")
+        weights: Array = kept["intermediates"]["pool"]["weights"][0]
+        return weights
 
     # --- hyper-parameters and plumbing --------------------------------------------------------
 

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hmgr_jax.layers.bank import Reading
 from hmgr_jax.models.corpus import Corpus
-from hmgr_jax.shapes import Array, Bool, Float, Tree
+from hmgr_jax.shapes import Array, Bool, Float, Int, Tree
 
 
 class Banks(NamedTuple):
@@ -153,6 +154,22 @@ class Hooks:
         """
         raise NotImplementedError
 
+    def readings(self, variables: Tree, modality: str, codes: Tree) -> Reading | None:
+        """What items read from the memory; None if they read nothing.
+
+        ``codes`` are those before the memory, under `before_finalize`.
+        """
+        return None
+
+    def stored_items(
+        self, variables: Tree, rows: Mapping[str, np.ndarray]
+    ) -> dict[str, Int[np.ndarray, " S"]]:
+        """{modality: the training item in every slot of the memory, -1 where it is unknown}.
+
+        ``rows`` are those of `finalize`; only if the model has ``readings``.
+        """
+        raise NotImplementedError
+
     # --- reports on items and pairs -----------------------------------------------------------
 
     def uncertainty(self, codes: Tree) -> Float[Array, " n"] | None:
@@ -165,9 +182,20 @@ class Hooks:
         """Edge weights within each item in K graph layers, [..., to, from]; None without graph."""
         return None
 
+    def pool_weights(
+        self, variables: Tree, modality: str, items: Mapping[str, Array]
+    ) -> Float[Array, "B N"] | None:
+        """Weight of each fragment in the vector of its item; None if fragments have no weights."""
+        return None
+
+    @classmethod
+    def explains_vectors(cls) -> bool:
+        """Whether the model overrides ``pool_weights``."""
+        return cls.pool_weights is not Hooks.pool_weights
+
     @classmethod
     def explainable(cls) -> bool:
-        """Whether the model overrides ``explain``."""
+        """Whether the model overrides ``explain``: it explains the score of a pair."""
         return cls.explain is not Hooks.explain
 
     def explain(self, variables: Tree, image: Tree, text: Tree) -> Explanation:

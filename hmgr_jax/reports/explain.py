@@ -1,20 +1,22 @@
-"""``--mode=explain``: pictures of the attention between the words of a caption and regions."""
+"""``--mode=explain``: what a caption and an image attend to, or what their vectors are made of.
+
+Systems that score pairs have pages of attention; HMGR has one page of the weights of words and
+regions, the pairs that the memory read, and the results with and without it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from hmgr_jax.data.generated.worlds.render import world_picture
-from hmgr_jax.data.pictures.files import find_picture, read_picture
 from hmgr_jax.data.split import Items, Split
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.named_items import Caption, find_caption, find_image
@@ -24,6 +26,9 @@ from hmgr_jax.reports.attention_picture import draw_step
 from hmgr_jax.reports.explanation import PairExplanation, check_explainable, explain_pair
 from hmgr_jax.reports.grid import save_png
 from hmgr_jax.reports.relation_picture import draw_relations
+from hmgr_jax.reports.retrieval_picture import draw_retrieval
+from hmgr_jax.reports.split_pictures import SplitPictures
+from hmgr_jax.reports.vector_explanation import VectorExplanation, explain_vectors
 
 LONGEST = 48
 """Most letters of a sentence in the name of a folder."""
@@ -32,26 +37,45 @@ LONGEST = 48
 def explain(
     retriever: Retriever, split: str, pair: Sequence[str], images: str | None, out: str | None
 ) -> int:
-    """Write ``stepK.png`` for every matching step, ``attention.json``, and ``relations.png``.
-
-    ``relations.png`` is written for systems with edges between regions or words.
+    """Write the pages and numbers of an image and a caption.
 
     Args:
-        retriever: a trained run of a system with attention.
+        retriever: a trained run of a system with attention or with weights of words.
         split: the split of the ids or numbers in ``pair``.
         pair: an image, and a caption or a sentence.
         images: folder of the picture files; None for generated worlds, or for a blank canvas.
         out: folder of the files; None for ``explain/IMAGE-CAPTION`` in the folder of the run.
     """
     check_explainable(retriever)
-    data = retriever.config.data
-    items = retriever.open((split,)).splits[split]
-    image, caption = find_image(items, pair[0]), find_caption(items, pair[1])
-    name = items.ids["image"][image]
-    item = _with_boxes(items, image, data)
-    picture = _picture(data, items, image, images)
-    found = explain_pair(retriever, item, caption.sentence, _parsed(retriever, items, caption))
+    files = Path(images) if images is not None else None
+    gallery = SplitPictures(retriever.config.data, retriever.open((split,)).splits[split], files)
+    image, caption = find_image(gallery.split, pair[0]), find_caption(gallery.split, pair[1])
+    name = gallery.id(image)
     folder = Path(out) if out else retriever.workdir / "explain" / folder_name(split, name, caption)
+    run = {"model": retriever.config.model.name, "trained_steps": retriever.step, "split": split}
+    said = {"image": name, "caption": caption.id, "sentence": caption.sentence}
+    explain_one = _explain_pair if retriever.model.explainable() else _explain_vectors
+    explain_one(retriever, gallery, image, caption, folder, run | said)
+    return 0
+
+
+def _explain_pair(
+    retriever: Retriever,
+    gallery: SplitPictures,
+    image: int,
+    caption: Caption,
+    folder: Path,
+    about: Mapping[str, Any],
+) -> None:
+    """Write ``stepK.png`` for every matching step, ``attention.json``, and ``relations.png``.
+
+    ``relations.png`` is written for systems with edges between regions or words.
+    """
+    items, name = gallery.split, gallery.id(image)
+    item = _with_boxes(items, image, gallery.data)
+    gallery.warn_if_missing(image, "boxes are drawn on a blank canvas")
+    picture = gallery.picture(image)
+    found = explain_pair(retriever, item, caption.sentence, _parsed(retriever, items, caption))
     folder.mkdir(parents=True, exist_ok=True)
     for step in range(len(found.steps)):
         figure = draw_step(picture, found, step, caption.sentence, name)
@@ -59,11 +83,31 @@ def explain(
     if found.relations:
         page = draw_relations(picture, found, caption.sentence, name)
         save_png(page, folder / "relations.png")
-    said = {"image": name, "caption": caption.id, "sentence": caption.sentence}
-    run = {"model": retriever.config.model.name, "trained_steps": retriever.step, "split": split}
-    write_text_atomic(folder / "attention.json", _json(run | said | found.rows()))
+    write_text_atomic(folder / "attention.json", _json({**about, **found.rows()}))
     _tell(found, name, caption, folder)
-    return 0
+
+
+def _explain_vectors(
+    retriever: Retriever,
+    gallery: SplitPictures,
+    image: int,
+    caption: Caption,
+    folder: Path,
+    about: Mapping[str, Any],
+) -> None:
+    """Write ``retrieval.png`` and ``retrieval.json``."""
+    train = None
+    if retriever.model.remembers:
+        train = replace(gallery, split=retriever.open(("train",)).splits["train"])
+    gallery.warn_if_missing(image, "boxes and sentences are drawn in place of pictures")
+    stored = train.split if train is not None else None
+    found = explain_vectors(retriever, gallery.split, image, caption, stored)
+    page = draw_retrieval(found, gallery, train, caption.sentence)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_png(page, folder / "retrieval.png")
+    rows = found.rows(gallery, train)
+    write_text_atomic(folder / "retrieval.json", _json({**about, **rows}))
+    _tell_search(found, gallery.id(image), caption, folder)
 
 
 def folder_name(split: str, image: str, caption: Caption) -> str:
@@ -95,31 +139,25 @@ def _parsed(retriever: Retriever, split: Split, caption: Caption) -> Items | Non
     return split.sources["text"].gather(np.array([list(split.ids["text"]).index(caption.id)]))
 
 
-def _picture(data: ConfigDict, split: Split, image: int, images: str | None) -> np.ndarray | None:
-    """The picture of the regions; None, with a warning, if it is not available."""
-    name = split.ids["image"][image]
-    if data.source == "worlds":
-        if images is not None:
-            raise UserError("Generated worlds draw their pictures themselves: leave --images out.")
-        return world_picture(data, split.name, image)
-    path = find_picture(Path(images), name) if images is not None else None
-    if path is not None:
-        return read_picture(path)
-    why = "without --images FOLDER there is no picture"
-    if images is not None:
-        why = f"{images} holds no {name}, with or without .jpg or .png"
-    warnings.warn(f"{why}: boxes are drawn on a blank canvas", RuntimeWarning, stacklevel=3)
-    return None
-
-
 def _json(found: Mapping[str, Any]) -> str:
-    """JSON with one line per key."""
+    """JSON with one line per key, and per row of a table."""
     lines = [f"{json.dumps(key)}: {_dumped(value)}" for key, value in found.items()]
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def _dumped(value: Any) -> str:
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return "[\n  " + ",\n  ".join(map(_dumped, value)) + "\n]"
+    if isinstance(value, dict) and any(isinstance(each, list) for each in value.values()):
+        return "{" + ", ".join(f"{json.dumps(k)}: {_dumped(v)}" for k, v in value.items()) + "}"
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _tell_search(found: VectorExplanation, image: str, caption: Caption, folder: Path) -> None:
+    print(f"{image} with {caption.id or 'a new sentence'}: {caption.sentence}")
+    print(f"rank:       {found.describe_rank(found.image)}")
+    print(f"picture:    {folder / 'retrieval.png'}")
+    print(f"numbers:    {folder / 'retrieval.json'}")
 
 
 def _tell(found: PairExplanation, image: str, caption: Caption, folder: Path) -> None:

@@ -14,6 +14,7 @@ from hmgr_jax.data.split import Items
 from hmgr_jax.errors import FoundNonFinite, UserError
 from hmgr_jax.evaluation.retriever import Retriever
 from hmgr_jax.models import get_model, list_models
+from hmgr_jax.models.base import Model
 
 DIRECTIONS = ("t2i", "i2t")
 EDGES = 24
@@ -69,7 +70,7 @@ class PairExplanation:
         steps = [
             {"step": step + 1, "score": self.steps[step]}
             | {
-                direction: {"weights": _plain(a.weights[step]), "cosines": _plain(a.cosines[step])}
+                direction: {"weights": plain(a.weights[step]), "cosines": plain(a.cosines[step])}
                 for direction, a in self.attention.items()
             }
             for step in range(len(self.steps))
@@ -77,7 +78,7 @@ class PairExplanation:
         return {
             "words": list(self.words),
             "unknown_words": list(self.unknown),
-            "boxes": _plain(self.boxes),
+            "boxes": plain(self.boxes),
             "score": self.score,
             "steps": steps,
         } | ({"relations": self._relation_rows()} if self.relations else {})
@@ -94,17 +95,38 @@ class PairExplanation:
 
 
 def check_explainable(retriever: Retriever) -> None:
-    """Check that the system has attention between regions and words.
+    """Check that the system explains the scores of pairs, or its vectors.
 
     Raises:
-        UserError: it has none; the message names the systems that have.
+        UserError: it explains neither; the message names the systems that do.
     """
-    if not retriever.model.explainable():
-        able = [name for name in list_models() if get_model(name).explainable()]
+    if not _explains(retriever.model):
+        able = [name for name in list_models() if _explains(get_model(name))]
         raise UserError(
-            f"{retriever.config.model.name} compares a vector of a picture with one of a caption, "
-            f"so it has no attention to explain: use {', '.join(able)}."
+            f"{retriever.config.model.name} has neither attention between regions and words nor "
+            f"weights of them to explain: use {', '.join(able)}."
         )
+
+
+def _explains(model: Model) -> bool:
+    return model.explainable() or model.explains_vectors()
+
+
+def read_words(retriever: Retriever, sentence: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The words that the model reads, from ``<start>`` to ``<end>``, and the unknown ones.
+
+    Unknown words are in their original form, and a warning names them.
+    """
+    known = retriever.vocabulary
+    tokens = known.tokenize(sentence)[: retriever.max_words]
+    unknown = tuple(dict.fromkeys(t for t in tokens if t not in known))
+    if unknown:
+        warnings.warn(
+            f"the model does not know {', '.join(unknown)}: each is read as {known.unknown}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    return (known.ends[0], *tokens, known.ends[1]), unknown
 
 
 def explain_pair(
@@ -115,20 +137,10 @@ def explain_pair(
     ``text`` are the arrays of the sentence if the model reads more than its words.
 
     Raises:
-        UserError: the system has no attention, or the items do not fit it.
+        UserError: the items do not fit the system.
         FoundNonFinite: a score or weight is NaN or infinite.
     """
-    check_explainable(retriever)
-    known = retriever.vocabulary
-    tokens = known.tokenize(sentence)[: retriever.max_words]
-    unknown = tuple(dict.fromkeys(t for t in tokens if t not in known))
-    if unknown:
-        warnings.warn(
-            f"the model does not know {', '.join(unknown)}: each is read as {known.unknown}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-    words = (known.ends[0], *tokens, known.ends[1])
+    words, unknown = read_words(retriever, sentence)
     regions = int(image["n_regions"][0])
     given = {"image": image, "text": retriever.read([sentence]) if text is None else text}
     codes = (retriever.encode("image", image), retriever.encode("text", given["text"]))
@@ -144,7 +156,7 @@ def explain_pair(
     numbers = jax.tree.leaves((score, found.scores, attention, relations))
     if not all(np.isfinite(x).all() for x in numbers):
         raise FoundNonFinite("The score of the pair holds NaN or infinity: train the model again.")
-    steps = tuple(_plain(found.scores))
+    steps = tuple(plain(found.scores))
     boxes = np.asarray(image["boxes"][0, :regions])
     return PairExplanation(words, unknown, boxes, float(score[0, 0]), steps, attention, relations)
 
@@ -161,6 +173,6 @@ def _relations(
     }
 
 
-def _plain(values: np.ndarray) -> Any:
-    """Lists of numbers, rounded to the precision of float32."""
+def plain(values: np.ndarray | float) -> Any:
+    """Numbers or lists of numbers, rounded to the precision of float32."""
     return np.round(np.asarray(values, np.float64), 7).tolist()

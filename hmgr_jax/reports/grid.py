@@ -18,6 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
 
 DPI = 110
@@ -57,6 +58,12 @@ class Page:
         place = left / self.width, 1 - top / self.height
         drawn = self.figure.text(*place, text, fontsize=size, parse_math=False, **options)
         drawn.set_linespacing(1.3)
+
+    def width_of(self, text: str, *, size: float = 9) -> float:
+        """Width of a line of text."""
+        renderer = FigureCanvasAgg(self.figure).get_renderer()
+        font = FontProperties(size=size)
+        return renderer.get_text_width_height_descent(text, font, ismath=False)[0] / DPI
 
     def panel(self, left: float, top: float, width: float, height: float) -> Axes:
         """Axes without ticks."""

@@ -95,13 +95,13 @@ def test_without_boxes_it_says_what_is_needed(trained, tmp_path, capsys):
     _fails(capsys, argv, "test_boxes.npy is missing", "float32 [rows, 4, 4] of x1, y1, x2, y2")
 
 
-def test_systems_without_attention_are_refused(tmp_path, capsys):
-    argv = ["--mode=explain", f"--workdir={finished('vse')}", "--pair", "0", "0"]
-    said = _fails(capsys, argv, "vse compares a vector of a picture", "imram, scan")
-    assert "hmgr" not in said
+def test_systems_without_attention_or_weights_are_refused(tmp_path, capsys):
+    argv = ["--mode=explain", f"--workdir={finished('gin')}", "--pair", "0", "0"]
+    said = _fails(capsys, argv, "gin has neither attention", "use hmgr, vse, imram, scan")
+    assert "pcme" not in said
     able = [name for name in list_models() if get_model(name).explainable()]
     assert {"imram", "scan"} <= set(able)
-    assert not {"hmgr", "vse"} & set(able)
+    assert not {"hmgr", "vse"} & set(able)  # these explain vectors, not pairs
 
 
 def test_nan_is_an_error(retriever, split):
