@@ -4,9 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
-from hmgr_jax.losses.contrastive import contrastive_hard, infonce
+from hmgr_jax.distributed.parallel import DATA, MappedAxis, make_mesh
+from hmgr_jax.losses.contrastive import contrastive_hard, infonce, infonce_of_vectors
 from hmgr_jax.losses.triplet import negatives
+from hmgr_jax.models.base import LocalAxis
 
 SCORES = jnp.asarray([[0.9, 0.8, 0.1], [0.2, 0.5, 0.35], [0.6, 0.7, 0.6]])
 ALL = jnp.ones(3, bool)
@@ -25,7 +28,7 @@ def test_infonce_by_hand():
     found = infonce(SCORES, negatives(ALL), ALL, temperature=0.5)
     e = np.exp(np.asarray(SCORES, np.float64) / 0.5)
     expected = -np.log(np.diagonal(e) / e.sum(1)) - np.log(np.diagonal(e) / e.sum(0))
-    np.testing.assert_allclose(found, expected.sum(), rtol=1e-5)
+    np.testing.assert_allclose(found, expected.mean() / 2, rtol=1e-5)
 
 
 def test_infonce_learns_its_temperature():
@@ -48,7 +51,7 @@ def test_infonce_leaves_captions_of_the_same_picture_out():
     e = np.exp(np.asarray(SCORES, np.float64) / 0.5)
     e[0, 2] = e[2, 0] = 0
     expected = -np.log(np.diagonal(e) / e.sum(1)) - np.log(np.diagonal(e) / e.sum(0))
-    np.testing.assert_allclose(found, expected.sum(), rtol=1e-5)
+    np.testing.assert_allclose(found, expected.mean() / 2, rtol=1e-5)
 
 
 LOSSES = {
@@ -76,3 +79,43 @@ def test_a_batch_of_one_picture_has_no_negatives(loss):
     value = loss(SCORES, negatives(ALL, groups), ALL)
     expected = 0.0 if loss is LOSSES["infonce"] else 1.0
     np.testing.assert_allclose(value, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("groups", [None, [0, 1, 1, 2, 3, 3, 4, 5]], ids=["all", "groups"])
+@pytest.mark.parametrize("devices", [1, 4])
+def test_infonce_of_vectors_equals_infonce_of_the_matrix(groups, devices):
+    """The last row is padding."""
+    rng = np.random.default_rng(4)
+    a, b = (jnp.asarray(rng.standard_normal((8, 3)), jnp.float32) for _ in range(2))
+    valid, groups = jnp.arange(8) < 7, None if groups is None else jnp.asarray(groups)
+    temperature = jnp.float32(0.7)
+
+    def of_matrix(a, b, temperature):
+        scores = jnp.einsum("ad,bd->ab", a, b)
+        return infonce(scores, negatives(valid, groups), valid, temperature=temperature)
+
+    def device(temperature, a, b, valid, groups):
+        axis = LocalAxis() if devices == 1 else MappedAxis()
+
+        def loss(a, b, temperature):
+            return infonce_of_vectors(a, b, valid, groups, axis, temperature=temperature)
+
+        value, (*rows, shared) = jax.value_and_grad(loss, (0, 1, 2))(a, b, temperature)
+        # The step takes the mean of the gradients over devices.
+        return value, [x / devices for x in rows], axis.mean(shared)
+
+    if devices > 1:
+        device = jax.jit(
+            jax.shard_map(
+                device,
+                mesh=make_mesh(devices),
+                in_specs=(P(), P(DATA), P(DATA), P(DATA), P(DATA)),
+                out_specs=(P(), P(DATA), P()),
+                check_vma=False,
+            )
+        )
+    value, rows, shared = device(temperature, a, b, valid, groups)
+    expected, gradient = jax.value_and_grad(of_matrix, (0, 1, 2))(a, b, temperature)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    for x, y in zip((*rows, shared), gradient, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5)

@@ -15,7 +15,7 @@ from hmgr_jax.errors import UserError
 from hmgr_jax.layers import resnet
 from hmgr_jax.layers.bert import Bert
 from hmgr_jax.layers.dropout import Keys
-from hmgr_jax.losses.contrastive import contrastive_hard, infonce
+from hmgr_jax.losses.contrastive import contrastive_hard
 from hmgr_jax.losses.triplet import negatives, triplet
 from hmgr_jax.models import get_model
 from hmgr_jax.models.base import LocalAxis, Plan
@@ -85,7 +85,7 @@ def test_fragments_are_projected_before_the_pool():
 
 @pytest.mark.parametrize(
     ("objective", "step"),
-    [("triplet_hard", 0), ("triplet_hard", HARD), ("contrastive_hard", 0), ("infonce", 0)],
+    [("triplet", 0), ("triplet", HARD), ("contrastive_hard", 0)],
 )
 def test_the_loss_is_a_mean_over_valid_rows(objective, step):
     model = small(objective=objective)
@@ -100,9 +100,8 @@ def test_the_loss_is_a_mean_over_valid_rows(objective, step):
     scores = jnp.asarray(codes["image"] @ codes["text"].T)
     pairs = negatives(row["valid"], row["group"])
     expected = {
-        "triplet_hard": triplet(scores, pairs, hard=step >= HARD),
+        "triplet": triplet(scores, pairs, hard=step >= HARD),
         "contrastive_hard": contrastive_hard(scores, pairs, row["valid"], margin=0.2),
-        "infonce": infonce(scores, pairs, row["valid"], temperature=0.05),
     }[objective]
     np.testing.assert_allclose(total, expected / 5, rtol=1e-5)
     assert set(terms) == {objective}
@@ -191,7 +190,7 @@ def test_sizes_come_from_the_data():
     ("options", "sentence"),
     [
         ({"pool": "median"}, "model.pool must be one of"),
-        ({"objective": "triplet"}, "model.objective must be one of triplet_hard"),
+        ({"objective": "hinge"}, "model.objective must be one of triplet, infonce"),
         ({"temperature": 0.0}, "model.temperature must be above 0"),
         ({"bert_heads": 5}, "model.bert_heads must divide model.bert_width, 4, got 5"),
         ({"bert_layers": 0}, "model.bert_layers must be at least 1"),

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hmgr_cases import ITEMS, B, D, F, captions, hmgr, variables_of
+from hmgr_cases import ITEMS, B, D, F, captions, hmgr, memory_of, variables_of
 
 from hmgr_jax.errors import UserError
 from hmgr_jax.layers.dropout import Keys
@@ -59,8 +59,7 @@ def test_clips_are_the_modality_video():
     assert inputs["video"].keys() == {"frames", "n_frames"}
     assert (inputs["video"]["frames"].shape, inputs["video"]["frames"].dtype) == ((T, F), "float16")
     params = jax.eval_shape(model.init, jax.random.key(0)).params
-    assert params.keys() == {"video", "text", "memory"}
-    assert {"query_video", "query_text"} <= params["memory"].keys()
+    assert params.keys() == {"video", "text"}
     assert model.parts()["video"] == ("video",)
     assert model.parts()["graphs"] == ("video/graph0", "text/graph0")
     assert "image" not in model.parts()
@@ -70,26 +69,21 @@ def test_images_keep_their_parameter_names_and_codes():
     """Checkpoints of images fit: the same paths and shapes."""
     model = hmgr()
     assert model.modalities == ("image", "text")
-    assert model.parts().keys() == {"image", "text", "words", "graphs", "memory"}
+    assert model.parts().keys() == {"image", "text", "words", "graphs"}
     shapes = jax.eval_shape(model.init, jax.random.key(0)).params
-    assert shapes.keys() == {"image", "text", "memory"}
+    assert shapes.keys() == {"image", "text"}
     of_video = jax.eval_shape(video(regions=6).init, jax.random.key(0)).params
     assert jax.tree.map(lambda x: x.shape, shapes["image"]) == jax.tree.map(
         lambda x: x.shape, of_video["video"]
     )
     # Frames without times are regions to the same tower.
     variables = variables_of(video())
-    memory = {k.replace("video", "image"): v for k, v in variables.params["memory"].items()}
     params = {"image": variables.params["video"], "text": variables.params["text"]}
     as_image = hmgr(regions=T)
     items = {"regions": CLIPS["frames"], "n_regions": CLIPS["n_frames"]}
-    found = as_image.encode(
-        variables.replace(params=params | {"memory": memory}),
-        "image",
-        items,
-        train=False,
-        keys=None,
-    )[0]
+    memory = memory_of(as_image)
+    given = variables.replace(params=params, memory=memory)
+    found = as_image.encode(given, "image", items, train=False, keys=None)[0]
     np.testing.assert_allclose(encode(video(), variables), found, rtol=0, atol=1e-6)
 
 
@@ -169,7 +163,7 @@ def test_without_times_a_reversed_clip_has_the_same_code(switch):
 def test_with_times_a_reversed_clip_has_another_code(switch):
     model = video(**switch)
     variables = variables_of(model)
-    # Codes before the memory: its random maps could hide the difference.
+    # Codes before the memory, which could hide the difference.
     turned = encode(model, variables, reversed_in_time(CLIPS), train=True)
     moved = np.abs(turned - encode(model, variables, train=True)).max(axis=1)
     assert np.mean(moved > 1e-3) > 0.8  # weights this large leave some clips one edge

@@ -1,6 +1,6 @@
 """A system that gives a tower and a block score inherits everything else from `PairScored`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import flax.linen as nn
 import jax
@@ -12,6 +12,8 @@ from hmgr_jax.errors import UserError
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.layers.linear import einsum
 from hmgr_jax.layers.masking import l2n, length_mask, masked_mean
+from hmgr_jax.losses.contrastive import infonce
+from hmgr_jax.losses.triplet import negatives
 from hmgr_jax.models.base import LocalAxis, Plan
 from hmgr_jax.models.pair_scored import PairScored, encode_words
 
@@ -105,6 +107,22 @@ def test_loss_takes_all_negatives_and_then_the_hardest(system, step):
     expected = rows.sum() + columns.sum() if step < EPOCH else hardest
     assert float(total) == pytest.approx(expected, rel=1e-4)
     assert float(terms["hardest"]) == pytest.approx(hardest, rel=1e-4)
+
+
+def test_infonce_divides_by_the_learned_temperature(system):
+    model, variables, codes = system
+    model = replace(model, objective="infonce", temperature=0.3)
+    variables = variables.replace(params={**variables.params, **model.loss_params()})
+    row = {"valid": jnp.ones(COUNT, bool), "group": jnp.asarray([0, 1, 1])}
+    keys = Keys.at(jnp.int32(0), jnp.int32(0), jnp.arange(COUNT))
+    total, terms, _, _ = model.loss(
+        variables, codes, row, step=jnp.int32(0), keys=keys, axis=LocalAxis()
+    )
+    scores = model.score_block(variables, codes["image"], codes["text"])
+    counted = negatives(row["valid"], row["group"])
+    expected = infonce(scores, counted, row["valid"], temperature=0.3)
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+    assert terms["infonce"] == total
 
 
 @pytest.mark.parametrize(

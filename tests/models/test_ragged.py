@@ -13,7 +13,7 @@ from hmgr_jax.models.base import LocalAxis, Plan
 from hmgr_jax.training.experiment import item_shapes
 
 REGIONS, SHORT, ROWS = 5, 3, 8
-SIZES = {"dim": 16, "word_dim": 8, "slots": 8, "key_dim": 8, "graph_layers": 1}
+SIZES = {"dim": 16, "word_dim": 8, "slots": 8, "graph_layers": 1}
 SYSTEMS = {
     "hmgr": {"boxes": True, "residual_gain": 1.0, "region_scale": "sqrt_l2"},
     "imram": {"variant": "full"},

@@ -1,6 +1,6 @@
 """A two-tower system needs two towers: everything else comes from `RankedVectors`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import flax.linen as nn
 import jax
@@ -13,6 +13,7 @@ from hmgr_jax.layers.linear import Linear
 from hmgr_jax.layers.masking import l2n, length_mask, masked_mean
 from hmgr_jax.layers.regions import read_regions
 from hmgr_jax.layers.words import WordVectors
+from hmgr_jax.losses.contrastive import infonce
 from hmgr_jax.losses.triplet import negatives, triplet
 from hmgr_jax.models.base import LocalAxis, Plan
 from hmgr_jax.models.vector_scored import RankedVectors
@@ -104,6 +105,22 @@ def test_the_loss_sums_over_negatives_and_then_takes_the_hardest(variables, step
     counted = negatives(row()["valid"], row()["group"])
     expected = triplet(scores, counted, margin=0.2, hard=step >= EPOCH)
     np.testing.assert_allclose(found[0], expected, rtol=1e-5)
-    of_matrix = MODEL.rank_scores(scores, row(), jnp.int32(step), LocalAxis())
+    given = scores, row(), jnp.int32(step), LocalAxis()
+    of_matrix = MODEL.rank_scores(variables.params, *given)
     np.testing.assert_allclose(of_matrix, expected, rtol=1e-6)
     assert found[1] == {"triplet": found[0]}
+
+
+def test_infonce_divides_by_the_learned_temperature(variables):
+    model = replace(MODEL, objective="infonce", temperature=0.3)
+    params = {**variables.params, **model.loss_params()}
+    codes, _ = encode(variables)
+    given = variables.replace(params=params)
+    found = model.loss(given, codes, row(), step=jnp.int32(0), keys=KEYS, axis=LocalAxis())
+    scores = model.score(variables, ("image", codes["image"]), ("text", codes["text"]))
+    valid, group = row()["valid"], row()["group"]
+    expected = infonce(scores, negatives(valid, group), valid, temperature=0.3)
+    np.testing.assert_allclose(found[0], expected, rtol=1e-5)
+    assert found[1] == {"infonce": found[0]}
+    of_matrix = model.rank_scores(params, scores, row(), jnp.int32(0), LocalAxis())
+    np.testing.assert_allclose(of_matrix, expected, rtol=1e-5)
