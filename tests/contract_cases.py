@@ -38,8 +38,8 @@ from hmgr_jax.training.step import State, device_step, init_state
 SMALL = {
     "dim": 20,
     "word_dim": 8,
-    "key_dim": 8,
-    "slots": 8,
+    "slots": 20,
+    "read_top": 4,
     "graph_layers": 1,
     "sharpness": 4.0,
     "heads": 4,
@@ -65,6 +65,9 @@ DROPOUT = 0.2
 CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in list_models()}
 VIDEO = {"visual": "video", "frames": 5, "frame_sampling": "random"}
 CASES["hmgr-bert"] = ("hmgr", {"text": "bert"})
+# Maps, gates and temperatures that training learns; the bank holds more than a batch.
+LEARNED = {"learned_reads": True, "visual_read": 0.2, "slots": 30, "text": "words"}
+CASES["hmgr-learned"] = ("hmgr", LEARNED | {"objective": "infonce"})
 CASES["hmgr-video"] = ("hmgr", VIDEO | {"frame_positions": True, "frame_times": True})
 # Uniformity of some of the samples, drawn in both ways; a CNN with batch norm over all devices.
 UNIFORM = {"uniform_lambda": 1.0, "uniform_rows": 24}
@@ -88,6 +91,9 @@ CASES["center3d-moving"] = ("center3d", SHAPES | MOVING | {"modalities": ("image
 # One reader with captions and vectors of pictures, the other with captions alone.
 CASES["xtra"] = ("xtra", {"retrieve": "both", "picture_dim": 5})
 CASES["xtra-mcan"] = ("xtra", {"reader": "mcan", "query": "question"})
+# The other systems with the objective InfoNCE, for the part of the contract that it concerns.
+RANKED = ("vse", "imram", "scan", "racg", "resg", "dxr")
+INFONCE = {f"{name}-infonce": (name, {"objective": "infonce"}) for name in RANKED}
 # {case, or modalities of all other cases: data set}
 SIZES = {"train": 32, "dev": 8, "test": 8}
 SMALL_PICTURES = Augmentation(size=16, resize=16, train="centre", flip=0.0)
@@ -165,8 +171,8 @@ def data_of(key: str | tuple[str, ...]) -> DataSet:
 
 @cache
 def small(case: str) -> "System":
-    """A system of `CASES` with small sizes."""
-    name, options = CASES[case]
+    """A system of `CASES` or `INFONCE` with small sizes."""
+    name, options = (CASES | INFONCE)[case]
     fields = defaults(name)
     chosen = {key: value for key, value in SMALL.items() if key in fields}
     chosen |= {key: DROPOUT for key in fields if key.endswith("dropout")}

@@ -209,7 +209,7 @@ def matrices(system):
         Evaluator(system.model, system.eight.mesh, tile=tile, **sizes) for tile in (4096, 3)
     )
     splits, variables = system.data.splits, jax.device_get(system.trained)
-    variables = large.finalized(variables, splits["train"])
+    variables = large.finalized(variables, splits.__getitem__)
     codes = large.encode_split(variables, splits["test"])
     return {
         evaluator.tile: {

@@ -95,7 +95,8 @@ def _evaluate(system, value):
     params = jax.tree.map(lambda x: np.full_like(x, value), variables.params)
     evaluator = Evaluator(system.model, make_mesh(8), batch_size=BATCH, buckets=(LENGTH,))
     splits = system.data.splits
-    variables = evaluator.finalized(dataclasses.replace(variables, params=params), splits["train"])
+    given = dataclasses.replace(variables, params=params)
+    variables = evaluator.finalized(given, splits.__getitem__)
     asked = system.model.modalities[0] == "question"
     return evaluator.metrics(variables, splits["test"], ("vqa",) if asked else ("plain",))
 
