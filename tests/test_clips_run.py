@@ -22,7 +22,6 @@ TINY = {
     "model__dim": 16,
     "model__word_dim": 8,
     "model__slots": 8,
-    "model__key_dim": 8,
     "model__frames": 6,
     "model__frame_sampling": "random",
     "train__steps": 4,
@@ -134,7 +133,7 @@ def test_explain_rejects_clips(trained, capsys):
     ids=["clips to images", "images to clips", "another system", "no recipe", "sizes"],
 )
 def test_rejects_data_of_another_modality(tmp_path, capsys, options, sentence):
-    keep = ("model__dim", "model__word_dim", "model__slots", "model__key_dim")
+    keep = ("model__dim", "model__word_dim", "model__slots")
     if options["model"] != "hmgr":
         options = {k: v for k, v in options.items() if k not in keep}
     assert run(tmp_path / "run", **options) == 2

@@ -64,8 +64,10 @@ class Toy(Model):
         valid, image, text = axis.gather((row["valid"], codes["image"], codes["text"]))
         total = triplet(jnp.einsum("ad,bd->ab", image, text), negatives(valid), hard=False)
         mean = jnp.sum(jnp.where(valid[:, None], image, 0.0), axis=0) / jnp.sum(valid, dtype=float)
-        memory = 0.9 * variables.memory + 0.1 * mean
-        return total, {}, variables.stats, memory
+        return total, {}, variables.stats, mean
+
+    def write_memory(self, memory, written, good):
+        return jnp.where(good, 0.9 * memory + 0.1 * written, memory)
 
 
 def of_local_rows(codes, row):
@@ -124,7 +126,7 @@ class WithLocalMemory(Toy):
 
     def loss(self, variables, codes, row, **others):
         *rest, _ = super().loss(variables, codes, row, **others)
-        return *rest, 0.9 * variables.memory + 0.1 * jnp.mean(codes["image"], axis=0)
+        return *rest, jnp.mean(codes["image"], axis=0)
 
 
 class WithDeviceRandomness(Toy):

@@ -71,16 +71,6 @@ def test_a_batch_larger_than_the_ring_keeps_its_last_pairs():
     np.testing.assert_array_equal(bank.vectors["image"], pairs(8, seed=10)["image"][order])
 
 
-def test_no_gradient_flows_into_stored_vectors():
-    def stored(x):
-        given = {"image": x, "text": x}
-        bank = banks.empty_bank(MODALITIES, S, D)
-        bank = banks.write(bank, given, jnp.arange(3), jnp.ones(3, bool), jnp.int32(0))
-        return jnp.sum(bank.vectors["image"])
-
-    assert not np.any(jax.grad(stored)(normal(3, D)))
-
-
 # --- reading --------------------------------------------------------------------------------------
 
 

@@ -20,17 +20,17 @@ STEP = 9
 LEARNED = {"learned_reads": True, "slots": 2 * B}
 
 
-def step_of(model, variables, rows=None, step=STEP):
+def step_of(model, variables, rows=None, step=STEP, good=True):
     """(total, terms, next memory, gradient) of a step from `codes`."""
     rows = row() if rows is None else rows
 
     def loss(params, memory, rows, step):
         given = variables.replace(params=params, memory=memory)
         keys = Keys.at(jnp.int32(0), step, rows["index"])
-        total, terms, _, memory = model.loss(
+        total, terms, _, written = model.loss(
             given, codes(), rows, step=step, keys=keys, axis=LocalAxis()
         )
-        return total, (terms, memory)
+        return total, (terms, model.write_memory(memory, written, jnp.asarray(good)))
 
     run = jax.jit(jax.value_and_grad(loss, has_aux=True))
     given = variables.params, variables.memory, rows, jnp.int32(step)
@@ -106,6 +106,13 @@ def test_the_bank_wakes_up_after_the_warm_up():
     assert awake == [False, True]  # after 4 and after 5 steps
 
 
+def test_a_bad_step_leaves_the_memory_as_it_was():
+    model = hmgr(**LEARNED, memory_warmup_steps=5)
+    variables = model.before_finalize(variables_of(model))
+    memory = step_of(model, variables, good=False)[2]
+    jax.tree.map(np.testing.assert_array_equal, memory, variables.memory)
+
+
 # --- what is learned ------------------------------------------------------------------------------
 
 
@@ -162,14 +169,21 @@ def test_in_training_the_pairs_of_the_own_picture_are_not_read(learned):
     assert not memory.bank.read.any()
 
 
-def test_slots_that_the_batch_reads_are_counted(learned):
-    model, variables, (_, terms, memory, _) = learned
+def test_slots_that_the_batch_reads_are_marked_unless_it_writes_them(learned):
+    model, variables, (_, _, memory, _) = learned
     slots = [remember(model, variables, m, x)[1].slots for m, x in codes().items()]
-    expected = len(np.unique(slots)) / model.slots
-    assert terms["memory/slots_read"] == pytest.approx(expected)
     written = np.asarray(memory.bank.step) == STEP
-    assert not memory.bank.read[written].any()
-    assert memory.bank.read[~written].any()
+    expected = np.isin(np.arange(model.slots), slots) & ~written
+    np.testing.assert_array_equal(memory.bank.read, expected)
+    assert expected.any()
+
+
+def test_the_share_of_slots_ever_read_is_reported(learned):
+    model, variables, _ = learned
+    read = jnp.arange(model.slots) < model.slots // 4
+    memory = variables.memory.replace(bank=variables.memory.bank.replace(read=read))
+    _, terms, _, _ = step_of(model, variables.replace(memory=memory))
+    assert terms["memory/slots_read"] == pytest.approx(0.25)
 
 
 def test_a_sleeping_memory_learns_nothing(learned):
