@@ -4,7 +4,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from explain_cases import explain, numbers
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from PIL import Image
 from tiny_run import finished, scan_folder
@@ -13,6 +12,7 @@ import hmgr_jax
 from hmgr_jax.data.regions.scan import open_scan
 from hmgr_jax.data.text.tokens import tokenize
 from hmgr_jax.errors import UserError
+from hmgr_jax.evaluation.calibration import Calibration
 from hmgr_jax.layers.bank import EMPTY
 from hmgr_jax.reports.retrieval_picture import draw_retrieval
 from hmgr_jax.reports.split_pictures import SplitPictures
@@ -134,7 +134,10 @@ def test_a_memory_that_is_not_read_yet_is_not_shown(retriever):
 # --- the page -----------------------------------------------------------------------------------
 
 
-def _page(tmp_path, images=(), *, memory=True, boxes=None) -> Figure:
+READ = (StoredPair(0, 0.7, 3, 7), StoredPair(1, 0.3, 2, EMPTY))
+
+
+def _page(tmp_path, images=(), *, memory=True, boxes=None, pairs=READ):
     data = ConfigDict({"source": "scan"})
     splits = open_scan(scan_folder(tmp_path / "data")).splits
     folder = tmp_path / "images"
@@ -149,10 +152,12 @@ def _page(tmp_path, images=(), *, memory=True, boxes=None) -> Figure:
         unknown=(),
         weights={"text": np.array([0.1, 0.2, 0.6, 0.1]), "image": np.full(4, 0.25)},
         boxes=boxes,
-        pairs={"text": [StoredPair(0, 0.7, 3, 7), StoredPair(1, 0.3, 2, EMPTY)]} if memory else {},
+        pairs={"text": pairs} if memory else {},
         correct=frozenset([0]),
         found=Ranking(scores),
         without=Ranking(scores[::-1]) if memory else None,
+        uncalibrated=Ranking(np.roll(scores, 2)) if memory else None,
+        calibration=Calibration({}, 0.5, 20.0) if memory else None,
     )
     return draw_retrieval(found, gallery, train if memory else None, "a $dog$")
 
@@ -166,6 +171,8 @@ def test_the_correct_image_beyond_the_best_is_shown_last_with_its_move(tmp_path)
     texts = _texts(_page(tmp_path))
     assert "8    0.000" in texts
     assert texts.count("▼ from 1") == texts.count("▼ to 8") == 1
+    assert any("rank 8 of 8 (1 without the memory, 2 by the read alone)" in text for text in texts)
+    assert any("calibrated (λ = 0.5, β = 20)" in text for text in texts)
     assert {"weight 0.700", "weight 0.300", "train2.jpg", "$dog$", "0.60"} <= set(texts)
 
 
@@ -176,6 +183,13 @@ def test_every_kind_of_picture_is_drawn(tmp_path, images, boxes):
     drawn = sum(bool(axes.images) for axes in figure.axes)
     own = boxes is not None or bool(images)  # the image of the pair
     assert drawn == own + len(images) + bool(images)  # test0 stands in both rows of results
+
+
+def test_pairs_of_one_picture_are_drawn_together(tmp_path):
+    pairs = [StoredPair(0, 0.5, 3, 7), StoredPair(1, 0.3, 2, 5), StoredPair(2, 0.2, 3, 6)]
+    texts = _texts(_page(tmp_path, pairs=pairs))
+    assert {"weight 0.700  in 2 pairs", "weight 0.300"} <= set(texts)
+    assert any("2 of 2 pictures, with 100% of the weight" in text for text in texts)
 
 
 def test_without_memory_there_is_one_row_of_results(tmp_path):
