@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from hmgr_jax.benchmarks.workload import Workload
-from hmgr_jax.distributed.parallel import DATA, MappedAxis, map_step
+from hmgr_jax.distributed.parallel import DATA, MappedAxis, map_step, shardings
 from hmgr_jax.layers.linear import einsum
 from hmgr_jax.shapes import Tree
 from hmgr_jax.training.flops import matmul_flops
@@ -35,8 +35,16 @@ class Program:
         self._replicated, self._split = NamedSharding(mesh, P()), NamedSharding(mesh, P(DATA))
         optimizer = Optimizer(Schedule(2e-4, workload.plan().steps), self.system.parts())
         self._init = lambda: init_state(self.system, optimizer, 0)
-        self.step: Any = map_step(device_step(self.system, optimizer, MappedAxis()), mesh)
-        self.state = jax.tree.map(self._everywhere, jax.eval_shape(self._init))
+        split = bool(self.system.split_slots)
+        step = device_step(self.system, optimizer, MappedAxis())
+        self.step: Any = map_step(step, mesh, split_memory=split)
+        state = jax.eval_shape(self._init)
+        self._places = shardings(mesh, state, split_memory=split)
+        self.state = jax.tree.map(
+            lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+            state,
+            self._places,
+        )
         rows = (workload.batch,)
         self.tables = jax.tree.map(self._everywhere, jax.eval_shape(self._make_tables))
         self.batch = jax.tree.map(
@@ -67,7 +75,7 @@ class Program:
 
     def times(self, compiled: Any, repeats: int) -> list[float]:
         """Seconds of ``repeats`` warm steps, each run to its end; called by every process."""
-        state: Tree = jax.jit(self._init, out_shardings=self._replicated)()
+        state: Tree = jax.jit(self._init, out_shardings=self._places)()
         tables: Tree = jax.jit(self._make_tables, out_shardings=self._replicated)()
 
         def place(x: Any) -> jax.Array:

@@ -40,6 +40,14 @@ class MappedAxis:
         """Sum over devices."""
         return jax.lax.psum(x, DATA)
 
+    def exchange(self, tree: Tree) -> Tree:
+        """Send x[d] of every leaf [devices, ...] to device d, and receive as much of each."""
+        return jax.tree.map(lambda x: jax.lax.all_to_all(x, DATA, 0, 0), tree)
+
+    def sum_of_rows(self, x: Array) -> Array:
+        """Sum of x[d] [devices, ...] over devices, on device d."""
+        return jax.lax.psum_scatter(x, DATA)
+
     def pair_rows(self, score: Callable[[Tree, Tree], Array], a: Tree, b: Tree) -> Array:
         """Score matrix [B, B]: own rows of ``a`` with all of ``b``, then the rows gathered."""
         return self.gather(score(a, self.gather(b)))
@@ -65,6 +73,37 @@ def replicate(mesh: Mesh, tree: Tree) -> Tree:
     return _put(tree, NamedSharding(mesh, P()))
 
 
+def place(mesh: Mesh, tree: Tree, *, split_memory: bool) -> Tree:
+    """Copy a `State` or `Variables` to every device; of a split memory each gets its part.
+
+    Each of several processes passes the whole tree. Arrays that lie as wanted are not copied.
+    """
+
+    def put(x: Any, sharding: NamedSharding) -> Any:
+        if getattr(x, "sharding", None) == sharding:
+            return x
+        if sharding.is_fully_replicated or sharding.is_fully_addressable:
+            return _put(x, sharding)
+        whole = np.asarray(x)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda part: whole[part])
+
+    return jax.tree.map(put, tree, shardings(mesh, tree, split_memory=split_memory))
+
+
+def shardings(mesh: Mesh, tree: Tree, *, split_memory: bool) -> Tree:
+    """Where the arrays of a `State` or `Variables` lie, see `memory_specs`."""
+    specs = memory_specs(tree, split_memory=split_memory)
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
+
+
+def memory_specs(tree: Tree, *, split_memory: bool) -> Tree:
+    """Specs of a `State` or `Variables`: replicated, but a split memory by its first axis."""
+    specs = jax.tree.map(lambda _: P(), tree)
+    if not split_memory:
+        return specs
+    return specs.replace(memory=jax.tree.map(lambda x: P(DATA) if x.ndim else P(), tree.memory))
+
+
 def shard(mesh: Mesh, batch: Tree) -> Tree:
     """Split a batch of host arrays over the devices along its leading axis.
 
@@ -81,19 +120,30 @@ def _put(tree: Tree, sharding: NamedSharding) -> Tree:
     )
 
 
-def map_step(step: Callable[..., Any], mesh: Mesh, mapper: str = "shard_map") -> Callable[..., Any]:
+def map_step(
+    step: Callable[..., Any],
+    mesh: Mesh,
+    mapper: str = "shard_map",
+    *,
+    split_memory: bool = False,
+) -> Callable[..., Any]:
     """Map ``step(state, tables, batch) -> (state, report)`` over the devices of ``mesh``.
 
-    State, tables and report are equal on all devices; the batch is split along its leading axis.
-    The state is donated. Both mappers run the same function and give the same numbers. JAX does
-    not check that the outputs are equal on all devices (``check_vma=False``, since the check
-    rejects a scan with a constant carry); tests check it.
+    State, tables and report are equal on all devices, except that each holds its part of a split
+    memory (``shard_map`` only); the batch is split along its leading axis. The state is donated.
+    Both mappers run the same function and give the same numbers. JAX does not check that the
+    outputs are equal on all devices (``check_vma=False``, since the check rejects a scan with a
+    constant carry); tests check it.
     """
     if mapper == "shard_map":
-        mapped = jax.shard_map(
-            step, mesh=mesh, in_specs=(P(), P(), P(DATA)), out_specs=P(), check_vma=False
-        )
-        return jax.jit(mapped, donate_argnums=0)
+
+        def over_devices(state: Tree, tables: Tree, batch: Tree) -> Any:
+            specs = memory_specs(state, split_memory=split_memory)
+            into, out = (specs, P(), P(DATA)), (specs, P())
+            mapped = jax.shard_map(step, mesh=mesh, in_specs=into, out_specs=out, check_vma=False)
+            return mapped(state, tables, batch)
+
+        return jax.jit(over_devices, donate_argnums=0)
     if mapper != "pmap":
         raise ValueError(f"parallel.mapper must be one of {', '.join(MAPPERS)}, got {mapper!r}")
     size = mesh.devices.size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,13 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
 from hmgr_jax.data.pipeline import BUCKETS, eval_batches
 from hmgr_jax.data.split import Source, Split
 from hmgr_jax.distributed import hosts
-from hmgr_jax.distributed.parallel import replicate, shard
+from hmgr_jax.distributed.parallel import DATA, MappedAxis, memory_specs, place, shard
 from hmgr_jax.distributed.watchdog import report_progress
 from hmgr_jax.evaluation.all_pairs import Bucket, Report, score_matrix
 from hmgr_jax.evaluation.calibration import Calibration
@@ -70,7 +72,11 @@ class Evaluator:
         self.threads = threads
         self.mesh = hosts.local_mesh(mesh)
         self.batch_size = -(-batch_size // devices) * devices
-        self._encoders = {m: jax.jit(self._encoder(m)) for m in model.modalities}
+        self.split = bool(model.split_slots) and model.split_slots % self.mesh.devices.size == 0
+        self._with_whole_memory = {m: jax.jit(self._encoder(m)) for m in model.modalities}
+        self._encoders = self._with_whole_memory
+        if self.split:
+            self._encoders = {m: jax.jit(self._encoder_over_parts(m)) for m in model.modalities}
         self.calibration: Calibration | None = None
 
     @classmethod
@@ -96,6 +102,19 @@ class Evaluator:
             zero = jnp.zeros((), jnp.int32)
             keys = Keys.at(zero, zero, numbers)
             return self.model.encode(variables, modality, items, train=False, keys=keys)[0]
+
+        return encode
+
+    def _encoder_over_parts(self, modality: str) -> Callable[[Variables, Tree, Any], Codes]:
+        """The encoder of a model whose memory the devices split."""
+
+        def own_items(variables: Variables, items: Tree) -> Codes:
+            return self.model.encode_over_parts(variables, modality, items, MappedAxis())
+
+        def encode(variables: Variables, items: Tree, _: Any) -> Codes:
+            into, out = (memory_specs(variables, split_memory=True), P(DATA)), P(DATA)
+            given: dict[str, Any] = {"in_specs": into, "out_specs": out, "check_vma": False}
+            return jax.shard_map(own_items, mesh=self.mesh, **given)(variables, items)
 
         return encode
 
@@ -190,6 +209,8 @@ class Evaluator:
 
         Each process scores its own rows, and all processes return the whole matrix.
         """
+        if self.split:  # the codes have read it, and a tile would copy all of it
+            variables = replace(variables, memory=None)
 
         def of(some: Codes, store: Path | None) -> np.ndarray:
             return score_matrix(
@@ -239,7 +260,9 @@ class Evaluator:
         pairs = pairs or list(itertools.combinations(self.model.modalities, 2))
         sizes = {m: len(split.sources[m]) for m in self.model.modalities}
         held = sum(
-            code_bytes(self._encoders[m], variables, inputs, split.sources[m], self.buckets)
+            code_bytes(
+                self._with_whole_memory[m], variables, inputs, split.sources[m], self.buckets
+            )
             for m, inputs in self.model.inputs().items()
         )
         for a, b in pairs:
@@ -296,8 +319,8 @@ class Evaluator:
         return over_pairs(found)
 
     def to_local_devices(self, variables: Variables) -> Variables:
-        """Variables, copied to the devices of this process."""
-        return replicate(self.mesh, hosts.local_arrays(variables))
+        """Variables, copied to the devices of this process; they split a memory that is split."""
+        return place(self.mesh, hosts.local_arrays(variables), split_memory=self.split)
 
     def finalized(self, variables: Variables, split: Callable[[str], Split]) -> Variables:
         """Variables for evaluation; encodes the training items if the model needs them.

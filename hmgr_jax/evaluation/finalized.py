@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -158,9 +157,7 @@ def _read(path: Path, key: str, variables: Variables) -> tuple[Calibration | Non
     if known != key:
         return None
     stored = {n.removeprefix(STORED): x for n, x in arrays.items() if n.startswith(STORED)}
-    leaves = {
-        n.removeprefix(MEMORY): jnp.asarray(x) for n, x in arrays.items() if n.startswith(MEMORY)
-    }
+    leaves = {n.removeprefix(MEMORY): x for n, x in arrays.items() if n.startswith(MEMORY)}
     memory = arrange_like(variables.memory, leaves, None) if leaves else variables.memory
     numbers = map(float, arrays["calibration"]) if stored else ()
     return Calibration(stored, *numbers) if stored else None, memory

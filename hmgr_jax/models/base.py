@@ -135,6 +135,14 @@ class Axis(Protocol):
         """Sum over devices."""
         ...
 
+    def exchange(self, tree: Tree) -> Tree:
+        """Send x[d] of every leaf [devices, ...] to device d, and receive as much of each."""
+        ...
+
+    def sum_of_rows(self, x: Array) -> Array:
+        """Sum of x[d] [devices, ...] over devices, on device d."""
+        ...
+
     def pair_rows(self, score: Callable[[Tree, Tree], Array], a: Tree, b: Tree) -> Array:
         """Score matrix [B, B]; each device computes the rows of its own ``a``."""
         ...
@@ -271,6 +279,14 @@ class LocalAxis:
     def sum(self, x: Array) -> Array:
         """``x`` itself."""
         return x
+
+    def exchange(self, tree: Tree) -> Tree:
+        """The tree itself."""
+        return tree
+
+    def sum_of_rows(self, x: Array) -> Array:
+        """``x[0]``."""
+        return x[0]
 
     def pair_rows(
         self, score: Callable[[Tree, Tree], Array], a: Tree, b: Tree

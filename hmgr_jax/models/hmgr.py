@@ -70,7 +70,9 @@ WAVES = 4
 """Number of frequencies in `time_waves`."""
 MEMORIES = ("bank", "none")
 MOST_SLOTS = 32_768
-"""Pairs stored by default, if the training split has as many."""
+"""Pairs stored by default, if the training split has as many; more are split over the devices."""
+ROUND = 4096
+"""The slots of a split bank are a multiple of it, and so of most numbers of devices."""
 ROWS = 1024
 """Items of `HMGR.memory_report` whose cosines with all slots are in memory at once."""
 
@@ -249,7 +251,9 @@ class HMGR(ReadsWords, RankedVectors):
     # memory
     memory: str = option("bank", choices=MEMORIES)
     slots: int = option(0, at_least=0)
-    """S, the number of stored pairs; 0: the training pairs, up to `MOST_SLOTS`."""
+    """S, the number of stored pairs; 0: the training pairs, up to `MOST_SLOTS`.
+
+    Above `MOST_SLOTS` it is rounded up to a multiple of `ROUND`."""
     visual_read: float = option(0.0, at_least=0.0)
     """g of pictures or clips, which read texts; 0: they read nothing."""
     text_read: float = option(0.4, at_least=0.0)
@@ -294,10 +298,12 @@ class HMGR(ReadsWords, RankedVectors):
         modality: str,
         x: Float[Array, "n D"],
         not_from: Int[Array, " n"] | None = None,
+        axis: Axis | None = None,
     ) -> tuple[Float[Array, "n D"], Reading | None]:
         """The vectors after all hops, and what the first hop read; None if they read nothing.
 
         In training ``not_from`` is the picture of each item, whose own pairs it does not read.
+        With ``axis`` the bank is this device's part of it.
         """
         gate = self.visual_read if modality == self.visual else self.text_read
         if not gate:
@@ -315,6 +321,7 @@ class HMGR(ReadsWords, RankedVectors):
                 top=self.read_top,
                 temperature=temperature,
                 not_from=not_from,
+                axis=axis,
             )
             first, step = first or found, gate * found.content
             if self.learned_reads:
@@ -355,14 +362,17 @@ class HMGR(ReadsWords, RankedVectors):
         gathered = jax.lax.stop_gradient(axis.gather(written))
         return total, terms, variables.stats, {**gathered, "step": step}
 
-    def write_memory(self, memory: Memory, written: Tree, good: Bool[Array, ""]) -> Memory:
+    def write_memory(
+        self, memory: Memory, written: Tree, good: Bool[Array, ""], axis: Axis
+    ) -> Memory:
         """The bank with the valid pairs of the batch, and the slots that it read marked."""
         if self.memory == "none":
             return memory
         bank, valid, step = memory.bank, written["valid"] & good, written["step"]
+        parts = axis if self.split_slots else None
         for slots in written.get("slots", {}).values():
-            bank = banks.mark_read(bank, slots, valid & memory.active)
-        bank = banks.write(bank, written["pairs"], written["group"], valid, step)
+            bank = banks.mark_read(bank, slots, valid & memory.active, parts)
+        bank = banks.write(bank, written["pairs"], written["group"], valid, step, parts)
         return Memory(bank, jnp.where(good, step + 1 >= self.memory_warmup_steps, memory.active))
 
     def _read_batch(
@@ -374,15 +384,16 @@ class HMGR(ReadsWords, RankedVectors):
         terms: Terms = {}
         count = jnp.maximum(axis.sum(jnp.sum(row["valid"])), 1).astype(jnp.float32)
         for m, x in codes.items():
-            hats[m], found = self.remember(variables, m, x, row["group"])
+            parts = axis if self.split_slots else None
+            hats[m], found = self.remember(variables, m, x, row["group"], parts)
             if found is None:
                 continue
             slots[m] = found.slots
             for name, each in banks.reading_report(found, x, hats[m]).items():
                 mean = axis.sum(jnp.sum(jnp.where(row["valid"], each, 0.0))) / count
                 terms[f"memory/{m}/{name}"] = jax.lax.stop_gradient(mean)
-        ever = variables.memory.bank.read.astype(jnp.float32)
-        return hats, slots, {**terms, "memory/slots_read": jnp.mean(ever)}
+        ever = jnp.mean(variables.memory.bank.read.astype(jnp.float32))
+        return hats, slots, {**terms, "memory/slots_read": axis.mean(ever)}
 
     # --- the memory at evaluation -------------------------------------------------------------
 
@@ -395,6 +406,19 @@ class HMGR(ReadsWords, RankedVectors):
     def remembers(self) -> bool:
         """Whether any item reads the bank."""
         return self.memory == "bank" and bool(self.visual_read or self.text_read)
+
+    @property
+    def split_slots(self) -> int:
+        """Slots of a bank that one device should not hold alone; 0: it can."""
+        return self.slots if self.memory == "bank" and self.slots > MOST_SLOTS else 0
+
+    def encode_over_parts(
+        self, variables: Variables, modality: str, items: Items, axis: Axis
+    ) -> Float[Array, "B D"]:
+        """Unit vectors after the memory, by a device that holds a part of the bank."""
+        x, _ = self.apply_tower(variables, modality, items)
+        after, _ = self.remember(variables, modality, x, axis=axis)
+        return jnp.where(variables.memory.active, after, x)
 
     def before_finalize(self, variables: Variables) -> Variables:
         """Put the memory to sleep: the bank stores the vectors before it."""
@@ -413,11 +437,8 @@ class HMGR(ReadsWords, RankedVectors):
             return variables
         old = variables.memory.bank
         drawn = self._stored_rows(rows, len(old.group))
-        batch = {m: jnp.asarray(np.asarray(train_codes[m])[rows[m][drawn]]) for m in old.vectors}
-        group = jnp.asarray(rows[self.visual][drawn], jnp.int32)
-        fresh = banks.empty_bank(self.modalities, len(old.group), self.dim)
-        written = int(jnp.max(old.step)) + 1
-        bank = banks.write(fresh, batch, group, jnp.ones(len(drawn), bool), jnp.int32(written))
+        batch = {m: np.asarray(train_codes[m])[rows[m][drawn]] for m in old.vectors}
+        bank = banks.stored(old, batch, rows[self.visual][drawn])
         return replace(variables, memory=variables.memory.replace(bank=bank))
 
     def _stored_rows(self, rows: Mapping[str, np.ndarray], slots: int) -> Int[np.ndarray, " n"]:
@@ -461,7 +482,8 @@ class HMGR(ReadsWords, RankedVectors):
             return dict(codes), {}
         after, report = {}, {}
         for m, x in codes.items():
-            blocks = [jnp.asarray(x[first : first + ROWS]) for first in range(0, len(x), ROWS)]
+            size = max(1, ROWS * MOST_SLOTS // max(MOST_SLOTS, len(variables.memory.bank.group)))
+            blocks = [jnp.asarray(x[first : first + size]) for first in range(0, len(x), size)]
             hats, found = zip(*(self.remember(variables, m, some) for some in blocks), strict=True)
             after[m] = jnp.concatenate(hats)
             if found[0] is None:
@@ -501,11 +523,11 @@ class HMGR(ReadsWords, RankedVectors):
 
     def fit_to(self, plan: Plan) -> HMGR:
         """Sizes from the data; the bank is read after an epoch."""
-        warmup = self.memory_warmup_steps
+        warmup, slots = self.memory_warmup_steps, self.slots or min(plan.rows, MOST_SLOTS)
         return replace(
             super().fit_to(plan),
             memory_warmup_steps=plan.steps_per_epoch if warmup < 0 else warmup,
-            slots=self.slots or min(plan.rows, MOST_SLOTS),
+            slots=-(-slots // ROUND) * ROUND if slots > MOST_SLOTS else slots,
         )
 
     def inputs(self) -> Mapping[str, Mapping[str, Feature]]:

@@ -98,12 +98,28 @@ class Hooks:
 
     # --- training with a memory ---------------------------------------------------------------
 
-    def write_memory(self, memory: Tree, written: Tree, good: Bool[Array, ""]) -> Tree:
+    def write_memory(self, memory: Tree, written: Tree, good: Bool[Array, ""], axis: Any) -> Tree:
         """The memory after a step, from what ``loss`` returned; unchanged unless ``good``.
 
-        Default: unchanged.
+        ``axis`` is the model's ``Axis``. Default: unchanged.
         """
         return memory
+
+    @property
+    def split_slots(self) -> int:
+        """Slots of a memory that is split over the devices; 0: each device holds all of it.
+
+        All arrays of a split memory but scalars have a leading axis of so many slots. ``loss`` and
+        ``write_memory`` get this device's part, and ``encode_over_parts`` replaces ``encode`` at
+        evaluation.
+        """
+        return 0
+
+    def encode_over_parts(
+        self, variables: Tree, modality: str, items: Mapping[str, Array], axis: Any
+    ) -> Tree:
+        """Inference codes of this device's items, with this device's part of a split memory."""
+        raise NotImplementedError
 
     # --- after the first epoch, before evaluation ---------------------------------------------
 

@@ -12,7 +12,7 @@ import numpy as np
 from hmgr_jax.data.split import Split
 from hmgr_jax.data.vqa.questions import ANSWER, QUESTION
 from hmgr_jax.distributed import hosts
-from hmgr_jax.distributed.parallel import replicate
+from hmgr_jax.distributed.parallel import place
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation import by_labels, judged
 from hmgr_jax.evaluation.evaluate import Evaluator, More, Scored, recall_table
@@ -69,7 +69,8 @@ class RunEvaluation:
         state, _, step = checkpoints.restore(experiment.abstract_state(), checkpoints.best_step())
         if hosts.is_first():
             _warn_if_best_is_damaged(workdir, config.eval.select, step)
-        variables = replicate(experiment.mesh, state.variables(tables))
+        split = bool(experiment.model.split_slots)
+        variables = place(experiment.mesh, state.variables(tables), split_memory=split)
         evaluator, variables = finalize(
             evaluator, variables, config, workdir, step, splits.__getitem__
         )

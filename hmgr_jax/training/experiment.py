@@ -18,7 +18,7 @@ from hmgr_jax.data.pipeline import check_lengths
 from hmgr_jax.data.split import DataSet, Split
 from hmgr_jax.data.text.vectors import class_vectors, read_class_names
 from hmgr_jax.data.text.vocabulary import Vocabulary
-from hmgr_jax.distributed.parallel import MappedAxis, make_mesh, map_step
+from hmgr_jax.distributed.parallel import MappedAxis, make_mesh, map_step, shardings
 from hmgr_jax.errors import UserError
 from hmgr_jax.leaves import leaf_at, with_leaf
 from hmgr_jax.models import get_model
@@ -79,14 +79,24 @@ class Experiment:
     def step_function(self, stage: Stage) -> Any:
         """The mapped, compiled step of a stage."""
         step = device_step(self.model, self.optimizer(stage), MappedAxis())
-        return map_step(step, self.mesh, self.config.parallel.mapper)
+        split = bool(self.model.split_slots)
+        return map_step(step, self.mesh, self.config.parallel.mapper, split_memory=split)
 
     def first_state(self) -> State:
         """The state at step 0: random, except word vectors and parts from other runs or files."""
         runs, files = runs_and_files(self.config.init)
         optimizer = self.optimizer(self.stages()[0])
+
+        def fresh() -> Any:
+            return init_state(self.model, optimizer, self.config.seed)
+
         # One program: op by op it takes ten times as long.
-        state = jax.jit(lambda: init_state(self.model, optimizer, self.config.seed))()
+        if self.model.split_slots:  # the memory by itself: it may be too large for one device
+            places = jax.tree.map(lambda x: x.sharding, self.abstract_state().memory)
+            memory = jax.jit(lambda: fresh().memory, out_shardings=places)()
+            state = jax.jit(lambda: fresh().replace(memory=None))().replace(memory=memory)
+        else:
+            state = jax.jit(fresh)()
         params, vectors = state.params, None
         if "words" in self.model.parts():
             (path,) = self.model.parts()["words"]
@@ -100,7 +110,7 @@ class Experiment:
         stats = self.model.observe(state.stats, self.data.splits["train"].sources)
         stats = warm_start(stats, *start, of="stats")
         params, stats = pretrained(self.model, params, stats, files)
-        return state.replace(params=params, stats=stats)  # type: ignore[attr-defined]
+        return state.replace(params=params, stats=stats)
 
     def _with_named_classes(self, params: Any, words: np.ndarray | None) -> Any:
         """Replace random vectors of classes by word vectors of the classes' names, if given."""
@@ -139,9 +149,17 @@ class Experiment:
         return " ".join(filter(None, [data, untrained(self.model, self.config.init)]))
 
     def abstract_state(self) -> State:
-        """Shapes and dtypes of the state, without computing anything."""
+        """Shapes and dtypes of the state, without computing anything; where a split memory lies."""
         optimizer = self.optimizer(self.stages()[0])
-        return jax.eval_shape(lambda: init_state(self.model, optimizer, self.config.seed))
+        state = jax.eval_shape(lambda: init_state(self.model, optimizer, self.config.seed))
+        if not self.model.split_slots:
+            return state
+        memory = jax.tree.map(
+            lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+            state.memory,
+            shardings(self.mesh, state, split_memory=True).memory,
+        )
+        return state.replace(memory=memory)
 
     def for_model(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """The part of a batch that the step uses: the model's inputs and the row.
@@ -178,6 +196,7 @@ def build(config: ConfigDict, vocabulary: Vocabulary | None = None) -> Experimen
         rows=len(train),
     )
     experiment = Experiment(config, data, make_model(config, plan), plan, mesh)
+    _check_split(config, experiment.model, mesh)
     _check_known_classes(experiment.model, data)
     if experiment.model.needs_labels and not train.labels:
         raise UserError(
@@ -187,6 +206,23 @@ def build(config: ConfigDict, vocabulary: Vocabulary | None = None) -> Experimen
     check_parts(config, experiment.model.parts())
     check_calibration(config, experiment.model.modalities)
     return experiment
+
+
+def _check_split(config: ConfigDict, model: Model, mesh: Mesh) -> None:
+    """Check that the devices can split the memory of a model."""
+    slots, devices = model.split_slots, mesh.devices.size
+    if not slots:
+        return
+    if config.parallel.mapper == "pmap":
+        raise UserError(
+            f"parallel.mapper is pmap, which cannot split a memory of {slots:,} slots over "
+            "devices: use shard_map, or lower model.slots."
+        )
+    if slots % devices:
+        raise UserError(
+            f"A memory of {slots:,} slots cannot be split evenly over {devices} devices: set "
+            f"parallel.devices or model.slots so that the slots are a multiple of the devices."
+        )
 
 
 def make_model(config: ConfigDict, plan: Plan) -> Model:

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from hmgr_jax.data.pipeline import batches, stop_workers_on_close
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.distributed import hosts, watchdog
-from hmgr_jax.distributed.parallel import replicate, shard
+from hmgr_jax.distributed.parallel import place, replicate, shard
 from hmgr_jax.distributed.preemption import StopSignal
 from hmgr_jax.errors import UserError
 from hmgr_jax.files.workdir import RESULTS, lock, write_json_atomic
@@ -130,7 +130,8 @@ class _Run:
             state=state,
             tables=tables.train,
         )
-        self.state: State = replicate(experiment.mesh, state)
+        split = bool(experiment.model.split_slots)
+        self.state: State = place(experiment.mesh, state, split_memory=split)
         self.tables = replicate(experiment.mesh, tables.train)
         same = tables.test is tables.train
         self.test_tables = self.tables if same else replicate(experiment.mesh, tables.test)

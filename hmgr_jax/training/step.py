@@ -62,7 +62,8 @@ def device_step(
 
     The loss is the same number on every device, so the gradient is the mean of the gradients over
     devices. If the loss, a gradient, a statistic or what the memory would store is not finite,
-    only the step and the counters change.
+    only the step and the counters change. The state is the same on every device, except that each
+    holds its part of a split memory.
     """
 
     def step(state: State, tables: Tree, batch: Mapping[str, Any]) -> tuple[State, Report]:
@@ -101,7 +102,7 @@ def device_step(
             params=keep(params, state.params),
             stats=keep(stats, state.stats),
             # In place: a copy of so large a memory would dominate the step.
-            memory=model.write_memory(state.memory, written, good),
+            memory=model.write_memory(state.memory, written, good, axis),
             optimizer=keep(opt_state, state.optimizer),
             bad_in_a_row=(state.bad_in_a_row + bad) * bad,
             bad_total=state.bad_total + bad,

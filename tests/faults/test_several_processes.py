@@ -152,3 +152,21 @@ def test_a_folder_in_use_is_refused_by_all(tmp_path):
     for index in range(2):
         assert "is in use by process" in group.said(index)
     assert "Traceback" not in group.said(0) + group.said(1)
+
+
+def test_two_processes_split_a_memory(tmp_path):
+    """Each of 2 x 2 devices holds a quarter: stopped and resumed, the same bytes."""
+    split = {"model__slots": 33_000, "model__learned_reads": True, **STEPS}
+    whole, stopped, one = (tmp_path / name for name in ("whole", "stopped", "one"))
+    two.run(whole, devices=2, model="hmgr", **split)
+    with two.Group(stopped, devices=2, model="hmgr", **split) as group:
+        group.wait_for("step 10/24")
+        group.send(1)
+        assert group.codes() == [0, 0], group.errors
+    assert not (stopped / "results.json").exists()
+    two.run(stopped, devices=2, model="hmgr", **split)
+    for name in ("metrics.jsonl", "results.json"):
+        assert (stopped / name).read_bytes() == (whole / name).read_bytes(), name
+    two.run(one, count=1, devices=4, model="hmgr", **split)
+    two.assert_same_numbers(two.rows(whole), two.rows(one))
+    assert two.results(whole)["metrics"] == pytest.approx(two.results(one)["metrics"], rel=1e-5)
