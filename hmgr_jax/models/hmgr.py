@@ -363,10 +363,10 @@ class HMGR(ReadsWords, RankedVectors):
         return total, terms, variables.stats, {**gathered, "step": step}
 
     def write_memory(
-        self, memory: Memory, written: Tree, good: Bool[Array, ""], axis: Axis
-    ) -> Memory:
+        self, memory: Memory | None, written: Tree, good: Bool[Array, ""], axis: Axis
+    ) -> Memory | None:
         """The bank with the valid pairs of the batch, and the slots that it read marked."""
-        if self.memory == "none":
+        if memory is None:
             return memory
         bank, valid, step = memory.bank, written["valid"] & good, written["step"]
         parts = axis if self.split_slots else None
