@@ -233,6 +233,11 @@ def test_a_small_bank_stores_a_fixed_sample_of_the_training_pairs():
     assert_pairs(found.memory.bank, given, drawn)
 
 
+def test_training_items_are_encoded_at_the_end_only():
+    assert hmgr().needs_train_at_end
+    assert not hmgr().needs_train
+
+
 def test_storing_the_training_pairs_changes_nothing_else():
     variables, _, found = finalized(slots=S)
     assert found.params is variables.params
@@ -243,6 +248,7 @@ def test_storing_the_training_pairs_changes_nothing_else():
 def test_a_bank_that_is_not_rewritten_needs_no_training_items(options):
     model = hmgr(**options)
     variables = variables_of(model)
+    assert not model.needs_train
     assert not model.needs_train_at_end
     assert model.finalize(variables, train_codes(), ROWS) is variables
 
