@@ -30,7 +30,8 @@ def step_of(model, variables, rows=None, step=STEP, good=True):
         total, terms, _, written = model.loss(
             given, codes(), rows, step=step, keys=keys, axis=LocalAxis()
         )
-        return total, (terms, model.write_memory(memory, written, jnp.asarray(good)))
+        memory = model.write_memory(memory, written, jnp.asarray(good), LocalAxis())
+        return total, (terms, memory)
 
     run = jax.jit(jax.value_and_grad(loss, has_aux=True))
     given = variables.params, variables.memory, rows, jnp.int32(step)
