@@ -66,7 +66,7 @@ class Toy(Model):
         mean = jnp.sum(jnp.where(valid[:, None], image, 0.0), axis=0) / jnp.sum(valid, dtype=float)
         return total, {}, variables.stats, mean
 
-    def write_memory(self, memory, written, good):
+    def write_memory(self, memory, written, good, axis):
         return jnp.where(good, 0.9 * memory + 0.1 * written, memory)
 
 

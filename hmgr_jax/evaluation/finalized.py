@@ -115,7 +115,7 @@ def _key(config: ConfigDict, workdir: Path, step: int) -> str:
 def _is_of_checkpoint(path: Path, key: str) -> bool:
     """Whether the file is whole and of the checkpoint of ``key``, under any options."""
     try:
-        with np.load(path) as file:
+        with path.open("rb") as opened, np.load(opened) as file:
             return str(file["key"]).split("-")[0] == key.split("-")[0]
     except DAMAGED:
         return False
@@ -148,7 +148,7 @@ def _read(path: Path, key: str, variables: Variables) -> tuple[Calibration | Non
     if not path.is_file():
         return None
     try:
-        with np.load(path) as file:
+        with path.open("rb") as opened, np.load(opened) as file:
             arrays = {name: file[name] for name in file.files}
         known = str(arrays["key"])
     except DAMAGED:

@@ -367,7 +367,7 @@ class HMGR(ReadsWords, RankedVectors):
     ) -> Memory | None:
         """The bank with the valid pairs of the batch, and the slots that it read marked."""
         if memory is None:
-            return memory
+            return None
         bank, valid, step = memory.bank, written["valid"] & good, written["step"]
         parts = axis if self.split_slots else None
         for slots in written.get("slots", {}).values():
@@ -396,6 +396,11 @@ class HMGR(ReadsWords, RankedVectors):
         return hats, slots, {**terms, "memory/slots_read": axis.mean(ever)}
 
     # --- the memory at evaluation -------------------------------------------------------------
+
+    @property
+    def needs_train(self) -> bool:
+        """The bank is written in training, and anew only at its end."""
+        return False
 
     @property
     def needs_train_at_end(self) -> bool:

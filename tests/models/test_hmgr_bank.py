@@ -30,7 +30,8 @@ def step_of(model, variables, rows=None, step=STEP, good=True):
         total, terms, _, written = model.loss(
             given, codes(), rows, step=step, keys=keys, axis=LocalAxis()
         )
-        return total, (terms, model.write_memory(memory, written, jnp.asarray(good)))
+        memory = model.write_memory(memory, written, jnp.asarray(good), LocalAxis())
+        return total, (terms, memory)
 
     run = jax.jit(jax.value_and_grad(loss, has_aux=True))
     given = variables.params, variables.memory, rows, jnp.int32(step)
@@ -233,6 +234,11 @@ def test_a_small_bank_stores_a_fixed_sample_of_the_training_pairs():
     assert_pairs(found.memory.bank, given, drawn)
 
 
+def test_training_items_are_encoded_at_the_end_only():
+    assert hmgr().needs_train_at_end
+    assert not hmgr().needs_train
+
+
 def test_storing_the_training_pairs_changes_nothing_else():
     variables, _, found = finalized(slots=S)
     assert found.params is variables.params
@@ -243,6 +249,7 @@ def test_storing_the_training_pairs_changes_nothing_else():
 def test_a_bank_that_is_not_rewritten_needs_no_training_items(options):
     model = hmgr(**options)
     variables = variables_of(model)
+    assert not model.needs_train
     assert not model.needs_train_at_end
     assert model.finalize(variables, train_codes(), ROWS) is variables
 

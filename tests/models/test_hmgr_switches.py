@@ -60,7 +60,7 @@ def facts(switch):
         total, _, _, written = model.loss(
             variables, before, row(), step=jnp.int32(STEP), keys=KEYS, axis=LocalAxis()
         )
-        memory = model.write_memory(variables.memory, written, jnp.asarray(True))
+        memory = model.write_memory(variables.memory, written, jnp.asarray(True), LocalAxis())
         after = encode(variables.replace(memory=memory), False)
         score = model.score(variables, ("image", after["image"]), ("text", after["text"]))
         bank = None if memory is None else jnp.stack(list(memory.bank.vectors.values()))

@@ -52,7 +52,7 @@ class Point(Model):
         noise = axis.mean(jnp.mean(jax.vmap(jax.random.normal)(keys.named("noise").per_row())))
         return found["loss"], {"noise": noise}, found["stats"], found["memory"]
 
-    def write_memory(self, memory, written, good):
+    def write_memory(self, memory, written, good, axis):
         return jnp.where(good, written, memory)
 
 
