@@ -17,7 +17,6 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from hmgr_jax.training.config import recipe
-from hmgr_jax.training.recipe_parts import TO_THE_END
 
 STEPS = 500
 HMGR = {
@@ -39,7 +38,7 @@ def get_config(model: str = "hmgr") -> ConfigDict:
         "dim": 128,
         "word_dim": 64,
         # On the hardest negative, always a sibling, training falls back to its plateau.
-        "sum_warmup_steps": TO_THE_END,
+        "objective": "infonce",
     }
     config = recipe("clips", model, **fields, **(HMGR if model == "hmgr" else {"pool": "mean"}))
     config.data.source = "clips"
@@ -58,4 +57,6 @@ def get_config(model: str = "hmgr") -> ConfigDict:
     config.train.eval_steps = 100
     config.eval.protocols = ("clips", "family")
     config.eval.dev_protocols = ("clips", "family")
+    if model == "hmgr":
+        config.eval.calibration = "bank"
     return config
