@@ -66,7 +66,7 @@ def get_config(model: str = "hmgr") -> ConfigDict:
             vector_dropout=0.3,
             objective="infonce",
         )
-    config = recipe("f8k", model, **fields, **OF_MODEL.get(model, {}))
+    config = recipe("f8k", model, **{**fields, **OF_MODEL.get(model, {})})
     config.data.vectors = "captions"
     config.data.captions_from = "../f8k_text"
     config.data.buckets = (20, 24, 28, 32, 40, 96)

@@ -22,7 +22,6 @@ from hmgr_jax.training.recipe_parts import (
     SMALL_BERT,
     SMALL_GIN,
     SMALL_PCME,
-    TO_THE_END,
     use_adamp,
     use_adamw,
 )
@@ -61,8 +60,8 @@ def get_config(model: str = "hmgr") -> ConfigDict:
     if system.reads == "features":
         return _feature_set(model)
     # On the hardest negative, always a sibling, training falls back to its plateau.
-    fields = known_fields(model, dim=128, word_dim=64, sum_warmup_steps=TO_THE_END)
-    config = recipe("worlds", model, **fields, **OF_MODEL.get(model, {}))
+    fields = known_fields(model, dim=128, word_dim=64, objective="infonce")
+    config = recipe("worlds", model, **{**fields, **OF_MODEL.get(model, {})})
     config.data.source = "worlds"
     config.data.batching = "groups"
     config.data.buckets = (24,)
@@ -76,6 +75,8 @@ def get_config(model: str = "hmgr") -> ConfigDict:
     config.train.eval_steps = 200
     config.eval.protocols = ("worlds", "family")
     config.eval.dev_protocols = ("worlds", "family")
+    if model == "hmgr":
+        config.eval.calibration = "bank"
     if model == "dxr":
         use_adamw(config)
         config.train.lr = 2e-3

@@ -16,6 +16,7 @@ SMALL_GIN: Mapping[str, Any] = {
     "l2": 0.0,
 }
 SMALL_PCME: Mapping[str, Any] = {
+    "objective": "soft_contrastive",  # its own
     "init_scale": 5.0,
     "init_shift": 5.0,
     "log_sigma_start": -4.0,
