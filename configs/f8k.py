@@ -13,6 +13,8 @@ split alone, and the run says so.
 better and faster here (docs/results.md); evaluation calibrates the scores of ``:hmgr``
 (``--config.eval.calibration=bank`` those of any system).
 
+Features of a ReLU network that are not reduced want ``--config.model.region_scale=sqrt``.
+
 ``:imram`` and ``:scan`` let words attend to regions (K=3 and K=1);
 ``--config.model.variant=full`` is the model of both directions. ``:racg``, ``:racg_strict`` and
 ``:resg`` use boxes and the labels of COCO's 80 classes if the folder has them, ``:resg`` word
