@@ -9,9 +9,9 @@ If a folder ``f8k_text`` with ``Flickr8k.token.txt`` and ``Flickr_8k.trainImages
 it, word vectors are learnt from the captions of that whole train list; otherwise from the train
 split alone, and the run says so.
 
-``:hmgr``, ``:vse`` and ``:dxr`` train with InfoNCE on word vectors without a GRU, which is both
-better and faster here (docs/results.md); evaluation calibrates the scores of ``:hmgr``
-(``--config.eval.calibration=bank`` those of any system).
+Systems train with InfoNCE, ``:pcme``, ``:gin`` and ``:sckr`` with their own losses. ``:hmgr`` and
+``:vse`` read word vectors without a GRU, three times as fast as with it. Evaluation calibrates the
+scores of ``:hmgr`` (``--config.eval.calibration=bank`` those of any system).
 
 Features of a ReLU network that are not reduced want ``--config.model.region_scale=sqrt``.
 
