@@ -49,6 +49,7 @@ def assert_same_run(found, expected):
     assert results(found)["metrics"] == pytest.approx(results(expected)["metrics"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_eight_devices_are_one(whole):
     assert_same_run(whole(8), whole(1))
     found, expected = last_state(whole(8)), last_state(whole(1))
