@@ -126,27 +126,30 @@ def towers_of(config: Mapping[str, Any]) -> Towers:
         raise ValueError(f"num_channels is {image['num_channels']}, not 3")
     if kind == SIGLIP and not image["vision_use_head"]:
         raise ValueError("vision_use_head is false, so that pictures have no vector")
-    places = _size(text, "max_position_embeddings")
-    words, side, patch = (
-        _size(text, "vocab_size"),
-        _size(image, "image_size"),
-        _size(image, "patch_size"),
-    )
+    of_text, of_image = _encoder(text), _encoder(image)
+    words, places = _size(text, "vocab_size"), _size(text, "max_position_embeddings")
+    side, patch = _size(image, "image_size"), _size(image, "patch_size")
     if kind == CLIP:
         shared = _size({"projection_dim": 512, **config}, "projection_dim")
         end = text["eos_token_id"]
         if type(end) is not int:
             raise ValueError(f"eos_token_id is {end!r}")
         marked = None if end == LARGEST_ID else end
-        of_text = TextSizes(_encoder(text), words, places, shared, causal=True, end=marked)
-        return Towers(kind, PictureSizes(_encoder(image), side, patch, shared), of_text)
-    shared = _size({"projection_size": text["hidden_size"], **text}, "projection_size")
-    if shared != image["hidden_size"]:
-        raise ValueError(
-            f"vectors of texts have {shared} numbers and those of pictures {image['hidden_size']}"
+        return Towers(
+            kind,
+            PictureSizes(of_image, side, patch, shared),
+            TextSizes(of_text, words, places, shared, causal=True, end=marked),
         )
-    of_text = TextSizes(_encoder(text), words, places, shared, causal=False)
-    return Towers(kind, PictureSizes(_encoder(image), side, patch), of_text)
+    shared = _size({"projection_size": of_text.width, **text}, "projection_size")
+    if shared != of_image.width:
+        raise ValueError(
+            f"vectors of texts have {shared} numbers and those of pictures {of_image.width}"
+        )
+    return Towers(
+        kind,
+        PictureSizes(of_image, side, patch),
+        TextSizes(of_text, words, places, shared, causal=False),
+    )
 
 
 def _given(config: Mapping[str, Any], part: str) -> dict[str, Any]:
