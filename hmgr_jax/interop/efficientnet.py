@@ -15,7 +15,7 @@ import numpy as np
 
 from hmgr_jax.errors import UserError
 from hmgr_jax.interop.layouts import PARAMS, batch_norm, convolution, linear
-from hmgr_jax.interop.names import Names
+from hmgr_jax.interop.names import Entry, Names
 from hmgr_jax.interop.resnet import weights_of
 from hmgr_jax.interop.state_dict import read
 from hmgr_jax.layers.efficientnet import KINDS, blocks
@@ -38,10 +38,10 @@ def names(kind: str, path: str = "") -> Names:
             found += _layer(f"{official}expand_conv", f"{official}bn0", f"{ours}expand")
         found += _layer(f"{official}depthwise_conv", f"{official}bn1", f"{ours}depthwise")
         found += _layer(f"{official}project_conv", f"{official}bn2", f"{ours}project")
-    return [*found, *_layer("_conv_head", "_bn1", f"{path}head")]
+    return found + _layer("_conv_head", "_bn1", f"{path}head")
 
 
-def _layer(conv: str, norm: str, ours: str) -> Names:
+def _layer(conv: str, norm: str, ours: str) -> list[Entry]:
     # A depthwise kernel is [C, 1, h, w] there and [h, w, 1, C] here, like any other.
     return [convolution(conv, f"{PARAMS}/{ours}"), *batch_norm(norm, f"{ours}_bn")]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,8 +33,9 @@ def _answers(case: Case) -> Mapping[str, Answer]:
     valid_words = length_mask(jnp.asarray(lengths), ids.shape[1]) if towers.kind == CLIP else None
 
     def run(params: Tree) -> tuple[Array, dict[str, Array]]:
-        seen = image.apply({"params": params["image"]}, x)
-        states, vectors = text.apply({"params": params["text"]}, words, valid_words)
+        seen: Any = image.apply({"params": params["image"]}, x)
+        read: Any = text.apply({"params": params["text"]}, words, valid_words)
+        states, vectors = read
         a, b, bias = l2n(seen.vector), l2n(vectors), params.get("bias")
         logits = scores(a, b, params["scale"], bias)
         own = jnp.eye(len(logits), dtype=bool)

@@ -69,13 +69,13 @@ class Preprocessing:
     def __call__(self, picture: Image.Image) -> np.ndarray:
         """The normalised pixels of a picture."""
         picture, size = picture.convert("RGB"), self.size
-        scaled = (size, size)
+        width, height = size, size
         if self.resize is not None:
             short = min(picture.size)
-            scaled = tuple(int(self.resize * side / short) for side in picture.size)
-        if picture.size != scaled:
-            picture = picture.resize(scaled, Image.Resampling(self.resample))
-        left, top = ((side - size) // 2 for side in scaled)
+            width, height = (int(self.resize * side / short) for side in picture.size)
+        if picture.size != (width, height):
+            picture = picture.resize((width, height), Image.Resampling(self.resample))
+        left, top = (width - size) // 2, (height - size) // 2
         picture = picture.crop((left, top, left + size, top + size))
         return normalise_pixels(np.asarray(picture), self.mean, self.std)
 
