@@ -301,7 +301,7 @@ def read_params(folder: str | Path, towers: Towers) -> Tree:
 
 def read_tokenizer(folder: str | Path, towers: Towers) -> TokenizerFile:
     """The folder's tokenizer; raises `UserError` if there is none, or one for another network."""
-    path, advice = Path(folder, tokenizer_file.FILE), "only folders with it can be read."
+    path = Path(folder, tokenizer_file.FILE)
     if not path.is_file():
         raise UserError(
             f"{path} is missing: only tokenizers in this form are supported, so save the folder "
@@ -310,7 +310,7 @@ def read_tokenizer(folder: str | Path, towers: Towers) -> TokenizerFile:
     settings: dict[str, Any] = {}
     for name in (MARKS, TOKENIZER_CONFIG):
         if Path(folder, name).is_file():
-            settings |= read_json(Path(folder, name), advice)
+            settings |= read_json(Path(folder, name), "get the file again.")
     try:
         content = path.read_text(encoding="utf-8")
         found = tokenizer_file.from_settings(content, settings, towers.text.positions)

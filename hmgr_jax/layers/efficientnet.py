@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from hmgr_jax.layers.batch_norm import BatchNorm, ValidRows
 from hmgr_jax.layers.linear import Linear
+from hmgr_jax.layers.resnet import Conv
 from hmgr_jax.shapes import Array, Float, Num
 
 
@@ -84,36 +85,21 @@ def pixels(image: Num[Array, "*batch H W 3"]) -> Float[Array, "*batch H W 3"]:
     return (jnp.asarray(image, jnp.float32) - 127.0) / 128.0
 
 
-class Conv(nn.Module):
-    """A square convolution without bias, ``SAME``; ``depthwise`` has one filter a channel.
+class Depthwise(nn.Module):
+    """A square filter for each channel, padded as ``SAME``; the result has the type ``dtype``."""
 
-    With bfloat16 the result is rounded to bfloat16 after float32 accumulation.
-    """
-
-    features: int
     size: int
-    stride: int = 1
-    depthwise: bool = False
+    stride: int
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w features"]:
-        """Convolve."""
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
+        """Filter the channels."""
         init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-        inputs = 1 if self.depthwise else x.shape[-1]
-        shape = (self.size, self.size, inputs, self.features)
+        shape = (self.size, self.size, 1, x.shape[-1])
         kernel = self.param("kernel", init, shape, jnp.float32)
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        if self.depthwise:
-            return filter_channels(x, kernel[:, :, 0], self.stride)
-        return jax.lax.conv_general_dilated(
-            x,
-            kernel,
-            (self.stride, self.stride),
-            "SAME",
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            precision=jax.lax.Precision.HIGHEST if self.dtype == jnp.float32 else None,
-        )
+        return filter_channels(x, kernel[:, :, 0], self.stride)
 
 
 def filter_channels(
@@ -150,11 +136,11 @@ class Block(nn.Module):
         s, y = self.sizes, x
         inner = x.shape[-1] * s.expansion
         if s.expansion > 1:
-            y = Conv(inner, 1, dtype=self.dtype, name="expand")(y)
+            y = Conv(inner, 1, 1, self.dtype, name="expand")(y)
             y = jax.nn.relu6(_norm("expand_bn")(y, rows))
-        y = Conv(inner, s.kernel, s.stride, True, self.dtype, name="depthwise")(y)
+        y = Depthwise(s.kernel, s.stride, self.dtype, name="depthwise")(y)
         y = jax.nn.relu6(_norm("depthwise_bn")(y, rows))
-        y = _norm("project_bn")(Conv(s.features, 1, dtype=self.dtype, name="project")(y), rows)
+        y = _norm("project_bn")(Conv(s.features, 1, 1, self.dtype, name="project")(y), rows)
         return x + y if x.shape == y.shape else y
 
 
@@ -179,11 +165,11 @@ class EfficientNet(nn.Module):
         """
         if rows is not None:  # invalid rows must be finite
             x = jnp.where(rows.valid[:, None, None, None], x, 0.0)
-        x = Conv(STEM, 3, 2, dtype=self.dtype, name="stem")(x)
+        x = Conv(STEM, 3, 2, self.dtype, same=True, name="stem")(x)
         x = jax.nn.relu6(_norm("stem_bn")(x, rows))
         for number, sizes in enumerate(blocks(self.kind)):
             x = Block(sizes, self.dtype, name=f"block{number}")(x, rows)
-        x = Conv(CHANNELS, 1, dtype=self.dtype, name="head")(x)
+        x = Conv(CHANNELS, 1, 1, self.dtype, name="head")(x)
         return jax.nn.relu6(_norm("head_bn")(x, rows))
 
 

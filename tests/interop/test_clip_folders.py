@@ -115,6 +115,16 @@ def test_sizes_left_out_are_those_of_transformers():
     assert siglip.text.encoder.epsilon == 1e-6
 
 
+@pytest.mark.parametrize(("kind", "count"), [("clip", 151_277_313), ("siglip", 203_155_970)])
+def test_parameters_are_those_of_the_released_base_models(kind, count):
+    """CLIP's ViT-B/32 and SigLIP's base-patch16-224; every parameter has one official name."""
+    towers = clip.towers_of({"model_type": kind})
+    leaves = jax.tree.leaves(towers.template())
+    assert sum(x.size for x in leaves) == count
+    paths = [path for entry in clip.names(towers) for path in entry.paths]
+    assert len(paths) == len(set(paths)) == len(leaves)
+
+
 @pytest.mark.parametrize(("end", "found"), [(2, None), (49407, 49407)])
 def test_both_conventions_of_the_end_of_texts(end, found):
     towers = clip.towers_of({"model_type": "clip", "text_config": {"eos_token_id": end}})
