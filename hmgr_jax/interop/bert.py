@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,13 +10,10 @@ import numpy as np
 from hmgr_jax.errors import UserError
 from hmgr_jax.interop.layouts import linear
 from hmgr_jax.interop.names import Names, same, to_params
-from hmgr_jax.interop.state_dict import read
+from hmgr_jax.interop.transformers_folder import CONFIG, read_json, read_state
 from hmgr_jax.layers.bert import Sizes
 from hmgr_jax.shapes import Tree
 
-CONFIG = "config.json"
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-"""Files of weights; the first one found is read."""
 PREFIX = "bert."
 """Prefix of the encoder's names in a BERT with a head."""
 _SKIPPED = ("pooler.", "embeddings.position_ids")  # not part of the encoder
@@ -48,14 +44,7 @@ def read_sizes(folder: str | Path) -> Sizes:
     """The sizes in a folder's ``config.json``; raises `UserError` unless it describes a BERT."""
     path = Path(folder, CONFIG)
     advice = "give a folder of a BERT as transformers saves it."
-    try:
-        config = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): {advice}") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}): {advice}") from None
-    if not isinstance(config, dict):
-        raise UserError(f"{path} holds a {type(config).__name__} instead of an object: {advice}")
+    config = read_json(path, advice)
     for key, value in _FIXED.items():
         if config.get(key, value) != value:
             raise UserError(f"{path} has {key} {config[key]!r}, not {value!r}: {advice}")
@@ -113,7 +102,7 @@ def encoder_weights(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def read_bert(folder: str | Path, params: Tree) -> Tree:
-    """Parameters of a `Bert` from a folder with ``config.json`` and ``model.safetensors``.
+    """Parameters of a `Bert` from a folder with ``config.json`` and weights, whole or in shards.
 
     Args:
         folder: saved by transformers, with or without a head.
@@ -123,10 +112,8 @@ def read_bert(folder: str | Path, params: Tree) -> Tree:
         UserError: files are missing or damaged, or hold another network than ``params``.
     """
     sizes = read_sizes(folder)
-    path = next((p for name in WEIGHTS if (p := Path(folder, name)).is_file()), None)
-    if path is None:
-        raise UserError(f"{folder} lacks {WEIGHTS[0]}: give a folder of a BERT with its weights.")
+    path, state = read_state(folder, "give a folder of a BERT with its weights.")
     try:
-        return to_params(names(sizes.layers), encoder_weights(read(path)), params)
+        return to_params(names(sizes.layers), encoder_weights(state), params)
     except UserError as error:
         raise UserError(f"{path} does not fit model.bert_*: {error}") from None

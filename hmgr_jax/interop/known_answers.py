@@ -29,11 +29,13 @@ from hmgr_jax.shapes import Array, Float, Int, Tree
 
 BY_MODEL = {
     "center_loss": "parity_center3d",
+    "clip": "parity_clip",
     "dgcnn": "parity_encoders",
     "imram": "parity_imram",
     "meshnet": "parity_encoders",
     "pcme": "parity_pcme",
     "resnet50": "parity_encoders",
+    "siglip": "parity_clip",
     "singleview": "parity_encoders",
 }
 """{``meta["model"]``: the module whose ``CHECKER`` checks it}."""

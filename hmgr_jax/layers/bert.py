@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from hmgr_jax.layers.dropout import Keys, dropout
-from hmgr_jax.layers.linear import Linear, einsum
-from hmgr_jax.layers.masking import masked_softmax
+from hmgr_jax.layers.linear import Linear
+from hmgr_jax.layers.transformer import attend
 from hmgr_jax.shapes import Array, Bool, Float, Int
 
 START = nn.initializers.truncated_normal(0.02)
@@ -127,16 +127,17 @@ class Layer(nn.Module):
         return layer_norm("norm")(x + update)
 
     def _attend(self, x: Array, mask: Array, keys: Keys | None) -> Array:
-        s, (batch, length, _) = self.sizes, x.shape
-        split = (batch, length, s.heads, s.width // s.heads)
-        query, key, value = (
-            self._linear(s.width, name)(x).reshape(split) for name in ("query", "key", "value")
+        s = self.sizes
+        query, key, value = (self._linear(s.width, name)(x) for name in ("query", "key", "value"))
+        return attend(
+            query,
+            key,
+            value,
+            heads=s.heads,
+            mask=mask[:, None, None, :],
+            dtype=self.dtype,
+            drop=lambda weights: dropout(weights, s.dropout, keys, "weights"),
         )
-        logits = einsum("bqhd,bkhd->bhqk", query, key, dtype=self.dtype) / split[-1] ** 0.5
-        weights = masked_softmax(logits, jnp.broadcast_to(mask[:, None, None, :], logits.shape))
-        weights = dropout(weights, s.dropout, keys, "weights")
-        seen = einsum("bhqk,bkhd->bqhd", weights, value, dtype=self.dtype)
-        return seen.reshape(batch, length, s.width)
 
     def _linear(self, features: int, name: str) -> Linear:
         return Linear(features, dtype=self.dtype, kernel_init=START, name=name)

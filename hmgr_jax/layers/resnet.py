@@ -40,7 +40,7 @@ def channels(kind: str, width: int = 64) -> int:
 
 
 class Conv(nn.Module):
-    """A square convolution without bias, padded by half its size as in PyTorch.
+    """A square convolution without bias.
 
     With bfloat16 the result is rounded to bfloat16 after float32 accumulation.
     """
@@ -49,6 +49,8 @@ class Conv(nn.Module):
     size: int
     stride: int = 1
     dtype: Any = jnp.float32
+    same: bool = False
+    """Padded as TensorFlow's ``SAME`` instead of by half its size, as in PyTorch."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w features"]:
@@ -61,7 +63,7 @@ class Conv(nn.Module):
             x.astype(self.dtype),
             kernel.astype(self.dtype),
             (self.stride, self.stride),
-            ((pad, pad), (pad, pad)),
+            "SAME" if self.same else ((pad, pad), (pad, pad)),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             precision=jax.lax.Precision.HIGHEST if self.dtype == jnp.float32 else None,
         )

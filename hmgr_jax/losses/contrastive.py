@@ -66,6 +66,25 @@ def infonce(
     return jnp.sum(jnp.where(valid, each, 0.0)) / jnp.maximum(jnp.sum(valid), 1).astype(jnp.float32)
 
 
+def pairwise_sigmoid(
+    logits: Float[Array, "B B"], is_negative: Bool[Array, "B B"], valid: Bool[Array, " B"]
+) -> Float[Array, ""]:
+    """SigLIP's loss: each pair on its own is classified as positive or negative.
+
+    Args:
+        logits: scaled and shifted scores of all pairs.
+        is_negative: the pairs that count, see ``losses.triplet.negatives``.
+        valid: the rows whose positives count.
+
+    Returns:
+        The sum over pairs of ``-log sigmoid(±logit)``, divided by the number of valid rows.
+    """
+    positive = jnp.where(valid, jax.nn.softplus(-jnp.diagonal(logits)), 0.0)
+    negative = jnp.where(is_negative, jax.nn.softplus(logits), 0.0)
+    count = jnp.maximum(jnp.sum(valid), 1).astype(jnp.float32)
+    return (jnp.sum(positive) + jnp.sum(negative)) / count
+
+
 def infonce_of_vectors(
     a: Float[Array, "b D"],
     b: Float[Array, "b D"],

@@ -7,7 +7,12 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from hmgr_jax.distributed.parallel import DATA, MappedAxis, make_mesh
-from hmgr_jax.losses.contrastive import contrastive_hard, infonce, infonce_of_vectors
+from hmgr_jax.losses.contrastive import (
+    contrastive_hard,
+    infonce,
+    infonce_of_vectors,
+    pairwise_sigmoid,
+)
 from hmgr_jax.losses.triplet import negatives
 from hmgr_jax.models.base import LocalAxis
 
@@ -119,3 +124,14 @@ def test_infonce_of_vectors_equals_infonce_of_the_matrix(groups, devices):
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     for x, y in zip((*rows, shared), gradient, strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5)
+
+
+def test_pairwise_sigmoid_by_hand():
+    """Padded rows, and two captions of the same picture, do not count."""
+    valid, groups = jnp.asarray([True, True, True, False]), jnp.asarray([4, 9, 4, 4])
+    padded = jnp.full((4, 4), 50.0).at[:3, :3].set(SCORES)
+    found = pairwise_sigmoid(padded, negatives(valid, groups), valid)
+    x = np.asarray(SCORES, np.float64)
+    each = np.log1p(np.exp(np.where(np.eye(3, dtype=bool), -x, x)))
+    each[0, 2] = each[2, 0] = 0
+    np.testing.assert_allclose(found, each.sum() / 3, rtol=1e-6)

@@ -1,0 +1,66 @@
+"""Folders as transformers saves a model: JSON settings, and weights in one file or in shards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hmgr_jax.errors import UserError
+from hmgr_jax.interop.state_dict import read
+
+CONFIG = "config.json"
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+"""Files of weights; the first one found, whole or in shards, is read."""
+INDEX = ".index.json"
+"""Ending of the file that names the shard of each tensor."""
+
+
+def read_json(path: Path, advice: str) -> dict[str, Any]:
+    """The object in a JSON file; raises `UserError` that ends with ``advice`` if there is none."""
+    try:
+        found = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): {advice}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}): {advice}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds a {type(found).__name__} instead of an object: {advice}")
+    return found
+
+
+def read_state(folder: str | Path, advice: str) -> tuple[Path, dict[str, np.ndarray]]:
+    """The file of weights, or the index of shards, and all arrays by official name.
+
+    Raises:
+        UserError: there are no weights (the message ends with ``advice``), a shard is missing, or a
+            file is damaged.
+    """
+    for name in WEIGHTS:
+        path, index = Path(folder, name), Path(folder, f"{name}{INDEX}")
+        if path.is_file():
+            return path, read(path)
+        if index.is_file():
+            return index, _read_shards(index)
+    raise UserError(f"{folder} lacks {WEIGHTS[0]}: {advice}")
+
+
+def _read_shards(index: Path) -> dict[str, np.ndarray]:
+    places = read_json(index, "get the file again.").get("weight_map")
+    if not isinstance(places, dict) or not all(
+        isinstance(file, str) and Path(file).name == file for file in places.values()
+    ):
+        raise UserError(f"{index} has no weight_map of tensors to file names: get it again.")
+    files = sorted(set(places.values()))
+    missing = [file for file in files if not index.with_name(file).is_file()]
+    if missing:
+        raise UserError(
+            f"{index} names {len(files)} shards, of which {', '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} missing: put every shard beside it."
+        )
+    state: dict[str, np.ndarray] = {}
+    for file in files:
+        state |= read(index.with_name(file))
+    return state
