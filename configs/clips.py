@@ -37,7 +37,7 @@ def get_config(model: str = "hmgr") -> ConfigDict:
         "visual": "video",
         "dim": 128,
         "word_dim": 64,
-        # On the hardest negative, always a sibling, training falls back to its plateau.
+        # Hinges on the hardest negative, always a sibling, fall back to their plateau.
         "objective": "infonce",
     }
     config = recipe("clips", model, **fields, **(HMGR if model == "hmgr" else {"pool": "mean"}))

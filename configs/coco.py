@@ -46,6 +46,8 @@ def get_config(model: str = "hmgr") -> ConfigDict:
     config.train.decay_at = 0.5
     config.train.log_steps = 100
     config.eval.protocols = ("coco5k", "coco1k")
+    if model == "hmgr":
+        config.eval.calibration = "bank"
     if model == "pcme":
         released_pcme(config, EPOCH, ["words"])
     if model == "dxr":

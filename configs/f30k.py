@@ -40,6 +40,8 @@ def get_config(model: str = "hmgr") -> ConfigDict:
     config.train.decay_at = 0.5
     config.train.log_steps = 50
     config.eval.protocols = ("f30k",)
+    if model == "hmgr":
+        config.eval.calibration = "bank"
     if model == "dxr":
         dxr_with_bert(config, EPOCH)
     return config

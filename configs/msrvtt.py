@@ -62,6 +62,8 @@ def get_config(model: str = "hmgr") -> ConfigDict:
     config.train.decay_at = 0.7
     config.train.log_steps = 50
     config.eval.protocols = (PROTOCOLS[split],)
+    if system == "hmgr":
+        config.eval.calibration = "bank"
     config.eval.dev_protocols = ("msrvtt",)
     return config
 

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from hmgr_jax.models import properties
 from hmgr_jax.training.config import known_fields, recipe
 from hmgr_jax.training.recipe_parts import (
+    RESG,
     SMALL_BERT,
     SMALL_GIN,
     SMALL_PCME,
@@ -45,7 +46,7 @@ OF_MODEL = {
     "sckr": SMALL_GIN,
     "racg": {"object_classes": CLASSES, "text_distance": 4},
     "racg_strict": {"object_classes": CLASSES, "text_distance": 4},
-    "resg": {"object_classes": CLASSES},
+    "resg": {"object_classes": CLASSES, **RESG},
     "pcme": SMALL_PCME,
 }
 
@@ -59,7 +60,7 @@ def get_config(model: str = "hmgr") -> ConfigDict:
     system = properties(model)
     if system.reads == "features":
         return _feature_set(model)
-    # On the hardest negative, always a sibling, training falls back to its plateau.
+    # Hinges on the hardest negative, always a sibling, fall back to their plateau.
     fields = known_fields(model, dim=128, word_dim=64, objective="infonce")
     config = recipe("worlds", model, **{**fields, **OF_MODEL.get(model, {})})
     config.data.source = "worlds"

@@ -101,9 +101,7 @@ class FamilyOrder:
     def rows(self, step: int) -> np.ndarray:
         """One row of every image of the step's families, int32 [B].
 
-        The first members of all families come first, then all second ones. With a multiple of 8
-        families, siblings then share a memory group of HMGR, in which no item reads what another
-        has just written.
+        The first members of all families come first, then all second ones.
         """
         images = self._members[self._families.rows(step)].T.reshape(-1)
         draws = _uniform(self.seed, step // self.steps_per_epoch, len(self._counts))[images]

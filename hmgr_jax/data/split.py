@@ -48,6 +48,21 @@ class ArraySource:
         return {name: array[items] for name, array in self.arrays.items()}
 
 
+class SomeItems:
+    """Some items of a source, in a given order."""
+
+    def __init__(self, source: Source, items: np.ndarray) -> None:
+        self._source, self._items = source, items
+        self.lengths = None if source.lengths is None else source.lengths[items]
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def gather(self, items: np.ndarray, length: int | None = None) -> Items:
+        """Read the ``items``-th of these items."""
+        return self._source.gather(self._items[items], length)
+
+
 @runtime_checkable
 class Varied(Protocol):
     """A `Source` with random augmentation in training."""

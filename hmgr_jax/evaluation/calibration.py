@@ -12,6 +12,7 @@ a search within one modality.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hmgr_jax.layers.linear import einsum
-from hmgr_jax.shapes import Array, Float
+from hmgr_jax.shapes import Array, Float, Int
 
 SHARPNESS = (5.0, 10.0, 20.0, 40.0)
 """Values of β that are tried on dev."""
@@ -49,11 +50,14 @@ class Calibration:
     @classmethod
     def of(cls, vectors: Mapping[str, Float[np.ndarray, "N E"]]) -> Calibration:
         """A calibration without effect that stores these vectors, or a sample of them."""
-        kept = {}
-        for modality, rows in vectors.items():
-            drawn = np.random.default_rng(0).permutation(len(rows))[:MOST_STORED]
-            kept[modality] = np.asarray(rows)[np.sort(drawn)]
-        return cls(kept)
+        return cls({m: np.asarray(rows)[stored_items(len(rows))] for m, rows in vectors.items()})
+
+    def fingerprint(self) -> str:
+        """λ, β, unit, and a digest of the stored vectors."""
+        digest = hashlib.sha256()
+        for modality, rows in self.vectors.items():
+            digest.update(f"{modality} {rows.shape}\0".encode() + rows.tobytes())
+        return f" {self.strength} {self.sharpness} {self.unit} {digest.hexdigest()[:16]}"
 
     def describe(self) -> str:
         """A sentence for the user."""
@@ -98,6 +102,11 @@ class Calibration:
         return -self.unit * widened[:, -2 if first else -1]
 
 
+def stored_items(count: int) -> Int[np.ndarray, " S"]:
+    """The training items of a modality whose vectors are stored: all, or a fixed sample."""
+    return np.sort(np.random.default_rng(0).permutation(count)[:MOST_STORED])
+
+
 @partial(jax.jit, static_argnums=2)
 def _hubness(
     x: Float[Array, "n E"], stored: Float[Array, "S E"], sharpness: float
@@ -126,6 +135,8 @@ def choose(
     (a, of_a), (b, of_b) = vectors.items()
     if not exact:
         products = np.asarray(einsum("ne,me->nm", jnp.asarray(of_a), jnp.asarray(of_b)))
+        if not scores.std() or not products.std():  # nothing to calibrate
+            return calibration
         calibration = replace(calibration, unit=float(scores.std() / products.std()))
     best, highest = calibration, quality(scores)
     for sharpness in SHARPNESS:

@@ -20,9 +20,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from hmgr_jax.data.split import Split
+from hmgr_jax.data.split import SomeItems, Source, Split
 from hmgr_jax.distributed import hosts
-from hmgr_jax.evaluation.calibration import Calibration, choose
+from hmgr_jax.evaluation.calibration import Calibration, choose, stored_items
 from hmgr_jax.evaluation.evaluate import Evaluator
 from hmgr_jax.files.workdir import replacing
 from hmgr_jax.leaves import arrange_like, by_name
@@ -32,6 +32,8 @@ from hmgr_jax.training import config as configs
 from hmgr_jax.training.check import check_calibration
 
 FILE = "finalized.npz"
+AT_ONCE = 4096
+"""Items whose codes are in memory at once."""
 DAMAGED = (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, EOFError)
 MEMORY, STORED = "memory/", "stored/"
 
@@ -64,12 +66,15 @@ def finalize(
         return evaluator, evaluator.finalized(variables, split)
     key = _key(config, workdir, step)
     kept = _read(workdir / FILE, key, variables)
-    if kept is None:
+    # All processes take the same way: encoding exchanges codes, and a file may appear on other
+    # hosts later than on the first.
+    if not all(hosts.exchange([np.asarray([kept is not None])])[0]):
         calibration, variables = _compute(evaluator, variables, config, split)
         if hosts.is_first() and not _is_of_checkpoint(workdir / FILE, key):
             rewritten = variables if model.needs_train_at_end else None
             _write(workdir / FILE, key, rewritten, calibration)
     else:
+        assert kept is not None
         calibration, memory = kept
         variables = evaluator.finalized(replace(variables, memory=memory), split)
     return evaluator.calibrated(calibration if calibrate else None), variables
@@ -78,16 +83,20 @@ def finalize(
 def _compute(
     evaluator: Evaluator, variables: Variables, config: ConfigDict, split: Callable[[str], Split]
 ) -> tuple[Calibration | None, Variables]:
-    model = evaluator.model
+    model, calibrate = evaluator.model, config.eval.calibration == "bank"
     variables = evaluator.to_local_devices(variables)
     train = split("train")
-    codes = evaluator.encode_split(model.before_finalize(variables), train)
-    variables = model.finalize(variables, codes, train.rows)
-    if config.eval.calibration != "bank":
-        return None, variables
-    if model.needs_train:  # which may change the codes
-        codes = evaluator.encode_split(variables, train)
-    stored = {m: evaluator.vectors(variables, m, codes[m]) for m in model.modalities}
+    if not (model.needs_train or model.needs_train_at_end):
+        kept = {m: SomeItems(s, stored_items(len(s))) for m, s in train.sources.items()}
+        stored = {m: _vectors(evaluator, variables, m, kept[m]) for m in model.modalities}
+    else:
+        codes = evaluator.encode_split(model.before_finalize(variables), train)
+        variables = model.finalize(variables, codes, train.rows)
+        if not calibrate:
+            return None, variables
+        if model.needs_train:  # which may change the codes
+            codes = evaluator.encode_split(variables, train)
+        stored = {m: evaluator.vectors(variables, m, codes[m]) for m in model.modalities}
     dev, names, select = split("dev"), config.eval.dev_protocols, config.eval.select
     (scored,) = evaluator.matrices(variables, dev)
     a, b = scored.modalities
@@ -100,6 +109,18 @@ def _compute(
     vectors = {m: evaluator.vectors(variables, m, scored.codes[m]) for m in (a, b)}
     found = Calibration.of(stored)
     return choose(found, scored.scores, vectors, quality, exact=model.coarse_exact), variables
+
+
+def _vectors(
+    evaluator: Evaluator, variables: Variables, modality: str, source: Source
+) -> np.ndarray:
+    """Coarse vectors of a source, some items at a time: codes of pair scorers are large."""
+    found = []
+    for first in range(0, len(source), AT_ONCE):
+        some = SomeItems(source, np.arange(first, min(first + AT_ONCE, len(source))))
+        codes = evaluator.encode(variables, modality, some)
+        found.append(evaluator.vectors(variables, modality, codes))
+    return np.concatenate(found)
 
 
 def _key(config: ConfigDict, workdir: Path, step: int) -> str:

@@ -405,7 +405,7 @@ class HMGR(ReadsWords, RankedVectors):
     @property
     def needs_train_at_end(self) -> bool:
         """Whether the bank is written anew after training."""
-        return self.memory == "bank" and self.rewrite_bank
+        return self.remembers and self.rewrite_bank
 
     @property
     def remembers(self) -> bool:
@@ -518,6 +518,11 @@ class HMGR(ReadsWords, RankedVectors):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_bert()
+        if self.learned_reads and not self.remembers:
+            raise UserError(
+                "model.learned_reads needs a modality that reads the bank: set model.text_read or "
+                "model.visual_read above 0 and model.memory to bank, or learned_reads to false."
+            )
         if self.visual == "video" and self.boxes:
             raise UserError("model.boxes needs model.visual image, got video: set it to false.")
 

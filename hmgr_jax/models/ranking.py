@@ -16,8 +16,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 
+from hmgr_jax.errors import UserError
 from hmgr_jax.losses.triplet import negatives
 from hmgr_jax.models.base import Axis, Items, Model, Parts, Plan
 from hmgr_jax.models.options import option
@@ -38,9 +40,17 @@ class Ranked(Model):
     sum_warmup_steps: int = option(-1, at_least=-1)
     """Steps on the sum over all negatives; `mined.TO_THE_END` trains on it throughout."""
     temperature: float = option(0.1, above=0.0)
-    """τ at the start, under infonce."""
+    """τ at the start, under infonce; within `COLDEST` and `WARMEST`."""
     mask_same_image: bool = True
     """Other captions of the same picture are not negatives."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not COLDEST <= self.temperature <= WARMEST:
+            raise UserError(
+                f"model.temperature must be in [{COLDEST}, {WARMEST}], got {self.temperature}: "
+                "change it."
+            )
 
     def loss_params(self) -> dict[str, Tree]:
         """The logarithm of τ, under infonce."""
@@ -53,8 +63,12 @@ class Ranked(Model):
         return {"loss": ("loss",)} if self.objective == "infonce" else {}
 
     def current_temperature(self, params: Tree) -> Float[Array, ""]:
-        """τ, within its bounds; its gradient is 0 beyond them."""
-        return jnp.exp(jnp.clip(params["loss"]["log_temperature"], *_LOG_BOUNDS))
+        """τ, within its bounds.
+
+        Beyond them the gradient is that of the parameter itself, so that it can return.
+        """
+        log: Array = params["loss"]["log_temperature"]
+        return jnp.exp(log + jax.lax.stop_gradient(jnp.clip(log, *_LOG_BOUNDS) - log))
 
     def warmup_of(self, plan: Plan) -> int:
         """``sum_warmup_steps``, or the steps of an epoch."""

@@ -55,7 +55,9 @@ class RunEvaluation:
         codes = evaluator.encode_split(model.before_finalize(variables), splits["dev"])
         without = evaluator.metrics(variables, splits["dev"], names, codes=codes)
         after, report = model.memory_report(variables, codes)
-        found = evaluator.metrics(variables, splits["dev"], names, codes=after)
+        found = without
+        if report:  # the memory is awake
+            found = evaluator.metrics(variables, splits["dev"], names, codes=after)
         select = self.experiment.config.eval.select
         return {**found, f"memory/without/{select}": without[select], **report}
 

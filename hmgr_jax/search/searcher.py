@@ -28,7 +28,7 @@ CANDIDATES = 100
 
 
 def model_key(retriever: Retriever) -> str:
-    """16 hex digits that identify a model: configuration, step and weights."""
+    """16 hex digits that identify a model: configuration, step, weights and calibration."""
     digest = hashlib.sha256()
     digest.update(f"{configs.config_hash(retriever.config)} {retriever.step}\0".encode())
     own = retriever.variables
@@ -36,6 +36,9 @@ def model_key(retriever: Retriever) -> str:
         array = np.asarray(jax.device_get(leaf))
         digest.update(f"{name} {array.dtype} {array.shape}\0".encode())
         digest.update(array.tobytes())
+    calibration = retriever.evaluator.calibration
+    if calibration is not None:
+        digest.update(calibration.fingerprint().encode())
     return digest.hexdigest()[:16]
 
 
@@ -48,7 +51,9 @@ def run_key(retriever: Retriever) -> str | None:
     file = retriever.workdir / "digests" / f"{retriever.step}.json"
     if not file.is_file():
         return None
-    about = f"{configs.config_hash(retriever.config)} {retriever.step}\0".encode()
+    calibration = retriever.evaluator.calibration
+    own = calibration.fingerprint() if calibration is not None else ""
+    about = f"{configs.config_hash(retriever.config)} {retriever.step}{own}\0".encode()
     return hashlib.sha256(about + file.read_bytes()).hexdigest()[:16]
 
 

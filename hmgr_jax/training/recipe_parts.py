@@ -9,6 +9,8 @@ from ml_collections import ConfigDict
 
 TO_THE_END = 10**9
 """As ``sum_warmup_steps``: the sum over all negatives throughout."""
+RESG = {"objective": "triplet", "sum_warmup_steps": TO_THE_END}
+"""ReSG's other losses are sums over the batch, weighed against hinges."""
 SMALL_BERT = {"bert_layers": 2, "bert_width": 128, "bert_heads": 4, "bert_intermediate": 256}
 SMALL_GIN: Mapping[str, Any] = {
     "image_hidden": (256,),

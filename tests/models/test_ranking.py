@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from hmgr_jax.errors import UserError
 from hmgr_jax.models import get_model, list_models
 from hmgr_jax.models.ranking import COLDEST, WARMEST, Ranked
 
@@ -23,10 +24,17 @@ def test_the_temperature_stays_within_its_bounds(learned, used):
     assert MODEL.current_temperature(at(learned)) == pytest.approx(used)
 
 
-def test_only_a_temperature_within_its_bounds_has_a_gradient():
+def test_a_temperature_beyond_its_bounds_can_return():
     slope = jax.grad(lambda t: MODEL.current_temperature(at(t)))
     assert slope(0.5) == pytest.approx(1.0)
-    assert slope(2.0) == slope(1e-3) == 0
+    assert slope(2.0) > 0
+    assert slope(1e-3) > 0
+
+
+@pytest.mark.parametrize("temperature", [0.001, 5.0])
+def test_rejects_a_first_temperature_beyond_the_bounds(temperature):
+    with pytest.raises(UserError, match="temperature must be in"):
+        Ranked(objective="infonce", temperature=temperature)
 
 
 def test_the_triplet_objective_has_no_parameters():
