@@ -10,8 +10,8 @@ it, word vectors are learnt from the captions of that whole train list; otherwis
 split alone, and the run says so.
 
 Measured with this recipe: hmgr, vse. Systems train with InfoNCE, ``:resg`` on hinges, ``:pcme``,
-``:gin`` and ``:sckr`` with their own losses. ``:hmgr`` and ``:vse`` read word vectors without a GRU,
-three times as fast as with it. Evaluation calibrates the scores of ``:hmgr``
+``:gin`` and ``:sckr`` with their own losses. ``:hmgr`` and ``:vse`` read word vectors without a
+GRU, three times as fast as with it. Evaluation calibrates the scores of ``:hmgr``
 (``--config.eval.calibration=bank`` those of any system). At the batch of 64 of pair scorers the
 steps are 4 epochs.
 
