@@ -264,7 +264,7 @@ def test_show(tmp_path, capsys):
         line.split()[0]: int(line.split()[1].replace(",", ""))
         for line in out.split("Model hmgr\n")[1].split("Data ")[0].splitlines()[1:]
     }
-    assert parameters["image"] + parameters["text"] + parameters["memory"] == parameters["total"]
+    assert parameters["image"] + parameters["text"] == parameters["total"]
     assert parameters["words"] == 8 * len(open_worlds(0, 4, 4, 4).vocabulary)
     assert ["train", "200", "40", "200"] in [line.split() for line in out.splitlines()]
     assert f"regions: float16 [6, {F}]" in out
