@@ -114,3 +114,11 @@ def test_penalties_are_in_units_of_the_spread_of_scores_that_are_no_products():
     scores = 3.0 * items["image"] @ items["text"].T
     found = choose(CALIBRATION, scores, items, lambda s: -s.sum(), exact=False)
     assert found.unit == pytest.approx(3.0, rel=1e-5)
+
+
+def test_equal_scores_are_not_calibrated():
+    items = vectors(ITEMS, seed=1)
+    start = dataclasses.replace(CALIBRATION, strength=0.0)
+    scores = np.zeros((ITEMS["image"], ITEMS["text"]), np.float32)
+    found = choose(start, scores, items, lambda s: -s.sum(), exact=False)
+    assert found.strength == 0

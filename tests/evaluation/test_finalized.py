@@ -9,10 +9,13 @@ from tiny_run import finished, results
 
 import hmgr_jax
 from hmgr_jax.errors import UserError
-from hmgr_jax.evaluation import finalized
+from hmgr_jax.evaluation import calibration, finalized
 from hmgr_jax.evaluation.calibration import Calibration
 from hmgr_jax.evaluation.finalized import FILE
 from hmgr_jax.evaluation.retriever import Retriever
+from hmgr_jax.models import get_model
+from hmgr_jax.training.check import check_calibration
+from hmgr_jax.training.config import recipe
 
 
 def calibrated(config):
@@ -96,12 +99,15 @@ def test_a_calibration_is_computed_once(vse, opened):
     assert {name: other[name] for name in one} == one
 
 
-def test_stored_vectors_are_those_of_the_training_items(vse):
+def test_stored_vectors_are_those_of_a_sample_of_the_training_items(vse, monkeypatch):
+    monkeypatch.setattr(calibration, "MOST_STORED", 30)  # of 40 images and 200 captions
+    monkeypatch.setattr(finalized, "AT_ONCE", 8)
     retriever = load(vse, calibrated)
     train = retriever.open(("train",)).splits["train"]
     codes = retriever.evaluator.encode_split(retriever.variables, train)
     for m, x in retriever.evaluator.calibration.vectors.items():
-        np.testing.assert_allclose(x, codes[m], rtol=0, atol=1e-6)
+        expected = codes[m][calibration.stored_items(len(codes[m]))]
+        np.testing.assert_allclose(x, expected, rtol=0, atol=1e-6)
 
 
 def test_other_options_are_computed_anew_and_leave_the_file_alone(hmgr, opened):
@@ -122,10 +128,10 @@ def test_a_folder_that_cannot_be_written_is_a_warning(vse, monkeypatch):
     assert retriever.evaluator.calibration is not None
 
 
-@pytest.mark.slow
 def test_three_modalities_cannot_be_calibrated():
-    with pytest.raises(UserError, match=r"eval\.calibration calibrates the scores of two modal"):
-        load(finished("center3d"), calibrated)
+    config = calibrated(recipe("solids", "center3d"))
+    with pytest.raises(UserError, match=r"of two modalities, center3d has image, point, mesh"):
+        check_calibration(config, get_model("center3d").modalities)
 
 
 # --- calibrated scores ----------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from layer_cases import linear, random_params
+from layer_cases import as64, linear, random_params
 
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.layers.recurrent import BiGRU
@@ -47,8 +47,9 @@ def test_without_recurrence_states_are_a_linear_map_of_the_vectors():
     module = WordEncoder(WORDS, F, D, recurrent=False)
     params = random_params(module, TOKENS, LENGTHS, None)
     states, mask = module.apply({"params": params}, TOKENS, LENGTHS, None)
-    expected = linear(params["project"], params["vectors"][TOKENS])
-    np.testing.assert_allclose(states, jnp.where(mask[:, :, None], expected, 0), atol=1e-6)
+    p = as64(params)
+    expected = linear(p["project"], p["vectors"][np.asarray(TOKENS)])
+    np.testing.assert_allclose(states, np.where(mask[:, :, None], expected, 0), atol=1e-6)
 
 
 def test_dropped_words_become_unknown_except_start_and_end(params):

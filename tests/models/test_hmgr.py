@@ -77,7 +77,6 @@ def test_inputs_have_boxes_only_with_the_option():
 def test_parts_name_what_the_memory_and_the_objective_learn():
     assert not {"memory", "loss"} & hmgr().parts().keys()
     assert hmgr(learned_reads=True).parts()["memory"] == ("memory",)
-    assert "memory" not in hmgr(learned_reads=True, memory="none").parts()
     assert hmgr(objective="infonce").parts()["loss"] == ("loss",)
 
 
@@ -98,6 +97,8 @@ def test_parts_name_what_the_memory_and_the_objective_learn():
         ({"graph_layers": -1}, "model.graph_layers must be at least 0"),
         ({"pool_dropout": 1.0}, "model.pool_dropout must be in [0, 1), got 1.0"),
         ({"word_dropout": -0.1}, "model.word_dropout must be in [0, 1)"),
+        ({"learned_reads": True, "memory": "none"}, "model.learned_reads needs a modality that"),
+        ({"temperature": 2.0}, "model.temperature must be in [0.01, 1.0], got 2.0"),
         ({"slotz": 4}, "There is no hyper-parameter of hmgr 'slotz'; did you mean 'slots'"),
     ],
 )

@@ -7,7 +7,7 @@ from tiny_run import finished
 import hmgr_jax
 from hmgr_jax.evaluation.calibration import Calibration
 from hmgr_jax.search import gallery
-from hmgr_jax.search.searcher import Searcher
+from hmgr_jax.search.searcher import Searcher, model_key
 
 pytest.importorskip("faiss", reason="needs faiss-cpu: pip install 'hmgr-jax[index]'")
 
@@ -62,3 +62,10 @@ def test_a_search_within_one_modality_is_not_calibrated():
     products = codes["image"] @ codes["image"].T
     np.testing.assert_array_equal(numbers, np.argsort(-products, axis=1, kind="stable")[:, :K])
     np.testing.assert_allclose(scores, -np.sort(-products, axis=1)[:, :K], rtol=0, atol=1e-5)
+
+
+def test_an_index_is_of_one_calibration():
+    retriever, plain, _ = retriever_of("vse")
+    calibrated = model_key(retriever)
+    retriever.evaluator = plain
+    assert model_key(retriever) != calibrated
