@@ -135,7 +135,7 @@ class DXR(ReadsWords, RankedVectors):
             lambda a, b: einsum("ad,bd->ab", a, b), codes["image"], codes["text"]
         )
         if self.objective == "triplet":
-            total = self.rank_scores(variables.params, scores, row, step, axis)
+            total = self.rank_scores(scores, row, step, axis)
         else:
             is_negative = self.negatives(row, axis)
             total = contrastive_hard(scores, is_negative, valid, margin=self.margin)

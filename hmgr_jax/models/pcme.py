@@ -267,7 +267,7 @@ class PCME(RankedVectors):
         images, texts = (codes[m]["samples"] for m in self.modalities)
         if self.objective == "triplet":
             scores = axis.pair_rows(gaussians.best_proposals, images, texts)
-            total = self.rank_scores(variables.params, scores, row, step, axis)
+            total = self.rank_scores(scores, row, step, axis)
             return total, {"triplet": total}, variables.stats, None
         valid, index, group = axis.gather((row["valid"], row["index"], row["group"]))
         own, others = (row["index"], index) if self.match == "identity" else (row["group"], group)

@@ -20,7 +20,7 @@ import jax
 
 from hmgr_jax.layers.batch_norm import STATS, ValidRows
 from hmgr_jax.layers.dropout import Keys
-from hmgr_jax.losses.contrastive import infonce, infonce_of_vectors
+from hmgr_jax.losses.contrastive import infonce_of_vectors
 from hmgr_jax.losses.triplet import triplet, triplet_of_vectors
 from hmgr_jax.models.base import (
     Axis,
@@ -237,17 +237,8 @@ class RankedVectors(Ranked, VectorScored):
         return triplet_of_vectors(a, b, *rows, margin=self.margin, hard=hard)
 
     def rank_scores(
-        self,
-        params: Tree,
-        scores: Float[Array, "B B"],
-        row: Items,
-        step: Int[Array, ""],
-        axis: Axis,
+        self, scores: Float[Array, "B B"], row: Items, step: Int[Array, ""], axis: Axis
     ) -> Float[Array, ""]:
-        """The ranking objective of a score matrix of the global batch."""
-        is_negative = self.negatives(row, axis)
-        if self.objective == "infonce":
-            valid, temperature = axis.gather(row["valid"]), self.current_temperature(params)
-            return infonce(scores, is_negative, valid, temperature=temperature)
+        """The triplet objective of a score matrix of the global batch."""
         hard = step >= self.sum_warmup_steps
-        return triplet(scores, is_negative, margin=self.margin, hard=hard)
+        return triplet(scores, self.negatives(row, axis), margin=self.margin, hard=hard)

@@ -9,14 +9,8 @@ from layer_cases import normal
 
 from hmgr_jax.distributed.parallel import make_mesh
 from hmgr_jax.layers.dropout import Keys
-from hmgr_jax.models.hmgr import (
-    WAVES,
-    even_frames,
-    random_frames,
-    read_frames,
-    sample_frames,
-    time_waves,
-)
+from hmgr_jax.layers.frames import WAVES, even_frames, random_frames, sample_frames, time_waves
+from hmgr_jax.models.hmgr import read_frames
 
 T = 12
 

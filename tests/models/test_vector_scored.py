@@ -106,7 +106,7 @@ def test_the_loss_sums_over_negatives_and_then_takes_the_hardest(variables, step
     expected = triplet(scores, counted, margin=0.2, hard=step >= EPOCH)
     np.testing.assert_allclose(found[0], expected, rtol=1e-5)
     given = scores, row(), jnp.int32(step), LocalAxis()
-    of_matrix = MODEL.rank_scores(variables.params, *given)
+    of_matrix = MODEL.rank_scores(*given)
     np.testing.assert_allclose(of_matrix, expected, rtol=1e-6)
     assert found[1] == {"triplet": found[0]}
 
@@ -122,5 +122,3 @@ def test_infonce_divides_by_the_learned_temperature(variables):
     expected = infonce(scores, negatives(valid, group), valid, temperature=0.3)
     np.testing.assert_allclose(found[0], expected, rtol=1e-5)
     assert found[1] == {"infonce": found[0]}
-    of_matrix = model.rank_scores(params, scores, row(), jnp.int32(0), LocalAxis())
-    np.testing.assert_allclose(of_matrix, expected, rtol=1e-5)
