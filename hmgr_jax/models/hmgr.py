@@ -417,7 +417,7 @@ class HMGR(ReadsWords, RankedVectors):
 
     def memory_report(
         self, variables: Variables, codes: Mapping[str, Codes]
-    ) -> tuple[dict[str, Array], dict[str, float]]:
+    ) -> tuple[dict[str, Codes], dict[str, float]]:
         """Codes of a split after the memory, from those before it, and what tells its use.
 
         A memory that is still asleep changes no code, and there is nothing to tell.
