@@ -20,7 +20,6 @@ from hmgr_jax.training.config import recipe
 
 STEPS = 500
 HMGR = {
-    "affinity": "softmax",
     "graph_layers": 1,
     # Motion has to be in the code from the first step on: from next to nothing on both sides, video
     # and text do not find it.

@@ -41,7 +41,7 @@ from hmgr_jax.training.recipe_parts import (
 
 STEPS = 1872  # 8 epochs of 234 steps
 CLASSES = 80  # COCO's, where the folder has labels
-HMGR = {"affinity": "softmax", "graph_layers": 1, "text": "words"}
+HMGR = {"graph_layers": 1, "text": "words"}
 OF_MODEL: dict[str, Mapping[str, Any]] = {
     "hmgr": HMGR,
     "vse": HMGR,

@@ -80,7 +80,7 @@ def _mini(system: str) -> ConfigDict:
         "word_dropout": 0.3,
         "vector_dropout": 0.3,
     }
-    graph = {"affinity": "softmax", "graph_layers": 1} if system == "hmgr" else {}
+    graph = {"graph_layers": 1} if system == "hmgr" else {}
     config = recipe("msrvttmini", system, **fields, **graph)
     config.data.visual = "video"
     config.data.vectors = "captions"

@@ -33,9 +33,7 @@ CLASSES = 64  # 8 shapes in 8 colours
 HMGR = {
     "region_embedding": "mlp",
     "region_hidden": 256,
-    "affinity": "softmax",
     "graph_layers": 1,
-    "graph_gate": True,
     "boxes": True,
 }
 OF_MODEL = {

@@ -12,8 +12,6 @@ from hmgr_jax.layers.linear import Linear, einsum, update_norm
 from hmgr_jax.layers.masking import masked_softmax
 from hmgr_jax.shapes import Array, Bool, Float
 
-AFFINITIES = ("dot", "softmax")
-
 
 def window_support(mask: Bool[Array, "B N"], window: int) -> Bool[Array, "B N N"]:
     """Edges between valid nodes at most ``window`` positions apart, with self loops."""
@@ -105,17 +103,12 @@ class DistanceAffinity(nn.Module):
 class GraphReasoning(nn.Module):
     """One layer: x_i <- x_i + LN((Σ_j w_ij x_j W_g) W_o), with weights w of pairwise affinities.
 
-    ``affinity="dot"``: w is (x_i W_θ)·(x_j W_φ) over the number of valid neighbours (VSRN);
-    ``"softmax"``: w is the softmax of the scaled affinities. The layer norm starts with ``gain``:
-    at 0 a new layer is the identity. Affinities are float32, since they grow with the square of the
-    features. ``gated`` multiplies the message to a node by tanh of a map of that node (our
-    addition): without it the sum over nodes is the same for any pairing of nodes and neighbours.
+    w is the softmax over the neighbours of (x_i W_θ)·(x_j W_φ) / √D, in float32. The layer norm
+    starts with ``gain``: at 0 a new layer is the identity.
     """
 
     features: int
-    affinity: str = "dot"
     boxes: bool = False
-    gated: bool = False
     gain: float = 0.0
     dtype: Any = jnp.float32
     furthest: int = 0
@@ -138,9 +131,7 @@ class GraphReasoning(nn.Module):
         def project(name: str) -> Array:
             return Linear(self.features, dtype=self.dtype, name=name)(x)
 
-        affinity = einsum("bid,bjd->bij", project("theta"), project("phi"))
-        if self.affinity == "softmax":
-            affinity = affinity / self.features**0.5
+        affinity = einsum("bid,bjd->bij", project("theta"), project("phi")) / self.features**0.5
         if self.boxes:
             if boxes is None:
                 raise ValueError("GraphReasoning(boxes=True) needs boxes")
@@ -149,17 +140,11 @@ class GraphReasoning(nn.Module):
             affinity = affinity + TimeAffinity(name="time_affinity")(time)
         if self.furthest:
             affinity = affinity + DistanceAffinity(self.furthest, name="distance")(x.shape[1])
-        if self.affinity == "softmax":
-            weights = masked_softmax(affinity, support)
-        else:
-            degree = jnp.maximum(jnp.sum(support, axis=-1, keepdims=True), 1).astype(jnp.float32)
-            weights = jnp.where(support, affinity, 0.0) / degree
+        weights = masked_softmax(affinity, support)
         self.sow("intermediates", "weights", weights)  # stored only if a caller collects them
         sent = project("message")
         message = einsum("bij,bjd->bid", weights, sent, dtype=self.dtype)
         if time is not None:
             message = message - jnp.sum(weights, axis=-1, keepdims=True) * sent
-        if self.gated:
-            message = message * jnp.tanh(project("gate"))
         update = Linear(self.features, dtype=self.dtype, name="out")(message)
         return x + update_norm(self.gain)(update)

@@ -40,7 +40,7 @@ _REGISTRY: dict[str, tuple[str, str, Mapping[str, Any]]] = {
 
 # Options that older runs saved and the code no longer has: {class: {option: the value it has now}}.
 _REMOVED: dict[str, dict[str, Any]] = {
-    "HMGR": {"text_window": 0, "frame_window": 0},
+    "HMGR": {"text_window": 0, "frame_window": 0, "affinity": "softmax", "graph_gate": False},
     "RACG": {
         "semantic_embed": True,
         "residual_gain": 0.0,
@@ -68,10 +68,12 @@ _REMOVED: dict[str, dict[str, Any]] = {
     "Center3D": {"center_rate": 0.5, "center_grad_rescale": True},
     "XTRA": {"region_scale": "none"},
 }
-# Options of an earlier memory, which had no effect on the runs without one that can still be read.
+# Options that had no effect on the runs that can still be read: of an earlier memory on those
+# without one, and of the graph on those of vse. {class or system: options}
 _WRITES = ("write_rate", "write_rule", "write_address", "address_gain")
 _UNUSED: dict[str, tuple[str, ...]] = {
-    "HMGR": (*_WRITES, "key_dim", "memory_groups", "rebuild_memory")
+    "HMGR": (*_WRITES, "key_dim", "memory_groups", "rebuild_memory"),
+    "vse": ("affinity", "graph_gate"),
 }
 # Values that older runs saved: {class: {option: {value: its new name, None if it is gone}}}.
 _EARLIER_MEMORIES = ("joint", "separate", "visual_only_write", "text_only_write", "learned")
@@ -118,7 +120,8 @@ def without_removed(name: str, saved: Mapping[str, Any]) -> dict[str, Any]:
         UserError: a removed option has another value than the one the code works with now.
     """
     kind = _look_up(name)[0].__name__
-    removed, found = _REMOVED.get(kind, {}), dict(saved)
+    unused = (*_UNUSED.get(kind, ()), *_UNUSED.get(name, ()))
+    removed, found = _REMOVED.get(kind, {}), {k: v for k, v in saved.items() if k not in unused}
     for key, value in removed.items():
         if found.pop(key, value) != value:
             raise UserError(
@@ -133,8 +136,6 @@ def without_removed(name: str, saved: Mapping[str, Any]) -> dict[str, Any]:
                     f"The run was trained with model.{key}={saved[key]!r}, a value that was "
                     "removed: use the version of hmgr_jax that trained it."
                 )
-    for key in _UNUSED.get(kind, ()):
-        found.pop(key, None)
     return found
 
 

@@ -37,7 +37,7 @@ from hmgr_jax.layers import bank as banks
 from hmgr_jax.layers.bank import Bank, Reading
 from hmgr_jax.layers.dropout import Keys, drop_nodes, dropout
 from hmgr_jax.layers.frames import sample_frames, time_waves
-from hmgr_jax.layers.graph import AFFINITIES, GraphReasoning, full_support
+from hmgr_jax.layers.graph import GraphReasoning, full_support
 from hmgr_jax.layers.linear import einsum
 from hmgr_jax.layers.masking import l2n
 from hmgr_jax.layers.pooling import POOLS, GlobalPool
@@ -131,7 +131,7 @@ class TextTower(nn.Module):
 
 def _graph(m: HMGR, layer: int, boxes: bool = False) -> GraphReasoning:
     dtype, name = jnp.dtype(m.dtype), f"graph{layer}"
-    return GraphReasoning(m.dim, m.affinity, boxes, m.graph_gate, m.residual_gain, dtype, name=name)
+    return GraphReasoning(m.dim, boxes, m.residual_gain, dtype, name=name)
 
 
 def read_frames(
@@ -178,8 +178,6 @@ class HMGR(ReadsWords, RankedVectors):
     visual_graph: bool = True
     text_graph: bool = True
     graph_layers: int = option(2, at_least=0)
-    affinity: str = option("dot", choices=AFFINITIES)
-    graph_gate: bool = False
     residual_gain: float = 0.0
     """Initial gain of graph layers and of the region MLP; at 0 they start as the identity."""
     frame_times: bool = False

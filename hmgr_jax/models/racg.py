@@ -94,7 +94,7 @@ class WordTower(nn.Module):
 
 def _graph(m: RACG, boxes: bool = False, furthest: int = 0) -> GraphReasoning:
     dtype = jnp.dtype(m.dtype)
-    return GraphReasoning(m.dim, "softmax", boxes, dtype=dtype, furthest=furthest, name="graph")
+    return GraphReasoning(m.dim, boxes, dtype=dtype, furthest=furthest, name="graph")
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,6 @@ def test_parts_name_what_the_memory_and_the_objective_learn():
     [
         ({"memory": "joint"}, "model.memory must be one of bank, none"),
         ({"objective": "softmax"}, "model.objective must be one of triplet, infonce"),
-        ({"affinity": "cosine"}, "model.affinity must be one of dot, softmax"),
         ({"pool": "median"}, "model.pool must be one of attention"),
         ({"region_scale": "log"}, "model.region_scale must be one of none"),
         ({"region_embedding": "conv"}, "model.region_embedding must be one of linear"),
@@ -145,7 +144,6 @@ def base():
     [
         ("image", {"visual_graph": False}),
         ("image", {"graph_layers": 2}),
-        ("image", {"affinity": "softmax", "graph_gate": True}),
         ("image", {"boxes": True}),
         ("image", {"region_embedding": "mlp", "region_scale": "l2"}),
         ("image", {"region_scale": "sqrt"}),

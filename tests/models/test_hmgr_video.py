@@ -113,7 +113,7 @@ def test_invalid_options_raise_one_sentence(wrong, sentence):
 
 SWITCHES = [
     {},
-    {"affinity": "softmax", "graph_gate": True, "frame_positions": True},
+    {"frame_positions": True},
     {"frames": 4, "frame_times": True},
     {"pool": "mean"},
     {"visual_graph": False, "pool": "gru"},
@@ -155,7 +155,7 @@ def test_without_times_a_reversed_clip_has_the_same_code(switch):
     [
         {"frame_positions": True},
         {"frame_times": True},
-        {"frame_times": True, "affinity": "softmax", "pool": "mean"},
+        {"frame_times": True, "pool": "mean"},
         {"frame_positions": True, "visual_graph": False},
     ],
     ids=lambda switch: " ".join(switch),
