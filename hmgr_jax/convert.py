@@ -1,4 +1,4 @@
-"""Convert weights: released ones to a run folder, a run to safetensors."""
+"""Convert weights: released ones to a run folder, a run to safetensors, a run to one small file."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from hmgr_jax.training import recipe_file
 CONVERSIONS = {
     "import": "make a run folder from a file of weights; what export wrote needs no recipe",
     "export": "write the best step of a run, under official names where there are any",
+    "pack": "write what searching with the best step of a run needs as one small file",
 }
 
 
@@ -30,9 +31,10 @@ def run(arguments: Sequence[str]) -> int:
         return _import(flags, overrides)
     if overrides:
         raise UserError(
-            f"export takes the run as it is: leave out --config.{next(iter(overrides))}."
+            f"{flags.conversion} takes the run as it is: leave out "
+            f"--config.{next(iter(overrides))}."
         )
-    return _export(flags)
+    return _export(flags) if flags.conversion == "export" else _pack(flags)
 
 
 def _parser() -> Parser:
@@ -52,8 +54,19 @@ def _parser() -> Parser:
         ("model", "NAME", "system whose official names the file has; without it the recipe's"),
     ):
         commands["import"].add_argument(f"--{name}", metavar=metavar, help=text)
-    commands["export"].add_argument("--workdir", metavar="DIR", help="a trained run")
-    commands["export"].add_argument("--out", metavar="FILE.safetensors", help="the file to make")
+    for name in ("export", "pack"):
+        commands[name].add_argument("--workdir", metavar="DIR", help="a trained run")
+        commands[name].add_argument("--out", metavar="FILE.safetensors", help="the file to make")
+    commands["pack"].add_argument(
+        "--stored",
+        type=int,
+        default=4096,
+        metavar="INT",
+        help="training items that the memory and the calibration hold (default: 4096)",
+    )
+    commands["pack"].add_argument(
+        "--calibrate", action="store_true", help="calibrate scores, as eval.calibration=bank does"
+    )
     return parser
 
 
@@ -82,6 +95,17 @@ def _export(flags: argparse.Namespace) -> int:
     from hmgr_jax.conversion import weights as conversion
 
     conversion.export_weights(Path(workdir), Path(out))
+    return 0
+
+
+def _pack(flags: argparse.Namespace) -> int:
+    workdir, out = required(flags, "workdir"), Path(required(flags, "out"))
+    if flags.stored < 1:
+        raise UserError(f"--stored is {flags.stored}, but must be at least 1: correct it.")
+    from hmgr_jax.evaluation import packed
+
+    packed.pack(Path(workdir), out, flags.stored, calibrate=flags.calibrate)
+    print(f"packed:    {workdir} as {out}, {out.stat().st_size / 1e6:.2f} MB")
     return 0
 
 

@@ -47,11 +47,6 @@ class Calibration:
     unit: float = 1.0
     """Spread of the scores over that of the vectors' products; 1 where they are the same."""
 
-    @classmethod
-    def of(cls, vectors: Mapping[str, Float[np.ndarray, "N E"]]) -> Calibration:
-        """A calibration without effect that stores these vectors, or a sample of them."""
-        return cls({m: np.asarray(rows)[stored_items(len(rows))] for m, rows in vectors.items()})
-
     def fingerprint(self) -> str:
         """λ, β, unit, and a digest of the stored vectors."""
         digest = hashlib.sha256()
@@ -102,9 +97,9 @@ class Calibration:
         return -self.unit * widened[:, -2 if first else -1]
 
 
-def stored_items(count: int) -> Int[np.ndarray, " S"]:
+def stored_items(count: int, most: int) -> Int[np.ndarray, " S"]:
     """The training items of a modality whose vectors are stored: all, or a fixed sample."""
-    return np.sort(np.random.default_rng(0).permutation(count)[:MOST_STORED])
+    return np.sort(np.random.default_rng(0).permutation(count)[:most])
 
 
 @partial(jax.jit, static_argnums=2)

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from hmgr_jax.data.split import SomeItems, Source, Split
 from hmgr_jax.distributed import hosts
-from hmgr_jax.evaluation.calibration import Calibration, choose, stored_items
+from hmgr_jax.evaluation.calibration import MOST_STORED, Calibration, choose, stored_items
 from hmgr_jax.evaluation.evaluate import Evaluator
 from hmgr_jax.files.workdir import replacing
 from hmgr_jax.leaves import arrange_like, by_name
@@ -31,7 +31,7 @@ from hmgr_jax.models.base import Variables
 from hmgr_jax.training import config as configs
 from hmgr_jax.training.check import check_calibration
 
-FILE = "finalized.npz"
+FILE, FORMAT = "finalized.npz", 2
 AT_ONCE = 4096
 """Items whose codes are in memory at once."""
 DAMAGED = (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, EOFError)
@@ -69,34 +69,44 @@ def finalize(
     # All processes take the same way: encoding exchanges codes, and a file may appear on other
     # hosts later than on the first.
     if not all(hosts.exchange([np.asarray([kept is not None])])[0]):
-        calibration, variables = _compute(evaluator, variables, config, split)
+        calibration, variables = compute(evaluator, variables, config, split, MOST_STORED)
         if hosts.is_first() and not _is_of_checkpoint(workdir / FILE, key):
             rewritten = variables if model.needs_train_at_end else None
-            _write(workdir / FILE, key, rewritten, calibration)
+            held = held_vectors(evaluator, variables) is not None
+            _write(workdir / FILE, key, rewritten, calibration, held=held)
     else:
         assert kept is not None
         calibration, memory = kept
         variables = evaluator.finalized(replace(variables, memory=memory), split)
+        if calibration is not None and not calibration.vectors:
+            own = held_vectors(evaluator, variables)
+            calibration = replace(calibration, vectors=own or {})
     return evaluator.calibrated(calibration if calibrate else None), variables
 
 
-def _compute(
-    evaluator: Evaluator, variables: Variables, config: ConfigDict, split: Callable[[str], Split]
+def compute(
+    evaluator: Evaluator,
+    variables: Variables,
+    config: ConfigDict,
+    split: Callable[[str], Split],
+    most: int,
 ) -> tuple[Calibration | None, Variables]:
+    """The calibration, None unless wanted, with at most ``most`` vectors; and the final variables.
+
+    The other arguments are those of `finalize`.
+    """
     model, calibrate = evaluator.model, config.eval.calibration == "bank"
     variables = evaluator.to_local_devices(variables)
-    train = split("train")
-    if not (model.needs_train or model.needs_train_at_end):
-        kept = {m: SomeItems(s, stored_items(len(s))) for m, s in train.sources.items()}
-        stored = {m: _vectors(evaluator, variables, m, kept[m]) for m in model.modalities}
-    else:
+    train, codes = split("train"), None
+    if model.needs_train or model.needs_train_at_end:
         codes = evaluator.encode_split(model.before_finalize(variables), train)
         variables = model.finalize(variables, codes, train.rows)
-        if not calibrate:
-            return None, variables
-        if model.needs_train:  # which may change the codes
-            codes = evaluator.encode_split(variables, train)
-        stored = {m: evaluator.vectors(variables, m, codes[m]) for m in model.modalities}
+    if not calibrate:
+        return None, variables
+    stored = held_vectors(evaluator, variables)
+    if stored is None:
+        kept = {m: SomeItems(s, stored_items(len(s), most)) for m, s in train.sources.items()}
+        stored = {m: _vectors(evaluator, variables, m, kept[m]) for m in model.modalities}
     dev, names, select = split("dev"), config.eval.dev_protocols, config.eval.select
     (scored,) = evaluator.matrices(variables, dev)
     a, b = scored.modalities
@@ -107,8 +117,14 @@ def _compute(
         return found[select]
 
     vectors = {m: evaluator.vectors(variables, m, scored.codes[m]) for m in (a, b)}
-    found = Calibration.of(stored)
+    found = Calibration(stored)
     return choose(found, scored.scores, vectors, quality, exact=model.coarse_exact), variables
+
+
+def held_vectors(evaluator: Evaluator, variables: Variables) -> dict[str, np.ndarray] | None:
+    """The calibration's vectors, where the memory holds them; None where it does not."""
+    held = evaluator.model.stored_vectors(variables)
+    return None if held is None else {m: np.asarray(x[:MOST_STORED]) for m, x in held.items()}
 
 
 def _vectors(
@@ -128,7 +144,7 @@ def _key(config: ConfigDict, workdir: Path, step: int) -> str:
     about: dict[str, Any] = {"model": configs.plain(config.model)}
     about |= {name: config.eval[name] for name in ("calibration", "select", "dev_protocols")}
     digests = workdir / "digests" / f"{step}.json"
-    checkpoint = f"{step} {digests.read_text('utf-8') if digests.is_file() else ''}"
+    checkpoint = f"{FORMAT} {step} {digests.read_text('utf-8') if digests.is_file() else ''}"
     parts = checkpoint, json.dumps(configs.plain(about), sort_keys=True)
     return "-".join(hashlib.sha256(part.encode()).hexdigest()[:16] for part in parts)
 
@@ -143,14 +159,21 @@ def _is_of_checkpoint(path: Path, key: str) -> bool:
 
 
 def _write(
-    path: Path, key: str, variables: Variables | None, calibration: Calibration | None
+    path: Path,
+    key: str,
+    variables: Variables | None,
+    calibration: Calibration | None,
+    *,
+    held: bool,
 ) -> None:
+    """Write the file; vectors of the calibration that the memory ``held`` are in it once."""
     arrays: dict[str, np.ndarray] = {"key": np.asarray(key)}
     if variables is not None:
         leaves = by_name(jax.device_get(variables.memory))
         arrays |= {f"{MEMORY}{name}": np.asarray(leaf) for name, leaf in leaves.items()}
     if calibration is not None:
-        arrays |= {f"{STORED}{m}": rows for m, rows in calibration.vectors.items()}
+        if not held:
+            arrays |= {f"{STORED}{m}": rows for m, rows in calibration.vectors.items()}
         numbers = [calibration.strength, calibration.sharpness, calibration.unit]
         arrays["calibration"] = np.asarray(numbers, np.float64)
     try:
@@ -180,5 +203,5 @@ def _read(path: Path, key: str, variables: Variables) -> tuple[Calibration | Non
     stored = {n.removeprefix(STORED): x for n, x in arrays.items() if n.startswith(STORED)}
     leaves = {n.removeprefix(MEMORY): x for n, x in arrays.items() if n.startswith(MEMORY)}
     memory = arrange_like(variables.memory, leaves, None) if leaves else variables.memory
-    numbers = map(float, arrays["calibration"]) if stored else ()
-    return Calibration(stored, *numbers) if stored else None, memory
+    calibrated = "calibration" in arrays
+    return Calibration(stored, *map(float, arrays["calibration"])) if calibrated else None, memory

@@ -19,9 +19,11 @@ from hmgr_jax.data.text.text_graph import open_sentences
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.distributed.parallel import make_mesh
 from hmgr_jax.errors import FoundNonFinite, UserError
+from hmgr_jax.evaluation import packed as packed_runs
 from hmgr_jax.evaluation.evaluate import Evaluator, Scored
 from hmgr_jax.evaluation.finalized import finalize
 from hmgr_jax.evaluation.judged import Judged
+from hmgr_jax.evaluation.packed import Packed
 from hmgr_jax.evaluation.trained_run import read_run
 from hmgr_jax.models.base import Banks, Feature, Model, Variables
 from hmgr_jax.shapes import Tree
@@ -47,13 +49,17 @@ class Retriever:
         variables: Variables,
         vocabulary: Vocabulary,
         step: int,
+        packed: Packed | None = None,
     ) -> None:
         self.workdir, self.config, self.step = workdir, config, step
         self.model, self.vocabulary = model, vocabulary
-        mesh = make_mesh(config.parallel.devices)
-        self.evaluator, self.variables = finalize(
-            Evaluator.of(config, model, mesh), variables, config, workdir, step, self._split
-        )
+        evaluator = Evaluator.of(config, model, make_mesh(config.parallel.devices))
+        if packed is not None:
+            self.evaluator, self.variables = evaluator.calibrated(packed.calibration), variables
+        else:
+            self.evaluator, self.variables = finalize(
+                evaluator, variables, config, workdir, step, self._split
+            )
 
     @classmethod
     def load(
@@ -66,6 +72,8 @@ class Retriever:
     ) -> Retriever:
         """The dev-best step of the run in ``workdir`` (its newest if none was evaluated).
 
+        ``workdir`` may be a packed file, or the name of a model that comes with the package.
+
         ``config`` replaces the data, the scoring and the evaluation of the run; ``change`` edits
         the saved configuration. The parameters are always the trained ones. ``retrieve`` makes the
         tables of a model that reads retrieved captions.
@@ -74,32 +82,34 @@ class Retriever:
             UserError: there is no checkpoint, it is damaged, ``config`` is of another system, or
                 the model retrieves and ``retrieve`` is None.
         """
-        workdir = Path(workdir)
+        file = packed_runs.path_of(workdir)
+        place = file or Path(workdir)
 
         def changed(saved: ConfigDict) -> ConfigDict:
             # A run on many devices can be used on any machine.
             saved.parallel.devices = min(saved.parallel.devices, len(jax.devices()))
-            saved = _replaced(saved, config, workdir) if config is not None else saved
+            saved = _replaced(saved, config, place) if config is not None else saved
             saved = change(saved) if change is not None else saved
             check(saved)
             return saved
 
-        run = read_run(workdir, changed)
+        packed = packed_runs.read(file, changed) if file is not None else None
+        run = packed.run if packed is not None else read_run(place, changed)
         saved, model, vocabulary = run.config, run.model, run.vocabulary
-        if model.needs_tables and (workdir / FILE).is_file():
-            tables = read_tables(workdir)
+        if model.needs_tables and (place / FILE).is_file():
+            tables = read_tables(place)
         elif model.banks is not None:
             if retrieve is None:
                 raise UserError(
-                    f"{workdir} holds a {saved.model.name}, which reads retrieved captions: "
+                    f"{place} holds a {saved.model.name}, which reads retrieved captions: "
                     "load it with hmgr_jax.load."
                 )
             data = open_data(saved.data, vocabulary)
-            tables = retrieve(model.banks, model.banks.test, saved, data, workdir)
+            tables = retrieve(model.banks, model.banks.test, saved, data, place)
         else:  # all splits are opened, because the held-out part of train depends on them
             tables = make_tables(model, saved.data, lambda: open_data(saved.data, vocabulary))
         variables = Variables(**run.state, tables=tables)
-        return cls(workdir, saved, model, variables, vocabulary, run.step)
+        return cls(place, saved, model, variables, vocabulary, run.step, packed)
 
     def open(self, roles: Sequence[str]) -> DataSet:
         """The run's data set, with the vocabulary of the checkpoint."""

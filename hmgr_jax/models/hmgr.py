@@ -374,18 +374,31 @@ class HMGR(ReadsWords, RankedVectors):
         train_codes: Mapping[str, Codes],
         rows: Mapping[str, np.ndarray],
     ) -> Variables:
-        """Store the training pairs, or a fixed random sample of S of them, by the final weights."""
+        """Store the training items by the final weights: each picture with the mean of its texts.
+
+        Of more than S pictures a fixed random sample is stored.
+        """
         if not self.needs_train_at_end:
             return variables
-        old = variables.memory.bank
-        drawn = self._stored_rows(rows, len(old.group))
-        batch = {m: np.asarray(train_codes[m])[rows[m][drawn]] for m in old.vectors}
-        bank = banks.stored(old, batch, rows[self.visual][drawn])
+        old, pictures = variables.memory.bank, np.asarray(train_codes[self.visual])
+        texts = np.zeros(pictures.shape, np.float64)
+        np.add.at(texts, rows[self.visual], np.asarray(train_codes["text"])[rows["text"]])
+        texts /= np.linalg.norm(texts, axis=1, keepdims=True) + 1e-8
+        drawn = self._stored_pictures(rows, len(old.group))
+        bank = banks.stored(old, {self.visual: pictures[drawn], "text": texts[drawn]}, drawn)
         return replace(variables, memory=variables.memory.replace(bank=bank))
 
-    def _stored_rows(self, rows: Mapping[str, np.ndarray], slots: int) -> Int[np.ndarray, " n"]:
-        """The training row in each slot that `finalize` writes: a fixed random sample."""
-        return np.random.default_rng(0).permutation(len(rows["text"]))[:slots]
+    def stored_vectors(self, variables: Variables) -> dict[str, Float[np.ndarray, "S D"]] | None:
+        """The pairs that `finalize` stored."""
+        if not self.needs_train_at_end:
+            return None
+        bank = variables.memory.bank
+        filled = np.asarray(bank.group) != banks.EMPTY
+        return {m: np.asarray(x)[filled] for m, x in bank.vectors.items()}
+
+    def _stored_pictures(self, rows: Mapping[str, np.ndarray], slots: int) -> Int[np.ndarray, " n"]:
+        """The picture in each slot that `finalize` writes."""
+        return np.random.default_rng(0).permutation(np.unique(rows[self.visual]))[:slots]
 
     def readings(self, variables: Variables, modality: str, codes: Codes) -> Reading | None:
         """What the first hop reads, once the bank is read."""
@@ -396,7 +409,7 @@ class HMGR(ReadsWords, RankedVectors):
     def stored_items(
         self, variables: Variables, rows: Mapping[str, np.ndarray]
     ) -> dict[str, Int[np.ndarray, " S"]]:
-        """The picture or clip of each slot, and its caption if `finalize` wrote the bank.
+        """The picture or clip of each slot, and its first caption if `finalize` wrote the bank.
 
         Raises:
             UserError: the bank was written from another training split.
@@ -404,13 +417,14 @@ class HMGR(ReadsWords, RankedVectors):
         pictures = np.asarray(variables.memory.bank.group)
         captions = np.full(len(pictures), banks.EMPTY, np.int32)
         if self.needs_train_at_end:
-            drawn = self._stored_rows(rows, len(pictures))
-            if not np.array_equal(pictures[: len(drawn)], rows[self.visual][drawn]):
+            drawn = self._stored_pictures(rows, len(pictures))
+            if not np.array_equal(pictures[: len(drawn)], drawn):
                 raise UserError(
                     "The memory holds pairs of another training split than the one that was "
                     "opened: give the data that the run was trained on."
                 )
-            captions[: len(drawn)] = rows["text"][drawn]
+            known, first = np.unique(rows[self.visual], return_index=True)
+            captions[: len(drawn)] = rows["text"][first[np.searchsorted(known, drawn)]]
         return {self.visual: pictures, "text": captions}
 
     def memory_report(

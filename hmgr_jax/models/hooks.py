@@ -177,6 +177,13 @@ class Hooks:
         """
         return None
 
+    def stored_vectors(self, variables: Tree) -> dict[str, Float[np.ndarray, "S E"]] | None:
+        """{modality: vectors of training items in the memory}; None if it holds none for good.
+
+        A calibration of scores uses them instead of vectors of its own.
+        """
+        return None
+
     def stored_items(
         self, variables: Tree, rows: Mapping[str, np.ndarray]
     ) -> dict[str, Int[np.ndarray, " S"]]:

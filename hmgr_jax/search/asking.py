@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.named_items import find_item
 from hmgr_jax.evaluation.retriever import Retriever
 from hmgr_jax.search.gallery import check_modality, encoded, of_split
@@ -44,6 +43,18 @@ def of_sentences(retriever: Retriever, sentences: Sequence[str]) -> Questions:
     return Questions("text", items, encoded(retriever, "text", source))
 
 
+def of_pictures(retriever: Retriever, files: Sequence[Path]) -> Questions:
+    """Picture files as queries.
+
+    Raises:
+        UserError: a file cannot be read, or the system reads no picture files.
+    """
+    check_modality(retriever, "image")
+    source = retriever.picture_source(files)
+    items = [Item(file.name, "", str(file.resolve()), "") for file in files]
+    return Questions("image", items, encoded(retriever, "image", source))
+
+
 def of_names(
     retriever: Retriever,
     names: Sequence[str],
@@ -65,15 +76,7 @@ def of_names(
     """
     files = [Path(name) for name in names]
     if any(file.is_file() for file in files):
-        check_modality(retriever, "image")
-        if "pixels" not in retriever.model.inputs()["image"]:
-            raise UserError(
-                f"{names[0]} is a file, but this {retriever.config.model.name} was not trained on "
-                f"pixels: give the id of an image of its {role} split."
-            )
-        source = retriever.picture_source(files)
-        items = [Item(file.name, "", str(file.resolve()), "") for file in files]
-        return Questions("image", items, encoded(retriever, "image", source))
+        return of_pictures(retriever, files)
     gallery = of_split(retriever, role, modality, pictures)
     ids = [item.id for item in gallery.items]
     numbers = np.array([find_item(gallery.modality, ids, name, role) for name in names])

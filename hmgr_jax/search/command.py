@@ -22,10 +22,16 @@ SPLITS = ("train", "dev", "test")
 ACTIONS = {
     "index": "encode a gallery and write an index of it",
     "query": "search an index",
+    "find": "search the pictures of a folder, without training or an index of your own",
     "swap": "point a name to another index of the same model, atomically",
 }
 DIR: dict[str, Any] = {"metavar": "DIR"}
 FILE: dict[str, Any] = {"metavar": "FILE"}
+K: dict[str, Any] = {"type": int, "default": 10, "metavar": "INT", "help": "results per query"}
+JSON: dict[str, Any] = {
+    "metavar": "FILE|-",
+    "help": "write the results as JSON; - prints JSON instead of the table",
+}
 OPTIONS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "index": {
         "--workdir": DIR | {"help": "a trained run of any system"},
@@ -52,19 +58,33 @@ OPTIONS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         },
         "--split": {"choices": SPLITS, "help": "split of the ids (default: that of the index)"},
         "--from": {"help": "modality of the ids (default: what captions describe)"},
-        "-k": {"type": int, "default": 10, "metavar": "INT", "help": "results per query"},
+        "-k": K,
         "--without-own": {
             "action": "store_true",
             "help": "exclude results that belong to the query's own item",
         },
         "--candidates": {"type": int, "help": "length of the shortlist (default: as indexed)"},
-        "--json": {
-            "metavar": "FILE|-",
-            "help": "write the results as JSON; - prints JSON instead of the table",
-        },
+        "--json": JSON,
         "--sheet": {"metavar": "FILE.png", "help": "draw a contact sheet of the results"},
         "--pictures": DIR | {"help": "picture files of the query items"},
         "--workdir": DIR | {"help": "the new folder of a run that was moved"},
+    },
+    "find": {
+        "sentences": {"nargs": "*", "help": "sentences to search for, or --image"},
+        "--in": DIR | {"help": "the folder of the pictures"},
+        "--image": {"nargs": "+", "metavar": "FILE", "help": "pictures to search by"},
+        "--model": {
+            "metavar": "MODEL",
+            "default": "flickr8k",
+            "help": "a model of the package, a packed file or a trained run (default: flickr8k)",
+        },
+        "-k": K,
+        "--json": JSON,
+        "--sheet": {
+            "metavar": "FILE.png",
+            "default": "found.png",
+            "help": "the contact sheet of the results (default: found.png)",
+        },
     },
     "swap": {
         "--name": {"metavar": "NAME", "help": "the name that query takes as --index"},
@@ -83,7 +103,7 @@ def run(arguments: Sequence[str]) -> int:
     flags = _parser().parse(arguments or ["--help"])
     if flags.action == "index":
         return index(flags, "python -m hmgr_jax.search " + shlex.join(arguments))
-    return query(flags) if flags.action == "query" else swap(flags)
+    return {"query": query, "find": find, "swap": swap}[flags.action](flags)
 
 
 def _parser() -> Parser:
@@ -131,10 +151,7 @@ def index(flags: argparse.Namespace, command: str) -> int:
 def query(flags: argparse.Namespace) -> int:
     """Search an index."""
     required(flags, "index")
-    if bool(flags.sentences) == bool(flags.image):
-        raise UserError('Give either sentences, such as "a red ball", or --image FILE|ID.')
-    if flags.sheet and Path(flags.sheet).suffix != ".png":
-        raise UserError(f"--sheet writes a PNG, not {flags.sheet}: the file name must end in .png.")
+    _check_question(flags)
     from hmgr_jax.search.searcher import Searcher
 
     searcher = Searcher.open(flags.index, flags.workdir)
@@ -150,6 +167,33 @@ def query(flags: argparse.Namespace) -> int:
     _report(searcher, asked, searcher.hits(numbers, scores), flags)
     searcher.index.close()
     return 0
+
+
+def find(flags: argparse.Namespace) -> int:
+    """Search the pictures of a folder."""
+    folder = Path(required(flags, "in"))
+    _check_question(flags)
+    if flags.k < 1:
+        raise UserError(f"-k is {flags.k}, but must be at least 1: correct it.")
+    from hmgr_jax.search import asking
+    from hmgr_jax.search.find import searcher_of
+
+    searcher = searcher_of(folder, flags.model)
+    if flags.sentences:
+        asked = asking.of_sentences(searcher.retriever, flags.sentences)
+    else:
+        asked = asking.of_pictures(searcher.retriever, [Path(file) for file in flags.image])
+    k = min(flags.k, len(searcher.index))
+    numbers, scores = searcher.search(asked.modality, asked.codes, k)
+    _report(searcher, asked, searcher.hits(numbers, scores), flags)
+    return 0
+
+
+def _check_question(flags: argparse.Namespace) -> None:
+    if bool(flags.sentences) == bool(flags.image):
+        raise UserError('Give either sentences, such as "a red ball", or --image FILE.')
+    if flags.sheet and Path(flags.sheet).suffix != ".png":
+        raise UserError(f"--sheet writes a PNG, not {flags.sheet}: the file name must end in .png.")
 
 
 def swap(flags: argparse.Namespace) -> int:

@@ -67,13 +67,12 @@ def test_wider_vectors_hold_their_penalties_in_units_of_the_scores(modality):
 # --- what is stored -------------------------------------------------------------------------------
 
 
-def test_a_sample_is_stored_of_more_vectors_than_the_limit(monkeypatch):
-    monkeypatch.setattr(calibrations, "MOST_STORED", 8)
-    given = vectors(STORED)
-    found = Calibration.of(given).vectors
-    np.testing.assert_array_equal(found["image"], given["image"])  # 7 are within the limit
-    kept = np.sort(np.random.default_rng(0).permutation(9)[:8])
-    np.testing.assert_array_equal(found["text"], given["text"][kept])
+def test_a_sample_is_stored_of_more_vectors_than_the_limit():
+    found = calibrations.stored_items(100, 7)
+    assert len(np.unique(found)) == 7
+    np.testing.assert_array_equal(found, np.sort(found))
+    np.testing.assert_array_equal(found, calibrations.stored_items(100, 7))
+    np.testing.assert_array_equal(calibrations.stored_items(5, 7), np.arange(5))
 
 
 # --- the choice of λ and β ------------------------------------------------------------------------

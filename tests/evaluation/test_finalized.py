@@ -9,8 +9,8 @@ from tiny_run import finished, results
 
 import hmgr_jax
 from hmgr_jax.errors import UserError
-from hmgr_jax.evaluation import calibration, finalized
-from hmgr_jax.evaluation.calibration import Calibration
+from hmgr_jax.evaluation import finalized
+from hmgr_jax.evaluation.calibration import Calibration, stored_items
 from hmgr_jax.evaluation.finalized import FILE
 from hmgr_jax.evaluation.retriever import Retriever
 from hmgr_jax.models import get_model
@@ -100,13 +100,13 @@ def test_a_calibration_is_computed_once(vse, opened):
 
 
 def test_stored_vectors_are_those_of_a_sample_of_the_training_items(vse, monkeypatch):
-    monkeypatch.setattr(calibration, "MOST_STORED", 30)  # of 40 images and 200 captions
+    monkeypatch.setattr(finalized, "MOST_STORED", 30)  # of 40 images and 200 captions
     monkeypatch.setattr(finalized, "AT_ONCE", 8)
     retriever = load(vse, calibrated)
     train = retriever.open(("train",)).splits["train"]
     codes = retriever.evaluator.encode_split(retriever.variables, train)
     for m, x in retriever.evaluator.calibration.vectors.items():
-        expected = codes[m][calibration.stored_items(len(codes[m]))]
+        expected = codes[m][stored_items(len(codes[m]), 30)]
         np.testing.assert_allclose(x, expected, rtol=0, atol=1e-6)
 
 

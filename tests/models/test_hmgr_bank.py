@@ -9,6 +9,7 @@ import pytest
 from hmgr_cases import OTHERS, B, D, S, codes, hmgr, memory_of, row, variables_of
 from layer_cases import as64, softmax, unit
 
+from hmgr_jax.errors import UserError
 from hmgr_jax.layers import bank as banks
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.models import hmgr as hmgr_file
@@ -198,7 +199,10 @@ def test_a_sleeping_memory_learns_nothing(learned):
 # --- evaluation -----------------------------------------------------------------------------------
 
 IMAGES, CAPTIONS = 4, 12
-ROWS = {"image": np.arange(CAPTIONS) // 3, "text": np.arange(CAPTIONS)}
+ROWS = {
+    "image": np.random.default_rng(1).permutation(np.arange(CAPTIONS) // 3),
+    "text": np.random.default_rng(2).permutation(CAPTIONS),
+}
 
 
 def train_codes():
@@ -209,29 +213,37 @@ def train_codes():
 def finalized(slots):
     model, given = hmgr(slots=slots), train_codes()
     variables = variables_of(model)
-    return variables, given, model.finalize(variables, given, ROWS)
+    return model, given, model.finalize(variables, given, ROWS)
 
 
-def assert_pairs(bank, given, captions):
-    """The filled slots of a bank hold these captions with their pictures."""
-    (slots,) = np.nonzero(np.asarray(bank.group) >= 0)
-    found = (np.asarray(bank.vectors["text"])[slots, None] == given["text"][None]).all(axis=2)
-    own = found.argmax(axis=1)
-    assert found.any(axis=1).all()
-    assert sorted(own) == sorted(captions)
-    np.testing.assert_array_equal(bank.vectors["image"][slots], given["image"][own // 3])
-    np.testing.assert_array_equal(bank.group[slots], own // 3)
+def assert_stored(model, found, given, pictures):
+    """The filled slots hold these pictures, each with the mean of its captions, as told."""
+    bank, told = found.memory.bank, model.stored_items(found, ROWS)
+    np.testing.assert_array_equal(told["image"], bank.group)
+    np.testing.assert_array_equal(bank.group[: len(pictures)], pictures)
+    assert (np.asarray(bank.group[len(pictures) :]) == banks.EMPTY).all()
+    for slot, picture in enumerate(pictures):
+        own = ROWS["text"][ROWS["image"] == picture]
+        mean = given["text"][own].mean(axis=0)
+        expected = mean / np.linalg.norm(mean)
+        np.testing.assert_allclose(bank.vectors["text"][slot], expected, rtol=0, atol=1e-6)
+        np.testing.assert_array_equal(bank.vectors["image"][slot], given["image"][picture])
+        assert told["text"][slot] == own[0]
+    stored = model.stored_vectors(found)
+    assert {m: len(x) for m, x in stored.items()} == dict.fromkeys(MODALITIES, len(pictures))
 
 
-def test_all_training_pairs_are_stored_for_evaluation():
-    _, given, found = finalized(slots=CAPTIONS + 3)
-    assert_pairs(found.memory.bank, given, range(CAPTIONS))
+@pytest.mark.parametrize("slots", [CAPTIONS, IMAGES - 1])
+def test_pictures_with_the_means_of_their_captions_are_stored_for_evaluation(slots):
+    model, given, found = finalized(slots)
+    drawn = np.random.default_rng(0).permutation(IMAGES)[:slots]
+    assert_stored(model, found, given, drawn)
 
 
-def test_a_small_bank_stores_a_fixed_sample_of_the_training_pairs():
-    _, given, found = finalized(slots=S)
-    drawn = np.random.default_rng(0).permutation(CAPTIONS)[:S]
-    assert_pairs(found.memory.bank, given, drawn)
+def test_another_training_split_than_the_stored_one_is_refused():
+    model, _, found = finalized(CAPTIONS)
+    with pytest.raises(UserError, match="The memory holds pairs of another training split"):
+        model.stored_items(found, {"image": np.arange(9), "text": np.arange(9)})
 
 
 def test_training_items_are_encoded_at_the_end_only():
@@ -240,9 +252,12 @@ def test_training_items_are_encoded_at_the_end_only():
 
 
 def test_storing_the_training_pairs_changes_nothing_else():
-    variables, _, found = finalized(slots=S)
-    assert found.params is variables.params
-    assert found.memory.active == variables.memory.active
+    model, given, found = finalized(slots=S)
+    variables = variables_of(model)
+    again = model.finalize(variables, given, ROWS)
+    assert again.params is variables.params
+    assert again.memory.active == variables.memory.active
+    np.testing.assert_array_equal(again.memory.bank.group, found.memory.bank.group)
 
 
 @pytest.mark.parametrize("options", [{"memory": "none"}, {"rewrite_bank": False}], ids=str)

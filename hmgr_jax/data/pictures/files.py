@@ -22,6 +22,8 @@ BROKEN = (
     Image.DecompressionBombError,
 )
 """Exceptions of Pillow for damaged files."""
+STUBS = ("BUFR", "GRIB", "HDF5", "MPEG", "WMF")
+"""Formats that Pillow identifies and does not decode."""
 ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 
 
@@ -59,6 +61,33 @@ CHECK_BELOW = 20_000
 """Up to this number of pictures, headers are read when a split is opened."""
 NAMED = 10  # pictures in a warning
 GLANCE = 32  # pixels; decoding at this size reads all bytes at little cost
+
+
+def pictures_below(folder: Path) -> list[Path]:
+    """Pictures in a folder and its subfolders, links followed, sorted by name.
+
+    Files and folders whose names begin with a point are left out.
+    """
+    found, seen = [], set()
+    for place, below, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:  # a link to a folder above
+            below.clear()
+            continue
+        seen.add(real)
+        below[:] = [name for name in below if not name.startswith(".")]
+        found += [
+            Path(place, name)
+            for name in names
+            if not name.startswith(".") and Path(name).suffix.lower() in _pillow_endings()
+        ]
+    return sorted(found)
+
+
+@functools.cache
+def _pillow_endings() -> frozenset[str]:
+    """Endings of the formats that Pillow decodes, in lower case."""
+    known = Image.registered_extensions()  # loads all formats
+    return frozenset(e for e, kind in known.items() if kind in Image.OPEN and kind not in STUBS)
 
 
 class PictureFolder:

@@ -1,0 +1,194 @@
+"""A trained run in one small file: ``hmgr_jax.load("model.safetensors")``.
+
+Weights are float16. The memory and the vectors of the calibration are a fixed random sample, in 8
+bits with a scale per vector. λ and β are chosen on dev for that sample. The file searches and
+encodes; it cannot be trained further.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from hmgr_jax.data.open import open_data
+from hmgr_jax.data.split import Split
+from hmgr_jax.distributed.parallel import make_mesh
+from hmgr_jax.errors import UserError
+from hmgr_jax.evaluation.calibration import Calibration
+from hmgr_jax.evaluation.evaluate import Evaluator
+from hmgr_jax.evaluation.finalized import compute
+from hmgr_jax.evaluation.trained_run import (
+    TrainedRun,
+    read_run,
+    saved_config,
+    saved_model,
+    state_shapes,
+)
+from hmgr_jax.interop import names, state_dict
+from hmgr_jax.leaves import arrange_like, by_name
+from hmgr_jax.models.base import Variables
+from hmgr_jax.training import config as configs
+from hmgr_jax.training.check import check_calibration
+
+ENDING, FOLDER = ".safetensors", "pretrained"
+KEY, FORMAT = "packed", "1"
+"""The entry of a file's metadata that tells its format."""
+STORED, SCALE = "stored/", ":scale"
+EIGHT_BITS = ("memory/", STORED)
+ABOUT = ("features", "steps_per_epoch", "rows", "classes", "fingerprint")
+"""What is kept of the metadata of the run."""
+
+
+class Packed(NamedTuple):
+    """The content of a file."""
+
+    run: TrainedRun
+    calibration: Calibration | None
+    pictures: Mapping[str, Any]
+    """How pictures become the inputs of the model; empty if the file does not say."""
+
+
+def path_of(name: str | Path) -> Path | None:
+    """The file of a model that comes with the package, or of this path; None for another path."""
+    path = Path(name)
+    if path.exists():
+        return path if path.is_file() and path.suffix == ENDING else None
+    file = Path(str(resources.files("hmgr_jax"))) / FOLDER / f"{name}{ENDING}"
+    return file if file.is_file() else None
+
+
+def pack(
+    workdir: Path,
+    out: Path,
+    stored: int,
+    *,
+    calibrate: bool = False,
+    pictures: Mapping[str, Any] | None = None,
+) -> None:
+    """Pack the dev-best step of a run; its train and dev splits are read.
+
+    Args:
+        workdir: the run.
+        out: a new file, ``.safetensors``.
+        stored: vectors of each modality that the file holds, for the memory and the calibration.
+        calibrate: whether scores are calibrated even if those of the run are not.
+        pictures: how pictures become inputs, for `Packed`.
+
+    Raises:
+        UserError: ``out`` exists or has another ending, or the run retrieves or has tables.
+    """
+    if out.suffix != ENDING:
+        raise UserError(f"--out is {out}, but a packed run ends in {ENDING}: rename it.")
+    state_dict.check_free(out)
+    run = read_run(workdir)
+    config = ConfigDict(run.config.to_dict())
+    if calibrate:
+        config.eval.calibration = "bank"
+    check_calibration(config, run.model.modalities)
+    if "slots" in config.model:
+        config.model.slots = stored
+    model = saved_model(run.meta, config)
+    if model.needs_tables or model.banks is not None:
+        raise UserError(
+            f"{workdir} holds a {config.model.name}, which reads tables of its data: only runs of "
+            "weights and a memory can be packed."
+        )
+    fresh, kept = model.init(jax.random.key(0)).memory, by_name(run.state["memory"])
+    same = {n: kept[n] for n, x in by_name(fresh).items() if kept[n].shape == x.shape}
+    memory = arrange_like(fresh, {**by_name(fresh), **same}, None)
+    variables = Variables(**{**run.state, "memory": memory}, tables=None)
+    evaluator = Evaluator.of(config, model, make_mesh(1))
+    vocabulary = run.vocabulary
+
+    def split(role: str) -> Split:
+        return open_data(config.data, vocabulary, (role,)).splits[role]
+
+    calibration, variables = compute(evaluator, variables, config, split, stored)
+    _write(out, run, config, variables, calibration, pictures or {})
+
+
+def _write(
+    out: Path,
+    run: TrainedRun,
+    config: ConfigDict,
+    variables: Variables,
+    calibration: Calibration | None,
+    pictures: Mapping[str, Any],
+) -> None:
+    state = {"params": variables.params, "stats": variables.stats, "memory": variables.memory}
+    arrays = {name: np.asarray(x) for name, x in by_name(jax.device_get(state)).items()}
+    about = {k: v for k, v in run.meta.items() if k in ABOUT}
+    about |= {"step": run.step, "pictures": dict(pictures)}
+    if calibration is not None:
+        about["calibration"] = [calibration.strength, calibration.sharpness, calibration.unit]
+        if run.model.stored_vectors(variables) is None:
+            arrays |= {f"{STORED}{m}": x for m, x in calibration.vectors.items()}
+    metadata = {
+        KEY: FORMAT,
+        "config": json.dumps(configs.plain(config)),
+        "vocabulary": json.dumps(run.meta["vocabulary"], ensure_ascii=False),
+        "about": json.dumps(about),
+    }
+    state_dict.write(out, dict(_narrowed(arrays)), metadata)
+
+
+def read(path: Path, change: Callable[[ConfigDict], ConfigDict] = lambda saved: saved) -> Packed:
+    """The content of a packed file; ``change`` edits its configuration.
+
+    Raises:
+        UserError: the file is damaged, of another kind or format, or does not fit the model.
+    """
+    weights = state_dict.read_weights(path)
+    if weights.metadata.get(KEY) != FORMAT:
+        raise UserError(
+            f"{path} was not written by hmgr-jax convert pack (format {FORMAT}): give the "
+            "--workdir of a trained run or a packed file."
+        )
+    texts = {k: json.loads(weights.metadata[k]) for k in ("config", "vocabulary", "about")}
+    about = texts["about"]
+    meta = {**about, "config": texts["config"], "vocabulary": texts["vocabulary"]}
+    config = change(saved_config(meta))
+    model = saved_model(meta, config)
+    arrays = _widened(weights.state)
+    template = state_shapes(model)
+    own = {n: x for n, x in arrays.items() if not n.startswith(STORED)}
+    state = names.to_params(names.our_own(template), own, template)
+    calibration = None
+    if "calibration" in about:
+        stored = {n.removeprefix(STORED): x for n, x in arrays.items() if n.startswith(STORED)}
+        held = model.stored_vectors(Variables(**state, tables=None))
+        calibration = Calibration(stored or held or {}, *about["calibration"])
+    return Packed(
+        TrainedRun(config, model, state, meta, about["step"]), calibration, about["pictures"]
+    )
+
+
+def _narrowed(arrays: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+    """Arrays as they are written: stored vectors in 8 bits, other floats in 16."""
+    for name, x in arrays.items():
+        if x.dtype.kind != "f":
+            yield name, x
+        elif name.startswith(EIGHT_BITS) and x.ndim == 2:
+            scale = np.maximum(np.abs(x).max(axis=1, keepdims=True), 1e-12) / 127
+            yield name, np.round(x / scale).astype(np.int8)
+            yield f"{name}{SCALE}", scale.astype(np.float32)
+        else:
+            yield name, x.astype(np.float16)
+
+
+def _widened(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The inverse of `_narrowed`, in float32."""
+    found = {}
+    for name, x in arrays.items():
+        if f"{name}{SCALE}" in arrays:
+            found[name] = x.astype(np.float32) * arrays[f"{name}{SCALE}"]
+        elif not name.endswith(SCALE):
+            found[name] = x.astype(np.float32) if x.dtype.kind == "f" else x
+    return found
