@@ -13,13 +13,16 @@ __all__ = ["list_models", "load"]
 
 
 def load(workdir: str | Path) -> Retriever:
-    """The dev-best model of a finished (or running) run.
+    """The dev-best model of a finished (or running) run, or a packed one.
+
+    ``workdir`` is the folder of a run, a file that ``hmgr-jax convert pack`` wrote, or the name of
+    a model that comes with the package (``flickr8k``).
 
         retriever = hmgr_jax.load("runs/worlds-hmgr")
         codes = retriever.encode("text", ["a red ball left of a blue cube"])
 
     Raises:
-        hmgr_jax.errors.UserError: ``workdir`` holds no whole checkpoint.
+        hmgr_jax.errors.UserError: ``workdir`` holds no whole checkpoint and is no such model.
     """
     from hmgr_jax.search.retrieved import load_run
 
