@@ -12,7 +12,7 @@ from hmgr_jax.files.workdir import write_json_atomic
 def write(folder: Path, digest_file: Path) -> None:
     """Write size and sha256 of every file under ``folder`` to ``digest_file``, atomically."""
     files = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
@@ -43,7 +43,7 @@ def first_damage(folder: Path, digest_file: Path, *, hash_all: bool = False) -> 
             return f"{path} has {path.stat().st_size} bytes instead of {wanted['bytes']}"
     for name, wanted in files.items():
         unchanged = wanted.get("mtime_ns") == (folder / name).stat().st_mtime_ns
-        if (hash_all or not unchanged) and _sha256(folder / name) != wanted["sha256"]:
+        if (hash_all or not unchanged) and sha256(folder / name) != wanted["sha256"]:
             return f"{folder / name} does not match its sha256"
     return None
 
@@ -55,6 +55,7 @@ def _read(digest_file: Path) -> dict[str, dict] | None:
         return None
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Hexadecimal sha256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -20,6 +20,8 @@ from hmgr_jax.progress import Progress
 MANIFEST = "manifest.json"
 PREPARED = "prepared.json"
 """What made a folder: command, options, versions; not listed in the manifest."""
+ENCODER, ENCODER_PCA = "encoder.json", "encoder_pca.npz"
+"""The encoder of pictures with the place of its weights, not listed either; and its PCA, listed."""
 GRAPHS = "_caps.conllu"
 FORMAT = 1
 _BLOCK = 8 << 20
@@ -47,7 +49,7 @@ def verify(folder: Path) -> str:
     """
     files = _read(folder)
     for name in sorted(_names(folder)):
-        if name not in files and name not in (MANIFEST, PREPARED):
+        if name not in files and name not in (MANIFEST, PREPARED, ENCODER):
             advice = "prepare again"
             if name.endswith(GRAPHS):
                 advice = f"have prepare dependencies --root {folder} --check list it"

@@ -73,4 +73,4 @@ def read_backbone(path: str | Path, kind: str, params: Tree, stats: Tree) -> dic
     try:
         return weights_of(names(kind), state, params, stats)
     except UserError as error:
-        raise UserError(f"{path} does not fit model.cnn, which is {kind}: {error}") from None
+        raise UserError(f"{path} does not fit {kind}: {error}") from None

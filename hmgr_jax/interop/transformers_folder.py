@@ -38,16 +38,28 @@ def read_state(folder: str | Path, advice: str) -> tuple[Path, dict[str, np.ndar
         UserError: there are no weights (the message ends with ``advice``), a shard is missing, or a
             file is damaged.
     """
+    path, files = weight_files(folder, advice)
+    state: dict[str, np.ndarray] = {}
+    for file in files:
+        state |= read(file)
+    return path, state
+
+
+def weight_files(folder: str | Path, advice: str) -> tuple[Path, list[Path]]:
+    """The file of weights, or the index of shards, and the files that hold tensors.
+
+    Raises `UserError` as `read_state`.
+    """
     for name in WEIGHTS:
         path, index = Path(folder, name), Path(folder, f"{name}{INDEX}")
         if path.is_file():
-            return path, read(path)
+            return path, [path]
         if index.is_file():
-            return index, _read_shards(index)
+            return index, _shards(index)
     raise UserError(f"{folder} lacks {WEIGHTS[0]}: {advice}")
 
 
-def _read_shards(index: Path) -> dict[str, np.ndarray]:
+def _shards(index: Path) -> list[Path]:
     places = read_json(index, "get the file again.").get("weight_map")
     if not isinstance(places, dict) or not all(
         isinstance(file, str) and Path(file).name == file for file in places.values()
@@ -60,7 +72,4 @@ def _read_shards(index: Path) -> dict[str, np.ndarray]:
             f"{index} names {len(files)} shards, of which {', '.join(missing)} "
             f"{'is' if len(missing) == 1 else 'are'} missing: put every shard beside it."
         )
-    state: dict[str, np.ndarray] = {}
-    for file in files:
-        state |= read(index.with_name(file))
-    return state
+    return [index.with_name(file) for file in files]

@@ -1,111 +1,99 @@
-"""Pictures, and frames of videos, as stores of grid features."""
+"""Pictures, and frames of videos, as stores of the features of an encoder."""
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from hmgr_jax.data.pictures.files import ENDINGS, read_picture
+from hmgr_jax.data.pictures.files import ENDINGS, read_ahead
+from hmgr_jax.data.pictures.pca import Pca
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.manifest import ENCODER_PCA
 from hmgr_jax.preparation.plan import BOXES, FEATURES
 from hmgr_jax.preparation.stores import Store
+from hmgr_jax.progress import Progress
+
+if TYPE_CHECKING:
+    from hmgr_jax.interop.picture_encoder import Encoder  # which loads JAX
 
 CLIP_ENDINGS = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".MP4", ".AVI", ".MOV")
-CELL = 16
-"""Size of a patch in pixels."""
-COARSE = 8
-"""Size of the reduced patch that enters the vector, in pixels."""
-ORIENTATIONS = 8
-SIZE = 3 * COARSE**2 + 6 + 4 * ORIENTATIONS
-"""Numbers per patch: 192 of pixels, 6 of colour, 32 of gradients."""
+FIT_ON, FRAMES_TO_FIT = 1000, 4000
+"""Most pictures, and most frames of clips, to which a PCA is fitted."""
 
 
-def encode_grid(picture: np.ndarray, grid: int) -> np.ndarray:
-    """``picture`` (uint8 [H, W, 3]) as float32 [grid * grid, SIZE], all in 0..1, row by row.
+class EncodedStore(Store):
+    """Pictures or clips as an encoder describes them.
 
-    The picture is stretched to ``grid`` patches a side, of 16 x 16 pixels each. A patch's vector
-    holds its pixels halved to 8 x 8 x RGB; mean and standard deviation of each colour; and for each
-    quarter of it a histogram of 8 orientations of the brightness' gradient over half a turn,
-    weighted by its length. No number is negative.
+    Without a PCA of its own, the encoder may be followed by one of ``components``, which `begin`
+    fits to the training split.
     """
-    side = grid * CELL
-    small = Image.fromarray(picture).resize((side, side), Image.Resampling.BOX, reducing_gap=None)
-    pixels = np.asarray(small, np.float32) / np.float32(255)
-    parts = [_coarse(pixels, grid), _colours(pixels, grid), _gradients(pixels, grid)]
-    return np.concatenate(parts, axis=1)
+
+    slow = True
+    encoder: Encoder
+    components: int | None
+    fit_on: int
+    """Most pictures or clips to which the PCA is fitted."""
+
+    @property
+    def features(self) -> int:
+        """Numbers of a cell in the folder."""
+        return self.components or self.encoder.size
+
+    def begin(self, folder: Path, train: Sequence[str]) -> list[str]:
+        """Fit the PCA where ``folder`` has none, and save the encoder there."""
+        if self.components is not None:
+            path = folder / ENCODER_PCA
+            pca = Pca.read(path) if path.is_file() else self._fit(train)
+            self.encoder = self.encoder.with_pca(pca, sqrt=self.encoder.sqrt)
+        self.encoder.save(folder)
+        return [ENCODER_PCA] if self.encoder.pca is not None else []
+
+    def described(self) -> dict[str, Any]:
+        """The encoder, for the manifest."""
+        return {"encoder": self.encoder.describe()}
+
+    def read(self, name: str) -> dict[str, np.ndarray]:
+        """The arrays of one picture or clip."""
+        return next(self.stream([name]))
+
+    def _fit(self, train: Sequence[str]) -> Pca:
+        assert self.components is not None
+        count = min(len(train), self.fit_on)
+        chosen = [train[i] for i in np.linspace(0, len(train) - 1, count).astype(int)]
+        with Progress(count, "items", title="fitting the PCA", stream=sys.stderr) as bar:
+            found = (one[FEATURES] for one in bar.over(self.stream(chosen)))
+            return Pca.fit((x.reshape(-1, self.encoder.size) for x in found), self.components)
 
 
-def grid_boxes(grid: int) -> np.ndarray:
-    """The boxes of the patches, float32 [grid * grid, 4] xyxy in 0..1, row by row."""
-    y, x = np.divmod(np.arange(grid * grid), grid)
-    return (np.stack([x, y, x + 1, y + 1], axis=1) / grid).astype(np.float32)
-
-
-def _patches(values: np.ndarray, grid: int) -> np.ndarray:
-    """[side, side, C] as [grid * grid, cell, cell, C]."""
-    cell = values.shape[0] // grid
-    apart = values.reshape(grid, cell, grid, cell, values.shape[2]).swapaxes(1, 2)
-    return apart.reshape(grid * grid, cell, cell, values.shape[2])
-
-
-def _coarse(pixels: np.ndarray, grid: int) -> np.ndarray:
-    """[patches, 192]: means of 2 x 2 pixels."""
-    patches = _patches(pixels, grid)
-    step = CELL // COARSE
-    means = patches.reshape(grid * grid, COARSE, step, COARSE, step, 3).mean(axis=(2, 4))
-    return means.reshape(grid * grid, -1)
-
-
-def _colours(pixels: np.ndarray, grid: int) -> np.ndarray:
-    """[patches, 6]: mean and doubled standard deviation (at most 1) of each colour."""
-    patches = _patches(pixels, grid)
-    spread = np.minimum(2 * patches.std(axis=(1, 2)), np.float32(1))
-    return np.concatenate([patches.mean(axis=(1, 2)), spread], axis=1)
-
-
-def _gradients(pixels: np.ndarray, grid: int) -> np.ndarray:
-    """[patches, 32]: a histogram of orientations of each quarter; its sum is the mean length."""
-    brightness = pixels.mean(axis=2)
-    dy, dx = np.gradient(brightness)
-    length = np.minimum(np.hypot(dx, dy), np.float32(1))
-    turn = np.mod(np.arctan2(dy, dx), np.float32(np.pi)) / np.float32(np.pi)
-    which = np.minimum((turn * ORIENTATIONS).astype(np.int64), ORIENTATIONS - 1)
-    votes = length[..., None] * np.eye(ORIENTATIONS, dtype=np.float32)[which]
-    quarters = _patches(votes, 2 * grid).mean(axis=(1, 2))
-    rows = quarters.reshape(grid, 2, grid, 2, ORIENTATIONS).swapaxes(1, 2)
-    return rows.reshape(grid * grid, -1)
-
-
-class PictureStore(Store):
-    """Pictures by file name and, if unique, by name without ending.
-
-    Features are those of `encode_grid`, boxes the patches.
-    """
+class PictureStore(EncodedStore):
+    """Pictures by file name and, if unique, by name without ending; boxes are those of cells."""
 
     has_boxes = True
-    size = SIZE
+    fit_on = FIT_ON
 
-    def __init__(self, path: Path, grid: int) -> None:
+    def __init__(self, path: Path, encoder: Encoder, components: int | None = None) -> None:
         if not path.is_dir():
             raise UserError(f"{path} is no folder: give --pictures the folder of the pictures.")
-        self.path, self.grid = path, grid
+        self.path, self.encoder, self.components = path, encoder, components
+        self.size = self.features
         self.files = self.ids = find_files(path, ENDINGS)
         if not self.files:
             raise UserError(f"{path} holds no .jpg, .jpeg or .png: give the folder of pictures.")
 
     def regions(self, ids: Sequence[str]) -> np.ndarray:
-        """The number of patches, equal for all pictures."""
-        return np.full(len(ids), self.grid**2)
+        """The number of cells, equal for all pictures."""
+        return np.full(len(ids), self.encoder.grid**2)
 
-    def read(self, name: str) -> dict[str, np.ndarray]:
-        """Features and boxes of a picture."""
-        picture = read_picture(self.ids[name])
-        return {FEATURES: encode_grid(picture, self.grid), BOXES: grid_boxes(self.grid)}
+    def stream(self, names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
+        """Features and boxes of pictures."""
+        for regions, boxes in self.encoder.encode_files(self.ids[name] for name in names):
+            yield {FEATURES: regions, BOXES: boxes}
 
 
 def find_files(root: Path, endings: Sequence[str]) -> dict[str, Path]:
@@ -146,20 +134,22 @@ class FrameStore(Store):
         return self.store.identity(ids)
 
 
-class ClipStore(Store):
+class ClipStore(EncodedStore):
     """Clips by file name, with and without its ending; at most ``frames`` of each are described.
 
-    A row is a frame: the features of its ``grid`` x ``grid`` patches (see `encode_grid`).
+    A row is a frame: the features of all its cells.
     """
 
     exact = False
-    slow = True
 
-    def __init__(self, path: Path, frames: int, grid: int) -> None:
+    def __init__(
+        self, path: Path, frames: int, encoder: Encoder, components: int | None = None
+    ) -> None:
         if not path.is_dir():
             raise UserError(f"{path} is no folder: give --videos the folder of the clips.")
-        self.path, self.frames, self.grid = path, frames, grid
-        self.size = grid * grid * SIZE
+        self.path, self.frames, self.encoder, self.components = path, frames, encoder, components
+        self.fit_on = max(1, FRAMES_TO_FIT // frames)
+        self.size = encoder.grid**2 * self.features
         self.files = self.ids = find_files(path, CLIP_ENDINGS)
         if not self.files:
             raise UserError(f"{path} holds no .mp4, .avi, .mkv, .webm or .mov: give the folder.")
@@ -169,12 +159,17 @@ class ClipStore(Store):
         """The maximum of frames; the exact number is known after decoding."""
         return np.full(len(ids), self.frames)
 
-    def read(self, name: str) -> dict[str, np.ndarray]:
-        """The features of the chosen frames of a clip."""
-        return {FEATURES: np.stack(read_frames(self.ids[name], self.frames, self._describe))}
+    def stream(self, names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
+        """The features of the chosen frames of clips."""
+        clips = read_ahead(self._read_pixels, names, most=2, threads=2)
+        for regions in self.encoder.stream(clips):
+            yield {FEATURES: regions.reshape(len(regions), -1)}
 
-    def _describe(self, frame: np.ndarray) -> np.ndarray:
-        return encode_grid(frame, self.grid).reshape(-1)
+    def _read_pixels(self, name: str) -> np.ndarray:
+        return np.stack(read_frames(self.ids[name], self.frames, self._preprocess))
+
+    def _preprocess(self, frame: np.ndarray) -> np.ndarray:
+        return self.encoder.preprocess(Image.fromarray(frame))
 
 
 def choose_frames(count: int, most: int) -> np.ndarray:

@@ -90,6 +90,14 @@ class RowSource:
         """
         return {}
 
+    def begin(self, folder: Path) -> list[str]:
+        """Write what rows depend on into the ``folder`` in the making; names of its files."""
+        return []
+
+    def described(self) -> dict[str, Any]:
+        """Further values of the manifest."""
+        return {}
+
 
 @dataclass(frozen=True)
 class Plan:

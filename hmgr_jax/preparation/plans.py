@@ -6,12 +6,15 @@ import argparse
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hmgr_jax.command import required
+from hmgr_jax.data.pictures import patches
+from hmgr_jax.data.pictures.pca import Pca
 from hmgr_jax.data.text.captioned import Captioned, by_split, first_captions
 from hmgr_jax.data.text.captions_files import read_captions, read_karpathy
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.manifest import ENCODER_PCA
 from hmgr_jax.preparation.bottom_up import plan_bottom_up
 from hmgr_jax.preparation.file_store import FileStore, H5Store, NpyStore
 from hmgr_jax.preparation.msrvtt_captions import (
@@ -27,14 +30,18 @@ from hmgr_jax.preparation.plan import Plan, identity
 from hmgr_jax.preparation.scan_source import plan_scan
 from hmgr_jax.preparation.stores import Store, plan_store
 
-GRID = 6
+if TYPE_CHECKING:
+    from hmgr_jax.interop.picture_encoder import Encoder
+
 HDF5 = (".h5", ".hdf5", ".hdf")
 FRAMES, FRAME_GRID = 20, 2
 PLACES = (
     *("out", "source", "captions", "json", "csv", "names", "features", "pictures"),
-    *("videos", "ids"),
+    *("videos", "ids", "encoder", "pca"),
 )
 """Options that name places; the key of a preparation does not depend on them."""
+GALLERY = "gallery"
+"""The split of pictures without captions."""
 
 
 def scan(flags: argparse.Namespace) -> Plan:
@@ -71,17 +78,61 @@ def karpathy(flags: argparse.Namespace) -> Plan:
 def folder(flags: argparse.Namespace) -> Plan:
     """The plan of ``prepare folder``."""
     _check_one(flags, "pictures", "features")
-    images, captions = read_captions(required(flags, "captions"))
-    splits = _splits(flags, images)
+    if flags.features or flags.captions:
+        images, captions = read_captions(required(flags, "captions"))
+        splits = _splits(flags, images)
+    else:
+        splits, captions = {}, []
+    about = _about("folder", flags, captions)
     store: Store
     if flags.pictures:
-        store = PictureStore(Path(flags.pictures), flags.grid or GRID)
+        encoder, components, more = _encoder(flags, None, has_train=bool(splits))
+        pictures = PictureStore(Path(flags.pictures), encoder, components)
+        splits, about, store = splits or _gallery(pictures), about | more, pictures
     else:
+        _refuse_encoder(flags, "--pictures")
         store = _store(flags, Path(flags.features), with_boxes=not flags.no_boxes)
-    about = _about("folder", flags, captions)
     plan = plan_store(splits, store, kind=flags.key, about=about, regions=flags.regions)
     _tell_unused(store, sum(map(len, splits.values())))
     return plan
+
+
+def _gallery(store: PictureStore) -> dict[str, list[Captioned]]:
+    """All pictures of a store, without captions."""
+    names = sorted({path.relative_to(store.path).as_posix() for path in store.ids.values()})
+    return {GALLERY: [Captioned({"filename": n}, None, (), f"{store.path / n}") for n in names]}
+
+
+def _encoder(
+    flags: argparse.Namespace, grid: int | None, *, has_train: bool
+) -> tuple[Encoder, int | None, dict[str, Any]]:
+    """The encoder, the components of a PCA to fit, and what the key of the preparation says."""
+    from hmgr_jax.interop.picture_encoder import GRID, Encoder  # which loads JAX
+
+    specification, pca = flags.encoder or patches.NAME, None
+    components = int(flags.pca) if flags.pca and flags.pca.isdecimal() else None
+    if flags.pca and components is None:
+        pca = Pca.read(flags.pca)
+    elif components is not None and not has_train:
+        raise UserError(
+            f"--pca {components} is fitted to pictures with captions, and there are none: give "
+            f"--pca the {ENCODER_PCA} of the data that a run was trained on."
+        )
+    encoder = Encoder.of(specification, flags.grid or grid or GRID, pca)
+    if components is not None:
+        if not 0 < components <= encoder.size:
+            raise UserError(
+                f"--pca is {components}, but a cell of {specification} has {encoder.size} numbers: "
+                "give at most as many, or the file of a PCA."
+            )
+        encoder = encoder.with_pca(None, sqrt=encoder.network.positive)
+    return encoder, components, {"encoder": encoder.describe(), "pca": components}
+
+
+def _refuse_encoder(flags: argparse.Namespace, source: str) -> None:
+    for name in ("encoder", "pca", "grid"):
+        if getattr(flags, name):
+            raise UserError(f"--{name} is for {source}: leave it out with --features.")
 
 
 def msrvtt(flags: argparse.Namespace) -> Plan:
@@ -92,10 +143,14 @@ def msrvtt(flags: argparse.Namespace) -> Plan:
     frames = flags.frames or FRAMES
     store: Store
     if flags.videos:
-        store = ClipStore(Path(flags.videos), frames, flags.grid or FRAME_GRID)
+        grid = FRAME_GRID if (flags.encoder or patches.NAME) == patches.NAME else 1
+        encoder, components, more = _encoder(flags, grid, has_train="train" in kept)
+        store = ClipStore(Path(flags.videos), frames, encoder, components)
     else:
+        _refuse_encoder(flags, "--videos")
+        more = {}
         store = FrameStore(_store(flags, Path(flags.features), with_boxes=False), frames)
-    about = _about("msrvtt", flags, captions) | {"frames": frames}
+    about = _about("msrvtt", flags, captions) | {"frames": frames} | more
     return plan_store(kept, store, kind=flags.key, about=about, visual="video")
 
 

@@ -54,6 +54,21 @@ class Store:
         """``{"ims": [R, D], "boxes": float32 [R, 4]?}`` of one image."""
         raise NotImplementedError
 
+    def stream(self, names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
+        """`read` of each, in order; a store may work ahead."""
+        return map(self.read, names)
+
+    def begin(self, folder: Path, train: Sequence[str]) -> list[str]:
+        """Write what features depend on into the ``folder`` in the making; names of its files.
+
+        ``train`` are the ids of the training split.
+        """
+        return []
+
+    def described(self) -> dict[str, Any]:
+        """Further values of the manifest."""
+        return {}
+
     def where(self, name: str) -> str:
         """Name the features of one image in a message."""
         return str(self.ids[name])
@@ -80,10 +95,12 @@ class StoreSource(RowSource):
         row_bytes = 4 * self.arrays[FEATURES].row_bytes  # as read, in float32, in float16
         row_bytes = max(row_bytes, CHUNK_BYTES // 8) if self.store.slow else row_bytes
         for split, names in self.names.items():
-            for rows in blocks(np.flatnonzero(todo[split]), row_bytes):
+            missing = np.flatnonzero(todo[split])
+            stream = self.store.stream([names[row] for row in missing.tolist()])
+            for rows in blocks(missing, row_bytes):
                 wanted = [names[row] for row in rows.tolist()]
                 found = [
-                    fitting(self.store.read(name), self.arrays, self.cut, self.store.where(name))
+                    fitting(next(stream), self.arrays, self.cut, self.store.where(name))
                     for name in wanted
                 ]
                 yield Chunk(split, rows, fill(found, self.arrays), self._namer(wanted))
@@ -99,6 +116,14 @@ class StoreSource(RowSource):
             for split, names in self.names.items()
             if files is not None
         }
+
+    def begin(self, folder: Path) -> list[str]:
+        """Of the store."""
+        return self.store.begin(folder, self.names.get("train", ()))
+
+    def described(self) -> dict[str, Any]:
+        """Of the store."""
+        return self.store.described()
 
     def _namer(self, wanted: Sequence[str]) -> Any:
         return lambda i: self.store.where(wanted[i])

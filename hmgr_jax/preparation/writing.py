@@ -72,7 +72,7 @@ def write(plan: Plan, out: Path, layout: Layout | None = None) -> bool:
             return False
         layout = layout or ROWS
         written = Written(partial, plan.key(whole=False), layout.units(plan))
-        names = _write_texts(partial, plan)
+        names = _write_texts(partial, plan) + plan.source.begin(partial)
         files = _open_files(partial, layout.arrays(plan), written)
         names += [f"{split}_{end}.npy" for split, found in files.items() for end in found]
         try:
@@ -107,7 +107,8 @@ def describe(folder: Path, files: list[str], plan: Plan) -> dict[str, Any]:
             "regions_per_image": _least_and_most(folder / f"{name}_{COUNTS}.npy", regions),
             "features": size,
         }
-    return {"format": manifest.FORMAT, "splits": splits, "files": manifest.listed(folder, files)}
+    listed = manifest.listed(folder, files)
+    return {"format": manifest.FORMAT, **plan.source.described(), "splits": splits, "files": listed}
 
 
 def _least_and_most(counts: Path, regions: int) -> list[int]:
@@ -208,7 +209,9 @@ def _write_texts(folder: Path, plan: Plan) -> list[str]:
     names = []
     for name, split in plan.splits.items():
         pairs = list(zip(split.ids, split.captions, strict=True))
-        texts = {"caps": [line for _, captions in pairs for line in captions], "ids": split.ids}
+        texts = {"ids": split.ids, "caps": [line for _, captions in pairs for line in captions]}
+        if not texts["caps"]:  # a gallery
+            del texts["caps"]
         if len({len(captions) for captions in split.captions}) > 1:
             texts["cap_ids"] = [image for image, captions in pairs for _ in captions]
         for end, lines in texts.items():

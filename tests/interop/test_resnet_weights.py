@@ -88,7 +88,7 @@ def test_weights_of_another_network(official, tmp_path):
     _, state = official
     path = save(tmp_path / "a.pth", tensors(state))
     other = drawn("resnet18", 4)
-    sentence = r"/a\.pth does not fit model\.cnn, which is resnet18: .*missing: layer1\.1\.conv1"
+    sentence = r"/a\.pth does not fit resnet18: .*missing: layer1\.1\.conv1"
     with pytest.raises(UserError, match=sentence):
         resnet.read_backbone(path, "resnet18", other["params"], other["stats"])
 

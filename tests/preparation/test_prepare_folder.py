@@ -8,9 +8,14 @@ import tiny_run
 from PIL import Image
 from preparing import boxes, check, opened, prepare, values
 
-from hmgr_jax.preparation.picture_store import SIZE, encode_grid, grid_boxes
+from hmgr_jax.data.pictures.patches import SIZE, describe_patches, preprocessing_of
+from hmgr_jax.interop.picture_encoder import Encoder
 
 TEN = range(10)
+
+
+def patches_of(picture, grid):
+    return describe_patches(preprocessing_of(grid)(picture), grid)
 
 
 def write_pictures(root, numbers=TEN, ending="png"):
@@ -47,9 +52,9 @@ def test_pictures_become_grids_of_patches(tmp_path):
     for name, split in splits.items():
         found = split.sources["image"].gather(np.arange(len(ids[name])))
         for image, regions in zip(ids[name], found["regions"], strict=True):
-            picture = np.asarray(Image.open(pictures / image))
-            np.testing.assert_array_equal(regions, encode_grid(picture, 3).astype(np.float16))
-        np.testing.assert_array_equal(found["boxes"][0], grid_boxes(3))
+            wanted = patches_of(Image.open(pictures / image), 3)
+            np.testing.assert_array_equal(regions, wanted.astype(np.float16))
+        np.testing.assert_array_equal(found["boxes"][0], Encoder.of("patches", 3).boxes(20, 12))
         for row in range(len(split)):
             image = ids[name][split.rows["image"][row]]
             assert f"picture, {image[1:-4]} of" in split.sources["text"].captions[row]
@@ -154,7 +159,7 @@ def test_a_patch_tells_pixels_colours_and_gradients():
     picture = np.zeros((64, 64, 3), np.uint8)
     picture[:32, :32, 0] = 255  # a red patch above on the left
     picture[32:, 32:, :] = np.arange(32, dtype=np.uint8)[None, :, None] * 8  # brighter to the right
-    found = encode_grid(picture, 2)
+    found = patches_of(Image.fromarray(picture), 2)
     assert found.shape == (4, SIZE)
     assert found.min() >= 0
     assert found.max() <= 1
@@ -164,7 +169,8 @@ def test_a_patch_tells_pixels_colours_and_gradients():
     across = found[3, 198:].reshape(4, 8)  # the quarters of the patch, by orientation
     assert (across[:, 0] > 0.01).all()
     assert (across[3, 1:] == 0).all()
-    np.testing.assert_array_equal(grid_boxes(2)[1], [0.5, 0, 1, 0.5])
+    boxes = Encoder.of("patches", 2).boxes(64, 64)
+    np.testing.assert_array_equal(boxes[1], [0.5, 0, 1, 0.5])
 
 
 def test_a_picture_is_turned_as_its_camera_says(tmp_path):

@@ -15,13 +15,15 @@ from msrvtt_files import (
     npy_folder,
     write_clip,
 )
+from PIL import Image
 from preparing import prepare
 
+from hmgr_jax.data.pictures.patches import SIZE, describe_patches, preprocessing_of
 from hmgr_jax.data.regions.scan import open_scan
 from hmgr_jax.data.text.captioned import Captioned, file_names
 from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.preparation.msrvtt_captions import split_1ka
-from hmgr_jax.preparation.picture_store import SIZE, choose_frames, encode_grid, read_frames
+from hmgr_jax.preparation.picture_store import choose_frames, read_frames
 
 OFFICIAL = {"train": [0, 1, 2, 3], "dev": [4], "test": [5, 6]}
 
@@ -195,9 +197,9 @@ def test_clips_are_decoded_and_their_frames_described(tmp_path, clips):
     assert items["frames"].shape == (4, 4, 4 * SIZE)
     first = read_frames(clips / "video0.mp4", 4, lambda frame: frame.copy())
     assert first[0].shape == (24, 32, 3)
-    np.testing.assert_array_equal(
-        items["frames"][0, 3], encode_grid(first[3], 2).reshape(-1).astype(np.float16)
-    )
+    last = preprocessing_of(2)(Image.fromarray(first[3]))
+    wanted = describe_patches(last, 2).reshape(-1).astype(np.float16)
+    np.testing.assert_array_equal(items["frames"][0, 3], wanted)
     # Frames 0, 8, 16 and 24 of 25, of a grey of 8 f on the left: the first mean of the first patch.
     grey = items["frames"][3, :, 192].astype(float) * 255
     np.testing.assert_allclose(grey, [0, 64, 128, 192], atol=8)

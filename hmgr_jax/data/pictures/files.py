@@ -5,15 +5,19 @@ from __future__ import annotations
 import functools
 import os
 import warnings
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hmgr_jax.errors import UserError
 
+T = TypeVar("T")
+R = TypeVar("R")
 BROKEN = (
     UnidentifiedImageError,
     OSError,
@@ -54,6 +58,24 @@ def load_picture(path: Path, near: int | None = None, *, decode: bool = True) ->
         raise UserError(
             f"{path} is not a readable picture ({error}): replace the file or remove it."
         ) from None
+
+
+def read_ahead(
+    read: Callable[[T], R], items: Iterable[T], most: int, threads: int = 4
+) -> Iterator[R]:
+    """``read`` of each item, in order; threads work on at most ``most`` items ahead."""
+    with ThreadPoolExecutor(threads) as pool:
+        begun: deque[Future[R]] = deque()
+        try:
+            for item in items:
+                begun.append(pool.submit(read, item))
+                if len(begun) > most:
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
+        finally:
+            for future in begun:
+                future.cancel()
 
 
 CORRUPT = ("refuse", "skip")

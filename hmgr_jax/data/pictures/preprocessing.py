@@ -69,15 +69,25 @@ class Preprocessing:
     def __call__(self, picture: Image.Image) -> np.ndarray:
         """The normalised pixels of a picture."""
         picture, size = picture.convert("RGB"), self.size
-        width, height = size, size
-        if self.resize is not None:
-            short = min(picture.size)
-            width, height = (int(self.resize * side / short) for side in picture.size)
+        width, height = self._scaled(*picture.size)
         if picture.size != (width, height):
             picture = picture.resize((width, height), Image.Resampling(self.resample))
         left, top = (width - size) // 2, (height - size) // 2
         picture = picture.crop((left, top, left + size, top + size))
         return normalise_pixels(np.asarray(picture), self.mean, self.std)
+
+    def kept(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """The part of a picture that is not cropped away: a box, xyxy in 0..1."""
+        wide, high = self._scaled(width, height)
+        left, top, size = (wide - self.size) // 2, (high - self.size) // 2, self.size
+        return left / wide, top / high, (left + size) / wide, (top + size) / high
+
+    def _scaled(self, width: int, height: int) -> tuple[int, int]:
+        """Sides before the crop."""
+        if self.resize is None:
+            return self.size, self.size
+        short = min(width, height)
+        return int(self.resize * width / short), int(self.resize * height / short)
 
 
 def from_settings(settings: Mapping[str, Any]) -> Preprocessing:
