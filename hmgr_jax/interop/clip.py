@@ -314,12 +314,12 @@ def read_tokenizer(folder: str | Path, towers: Towers) -> TokenizerFile:
     try:
         content = path.read_text(encoding="utf-8")
         found = tokenizer_file.from_settings(content, settings, towers.text.positions)
-        if found.largest_id >= towers.text.vocabulary:
+        if len(found) > towers.text.vocabulary:
             raise ValueError(
-                f"it has ids up to {found.largest_id} for {towers.text.vocabulary} words"
+                f"it has ids up to {len(found) - 1} for {towers.text.vocabulary} words"
             )
         end = towers.text.end
-        if end is not None and end not in found.encode(["a"]):
+        if end is not None and end not in found.encode([]):
             raise ValueError(f"it does not end texts with the id {end}")
     except (OSError, ValueError) as error:
         raise UserError(
