@@ -170,10 +170,7 @@ def import_weights(
     run_folder.write(workdir, saved)
     print(f"imported:  {len(weights.state)} tensors of {path} as {name} into {workdir}")
     _print_names("unused:", unused)
-    print(
-        f"evaluate:  python -m hmgr_jax.main --workdir {workdir} --mode=evaluate "
-        "--config.data.root=FOLDER"
-    )
+    run_folder.print_next(workdir)
 
 
 def _fitted(

@@ -62,11 +62,6 @@ def open_data(
         UserError: files are missing or malformed.
     """
     if vocabulary is None and data.get("pieces"):
-        if data.vocabulary:
-            raise UserError(
-                f"data.pieces is {data.pieces} and data.vocabulary {data.vocabulary}, but captions "
-                "are read as pieces or as words: leave one of them empty."
-            )
         vocabulary = Pieces.load(data.pieces)
     if data.source not in SOURCES:
         raise UserError(f"data.source is one of {', '.join(SOURCES)}, not {data.source!r}.")

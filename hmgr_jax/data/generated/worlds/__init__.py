@@ -48,7 +48,7 @@ def open_worlds(
     i // 4 and does not depend on the sizes. Images give "regions" float16 [n, 6, 212], "n_regions"
     int32 [n], "boxes" float32 [n, 6, 4] and "labels" int16 [n, 6] (-1: none).
 
-    With ``pictures`` images are rendered instead, as large as ``augmentation.resize``, and give
+    With ``pictures`` images are rendered instead, as large as ``augmentation.side``, and give
     "pixels" float32 [n, S, S, 3]. With ``features`` there are also "features": float32 [n, 424] of
     images (mean and deviation of their regions), float32 [n, V] of captions (bags of words);
     `Split.labels` are then `Scene.kind`, one of 8. ``bank`` names a bank whose two captions per
@@ -76,7 +76,7 @@ def open_worlds(
         for name in roles
     }
     made = f"worlds {VERSION} seed {seed} sizes {sorted(sizes.items())}"
-    made += f" pictures {augmentation.resize}" if augmentation else ""
+    made += f" pictures {augmentation.side}" if augmentation else ""
     made += " features" if features else ""
     made += f" told {bank}" if bank else ""
     return DataSet("worlds", splits, vocabulary, hashlib.sha256(made.encode()).hexdigest())
@@ -101,7 +101,7 @@ def _make_split(
     tokens = [vocabulary.tokenize(caption) for caption in captions]
     images: Source
     if augmentation:
-        images = PixelSource(SceneDrawings(scenes, augmentation.resize), augmentation)
+        images = PixelSource(SceneDrawings(scenes, augmentation.side), augmentation)
     else:
         images = make_regions(scenes, vectors=features)
     kinds = np.eye(len(SHAPES), dtype=np.uint8)[[scene.kind for scene in scenes]]

@@ -1,18 +1,19 @@
 """Small CLIP and SigLIP folders as transformers saves them, with weights drawn at random."""
 
 import json
+import os
 from pathlib import Path
 
 import jax
 import numpy as np
 import safetensors.numpy
-from imram_cases import GOLDEN
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from hmgr_jax.interop import clip
 from hmgr_jax.interop.names import from_params
 
-TOWERS = GOLDEN.parent / "towers"
+SHARED = Path(__file__).parents[2] / "shared" / "golden"
+TOWERS = Path(os.environ.get("HMGR_TEST_GOLDEN", SHARED)).parent / "towers"
 """Known answers and folders of transformers, where they are at hand."""
 WORDS = ("<pad>", "<start>", "<end>", "<unk>", "a", "red", "dog", "two", "dogs")
 ENCODER = {
