@@ -38,6 +38,14 @@ def kind(request):
     return request.param
 
 
+def answered(kind):
+    """A folder with the answers of transformers."""
+    folder = TOWERS / f"{kind}-tiny"
+    if not folder.is_dir():
+        pytest.skip(f"no folder {folder} (set HMGR_TEST_GOLDEN to a copy of what lies beside it)")
+    return folder
+
+
 def imported(folder, workdir, *more):
     flags = ["import", "--model", "clip", "--folder", str(folder), "--workdir", str(workdir)]
     return convert(["convert", *flags, *more])
@@ -49,9 +57,7 @@ def imported(folder, workdir, *more):
 @pytest.mark.filterwarnings("ignore:sentence .* has .* words:RuntimeWarning")
 def test_an_imported_run_gives_the_answers_of_transformers(kind, tmp_path):
     """Vectors and logits of pictures in files and of sentences; the folder is gone by then."""
-    if not (TOWERS / f"{kind}-tiny").is_dir():
-        pytest.skip(f"no folder {TOWERS} (set HMGR_TEST_GOLDEN to a copy of what lies beside it)")
-    folder = shutil.copytree(TOWERS / f"{kind}-tiny", tmp_path / "folder")
+    folder = shutil.copytree(answered(kind), tmp_path / "folder")
     assert imported(folder, tmp_path / "run") == 0
     with np.load(folder / "answers.npz") as data:
         answers = {key: data[key] for key in data.files}
@@ -82,7 +88,7 @@ def test_an_imported_run_searches_pictures(kind, tmp_path):
         Image.fromarray(pixels).save(tmp_path / "pictures" / f"{number}.png")
     own = ["--workdir", str(run), "--out", str(index), "--images", str(tmp_path / "pictures")]
     assert search(["search", "index", *own]) == 0
-    assert search(["search", "query", "--index", str(index), "a red dog"]) == 0
+    assert search(["search", "query", "--index", str(index), "-k", "2", "a red dog"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -166,24 +172,23 @@ class Reader(nn.Module):
         return read_tokens(self.model, items)[:2]
 
 
-@pytest.mark.parametrize("name", ["vse", "imram", "dxr"])
-def test_states_are_those_of_the_folders_text_tower(kind, name, tmp_path):
-    """Of every word, also in a bucket that is shorter than SigLIP's texts."""
-    if not (TOWERS / f"{kind}-tiny").is_dir():
-        pytest.skip(f"no folder {TOWERS} (set HMGR_TEST_GOLDEN to a copy of what lies beside it)")
-    folder = TOWERS / f"{kind}-tiny"
-    model = build(from_folder(folder, f"worlds:{name}", model__dim="8")).model
-    towers = clip.read_towers(folder)
-    words, weights = clip.read_tokenizer(folder, towers), clip.read_params(folder, towers)["text"]
-    texts = ["a photo of two dogs", "a man"]
-    ids = words.padded(texts)
-    lengths = np.array([len(words.encode(words.tokenize(text))) for text in texts])
-    expected, _ = towers.modules()[1].apply({"params": weights}, jnp.asarray(ids))
-    short = jnp.asarray(ids[:, : lengths.max()])
-    own = {"clip": {name: x for name, x in weights.items() if name != "projection"}}
+SYSTEMS = [("clip", "vse"), ("clip", "imram"), ("clip", "dxr"), ("siglip", "vse")]
 
-    items = {"tokens": short, "lengths": jnp.asarray(lengths)}
-    found, mask = Reader(model).apply({"params": own}, items)
+
+@pytest.mark.parametrize(("kind", "name"), SYSTEMS, ids="-".join)
+def test_states_are_those_of_the_folders_text_tower(kind, name):
+    """Of every word, also in a bucket that is shorter than SigLIP's texts."""
+    folder = answered(kind)
+    experiment = build(from_folder(folder, f"worlds:{name}", model__dim="8"))
+    towers = clip.read_towers(folder)
+    words, texts = clip.read_tokenizer(folder, towers), ["a photo of two dogs", "a man"]
+    ids = jnp.asarray(words.padded(texts))
+    lengths = np.array([len(words.encode(words.tokenize(text))) for text in texts])
+    weights = jax.tree.map(jnp.asarray, clip.read_params(folder, towers)["text"])
+    expected, _ = jax.jit(towers.modules()[1].apply)({"params": weights}, ids)
+    items = {"tokens": ids[:, : lengths.max()], "lengths": jnp.asarray(lengths)}
+    own = {"clip": jax.tree.map(jnp.asarray, experiment.first_state().params["text"]["clip"])}
+    found, mask = jax.jit(Reader(experiment.model).apply)({"params": own}, items)
     np.testing.assert_array_equal(mask.sum(axis=1), lengths)
     for row, length in enumerate(lengths):
         np.testing.assert_allclose(found[row, :length], expected[row, :length], rtol=0, atol=1e-5)
