@@ -12,7 +12,8 @@ from hmgr_jax.errors import UserError
 from hmgr_jax.training import recipe_file
 
 CONVERSIONS = {
-    "import": "make a run folder from a file of weights; what export wrote needs no recipe",
+    "import": "make a run folder from a file or folder of weights; what export wrote needs no "
+    "recipe",
     "export": "write the best step of a run, under official names where there are any",
     "pack": "write what searching with the best step of a run needs as one small file",
 }
@@ -42,6 +43,7 @@ def _parser() -> Parser:
     commands = parser.add_commands("conversion", CONVERSIONS)
     for name, metavar, text in (
         ("weights", "FILE", ".pth, .pt, .pth.tar, .safetensors or .npz"),
+        ("folder", "DIR", "instead of --weights: a CLIP or SigLIP as transformers saves it"),
         ("config", "FILE[:SYSTEM]", "the recipe that the weights fit, as f30k:imram"),
         (
             "config.KEY",
@@ -71,7 +73,10 @@ def _parser() -> Parser:
 
 
 def _import(flags: argparse.Namespace, overrides: Mapping[str, str | None]) -> int:
-    weights, workdir = required(flags, "weights"), required(flags, "workdir")
+    workdir = required(flags, "workdir")
+    if flags.folder:
+        return _import_towers(flags, overrides)
+    weights = required(flags, "weights")
     # Slow to import: after the options are known to be right.
     from hmgr_jax.conversion import weights as conversion
 
@@ -87,6 +92,19 @@ def _import(flags: argparse.Namespace, overrides: Mapping[str, str | None]) -> i
         vocabulary=Path(flags.vocabulary) if flags.vocabulary else None,
         model=flags.model,
     )
+    return 0
+
+
+def _import_towers(flags: argparse.Namespace, overrides: Mapping[str, str | None]) -> int:
+    from hmgr_jax.conversion import towers
+
+    if flags.weights or flags.vocabulary or flags.model != towers.MODEL:
+        raise UserError(
+            f"--folder holds weights and tokens of --model {towers.MODEL}: give that, and leave "
+            "--weights and --vocabulary out."
+        )
+    recipe = flags.config or towers.RECIPE
+    towers.import_towers(Path(flags.folder), Path(flags.workdir), recipe, overrides)
     return 0
 
 

@@ -51,6 +51,16 @@ SMALL = {
     "bert_heads": 2,
     "bert_intermediate": 18,
     "bert_positions": 64,
+    "clip_layers": 2,
+    "clip_width": 16,
+    "clip_heads": 2,
+    "clip_intermediate": 18,
+    "clip_positions": 64,
+    "picture_layers": 2,
+    "picture_width": 16,
+    "picture_heads": 2,
+    "picture_intermediate": 18,
+    "picture_patch": 8,
     "width": 20,
     "layers": 2,
     "intermediate": 24,
@@ -65,6 +75,10 @@ DROPOUT = 0.2
 CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in list_models()}
 VIDEO = {"visual": "video", "frames": 5, "frame_sampling": "random"}
 CASES["hmgr-bert"] = ("hmgr", {"text": "bert"})
+CASES["vse-clip"] = ("vse", {"text": "clip"})
+# SigLIP's towers and loss; blocks are recomputed.
+SIGMOID = {"clip_kind": "siglip", "objective": "sigmoid", "dim": 16, "clip_positions": 32}
+CASES["clip-sigmoid"] = ("clip", SIGMOID | {"checkpoint": True, "bias": -2.0})
 # Maps, gates and temperatures that training learns; the bank holds more than a batch.
 LEARNED = {"learned_reads": True, "visual_read": 0.2, "slots": 30, "text": "words"}
 CASES["hmgr-learned"] = ("hmgr", LEARNED | {"objective": "infonce"})
@@ -102,6 +116,8 @@ DATA = {
     "gpldan-studied": lambda: data_of("gpldan"),
     "gin-labels": lambda: data_of("gpldan"),
     "pcme-pixels": lambda: open_worlds(**SIZES, pictures=True, augmentation=SMALL_PICTURES),
+    "clip": lambda: data_of("pcme-pixels"),
+    "clip-sigmoid": lambda: data_of("pcme-pixels"),
     "center3d": open_shapes,
     "center3d-moving": open_shapes,
     ("image", "text"): lambda: open_worlds(**SIZES),
@@ -122,6 +138,7 @@ LEARNING_RATE = 0.005
 """Low: rounding errors between one and eight devices grow with the step size."""
 LEARNING_RATES = {"resg": 0.0025, "pcme-pixels": 0.002, "gin": 0.1, "sckr": 0.1, "gin-labels": 0.1}
 LEARNING_RATES |= {"center3d": 0.0009, "center3d-moving": 0.002, "dxr": 0.05}
+LEARNING_RATES |= {"clip-sigmoid": 0.002}
 LEARNING_RATES |= {"imram": 0.002, "scan": 0.002, "imram-infonce": 0.001}
 """{case: its learning rate}, where `LEARNING_RATE` does not fit.
 

@@ -20,6 +20,10 @@ SHAPES = {
 BERT = {"bert_layers": 1, "bert_width": 8, "bert_heads": 2, "bert_intermediate": 8}
 BERT |= {"bert_positions": 32}
 
+CLIP = {f"{side}_{name}": 8 for side in ("clip", "picture") for name in ("width", "intermediate")}
+CLIP |= {"clip_layers": 1, "clip_heads": 2, "picture_layers": 1, "picture_heads": 2}
+CLIP |= {"picture_patch": 8}
+
 
 def get_config(model="hmgr"):
     if model == "center3d":
@@ -40,6 +44,8 @@ def get_config(model="hmgr"):
         fields = {"dim": 16, "gate_dim": 8}
     if model == "dxr":
         fields = {"dim": 16, **BERT}
+    if model == "clip":
+        fields = {"dim": 16, **CLIP}
     own = {"hmgr": memory, "racg": heads, "racg_strict": heads, "gin": bags, "sckr": bags}.get(
         model, {}
     )
@@ -49,6 +55,8 @@ def get_config(model="hmgr"):
     config.data.buckets = (32,)  # one compilation of the step
     config.data.worlds.train, config.data.worlds.dev, config.data.worlds.test = 40, 8, 12
     config.data.worlds.features = model == "gpldan"
+    config.data.worlds.pictures = model == "clip"
+    config.data.pixels.size = config.data.pixels.resize = 16
     config.eval.protocols = config.eval.dev_protocols = ("worlds", "family")
     return _schedule(config)
 

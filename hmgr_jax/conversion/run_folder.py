@@ -64,6 +64,14 @@ def write(workdir: Path, saved: Saved) -> None:
         temporary.rename(workdir)
 
 
+def print_next(workdir: Path) -> None:
+    """Print the command that evaluates an imported run."""
+    print(
+        f"evaluate:  python -m hmgr_jax.main --workdir {workdir} --mode=evaluate "
+        "--config.data.root=FOLDER"
+    )
+
+
 def check_new_folder(workdir: Path) -> None:
     """Raise `UserError` unless ``workdir`` is absent or an empty folder."""
     if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from hmgr_jax.conversion import run_folder
 from hmgr_jax.conversion.run_folder import Meta, Saved
-from hmgr_jax.data.text.pieces import Pieces, vocabulary_from_json
+from hmgr_jax.data.text.pieces import vocabulary_from_json
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.trained_run import saved_config, saved_model, state_shapes
@@ -113,7 +113,7 @@ def export_weights(workdir: Path, out: Path) -> None:
     names = _names(kind, saved.meta, saved.state)
     state = naming.from_params(names, saved.state)
     vocabulary = saved.vocabulary  # words are written in SCAN's layout
-    words = vocabulary.saved() if isinstance(vocabulary, Pieces) else vocabulary.to_scan()
+    words = vocabulary.to_scan() if vocabulary.whole_words else vocabulary.saved()
     about = {k: v for k, v in saved.meta.items() if k not in ("config", "vocabulary")}
     metadata = {
         "names": kind,
@@ -170,10 +170,7 @@ def import_weights(
     run_folder.write(workdir, saved)
     print(f"imported:  {len(weights.state)} tensors of {path} as {name} into {workdir}")
     _print_names("unused:", unused)
-    print(
-        f"evaluate:  python -m hmgr_jax.main --workdir {workdir} --mode=evaluate "
-        "--config.data.root=FOLDER"
-    )
+    run_folder.print_next(workdir)
 
 
 def _fitted(
@@ -236,7 +233,7 @@ def _exported(weights: Weights, path: Path) -> Meta | None:
         if texts["names"] not in (OFFICIAL, OWN):
             raise ValueError(texts["names"])
         words = json.loads(texts["vocabulary"])
-        if "pieces" not in words:
+        if "word2idx" in words:
             words = Vocabulary.from_scan(words, f"the vocabulary in {path}").saved()
         about, config = json.loads(texts["about"]), json.loads(texts["config"])
         for group in ("model", "data", "train", "eval", "parallel"):

@@ -62,11 +62,6 @@ def open_data(
         UserError: files are missing or malformed.
     """
     if vocabulary is None and data.get("pieces"):
-        if data.vocabulary:
-            raise UserError(
-                f"data.pieces is {data.pieces} and data.vocabulary {data.vocabulary}, but captions "
-                "are read as pieces or as words: leave one of them empty."
-            )
         vocabulary = Pieces.load(data.pieces)
     if data.source not in SOURCES:
         raise UserError(f"data.source is one of {', '.join(SOURCES)}, not {data.source!r}.")
@@ -167,7 +162,8 @@ def _worlds(data: Any, roles: Roles, vocabulary: Vocabulary | None) -> DataSet:
     given = data.worlds.to_dict()
     bank = given.pop("told", "")
     augmentation = augmentation_of(data) if given.get("pictures") else None
-    return open_worlds(**given, bank=bank, augmentation=augmentation, roles=roles, known=vocabulary)
+    given |= {"bank": bank, "augmentation": augmentation, "max_words": data.max_words}
+    return open_worlds(**given, roles=roles, known=vocabulary)
 
 
 SOURCES: dict[str, Source] = {
@@ -188,7 +184,9 @@ SOURCES: dict[str, Source] = {
     ),
     "worlds": Source(_worlds),
     "clips": Source(
-        lambda data, roles, known: open_clips(**data.clips.to_dict(), roles=roles, known=known)
+        lambda data, roles, known: open_clips(
+            **data.clips.to_dict(), roles=roles, known=known, max_words=data.max_words
+        )
     ),
     "solids": Source(
         lambda data, roles, _: open_solids(Solids(**data.solids.to_dict()), shaping_of(data), roles)

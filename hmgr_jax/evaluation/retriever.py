@@ -208,12 +208,12 @@ class Retriever:
 
     @property
     def max_words(self) -> int:
-        """Most words of a sentence; with ``<start>`` and ``<end>`` they fit the last bucket.
+        """Most words of a sentence; with their end marks they fit the last bucket.
 
         Longer sentences are cut, as captions of more than ``data.max_words`` words are.
         """
         data = self.config.data
-        return max(1, min(data.max_words, max(data.buckets) - 2))
+        return max(1, min(data.max_words, max(data.buckets) - self.vocabulary.num_ends))
 
     def sentence_source(self, items: Sequence[str | Path]) -> CaptionSource:
         """Sentences as a source of items; a long sentence is cut with a warning.

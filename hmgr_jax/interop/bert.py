@@ -35,11 +35,6 @@ _FIXED = {
 }
 
 
-def is_folder(place: str | Path) -> bool:
-    """Whether ``place`` is a folder with a ``config.json``, but not a run folder."""
-    return Path(place, CONFIG).is_file() and not Path(place, "checkpoints").is_dir()
-
-
 def read_sizes(folder: str | Path) -> Sizes:
     """The sizes in a folder's ``config.json``; raises `UserError` unless it describes a BERT."""
     path = Path(folder, CONFIG)

@@ -6,6 +6,7 @@ A folder holds ``config.json``, ``model.safetensors`` (or shards), ``tokenizer.j
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from hmgr_jax.interop.transformers_folder import CONFIG, read_json, read_state
 from hmgr_jax.layers.clip_text import TextSizes, TextTower
 from hmgr_jax.layers.transformer import Sizes
 from hmgr_jax.layers.vit import PictureSizes, ViT
+from hmgr_jax.leaves import with_leaf
 from hmgr_jax.shapes import Tree
 
 CLIP, SIGLIP = "clip", "siglip"
@@ -110,6 +112,12 @@ def read_towers(folder: str | Path) -> Towers:
         raise UserError(f"{path} cannot be used ({error}): {SUPPORTED} can be read.") from None
 
 
+def is_towers(folder: str | Path) -> bool:
+    """Whether a folder is, by its ``config.json``, that of a CLIP or SigLIP."""
+    path = Path(folder, CONFIG)
+    return path.is_file() and read_json(path, ADVICE).get("model_type") in _DEFAULTS
+
+
 def towers_of(config: Mapping[str, Any]) -> Towers:
     """The network of the content of a ``config.json``.
 
@@ -176,6 +184,30 @@ def _size(config: Mapping[str, Any], key: str) -> int:
     if type(value) is not int or value < 1:
         raise ValueError(f"{key} is {value!r}, no positive integer")
     return value
+
+
+def text_options(towers: Towers, words: TokenizerFile) -> dict[str, Any]:
+    """The sizes of the text tower as hyper-parameters of a system that reads by it."""
+    text = towers.text
+    own = {
+        **dataclasses.asdict(text.encoder),
+        "kind": towers.kind,
+        "positions": text.positions,
+        "pad": words.id(words.pad),
+        "end": -1 if text.end is None else text.end,
+    }
+    return {"vocabulary_size": text.vocabulary, **{f"clip_{k}": v for k, v in own.items()}}
+
+
+def picture_options(towers: Towers) -> dict[str, Any]:
+    """The sizes of the picture tower and the objective as hyper-parameters of the system clip."""
+    image = towers.image
+    own = {**dataclasses.asdict(image.encoder), "size": image.image, "patch": image.patch}
+    return {
+        **{f"picture_{k}": v for k, v in own.items()},
+        "dim": towers.text.projection,
+        "objective": "infonce" if towers.kind == CLIP else "sigmoid",
+    }
 
 
 # --- weights --------------------------------------------------------------------------------------
@@ -284,6 +316,31 @@ def params_of(towers: Towers, state: Mapping[str, np.ndarray]) -> Tree:
     return to_params(names(towers), state, towers.template())
 
 
+def with_towers(params: Tree, folder: str | Path) -> Tree:
+    """Parameters of a system with those of a folder's towers at ``image/clip`` and ``text/clip``.
+
+    Temperature and bias are replaced too where the system has both towers. Raises `UserError` for
+    a folder that cannot be read, or towers of other sizes.
+    """
+    towers = read_towers(folder)
+    found = read_params(folder, towers)
+    both = CLIP in params["text"] and CLIP in params.get("image", {})
+    for side in ("image", "text") if both else ("text",):
+        own = params[side][CLIP]
+        given = {name: found[side][name] for name in own if name in found[side]}
+        if jax.tree.map(jnp.shape, given) != jax.tree.map(jnp.shape, own):
+            raise UserError(
+                f"The {side} tower of {folder} has other sizes than model.clip_* and "
+                "model.picture_*: leave them to init.clip."
+            )
+        params = with_leaf(params, f"{side}/{CLIP}", given)
+    if both and "log_temperature" in params.get("loss", {}):
+        start = {"log_temperature": -found["scale"]}
+        start |= {"bias": found["bias"]} if {"bias"} <= found.keys() & params["loss"].keys() else {}
+        params = {**params, "loss": {**params["loss"], **start}}
+    return params
+
+
 def read_params(folder: str | Path, towers: Towers) -> Tree:
     """Parameters (numpy, float32) of the towers, from a folder's weights.
 
@@ -314,12 +371,12 @@ def read_tokenizer(folder: str | Path, towers: Towers) -> TokenizerFile:
     try:
         content = path.read_text(encoding="utf-8")
         found = tokenizer_file.from_settings(content, settings, towers.text.positions)
-        if found.largest_id >= towers.text.vocabulary:
+        if len(found) > towers.text.vocabulary:
             raise ValueError(
-                f"it has ids up to {found.largest_id} for {towers.text.vocabulary} words"
+                f"it has ids up to {len(found) - 1} for {towers.text.vocabulary} words"
             )
         end = towers.text.end
-        if end is not None and end not in found.encode(["a"]):
+        if end is not None and end not in found.encode([]):
             raise ValueError(f"it does not end texts with the id {end}")
     except (OSError, ValueError) as error:
         raise UserError(

@@ -15,7 +15,8 @@ from hmgr_jax.interop.known_answers import RTOL_NORMS, Answer, Case, Checker, in
 from hmgr_jax.interop.names import from_params
 from hmgr_jax.layers.masking import l2n, length_mask
 from hmgr_jax.layers.vit import scores
-from hmgr_jax.losses.contrastive import infonce, pairwise_sigmoid
+from hmgr_jax.losses.contrastive import infonce, sigmoid_of_vectors
+from hmgr_jax.models.base import LocalAxis
 from hmgr_jax.shapes import Array, Tree
 
 INPUTS = ("pixel_values", "input_ids", "lengths")
@@ -43,7 +44,9 @@ def _answers(case: Case) -> Mapping[str, Answer]:
         if towers.kind == CLIP:
             loss, hidden = infonce(logits, ~own, valid, temperature=1.0), seen.hidden
         else:
-            loss, hidden = pairwise_sigmoid(logits, ~own, valid), seen.patches
+            shift = {"scale": jnp.exp(params["scale"]), "bias": bias}
+            loss = sigmoid_of_vectors(a, b, valid, None, LocalAxis(), **shift)
+            hidden = seen.patches
         return loss, {
             "vision_hidden": hidden,
             "text_hidden": states,

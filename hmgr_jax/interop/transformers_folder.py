@@ -18,6 +18,11 @@ INDEX = ".index.json"
 """Ending of the file that names the shard of each tensor."""
 
 
+def is_folder(place: str | Path) -> bool:
+    """Whether ``place`` is a folder with a ``config.json``, but not a run folder."""
+    return Path(place, CONFIG).is_file() and not Path(place, "checkpoints").is_dir()
+
+
 def read_json(path: Path, advice: str) -> dict[str, Any]:
     """The object in a JSON file; raises `UserError` that ends with ``advice`` if there is none."""
     try:

@@ -27,8 +27,8 @@ class TextSizes:
     vocabulary: int
     positions: int
     """The largest number of tokens; SigLIP pads all texts to it."""
-    projection: int
-    """Size of the vector."""
+    projection: int | None
+    """Size of the vector; None leaves the state as it is."""
     causal: bool = True
     """True for CLIP, False for SigLIP."""
     end: int | None = None
@@ -70,8 +70,10 @@ class TextTower(nn.Module):
             mask = seen if mask is None else mask & seen
         x = Encoder(s.encoder, self.dtype, self.checkpoint, name="encoder")(x, mask)
         states = layer_norm(s.encoder, "norm")(x)
-        project = Linear(s.projection, not s.causal, self.dtype, name="projection")
         pooled = jnp.take_along_axis(states, self._last(ids)[:, None, None], axis=1)[:, 0]
+        if s.projection is None:
+            return states, pooled
+        project = Linear(s.projection, not s.causal, self.dtype, name="projection")
         return states, project(pooled)
 
     def _last(self, ids: Array) -> Array:

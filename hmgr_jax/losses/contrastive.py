@@ -66,25 +66,6 @@ def infonce(
     return jnp.sum(jnp.where(valid, each, 0.0)) / jnp.maximum(jnp.sum(valid), 1).astype(jnp.float32)
 
 
-def pairwise_sigmoid(
-    logits: Float[Array, "B B"], is_negative: Bool[Array, "B B"], valid: Bool[Array, " B"]
-) -> Float[Array, ""]:
-    """SigLIP's loss: each pair on its own is classified as positive or negative.
-
-    Args:
-        logits: scaled and shifted scores of all pairs.
-        is_negative: the pairs that count, see ``losses.triplet.negatives``.
-        valid: the rows whose positives count.
-
-    Returns:
-        The sum over pairs of ``-log sigmoid(±logit)``, divided by the number of valid rows.
-    """
-    positive = jnp.where(valid, jax.nn.softplus(-jnp.diagonal(logits)), 0.0)
-    negative = jnp.where(is_negative, jax.nn.softplus(logits), 0.0)
-    count = jnp.maximum(jnp.sum(valid), 1).astype(jnp.float32)
-    return (jnp.sum(positive) + jnp.sum(negative)) / count
-
-
 def infonce_of_vectors(
     a: Float[Array, "b D"],
     b: Float[Array, "b D"],
@@ -110,4 +91,32 @@ def infonce_of_vectors(
 
     each = (surprise(a, all_b) + surprise(b, all_a)) / 2.0
     total = axis.sum(jnp.sum(jnp.where(valid, each, 0.0)))
+    return total / jnp.maximum(jnp.sum(all_valid), 1).astype(jnp.float32)
+
+
+def sigmoid_of_vectors(
+    a: Float[Array, "b D"],
+    b: Float[Array, "b D"],
+    valid: Bool[Array, " b"],
+    groups: Int[Array, " b"] | None,
+    axis: Any,
+    *,
+    scale: Float[Array, ""],
+    bias: Float[Array, ""],
+) -> Float[Array, ""]:
+    """SigLIP's loss: each pair on its own is classified as positive or negative.
+
+    Each device classifies the pairs of its own rows ``a`` with all ``b``; ``axis`` is the model's
+    ``Axis``. Pairs of a group are neither positive nor negative beside the diagonal.
+
+    Returns:
+        The sum over pairs of ``-log sigmoid(±(scale * a·b + bias))``, divided by the number of
+        valid rows of all devices, and the same on all devices.
+    """
+    all_b, all_valid = axis.gather((b, valid))
+    is_negative, _ = own_negatives(valid, groups, axis)
+    logits = scale * einsum("ad,bd->ab", a, all_b) + bias
+    positive = jax.nn.softplus(-scale * jnp.sum(a * b, axis=1) - bias)
+    negative = jnp.sum(jnp.where(is_negative, jax.nn.softplus(logits), 0.0), axis=1)
+    total = axis.sum(jnp.sum(jnp.where(valid, positive, 0.0) + negative))
     return total / jnp.maximum(jnp.sum(all_valid), 1).astype(jnp.float32)

@@ -34,6 +34,7 @@ _REGISTRY: dict[str, tuple[str, str, Mapping[str, Any]]] = {
     "sckr": ("gin", "GIN", _SCKR),
     "center3d": ("center3d", "Center3D", {}),
     "dxr": ("dxr", "DXR", {}),
+    "clip": ("clip", "CLIP", {}),
     "xtra": ("xtra", "XTRA", {}),
 }
 

@@ -60,7 +60,7 @@ class PictureTower(nn.Module):
 
 
 class CaptionTower(nn.Module):
-    """States of BERT to a unit vector."""
+    """States of BERT, or of CLIP's text tower, to a unit vector."""
 
     model: DXR
 
@@ -81,6 +81,7 @@ class CaptionTower(nn.Module):
 class DXR(ReadsWords, RankedVectors):
     """Hyper-parameters of DXR; sizes of 0 come from the data, a warm-up of -1 lasts an epoch."""
 
+    text: str = option("bert", choices=("bert", "clip"))
     picture_size: int = 0
     """Side length in pixels; 0 for data with regions instead of pixels."""
     # pictures
@@ -144,10 +145,6 @@ class DXR(ReadsWords, RankedVectors):
 
     # --- hyper-parameters and plumbing --------------------------------------------------------
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_bert()
-
     def sizes(self, features: Mapping[str, Mapping[str, tuple[int, ...]]]) -> Mapping[str, Any]:
         """The size of pictures, or the number of regions and of their features."""
         return picture_sizes(self, features["image"])
@@ -157,6 +154,6 @@ class DXR(ReadsWords, RankedVectors):
         return picture_inputs(self)
 
     def parts(self) -> Parts:
-        """Both towers, BERT, its word vectors, and the CNN with its stages."""
+        """Both towers, BERT or CLIP, its word vectors, and the CNN with its stages."""
         towers = {"image": ("image",), **self.text_parts(), **picture_parts(self)}
         return {**towers, **self.loss_parts()}

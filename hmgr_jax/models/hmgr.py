@@ -60,7 +60,7 @@ from hmgr_jax.models.base import (
     frames_and_tokens,
 )
 from hmgr_jax.models.options import option
-from hmgr_jax.models.text_side import TEXTS, ReadsWords, word_states
+from hmgr_jax.models.text_side import ReadsWords, word_states
 from hmgr_jax.models.vector_scored import RankedVectors
 from hmgr_jax.shapes import Array, Bool, Float, Int, Tree
 
@@ -159,7 +159,6 @@ class HMGR(ReadsWords, RankedVectors):
     """Hyper-parameters of HMGR; sizes of 0 come from the data, warm-ups of -1 from the schedule."""
 
     visual: str = option("image", choices=tuple(VISUALS))
-    text: str = option("gru", choices=TEXTS)
     word_dim: int = option(300, at_least=1)
     # fragments
     region_scale: str = option("none", choices=SCALES)
@@ -468,7 +467,6 @@ class HMGR(ReadsWords, RankedVectors):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_bert()
         if self.learned_reads and not self.remembers:
             raise UserError(
                 "model.learned_reads needs a modality that reads the bank: set model.text_read or "

@@ -47,7 +47,7 @@ from hmgr_jax.layers.regions import RegionEmbedding, read_regions
 from hmgr_jax.models.base import Codes, Explanation, Items, Parts, Variables
 from hmgr_jax.models.options import option
 from hmgr_jax.models.pair_scored import PairScored, explain_directions
-from hmgr_jax.models.text_side import TEXTS, ReadsWords, word_states
+from hmgr_jax.models.text_side import ReadsWords, word_states
 from hmgr_jax.shapes import Array, Bool, Float, Tree
 
 VARIANTS = {"full": ("t2i", "i2t"), "text": ("t2i",), "image": ("i2t",)}
@@ -206,7 +206,6 @@ class IMRAM(PairScored, ReadsWords):
     """IMRAM with its hyper-parameters; sizes of 0 come from the data."""
 
     variant: str = option("full", choices=tuple(VARIANTS))
-    text: str = option("gru", choices=TEXTS)
     steps: int = option(3, at_least=1)
     region_embedding: str = option("linear", choices=EMBEDDINGS)
     sharpness: float = option(9.0, at_least=0.0)
@@ -305,7 +304,6 @@ class IMRAM(PairScored, ReadsWords):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_bert()
         if self.score_step > self.steps:
             raise UserError(
                 f"model.score_step is {self.score_step}, but model.steps is {self.steps}: "

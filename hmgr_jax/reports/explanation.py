@@ -126,7 +126,7 @@ def read_words(retriever: Retriever, sentence: str) -> tuple[tuple[str, ...], tu
             RuntimeWarning,
             stacklevel=3,
         )
-    return (known.ends[0], *tokens, known.ends[1]), unknown
+    return (*known.ends[0], *tokens, *known.ends[1]), unknown
 
 
 def explain_pair(

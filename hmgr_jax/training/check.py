@@ -76,6 +76,11 @@ def check(config: ConfigDict) -> None:
             f"train.weight_decay is {values['train.weight_decay']}, but train.optimizer "
             f"{values['train.optimizer']} has none: use adamw or sgd, or set it to 0."
         )
+    if config.data.get("pieces") and config.data.vocabulary:
+        raise UserError(
+            f"data.pieces is {config.data.pieces} and data.vocabulary {config.data.vocabulary}, "
+            "but captions are read as pieces or as words: leave one of them empty."
+        )
     if config.seed >= 2**31:
         raise UserError(f"seed must be below 2147483648, it is {config.seed}: lower it.")
     if not config.eval.protocols or not config.eval.dev_protocols:

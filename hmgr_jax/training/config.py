@@ -112,7 +112,8 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                 "corrupt": "refuse",  # refuse or skip pictures that are missing or damaged
                 "pixels": {  # data/pictures/pixels.py
                     "size": 224,
-                    "resize": 256,
+                    "resize": 256,  # 0: both sides are scaled to size
+                    "resample": 2,  # number of Pillow's filter: 2 bilinear, 3 bicubic
                     "train": "crop",  # crop (random, resized) or centre
                     "flip": 0.5,
                     "erase": 0.2,
@@ -122,7 +123,7 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                 "max_words": 94,
                 "buckets": (16, 24, 32, 48, 96),  # padded caption lengths
                 "vocabulary": "",  # a SCAN vocabulary; empty: built from train and dev
-                "pieces": "",  # for BERT: folder with a vocab.txt, captions become WordPieces
+                "pieces": "",  # folder of BERT or CLIP, whose tokenizer cuts captions into pieces
                 "vectors": "none",  # none, captions (learnt), or a GloVe/word2vec text file
                 "triples": "",  # gin, sckr: head, relation, tail a line; K of model.word_relations
                 "word_graph": "",  # gin, sckr: neighbours of every word, instead of relations

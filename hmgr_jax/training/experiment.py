@@ -25,7 +25,7 @@ from hmgr_jax.models import get_model
 from hmgr_jax.models.base import NUMBER_OF, Feature, Model, Plan, select_inputs
 from hmgr_jax.training.check import check, check_calibration, check_parts
 from hmgr_jax.training.optimizer import Optimizer, Schedule, Stage
-from hmgr_jax.training.pretrained import pretrained, runs_and_files, untrained
+from hmgr_jax.training.pretrained import pretrained, read_tokens, runs_and_files, untrained
 from hmgr_jax.training.step import State, device_step, init_state
 from hmgr_jax.training.warm_start import warm_start
 
@@ -183,7 +183,7 @@ def build(config: ConfigDict, vocabulary: Vocabulary | None = None) -> Experimen
             "parallel.mapper is pmap, which supports one process: use shard_map for several."
         )
     mesh = make_mesh(config.parallel.devices)
-    data = open_data(config.data, vocabulary)
+    data = open_data(config.data, vocabulary or read_tokens(config.data))
     for split in data.splits.values():  # also dev, which training would read hours later
         check_lengths(split, config.data.buckets)
     train, t = data.splits["train"], config.train
@@ -270,14 +270,14 @@ def _check_texts(config: ConfigDict, model: Model) -> None:
     data = config.data
     if data.get("pieces") and not model.reads_pieces:
         raise UserError(
-            "data.pieces cuts captions into WordPieces for BERT, but "
-            f"{config.model.name} reads words: leave data.pieces empty, or set model.text=bert if "
-            "the system has it."
+            "data.pieces cuts captions into pieces for BERT or CLIP, but "
+            f"{config.model.name} reads words: leave data.pieces empty, or set model.text to bert "
+            "or clip if the system has it."
         )
     if 0 < model.positions < max(data.buckets):
         raise UserError(
-            f"data.buckets reach {max(data.buckets)}, but BERT has {model.positions} positions: "
-            "lower data.buckets and data.max_words, or raise model.bert_positions."
+            f"data.buckets reach {max(data.buckets)}, but the text tower has {model.positions} "
+            "positions: lower data.buckets and data.max_words, or give a tower with more."
         )
 
 

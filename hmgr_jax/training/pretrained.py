@@ -1,51 +1,87 @@
-"""Initialise parts from published weights: a CNN from a file, BERT from a folder.
+"""Initialise parts from published weights: a CNN from a file, BERT and CLIP from folders.
 
-``config.init = {"cnn": "resnet50.pth", "bert": "bert-base-uncased"}``.
+``config.init = {"cnn": "resnet50.pth", "bert": "bert-base-uncased", "clip": "clip-vit-base"}``.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from hmgr_jax.data.text.tokenizer_file import TokenizerFile
 from hmgr_jax.errors import UserError
-from hmgr_jax.interop import bert
+from hmgr_jax.interop import bert, clip
 from hmgr_jax.interop.resnet import read_backbone
+from hmgr_jax.interop.transformers_folder import is_folder
 from hmgr_jax.leaves import leaf_at, with_leaf
 from hmgr_jax.models.base import Model
 from hmgr_jax.shapes import Tree
 
-CNN, BERT = "cnn", "bert"
-PARTS = (CNN, BERT)
+CNN, BERT, CLIP = "cnn", "bert", "clip"
+PARTS = (CNN, BERT, CLIP)
 ENDINGS = (".pth", ".pt", ".tar", ".safetensors", ".npz")
 """Endings of weight files, by which a missing file is told from a run's folder."""
 
 
-def fit_to_bert(config: ConfigDict, given: Collection[str] = ()) -> None:
-    """Set the sizes and WordPieces of the folder that ``init.bert`` names.
+def fit_to_folders(config: ConfigDict, given: Collection[str] = ()) -> None:
+    """Set the sizes and the tokens of the folders that ``init.bert`` and ``init.clip`` name.
 
-    Sets ``model.bert_*``, ``model.vocabulary_size``, ``model.text`` and ``data.pieces``, except for
-    the keys in ``given``. Nothing changes if ``init.bert`` is empty or names a run.
+    Sets ``model.bert_*`` or ``model.clip_*``, ``model.vocabulary_size``, ``model.text`` and
+    ``data.pieces``; for CLIP also the lengths of captions, and for the system ``clip`` the sizes of
+    pictures, ``data.pixels`` and the objective. Keys in ``given`` keep their values, and nothing
+    changes for a part that starts from a run.
 
     Raises:
-        UserError: the folder is not that of a BERT.
+        UserError: a folder is not that of a BERT, or of a CLIP or SigLIP.
     """
-    folder = config.init.get(BERT, "")
-    if not folder or not bert.is_folder(folder) or "bert_layers" not in config.model:
-        return
+    wanted: dict[str, Any] = {}
+    for part, fitted in ((BERT, _of_bert), (CLIP, _of_clip)):
+        folder = config.init.get(part, "")
+        if folder and is_folder(folder) and f"{part}_layers" in config.model:
+            wanted |= fitted(config, folder)
+            if "text" in config.model:
+                wanted["model.text"] = part
+    for key in wanted.keys() - {*given}:
+        group, _, name = key.rpartition(".")
+        attrgetter(group)(config)[name] = wanted[key]
+
+
+def _of_bert(config: ConfigDict, folder: str) -> dict[str, Any]:
     sizes = dataclasses.asdict(bert.read_sizes(folder))
     wanted: dict[str, Any] = {"model.vocabulary_size": sizes.pop("vocabulary")}
     wanted |= {f"model.bert_{name}": value for name, value in sizes.items()}
-    wanted |= {"data.pieces": str(folder)}
-    if "text" in config.model:
-        wanted["model.text"] = "bert"
-    for key in wanted.keys() - {*given}:
-        group, _, name = key.partition(".")
-        config[group][name] = wanted[key]
+    return wanted | {"data.pieces": folder}
+
+
+def _of_clip(config: ConfigDict, folder: str) -> dict[str, Any]:
+    towers = clip.read_towers(folder)
+    words = clip.read_tokenizer(folder, towers)
+    options, pixels = clip.text_options(towers, words), {}
+    if config.model.name == CLIP:
+        options |= clip.picture_options(towers)
+        process = clip.read_preprocessing(folder, towers)
+        pixels = {**dataclasses.asdict(process), "resize": process.resize or 0}
+    shorter = {size for size in config.data.buckets if size < words.length}
+    return {
+        **{f"model.{name}": value for name, value in options.items()},
+        **{f"data.pixels.{name}": value for name, value in pixels.items()},
+        "data.pieces": folder,
+        "data.max_words": words.length - words.num_ends,
+        "data.buckets": tuple(sorted(shorter | {words.length})),
+    }
+
+
+def read_tokens(data: ConfigDict) -> TokenizerFile | None:
+    """The tokenizer of the folder of a CLIP or SigLIP that ``data.pieces`` names; else None."""
+    folder = data.get("pieces")
+    if not folder or not clip.is_towers(folder):
+        return None
+    return clip.read_tokenizer(folder, clip.read_towers(folder))
 
 
 def runs_and_files(init: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -56,10 +92,15 @@ def runs_and_files(init: Mapping[str, str]) -> tuple[dict[str, str], dict[str, s
     files = {
         part: place
         for part, place in init.items()
-        if Path(place).is_file() or (part == BERT and place and bert.is_folder(place))
+        if Path(place).is_file() or (part in (BERT, CLIP) and place and is_folder(place))
     }
     runs = {part: place for part, place in init.items() if part not in files}
     for part, place in runs.items():
+        if part in (BERT, CLIP) and place and not Path(place, "checkpoints").is_dir():
+            raise UserError(
+                f"init.{part} names {place}, which holds neither a config.json nor the checkpoints "
+                "of a run: correct the path."
+            )
         if place and (part == CNN or place.endswith(ENDINGS)) and not Path(place).is_dir():
             raise UserError(
                 f"init.{part} names {place}, but there is no such weight file: correct the path."
@@ -73,8 +114,8 @@ def pretrained(
     """Replace random ``params`` and ``stats`` by published weights.
 
     Args:
-        model: its part ``cnn`` holds a ResNet of the kind in its field ``cnn``; its part ``bert``
-            holds BERT.
+        model: its part ``cnn`` holds a ResNet of the kind in its field ``cnn``, its parts ``bert``
+            and ``clip`` the networks of that name.
         params: freshly drawn parameters.
         stats: fresh running statistics.
         files: {part: file of torchvision's or timm's weights, or folder of Hugging Face's}.
@@ -86,9 +127,12 @@ def pretrained(
     for part, file in files.items():
         if part not in PARTS:
             raise UserError(
-                f"init.{part} names the file {file}, but only cnn and bert start from files: give "
-                "the --workdir of a trained run."
+                f"init.{part} names the file {file}, but only {', '.join(PARTS)} start from files: "
+                "give the --workdir of a trained run."
             )
+        if part == CLIP:
+            params = clip.with_towers(params, file)
+            continue
         (path,) = model.parts()[part]
         own = leaf_at(params, path)
         if part == BERT:
@@ -113,5 +157,10 @@ def untrained(model: Model, init: Mapping[str, str]) -> str:
         found.append(
             "BERT starts from random weights: init.bert may name a folder of Hugging Face's, with "
             "config.json, vocab.txt and model.safetensors."
+        )
+    if CLIP in model.parts() and not init.get(CLIP):
+        found.append(
+            "The Transformers start from random weights: init.clip may name a folder of a CLIP or "
+            "SigLIP as transformers saves it."
         )
     return " ".join(found)

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from hmgr_jax.errors import UserError
 from hmgr_jax.training.config import OPEN_GROUPS, flatten, plain
-from hmgr_jax.training.pretrained import fit_to_bert
+from hmgr_jax.training.pretrained import fit_to_folders
 
 FLAG = "--config."
 PACKAGE = Path(__file__).parents[1]
@@ -60,7 +60,7 @@ def load(recipe: str, overrides: Mapping[str, str | None]) -> ConfigDict:
     for key, text in overrides.items():
         if key != "model.name":  # the recipe itself was asked for that system
             override(config, key, text)
-    fit_to_bert(config, overrides)
+    fit_to_folders(config, overrides)
     return config.lock()
 
 

@@ -108,7 +108,9 @@ def test_a_run_goes_on_without_the_folder(folder, tmp_path):
 
 def test_systems_that_read_words_refuse_pieces(folder):
     config = recipe_file.load("configs/worlds.py:vse", SMALL_OF_VSE | {"data.pieces": str(folder)})
-    with pytest.raises(UserError, match=r"for BERT, but vse reads words: .*model\.text=bert"):
+    with pytest.raises(
+        UserError, match=r"for BERT or CLIP, but vse reads words: .*model\.text to bert"
+    ):
         build(config)
     both = {"data.pieces": str(folder), "data.vocabulary": "vocab.json"}
     with pytest.raises(UserError, match="leave one of them empty"):
@@ -117,7 +119,9 @@ def test_systems_that_read_words_refuse_pieces(folder):
 
 def test_texts_may_not_be_longer_than_bert_can_tell(folder):
     given = SMALL | {"init.bert": str(folder), "data.buckets": "64"}
-    with pytest.raises(UserError, match=r"data\.buckets reach 64, but BERT has 32 positions"):
+    with pytest.raises(
+        UserError, match=r"data\.buckets reach 64, but the text tower has 32 positions"
+    ):
         build(recipe_file.load("configs/worlds.py:dxr", given))
 
 

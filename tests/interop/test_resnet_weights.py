@@ -103,7 +103,7 @@ def test_a_model_starts_from_a_file(official, tmp_path):
     params, stats = pretrained(model, made.params, made.stats, {"cnn": path})
     assert_equal({"params": params["image"]["cnn"], "stats": stats["image"]["cnn"]}, ours)
     assert params["text"] == made.params["text"]
-    with pytest.raises(UserError, match=r"init\.text names .*only cnn and bert start from files"):
+    with pytest.raises(UserError, match=r"init\.text names .*only cnn, bert, clip start from"):
         pretrained(model, params, stats, {"text": path})
     features = PCME(dim=4, word_dim=4, vocabulary_size=5, regions=2, region_dim=3)
     assert untrained(features, {}) == ""

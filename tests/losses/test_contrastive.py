@@ -11,7 +11,7 @@ from hmgr_jax.losses.contrastive import (
     contrastive_hard,
     infonce,
     infonce_of_vectors,
-    pairwise_sigmoid,
+    sigmoid_of_vectors,
 )
 from hmgr_jax.losses.triplet import negatives
 from hmgr_jax.models.base import LocalAxis
@@ -126,12 +126,13 @@ def test_infonce_of_vectors_equals_infonce_of_the_matrix(groups, devices):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5)
 
 
-def test_pairwise_sigmoid_by_hand():
+def test_the_sigmoid_loss_by_hand():
     """Padded rows, and two captions of the same picture, do not count."""
     valid, groups = jnp.asarray([True, True, True, False]), jnp.asarray([4, 9, 4, 4])
-    padded = jnp.full((4, 4), 50.0).at[:3, :3].set(SCORES)
-    found = pairwise_sigmoid(padded, negatives(valid, groups), valid)
-    x = np.asarray(SCORES, np.float64)
+    b = jnp.full((4, 3), 50.0).at[:3].set(SCORES.T)
+    shift = {"scale": jnp.float32(2.0), "bias": jnp.float32(-1.0)}
+    found = sigmoid_of_vectors(jnp.eye(4, 3), b, valid, groups, LocalAxis(), **shift)
+    x = 2 * np.asarray(SCORES, np.float64) - 1
     each = np.log1p(np.exp(np.where(np.eye(3, dtype=bool), -x, x)))
     each[0, 2] = each[2, 0] = 0
     np.testing.assert_allclose(found, each.sum() / 3, rtol=1e-6)

@@ -167,13 +167,15 @@ def test_the_name_of_the_model_picks_its_preset():
     assert by_name.model.memory == "none"
 
 
-CAPTIONS = tuple(name for name in CAPTIONED if name != "gpldan")
+REGIONS = tuple(name for name in CAPTIONED if name != "clip")
+CAPTIONS = tuple(name for name in REGIONS if name != "gpldan")
 OF_RECIPES = {
-    ("worlds",): (*CAPTIONED, "xtra"),
+    ("worlds",): (*REGIONS, "xtra"),
     ("coco", "f30k", "f8k", "kwai_ad"): CAPTIONS,
     ("clips",): ("hmgr", "vse"),
     ("msrvtt",): ("hmgr", "vse", "hmgr-1ka"),
-    ("coco_images", "cub", "f8k_images", "worlds_images"): ("pcme", "dxr"),
+    ("coco_images", "cub"): ("pcme", "dxr"),
+    ("f8k_images", "worlds_images"): ("pcme", "dxr", "clip"),
     ("features", "wikipedia"): ("gpldan", "gin", "sckr"),
     ("modelnet", "shapes3d"): ("center3d",),
     ("vqa",): ("xtra", "mcan"),

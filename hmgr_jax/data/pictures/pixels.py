@@ -13,6 +13,7 @@ from PIL import Image
 
 from hmgr_jax.data.draws import PICTURES, Draws
 from hmgr_jax.data.pictures.files import load_picture
+from hmgr_jax.data.pictures.preprocessing import FILTERS, Preprocessing, normalise_pixels
 from hmgr_jax.data.split import Items
 from hmgr_jax.errors import UserError
 
@@ -31,7 +32,8 @@ Box = tuple[int, int, int, int]
 class Augmentation:
     """Conversion of pictures to pixels float32 [size, size, 3].
 
-    At evaluation the shorter side is scaled to ``resize`` and the centre of ``size`` is cropped. In
+    At evaluation the shorter side is scaled to ``resize`` and the centre of ``size`` is cropped; a
+    ``resize`` of 0 scales both sides to ``size``. ``resample`` is the number of the filter. In
     training ``train`` is ``"centre"`` (the same) or ``"crop"`` (a random part scaled to ``size``);
     ``flip`` is the probability of a horizontal flip, ``erase`` that of setting a random rectangle
     to the mean colour (Zhong et al., AAAI 2020).
@@ -46,12 +48,19 @@ class Augmentation:
     erase: float = 0.2
     mean: tuple[float, ...] = MEAN
     std: tuple[float, ...] = STD
+    resample: int = 2
+    """As in `Preprocessing`; also of random crops."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.size <= self.resize:
+        if self.size < 1 or (self.resize and self.size > self.resize):
             raise UserError(
                 f"data.pixels.size must be from 1 to data.pixels.resize, but they are {self.size} "
                 f"and {self.resize}: correct one of the two."
+            )
+        if self.resample not in FILTERS:
+            raise UserError(
+                f"data.pixels.resample must be a number of Pillow's filters, 0 to 5, got "
+                f"{self.resample}: 2 is bilinear, 3 bicubic."
             )
         if self.train not in TRAIN:
             raise UserError(f"data.pixels.train is one of {', '.join(TRAIN)}, not {self.train!r}.")
@@ -69,7 +78,7 @@ class Augmentation:
 
     def plain(self, picture: Image.Image) -> np.ndarray:
         """The centre crop, for evaluation."""
-        return self._normalised(self._centre(picture))
+        return self._preprocessing(picture)
 
     def drawn(self, picture: Image.Image, rng: np.random.Generator) -> np.ndarray:
         """The picture augmented for training; the same stream gives the same pixels.
@@ -84,12 +93,13 @@ class Augmentation:
         )
         if self.train == "crop":
             box = crop_box(*picture.size, tries)
-            image = picture.crop(box).resize((self.size, self.size), Image.Resampling.BILINEAR)
+            size, resample = (self.size, self.size), Image.Resampling(self.resample)
+            image = picture.crop(box).resize(size, resample)
         else:
-            image = self._centre(picture)
+            image = self._preprocessing.crop(picture)
         if flip < self.flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        pixels = self._normalised(image)
+        pixels = normalise_pixels(np.asarray(image), self.mean, self.std)
         if erase < self.erase:
             found = erased_box(self.size, self.size, rectangles)
             if found is not None:
@@ -97,27 +107,14 @@ class Augmentation:
                 pixels[top:bottom, left:right] = 0
         return pixels
 
-    def _centre(self, picture: Image.Image) -> Image.Image:
-        width, height = picture.size
-        short = min(width, height)
-        if short != self.resize:
-            scaled = (self.resize * width // short, self.resize * height // short)
-            picture = picture.resize(scaled, Image.Resampling.BILINEAR)
-        left, top = (round((side - self.size) / 2) for side in picture.size)
-        return picture.crop((left, top, left + self.size, top + self.size))
+    @property
+    def side(self) -> int:
+        """The shorter side of a picture before the crop."""
+        return self.resize or self.size
 
-    def _normalised(self, image: Image.Image) -> np.ndarray:
-        return normalise_pixels(np.asarray(image), self.mean, self.std)
-
-
-def normalise_pixels(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """Normalise uint8 [..., S, S, 3] by mean and deviation (of 0..1), float32."""
-    # Whole rows at once: numpy is several times slower over an inner axis of 3.
-    width = pixels.shape[-2]
-    rows = pixels.reshape(-1, 3 * width).astype(np.float32)
-    rows -= np.tile(255 * np.array(mean, np.float32), width)[None]
-    rows /= np.tile(255 * np.array(std, np.float32), width)[None]
-    return rows.reshape(pixels.shape)
+    @property
+    def _preprocessing(self) -> Preprocessing:
+        return Preprocessing(self.size, self.resize or None, self.resample, self.mean, self.std)
 
 
 def crop_box(width: int, height: int, tries: np.ndarray) -> Box:

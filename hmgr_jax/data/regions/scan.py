@@ -20,7 +20,6 @@ from hmgr_jax.data.regions.scan_files import (
 )
 from hmgr_jax.data.split import DataSet, Split
 from hmgr_jax.data.text.captions import MAX_WORDS, CaptionSource, captioned_split
-from hmgr_jax.data.text.pieces import Pieces
 from hmgr_jax.data.text.text_graph import find_word_graphs, read_word_graphs
 from hmgr_jax.data.text.tokens import tokenize
 from hmgr_jax.data.text.vocabulary import Vocabulary, build_vocabulary
@@ -86,7 +85,7 @@ def open_scan(
     check_same_files(files, ("boxes", *GIVEN))
     captions = {role: found.captions for role, found in files.items()}
     # Word graphs connect words, not pieces.
-    graphs = {} if isinstance(vocabulary, Pieces) else find_word_graphs(captions)
+    graphs = find_word_graphs(captions) if vocabulary.whole_words else {}
     opened = {}
     for role, found in files.items():
         arcs = read_word_graphs(graphs[role], found.sentences) if role in graphs else None

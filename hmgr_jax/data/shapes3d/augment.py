@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from hmgr_jax.data.pictures.pixels import MEAN, STD, normalise_pixels
+from hmgr_jax.data.pictures.pixels import MEAN, STD
+from hmgr_jax.data.pictures.preprocessing import normalise_pixels
 from hmgr_jax.data.shapes3d.mesh import JITTERED, fill_faces
 from hmgr_jax.errors import UserError
 

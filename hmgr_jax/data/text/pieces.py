@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+from hmgr_jax.data.text.tokenizer_file import TokenizerFile
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 
@@ -28,9 +29,10 @@ class Pieces(Vocabulary):
 
     lower: bool = True
     """Texts are lower-cased, and lose their accents."""
-    ends: ClassVar[tuple[str, str]] = ("[CLS]", "[SEP]")
-    unknown: ClassVar[str] = "[UNK]"
-    pad: ClassVar[str] = "[PAD]"
+    whole_words: ClassVar[bool] = False
+    ends: ClassVar[Any] = (("[CLS]",), ("[SEP]",))
+    unknown: ClassVar[Any] = "[UNK]"
+    pad: ClassVar[Any] = "[PAD]"
 
     def __post_init__(self) -> None:
         self._check_distinct()
@@ -100,6 +102,9 @@ def _lower(path: Path) -> bool:
 
 def vocabulary_from_json(saved: Mapping[str, Any] | Iterable[str]) -> Vocabulary:
     """Restore a vocabulary from `Vocabulary.saved`."""
+    if isinstance(saved, Mapping) and "tokenizer" in saved:
+        values = (saved[key] for key in ("tokenizer", "length", "padding", "lower"))
+        return TokenizerFile(*values)
     if isinstance(saved, Mapping):
         return Pieces(tuple(saved["pieces"]), bool(saved["lower"]))
     return Vocabulary(tuple(saved))

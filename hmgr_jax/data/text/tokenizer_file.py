@@ -1,14 +1,18 @@
-"""Texts as ids by the ``tokenizer.json`` of a transformers folder, of any kind of tokenizer."""
+"""Vocabularies from the ``tokenizer.json`` of a transformers folder, of any kind of tokenizer.
+
+Checkpoints store the whole file, so that a trained run does not need the folder.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 
 FILE = "tokenizer.json"
@@ -18,21 +22,26 @@ say."""
 
 
 @dataclass(frozen=True)
-class TokenizerFile:
+class TokenizerFile(Vocabulary):
     """A tokenizer; raises ``ValueError`` if it cannot be read or lacks the padding mark."""
 
+    words: tuple[str, ...] = field(init=False, repr=False, compare=False)
     content: str
-    """The whole of ``tokenizer.json``, so that a checkpoint can hold it."""
+    """The whole of ``tokenizer.json``."""
     length: int
-    """All texts are cut and padded to this number of tokens, end marks included."""
-    pad: str
+    """The largest number of tokens of a text, end marks included."""
+    padding: str
     """The token of padding."""
     lower: bool = False
     """Whether texts are lower-cased before."""
+    whole_words: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self._tokenizer.token_to_id(self.pad) is None:
-            raise ValueError(f"its padding token {self.pad!r} is not in the vocabulary")
+        by_id = {i: token for token, i in self._tokenizer.get_vocab().items()}
+        words = tuple(by_id.get(i, "") for i in range(max(by_id) + 1))  # some ids have no token
+        object.__setattr__(self, "words", words)
+        if self.padding not in self:
+            raise ValueError(f"its padding token {self.padding!r} is not in the vocabulary")
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -47,21 +56,52 @@ class TokenizerFile:
             found = Tokenizer.from_str(self.content)
         except Exception as error:  # the package raises nothing more special
             raise ValueError(f"it cannot be read: {error}") from None
-        pad = found.token_to_id(self.pad)
-        found.enable_truncation(self.length)
-        found.enable_padding(length=self.length, pad_id=pad or 0, pad_token=self.pad)
+        found.no_truncation()
+        found.no_padding()
         return found
 
-    @property
-    def largest_id(self) -> int:
-        """The largest id of its vocabulary."""
-        return int(max(self._tokenizer.get_vocab().values()))
+    @cached_property
+    def _ends(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        found = self._tokenizer.encode("a")
+        marked, words = found.special_tokens_mask, [self.words[i] for i in found.ids]
+        before = marked.index(0) if 0 in marked else len(marked)
+        after = len(marked) - (marked[::-1].index(0) if 0 in marked else 0)
+        return tuple(words[:before]), tuple(words[after:])
 
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Ids int32 [len(texts), length]."""
-        given = [text.lower() for text in texts] if self.lower else list(texts)
-        found = [encoding.ids for encoding in self._tokenizer.encode_batch(given)]
-        return np.asarray(found, np.int32).reshape(len(given), self.length)
+    @property
+    def ends(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Marks before and after every text, as the tokenizer adds them."""
+        return self._ends
+
+    @property
+    def pad(self) -> str:
+        """The mark of padding."""
+        return self.padding
+
+    @property
+    def unknown(self) -> str:
+        """The mark of padding: the tokenizer itself replaces what it does not know."""
+        return self.padding
+
+    def tokenize(self, sentence: str) -> list[str]:
+        """Split a text into tokens, without end marks."""
+        text = sentence.lower() if self.lower else sentence
+        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return [self.words[i] for i in ids]
+
+    def padded(self, texts: Sequence[str]) -> np.ndarray:
+        """Ids int32 [len(texts), length] of texts, cut and padded to ``length``."""
+        most = self.length - self.num_ends
+        found = np.full((len(texts), self.length), self.id(self.padding), np.int32)
+        for row, text in zip(found, texts, strict=True):
+            ids = self.encode(self.tokenize(text)[:most])
+            row[: len(ids)] = ids
+        return found
+
+    def saved(self) -> Any:
+        """JSON form, for `hmgr_jax.data.text.pieces.vocabulary_from_json`."""
+        own = {"length": self.length, "padding": self.padding, "lower": self.lower}
+        return {"tokenizer": self.content, **own}
 
 
 def from_settings(content: str, settings: Mapping[str, Any], longest: int) -> TokenizerFile:

@@ -26,10 +26,8 @@ class Vocabulary:
     """
 
     words: tuple[str, ...]
-    ends: ClassVar[tuple[str, str]] = (MARKS[START], MARKS[END])
-    """Start and end token."""
-    unknown: ClassVar[str] = MARKS[UNKNOWN]
-    pad: ClassVar[str] = MARKS[PAD]
+    whole_words: ClassVar[bool] = True
+    """Whether tokens are words, which word graphs connect, and not pieces of words."""
 
     def __post_init__(self) -> None:
         if self.words[: len(MARKS)] != MARKS:
@@ -43,6 +41,26 @@ class Vocabulary:
         if len(self._ids) != len(self.words):
             twice = next(word for word, count in Counter(self.words).items() if count > 1)
             raise UserError(f"the vocabulary holds {twice!r} twice: remove one.")
+
+    @property
+    def ends(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Marks before and after every text."""
+        return (MARKS[START],), (MARKS[END],)
+
+    @property
+    def num_ends(self) -> int:
+        """Number of the marks in ``ends``."""
+        return sum(map(len, self.ends))
+
+    @property
+    def unknown(self) -> str:
+        """The mark that replaces an unknown token."""
+        return MARKS[UNKNOWN]
+
+    @property
+    def pad(self) -> str:
+        """The mark of padding."""
+        return MARKS[PAD]
 
     @cached_property
     def _ids(self) -> dict[str, int]:
@@ -65,12 +83,12 @@ class Vocabulary:
     def encode(self, tokens: Iterable[str]) -> list[int]:
         """Convert tokens to ids, between those of ``ends``."""
         get, unknown = self._ids.get, self._ids[self.unknown]
-        start, end = (self._ids[mark] for mark in self.ends)
-        return [start, *(get(token, unknown) for token in tokens), end]
+        before, after = ([self._ids[mark] for mark in marks] for marks in self.ends)
+        return [*before, *(get(token, unknown) for token in tokens), *after]
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """Convert ids to tokens, without padding and ``ends``."""
-        marks = (self.pad, *self.ends)
+        marks = (self.pad, *self.ends[0], *self.ends[1])
         return [self.words[i] for i in ids if self.words[i] not in marks]
 
     def saved(self) -> Any:

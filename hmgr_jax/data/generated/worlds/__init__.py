@@ -19,7 +19,7 @@ from hmgr_jax.data.generated.worlds.render import SceneDrawings
 from hmgr_jax.data.generated.worlds.scene import SHAPES, SIBLINGS, check_sizes
 from hmgr_jax.data.pictures.pixels import Augmentation, PixelSource
 from hmgr_jax.data.split import DataSet, Source, Split
-from hmgr_jax.data.text.captions import CaptionSource, captioned_split
+from hmgr_jax.data.text.captions import MAX_WORDS, CaptionSource, captioned_split
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 
@@ -41,6 +41,7 @@ def open_worlds(
     augmentation: Augmentation | None = None,
     roles: Sequence[str] = ("train", "dev", "test"),
     known: Vocabulary | None = None,
+    max_words: int = MAX_WORDS,
 ) -> DataSet:
     """Generate the scenes of three splits with region features and five captions each.
 
@@ -48,12 +49,13 @@ def open_worlds(
     i // 4 and does not depend on the sizes. Images give "regions" float16 [n, 6, 212], "n_regions"
     int32 [n], "boxes" float32 [n, 6, 4] and "labels" int16 [n, 6] (-1: none).
 
-    With ``pictures`` images are rendered instead, as large as ``augmentation.resize``, and give
+    With ``pictures`` images are rendered instead, as large as ``augmentation.side``, and give
     "pixels" float32 [n, S, S, 3]. With ``features`` there are also "features": float32 [n, 424] of
     images (mean and deviation of their regions), float32 [n, V] of captions (bags of words);
     `Split.labels` are then `Scene.kind`, one of 8. ``bank`` names a bank whose two captions per
     scene replace the five: objects and facts (`hmgr_jax.data.generated.worlds.facts`), equally true
-    of siblings. ``known`` is the vocabulary of a checkpoint.
+    of siblings. ``known`` is the vocabulary of a checkpoint. Captions are cut to ``max_words``
+    tokens.
 
     Raises:
         UserError: a size is not a positive multiple of 4, the seed is negative, or the vocabulary
@@ -71,12 +73,10 @@ def open_worlds(
     # All words of the grammar, so that a model knows the words of any seed and size.
     vocabulary = choose_vocabulary(bank_grammar() if bank else grammar(), known, "worlds")
     augmentation = (augmentation or Augmentation()) if pictures else None
-    splits = {
-        name: _make_split(seed, name, sizes[name], vocabulary, augmentation, features, bank)
-        for name in roles
-    }
+    given = (vocabulary, max_words, augmentation, features, bank)
+    splits = {name: _make_split(seed, name, sizes[name], *given) for name in roles}
     made = f"worlds {VERSION} seed {seed} sizes {sorted(sizes.items())}"
-    made += f" pictures {augmentation.resize}" if augmentation else ""
+    made += f" pictures {augmentation.side}" if augmentation else ""
     made += " features" if features else ""
     made += f" told {bank}" if bank else ""
     return DataSet("worlds", splits, vocabulary, hashlib.sha256(made.encode()).hexdigest())
@@ -87,6 +87,7 @@ def _make_split(
     name: str,
     size: int,
     vocabulary: Vocabulary,
+    max_words: int,
     augmentation: Augmentation | None,
     features: bool,
     bank: str,
@@ -101,11 +102,11 @@ def _make_split(
     tokens = [vocabulary.tokenize(caption) for caption in captions]
     images: Source
     if augmentation:
-        images = PixelSource(SceneDrawings(scenes, augmentation.resize), augmentation)
+        images = PixelSource(SceneDrawings(scenes, augmentation.side), augmentation)
     else:
         images = make_regions(scenes, vectors=features)
     kinds = np.eye(len(SHAPES), dtype=np.uint8)[[scene.kind for scene in scenes]]
-    texts = CaptionSource(tokens, vocabulary, captions=captions, bags=features)
+    texts = CaptionSource(tokens, vocabulary, max_words=max_words, captions=captions, bags=features)
     of_family = {"image": np.arange(size, dtype=np.int32) // SIBLINGS, "text": image // SIBLINGS}
     labels = {"image": kinds, "text": kinds[image]} if features else {}
     return captioned_split(

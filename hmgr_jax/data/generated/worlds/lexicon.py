@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-from hmgr_jax.data.text.pieces import Pieces
 from hmgr_jax.data.text.tokens import tokenize
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
@@ -149,7 +148,7 @@ def choose_vocabulary(
         UserError: the checkpoint's words are others than those of the grammar of ``source``.
     """
     own = Vocabulary.build(grammar, threshold=1)
-    if known and not isinstance(known, Pieces) and known != own:
+    if known and known.whole_words and known != own:
         raise UserError(
             f"the model was trained on generated {source} with other words than these: evaluate it "
             "with the version of hmgr_jax that trained it, or train again."
