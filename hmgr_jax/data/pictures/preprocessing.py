@@ -79,16 +79,6 @@ class Preprocessing:
         left, top = (width - size) // 2, (height - size) // 2
         return picture.crop((left, top, left + size, top + size))
 
-
-def normalise_pixels(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """Normalise uint8 [..., S, S, 3] by mean and deviation (of 0..1), float32."""
-    # Whole rows at once: numpy is several times slower over an inner axis of 3.
-    width = pixels.shape[-2]
-    rows = pixels.reshape(-1, 3 * width).astype(np.float32)
-    rows -= np.tile(255 * np.array(mean, np.float32), width)[None]
-    rows /= np.tile(255 * np.array(std, np.float32), width)[None]
-    return rows.reshape(pixels.shape)
-
     def kept(self, width: int, height: int) -> tuple[float, float, float, float]:
         """The part of a picture that is not cropped away: a box, xyxy in 0..1."""
         wide, high = self._scaled(width, height)
@@ -101,6 +91,16 @@ def normalise_pixels(pixels: np.ndarray, mean: Sequence[float], std: Sequence[fl
             return self.size, self.size
         short = min(width, height)
         return int(self.resize * width / short), int(self.resize * height / short)
+
+
+def normalise_pixels(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """Normalise uint8 [..., S, S, 3] by mean and deviation (of 0..1), float32."""
+    # Whole rows at once: numpy is several times slower over an inner axis of 3.
+    width = pixels.shape[-2]
+    rows = pixels.reshape(-1, 3 * width).astype(np.float32)
+    rows -= np.tile(255 * np.array(mean, np.float32), width)[None]
+    rows /= np.tile(255 * np.array(std, np.float32), width)[None]
+    return rows.reshape(pixels.shape)
 
 
 def from_settings(settings: Mapping[str, Any]) -> Preprocessing:
