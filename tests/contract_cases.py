@@ -77,7 +77,7 @@ VIDEO = {"visual": "video", "frames": 5, "frame_sampling": "random"}
 CASES["hmgr-bert"] = ("hmgr", {"text": "bert"})
 CASES["vse-clip"] = ("vse", {"text": "clip"})
 # SigLIP's towers and loss; blocks are recomputed.
-SIGMOID = {"clip_kind": "siglip", "objective": "sigmoid", "dim": 16, "clip_positions": 32}
+SIGMOID = {"clip_kind": "siglip", "objective": "sigmoid", "dim": 16}
 CASES["clip-sigmoid"] = ("clip", SIGMOID | {"checkpoint": True, "bias": -2.0})
 # Maps, gates and temperatures that training learns; the bank holds more than a batch.
 LEARNED = {"learned_reads": True, "visual_read": 0.2, "slots": 30, "text": "words"}
