@@ -273,6 +273,7 @@ def _smaller_sizes(making: Making) -> str:
 
 
 def _report(plan: Plan, out: Path, made: bool) -> None:
+    from hmgr_jax.files.manifest import GALLERY
     from hmgr_jax.preparation.plan import NOUNS
 
     if not made:
@@ -283,6 +284,8 @@ def _report(plan: Plan, out: Path, made: bool) -> None:
         for name, split in plan.splits.items()
     )
     print(f"{out} holds {NOUNS[plan.visual]}: {counts}.")
+    if GALLERY in plan.splits:
+        print(f"Index: hmgr-jax search index --workdir RUN --gallery {out} --out INDEX")
     if "train" not in plan.splits:
         return
     source = " --config.data.source=array_record" if "shard_bytes" in plan.about else ""

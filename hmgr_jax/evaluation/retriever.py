@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,8 @@ from hmgr_jax.evaluation.finalized import finalize
 from hmgr_jax.evaluation.judged import Judged
 from hmgr_jax.evaluation.packed import Packed
 from hmgr_jax.evaluation.trained_run import read_run
+from hmgr_jax.files.manifest import ENCODER
+from hmgr_jax.interop.picture_encoder import EncodedPictures, Encoder
 from hmgr_jax.models.base import Banks, Feature, Model, Variables
 from hmgr_jax.shapes import Tree
 from hmgr_jax.training import config as configs
@@ -149,7 +152,8 @@ class Retriever:
         Args:
             modality: one of ``model.modalities``.
             items: sentences for ``"text"``, cut to ``max_words`` words; picture files for
-                ``"image"`` of a system that was trained on pixels; otherwise arrays by input name
+                ``"image"`` of a system that was trained on pixels, or on features by an encoder
+                of `hmgr_jax.prepare`; otherwise arrays by input name
                 with a leading item axis, such as ``{"regions": [n, R, D]}``.
 
         Raises:
@@ -189,22 +193,41 @@ class Retriever:
             raise UserError(f"{self.config.model.name} knows {known}, not {modality}.")
         if isinstance(items, Mapping):
             return Arrays(items, modality, self.model.inputs()[modality])
-        if "pixels" in self.model.inputs()[modality]:
+        if modality == "image":
             return self.picture_source(items)
         if modality != "text":
             raise UserError(f"{modality} items must be arrays by input name.")
         return self.sentence_source(items)
 
-    def picture_source(self, items: Sequence[str | Path]) -> PixelSource:
-        """Picture files as a source of items, for a system that was trained on pixels.
+    def picture_source(self, items: Sequence[str | Path]) -> PixelSource | EncodedPictures:
+        """Picture files as a source of items: pixels, or features by the encoder of the data.
 
         Raises:
-            UserError: ``items`` is no list of files.
+            UserError: ``items`` is no list of files, or the system was trained on features whose
+                encoder is unknown, changed or not installed.
         """
         if isinstance(items, str | Path) or not len(items):
             raise UserError("image items must be a list of at least one picture file, or arrays.")
-        files = PictureFiles([Path(item) for item in items])
-        return PixelSource(files, augmentation_of(self.config.data))
+        files, takes = [Path(item) for item in items], self.model.inputs()["image"]
+        if "pixels" in takes:
+            return PixelSource(PictureFiles(files), augmentation_of(self.config.data))
+        return EncodedPictures(files, self.picture_encoder)
+
+    @functools.cached_property
+    def picture_encoder(self) -> Encoder:
+        """What made the features of pictures that the system was trained on.
+
+        Raises:
+            UserError: it is unknown, changed or not installed.
+        """
+        if not (self.workdir / ENCODER).is_file():
+            takes = ", ".join(self.model.inputs()["image"])
+            raise UserError(
+                f"This {self.config.model.name} was trained on {takes} of images that no encoder "
+                "of prepare folder made, not on pixels: prepare the same inputs, and give their "
+                "split."
+            )
+        return Encoder.load(self.workdir)
 
     @property
     def max_words(self) -> int:

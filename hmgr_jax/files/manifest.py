@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.files.workdir import write_json_atomic
+from hmgr_jax.files.workdir import replacing, write_json_atomic
 from hmgr_jax.progress import Progress
 
 MANIFEST = "manifest.json"
@@ -22,6 +22,8 @@ PREPARED = "prepared.json"
 """What made a folder: command, options, versions; not listed in the manifest."""
 ENCODER, ENCODER_PCA = "encoder.json", "encoder_pca.npz"
 """The encoder of pictures with the place of its weights, not listed either; and its PCA, listed."""
+GALLERY = "gallery"
+"""The split of pictures without captions."""
 GRAPHS = "_caps.conllu"
 FORMAT = 1
 _BLOCK = 8 << 20
@@ -94,6 +96,24 @@ def add(folder: Path, name: str) -> bool:
     found = json.loads(path.read_text("utf-8"))
     write_json_atomic(path, found | {"files": dict(sorted(files.items()))})
     return True
+
+
+def encoder_of(folder: Path) -> Any:
+    """The description of the encoder in a manifest, None if there is none.
+
+    Raises `UserError` if ``folder`` has no manifest.
+    """
+    _read(folder)
+    return json.loads((folder / MANIFEST).read_text("utf-8")).get("encoder")
+
+
+def keep_encoder(root: str | Path, workdir: Path) -> None:
+    """Copy the encoder of the pictures of a prepared folder, if there is one, to a run."""
+    if root and Path(root, ENCODER).is_file():
+        for name in (ENCODER_PCA, ENCODER):
+            if Path(root, name).is_file():
+                with replacing(workdir / name) as file:
+                    file.write(Path(root, name).read_bytes())
 
 
 def made_by(folder: Path) -> str | None:

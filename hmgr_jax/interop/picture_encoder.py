@@ -264,14 +264,11 @@ class EncodedPictures:
 
     def gather(self, items: np.ndarray, length: int | None = None) -> Items:
         """Regions float16 [k, N, D], their number int32 [k], and boxes float32 [k, N, 4]."""
-        chosen = [self.files[int(item)] for item in np.asarray(items).reshape(-1)]
-        regions, boxes = zip(*self.encoder.encode_files(chosen), strict=True)
-        counts = np.full(len(chosen), self.encoder.grid**2, np.int32)
-        return {
-            "regions": np.stack(regions).astype(np.float16),
-            "n_regions": counts,
-            "boxes": np.stack(boxes),
-        }
+        chosen, places = np.unique(np.asarray(items, np.int64).reshape(-1), return_inverse=True)
+        found = self.encoder.encode_files(self.files[number] for number in chosen.tolist())
+        regions, boxes = (np.stack(each)[places] for each in zip(*found, strict=True))
+        counts = np.full(len(places), self.encoder.grid**2, np.int32)
+        return {"regions": regions.astype(np.float16), "n_regions": counts, "boxes": boxes}
 
 
 def _cells(side: int, grid: int) -> list[tuple[int, int]]:

@@ -14,7 +14,7 @@ from hmgr_jax.data.pictures.pca import Pca
 from hmgr_jax.data.text.captioned import Captioned, by_split, first_captions
 from hmgr_jax.data.text.captions_files import read_captions, read_karpathy
 from hmgr_jax.errors import UserError
-from hmgr_jax.files.manifest import ENCODER_PCA
+from hmgr_jax.files.manifest import ENCODER_PCA, GALLERY
 from hmgr_jax.preparation.bottom_up import plan_bottom_up
 from hmgr_jax.preparation.file_store import FileStore, H5Store, NpyStore
 from hmgr_jax.preparation.msrvtt_captions import (
@@ -40,8 +40,6 @@ PLACES = (
     *("videos", "ids", "encoder", "pca"),
 )
 """Options that name places; the key of a preparation does not depend on them."""
-GALLERY = "gallery"
-"""The split of pictures without captions."""
 
 
 def scan(flags: argparse.Namespace) -> Plan:

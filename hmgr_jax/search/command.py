@@ -37,10 +37,11 @@ OPTIONS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "--workdir": DIR | {"help": "a trained run of any system"},
         "--out": DIR | {"help": "the folder to create"},
         "--split": {"choices": SPLITS, "help": "index a split of the run (default: test)"},
-        "--images": DIR | {"help": "index all pictures in a folder (a run trained on pixels)"},
+        "--images": DIR | {"help": "index all pictures in a folder"},
+        "--gallery": DIR | {"help": "index what prepare folder made of pictures without captions"},
         "--captions": FILE | {"help": "index the sentences of a file, one per line"},
         "--modality": {"help": "modality of the split's items (default: what captions describe)"},
-        "--pictures": DIR | {"help": "picture files of the split, named by their ids"},
+        "--pictures": DIR | {"help": "picture files of the split or gallery, named by their ids"},
         "--engine": {"help": "flat, hnsw, ivf or milvus (default: flat, ivf for large galleries)"},
         "--uri": {"help": "a Milvus server, token in MILVUS_TOKEN (default: Milvus Lite)"},
         "--candidates": {
@@ -208,11 +209,13 @@ def swap(flags: argparse.Namespace) -> int:
 
 def _check_gallery(flags: argparse.Namespace) -> None:
     """Refuse several galleries, and options of a split for another gallery."""
-    names = ("split", "images", "captions")
+    names = ("split", "images", "gallery", "captions")
     given = [f"--{name}" for name in names if getattr(flags, name) is not None]
     if len(given) > 1:
         raise UserError(f"{' and '.join(given)} exclude each other: give one.")
-    if given != ["--split"] and given and (flags.modality or flags.pictures):
+    if given in ([], ["--split"]):
+        return
+    if flags.modality or (flags.pictures and given != ["--gallery"]):
         raise UserError(
             f"--modality and --pictures are for a split: leave them out with {given[0]}."
         )
@@ -223,6 +226,8 @@ def _gallery(retriever: Retriever, flags: argparse.Namespace) -> Gallery:
 
     if flags.images is not None:
         return gallery.of_pictures(retriever, Path(flags.images))
+    if flags.gallery is not None:
+        return gallery.of_prepared(retriever, Path(flags.gallery), _path(flags.pictures))
     if flags.captions is not None:
         return gallery.of_captions(retriever, Path(flags.captions))
     return gallery.of_split(retriever, flags.split or "test", flags.modality, _path(flags.pictures))

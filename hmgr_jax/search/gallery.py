@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,13 @@ import numpy as np
 
 from hmgr_jax.data.pictures.files import ENDINGS, find_picture
 from hmgr_jax.data.pictures.pixels import PictureFiles, PixelSource
+from hmgr_jax.data.regions.regions import RegionSource
 from hmgr_jax.data.split import Items, Source, Split
 from hmgr_jax.data.text.captions import read_lines
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.retriever import Retriever
+from hmgr_jax.files import manifest
+from hmgr_jax.progress import Progress
 from hmgr_jax.search.index import Item
 
 
@@ -30,7 +35,27 @@ class Gallery:
 
     def codes(self, retriever: Retriever) -> Any:
         """Codes with a leading item axis; sentences are padded to one length."""
-        return encoded(retriever, self.modality, self.source)
+        count = len(self.source)
+        bar = Progress(count, "items", title="encoding", stream=sys.stderr, announce_after=2.0)
+        with bar:
+            return encoded(retriever, self.modality, Counted(self.source, bar.advance))
+
+
+class Counted:
+    """A source that reports how many items were read."""
+
+    def __init__(self, source: Source, advance: Callable[[int], None]) -> None:
+        self._source, self._advance, self.lengths = source, advance, source.lengths
+        self.item_bytes = getattr(source, "item_bytes", 0)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def gather(self, items: np.ndarray, length: int | None = None) -> Items:
+        """The items of the source."""
+        found = self._source.gather(items, length)
+        self._advance(len(np.unique(items)))  # the last batch is padded
+        return found
 
 
 class OneLength:
@@ -90,18 +115,13 @@ def of_split(
 
 
 def of_pictures(retriever: Retriever, folder: Path) -> Gallery:
-    """All pictures in a folder and its subfolders, for a system that was trained on pixels.
+    """All pictures in a folder and its subfolders.
 
     Raises:
-        UserError: the system was not trained on pixels, or there is no picture.
+        UserError: there is no picture, or the system reads no files, see
+            `Retriever.picture_source`.
     """
     check_modality(retriever, "image")
-    if "pixels" not in retriever.model.inputs()["image"]:
-        takes = ", ".join(retriever.model.inputs()["image"])
-        raise UserError(
-            f"This {retriever.config.model.name} was trained on {takes} of images, not on pixels: "
-            "prepare the same inputs, and give their split as --split."
-        )
     if not folder.is_dir():
         raise UserError(f"--images must name a folder, got {folder}: give a folder of pictures.")
     files = sorted(path for path in folder.rglob("*") if path.suffix in ENDINGS)
@@ -112,6 +132,32 @@ def of_pictures(retriever: Retriever, folder: Path) -> Gallery:
     source = retriever.picture_source(files)
     names = [path.relative_to(folder).as_posix() for path in files]
     items = [Item(n, "", str(p.resolve()), n) for n, p in zip(names, files, strict=True)]
+    return Gallery("image", source, items)
+
+
+def of_prepared(retriever: Retriever, folder: Path, pictures: Path | None = None) -> Gallery:
+    """The pictures that ``prepare folder`` described without captions.
+
+    ``pictures`` is the folder of the picture files, for sheets.
+
+    Raises:
+        UserError: the folder is no such gallery, or another encoder than that of the run made it.
+    """
+    check_modality(retriever, "image")
+    described = manifest.encoder_of(folder)
+    if described != json.loads(json.dumps(retriever.picture_encoder.describe())):
+        raise UserError(
+            f"{folder} was made by another encoder than the data of {retriever.workdir}: prepare "
+            "it with the same --encoder, --grid and --pca."
+        )
+    ids = read_lines(folder / f"{manifest.GALLERY}_ids.txt")
+    boxes = np.load(folder / f"{manifest.GALLERY}_boxes.npy")
+    source = RegionSource(folder / f"{manifest.GALLERY}_ims.npy", more={"boxes": boxes})
+    files = [pictures and find_picture(pictures, name) for name in ids]
+    items = [
+        Item(name, "", str(file.resolve()) if file else "", name)
+        for name, file in zip(ids, files, strict=True)
+    ]
     return Gallery("image", source, items)
 
 

@@ -19,6 +19,7 @@ from hmgr_jax.distributed import hosts, watchdog
 from hmgr_jax.distributed.parallel import place, replicate, shard
 from hmgr_jax.distributed.preemption import StopSignal
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.manifest import keep_encoder
 from hmgr_jax.files.workdir import RESULTS, lock, write_json_atomic
 from hmgr_jax.models.base import Variables
 from hmgr_jax.progress import Progress
@@ -139,6 +140,7 @@ class _Run:
         if hosts.is_first():
             if experiment.model.needs_tables:
                 keep_tables(workdir, tables.train)
+            keep_encoder(self.config.data.root, workdir)
             # Launchers would take the results of a shorter run for the end of this run.
             (workdir / RESULTS).unlink(missing_ok=True)
             write_json_atomic(workdir / "config.json", configs.plain(self.config))

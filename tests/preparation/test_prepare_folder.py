@@ -5,11 +5,14 @@ import json
 import numpy as np
 import pytest
 import tiny_run
+from clip_files import written
 from PIL import Image
 from preparing import boxes, check, opened, prepare, values
 
 from hmgr_jax.data.pictures.patches import SIZE, describe_patches, preprocessing_of
+from hmgr_jax.data.pictures.pca import Pca
 from hmgr_jax.interop.picture_encoder import Encoder
+from hmgr_jax.preparation import writing
 
 TEN = range(10)
 
@@ -199,3 +202,91 @@ def test_from_pictures_to_codes(tmp_path):
     assert tiny_run.main(["main", f"--workdir={tmp_path / 'run'}", "--mode=encode"]) == 0
     codes = np.load(next((tmp_path / "run" / "codes").glob("*image*.npy")))
     assert len(codes) == 5
+
+
+# --- pretrained networks --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tower(tmp_path):
+    return written(tmp_path / "clip", "clip")[0]
+
+
+def _encoded(tmp_path, tower, out, *more):
+    if not (tmp_path / "p").is_dir():
+        write_pictures(tmp_path / "p", range(24))
+        write_csv(tmp_path / "c.csv", range(24))
+    how = ("--encoder", f"clip={tower}", "--grid", "2", *more)
+    return _command(tmp_path / "p", tmp_path / "c.csv", tmp_path / out, *how)
+
+
+def test_a_manifest_names_the_encoder_and_nothing_depends_on_places(tmp_path, tower):
+    assert prepare(*_encoded(tmp_path, tower, "a")) == 0
+    assert prepare("--verify", tmp_path / "a") == 0
+    described = json.loads((tmp_path / "a/manifest.json").read_text())["encoder"]
+    assert described["encoder"] == "clip"
+    assert described["grid"] == 2
+    assert set(described["weights"]) == {"config.json", "model.safetensors"}
+    assert described["preprocessing"]["resize"] == 8
+    moved = tower.rename(tmp_path / "moved")
+    assert prepare(*_encoded(tmp_path, moved, "b")) == 0
+    for name in ("manifest.json", "train_ims.npy"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    boxes = np.load(tmp_path / "a/train_boxes.npy")
+    assert boxes.shape == (20, 4, 4)
+    assert (boxes[:, 0, :2].max(axis=1) > 0).any()  # the crop of a picture that is no square
+
+
+def test_a_pca_is_fitted_to_train_and_applied_to_all(tmp_path, tower):
+    assert prepare(*_encoded(tmp_path, tower, "a")) == 0
+    assert prepare(*_encoded(tmp_path, tower, "b", "--pca", "3")) == 0
+    pca = Pca.read(tmp_path / "b/encoder_pca.npz")
+    plain = np.load(tmp_path / "a/train_ims.npy").astype(np.float32)
+    np.testing.assert_allclose(plain.reshape(-1, 8).mean(axis=0), pca.mean, atol=1e-2)
+    for split in ("train", "dev"):
+        plain = np.load(tmp_path / f"a/{split}_ims.npy").astype(np.float32)
+        found = np.load(tmp_path / f"b/{split}_ims.npy")
+        np.testing.assert_allclose(found, (plain - pca.mean) @ pca.components, atol=2e-2)
+    more = ("--pca", tmp_path / "b/encoder_pca.npz")
+    assert prepare(*_encoded(tmp_path, tower, "c", *more)) == 0
+    assert (tmp_path / "b/dev_ims.npy").read_bytes() == (tmp_path / "c/dev_ims.npy").read_bytes()
+
+
+def test_a_killed_encoder_goes_on_with_its_pca(tmp_path, tower, monkeypatch):
+    command = _encoded(tmp_path, tower, "out", "--pca", "3")
+    with monkeypatch.context() as patch:
+        patch.setattr(writing, "_write_chunk", _fail_at(3, writing._write_chunk))
+        with pytest.raises(KeyError):
+            prepare(*command)
+    pca = (tmp_path / "out.partial/encoder_pca.npz").read_bytes()
+    fits = []
+    monkeypatch.setattr(Pca, "fit", lambda *_: fits.append(1))
+    assert prepare(*command) == 0
+    assert not fits
+    assert (tmp_path / "out/encoder_pca.npz").read_bytes() == pca
+    monkeypatch.undo()
+    assert prepare(*_encoded(tmp_path, tower, "whole", "--pca", "3")) == 0
+    for split in ("train", "dev", "test"):
+        name = f"{split}_ims.npy"
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def _fail_at(count, real):
+    calls = []
+
+    def write(*arguments):
+        calls.append(1)
+        if len(calls) == count:
+            raise KeyError
+        real(*arguments)
+
+    return write
+
+
+def test_rejects_encoders_that_cannot_be(tmp_path, tower, refused):
+    refused("There is no encoder 'vgg'", *_encoded(tmp_path, tower, "o", "--encoder", "vgg"))
+    refused("clip names no weights", *_encoded(tmp_path, tower, "o", "--encoder", "clip"))
+    refused("--pca is 9, but a cell of clip=", *_encoded(tmp_path, tower, "o", "--pca", "9"))
+    refused("holds no PCA", *_encoded(tmp_path, tower, "o", "--pca", tmp_path / "c.csv"))
+    given = ("--captions", tmp_path / "c.csv", "--out", tmp_path / "o", "--encoder", "patches")
+    refused("--encoder is for --pictures", "folder", "--features", tmp_path / "p", *given)
