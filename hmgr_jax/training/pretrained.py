@@ -1,6 +1,7 @@
 """Initialise parts from published weights: a CNN from a file, BERT from a folder.
 
-``config.init = {"cnn": "resnet50.pth", "bert": "bert-base-uncased"}``.
+``config.init = {"cnn": "resnet50.pth", "bert": "bert-base-uncased"}``; ``all-minilm-l6-v2`` stands
+for the folder of the installed package.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.interop import bert
+from hmgr_jax.interop import bert, minilm
 from hmgr_jax.interop.resnet import read_backbone
 from hmgr_jax.leaves import leaf_at, with_leaf
 from hmgr_jax.models.base import Model
@@ -29,12 +30,15 @@ def fit_to_bert(config: ConfigDict, given: Collection[str] = ()) -> None:
     """Set the sizes and WordPieces of the folder that ``init.bert`` names.
 
     Sets ``model.bert_*``, ``model.vocabulary_size``, ``model.text`` and ``data.pieces``, except for
-    the keys in ``given``. Nothing changes if ``init.bert`` is empty or names a run.
+    the keys in ``given``. Nothing changes if ``init.bert`` is empty or names a run. The name
+    `minilm.NAME` is replaced by the folder of the installed package.
 
     Raises:
-        UserError: the folder is not that of a BERT.
+        UserError: the folder is not that of a BERT, or the package is not installed.
     """
     folder = config.init.get(BERT, "")
+    if folder == minilm.NAME and not Path(folder).is_dir():
+        folder = config.init[BERT] = str(minilm.installed())
     if not folder or not bert.is_folder(folder) or "bert_layers" not in config.model:
         return
     sizes = dataclasses.asdict(bert.read_sizes(folder))
@@ -111,7 +115,7 @@ def untrained(model: Model, init: Mapping[str, str]) -> str:
         )
     if BERT in model.parts() and not init.get(BERT):
         found.append(
-            "BERT starts from random weights: init.bert may name a folder of Hugging Face's, with "
-            "config.json, vocab.txt and model.safetensors."
+            f"BERT starts from random weights: init.bert may be {minilm.NAME}, or a folder of "
+            "Hugging Face's with config.json, vocab.txt and model.safetensors."
         )
     return " ".join(found)
