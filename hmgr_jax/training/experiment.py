@@ -23,6 +23,7 @@ from hmgr_jax.errors import UserError
 from hmgr_jax.leaves import leaf_at, with_leaf
 from hmgr_jax.models import get_model
 from hmgr_jax.models.base import NUMBER_OF, Feature, Model, Plan, select_inputs
+from hmgr_jax.models.text_side import STATES
 from hmgr_jax.training.check import check, check_calibration, check_parts
 from hmgr_jax.training.optimizer import Optimizer, Schedule, Stage
 from hmgr_jax.training.pretrained import pretrained, read_tokens, runs_and_files, untrained
@@ -164,10 +165,12 @@ class Experiment:
     def for_model(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """The part of a batch that the step uses: the model's inputs and the row.
 
-        Labels are included only if the model needs them.
+        Labels are included only if the model needs them, states of a frozen BERT if there are any.
         """
         wanted = self.model.inputs()
         found = {m: select_inputs(wanted[m], batch[m], f"{m} items") for m in wanted}
+        for m in found:
+            found[m] |= {name: x for name, x in batch[m].items() if name == STATES}
         left_out = () if self.model.needs_labels else ("labels",)
         return {**found, "row": {k: v for k, v in batch["row"].items() if k not in left_out}}
 

@@ -33,6 +33,7 @@ from hmgr_jax.training.pretrained import runs_and_files
 from hmgr_jax.training.records import MetricLog
 from hmgr_jax.training.step import State
 from hmgr_jax.training.tables import RunTables, keep_tables
+from hmgr_jax.training.token_states import with_token_states
 
 Results = dict[str, Any]
 
@@ -192,7 +193,7 @@ class _Run:
         """Batches on the devices, from step ``start`` on."""
         config, experiment = self.config, self.experiment
         stream = batches(
-            experiment.data.splits["train"],
+            with_token_states(experiment, self.state.params),
             batch_size=config.train.batch_size,
             seed=config.seed,
             steps=config.train.steps,

@@ -101,6 +101,11 @@ class Optimizer:
         """Fresh optimiser state."""
         return self._transform().init(params)
 
+    def hold_frozen(self, params: Tree) -> Tree:
+        """``params``, those of frozen parts as constants: their gradients are not computed."""
+        factors = self.factors(params)
+        return jax.tree.map(lambda p, f: p if f else jax.lax.stop_gradient(p), params, factors)
+
     def factors(self, params: Tree) -> Tree:
         """The factor on the learning rate of every parameter, 0 for frozen ones."""
         chosen = {**dict(self.stage.lr_factors), **dict.fromkeys(self.stage.frozen, 0.0)}
@@ -142,12 +147,28 @@ class Optimizer:
                 of_kept = optax.tree.norm(kept) if self.unclipped else norm
                 scale = jnp.minimum(1.0, self.clip / jnp.maximum(of_kept, 1e-12))
                 gradient = jax.tree.map(lambda g, c: g * scale if c else g, gradient, counts)
-            updates, state = self._transform().update(gradient, state, params)
+            updates, moved = self._transform().update(gradient, state, params)
         if self.plain:
             bare = self._of_parts(params, dict.fromkeys(self.plain, 0.0))
             updates = jax.tree.map(lambda u, g, b: u if b else g, updates, gradient, bare)
-        params = jax.tree.map(lambda p, u, f: p - rate * f * u, params, updates, factors)
+        state = _held(moved, state, factors)
+        params = jax.tree.map(
+            lambda p, u, f: p - rate * f * u if f else p, params, updates, factors
+        )
         return params, state, norm, rate
+
+
+def _held(new: Tree, old: Tree, factors: Tree) -> Tree:
+    """The new optimiser state, with the old moments of frozen parts: no time is spent on them."""
+    shape: Any = jax.tree.structure(factors)
+
+    def like_params(tree: Tree) -> bool:
+        return bool(jax.tree.structure(tree) == shape)
+
+    def of_one(a: Tree, b: Tree) -> Tree:
+        return jax.tree.map(lambda x, y, f: x if f else y, a, b, factors) if like_params(a) else a
+
+    return jax.tree.map(of_one, new, old, is_leaf=like_params)
 
 
 _ROWS = ("vectors",)

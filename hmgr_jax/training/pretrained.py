@@ -1,6 +1,7 @@
 """Initialise parts from published weights: a CNN from a file, BERT and CLIP from folders.
 
 ``config.init = {"cnn": "resnet50.pth", "bert": "bert-base-uncased", "clip": "clip-vit-base"}``.
+``all-minilm-l6-v2`` as ``bert`` stands for the folder of the installed package.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from ml_collections import ConfigDict
 
 from hmgr_jax.data.text.tokenizer_file import TokenizerFile
 from hmgr_jax.errors import UserError
-from hmgr_jax.interop import bert, clip
+from hmgr_jax.interop import bert, clip, minilm
 from hmgr_jax.interop.resnet import read_backbone
 from hmgr_jax.interop.transformers_folder import is_folder
 from hmgr_jax.leaves import leaf_at, with_leaf
@@ -37,8 +38,11 @@ def fit_to_folders(config: ConfigDict, given: Collection[str] = ()) -> None:
     changes for a part that starts from a run.
 
     Raises:
-        UserError: a folder is not that of a BERT, or of a CLIP or SigLIP.
+        UserError: a folder is not that of a BERT, or of a CLIP or SigLIP; or the package of
+            `minilm.NAME`, which is replaced by its folder, is not installed.
     """
+    if config.init.get(BERT, "") == minilm.NAME and not Path(minilm.NAME).is_dir():
+        config.init[BERT] = str(minilm.installed())
     wanted: dict[str, Any] = {}
     for part, fitted in ((BERT, _of_bert), (CLIP, _of_clip)):
         folder = config.init.get(part, "")
@@ -155,8 +159,8 @@ def untrained(model: Model, init: Mapping[str, str]) -> str:
         )
     if BERT in model.parts() and not init.get(BERT):
         found.append(
-            "BERT starts from random weights: init.bert may name a folder of Hugging Face's, with "
-            "config.json, vocab.txt and model.safetensors."
+            f"BERT starts from random weights: init.bert may be {minilm.NAME}, or a folder of "
+            "Hugging Face's with config.json, vocab.txt and model.safetensors."
         )
     if CLIP in model.parts() and not init.get(CLIP):
         found.append(

@@ -71,6 +71,7 @@ def device_step(
         keys = Keys.at(state.seed, state.step, row["index"])
 
         def total_loss(params: Tree) -> tuple[Array, tuple[Any, Tree, Tree]]:
+            params = optimizer.hold_frozen(params)
             variables = Variables(params, state.stats, state.memory, tables)
             codes, stats = model.encode_batch(variables, batch, row, keys=keys, axis=axis)
             total, terms, stats, written = model.loss(

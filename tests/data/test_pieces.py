@@ -77,6 +77,22 @@ def test_other_files_are_refused(folder, change, sentence):
         Pieces.load(folder)
 
 
+def test_a_folder_with_a_tokenizer_file_alone_is_read(folder):
+    (folder / "vocab.txt").unlink()
+    path = folder / "tokenizer.json"
+    ids = {piece: number for number, piece in reversed(list(enumerate(PIECES)))}
+    path.write_text(json.dumps({"model": {"type": "WordPiece", "vocab": ids}}))
+    assert Pieces.load(folder) == Pieces(PIECES)
+    for content, found in (
+        ("{", "Expecting"),
+        (json.dumps({"model": {"type": "BPE", "vocab": ids}}), "a vocabulary of BPE kind"),
+        (json.dumps({"model": {"type": "WordPiece", "vocab": ids | {"red": 99}}}), "with gaps"),
+    ):
+        path.write_text(content)
+        with pytest.raises(UserError, match=rf"tokenizer\.json holds no vocabulary.*{found}"):
+            Pieces.load(folder)
+
+
 SMALL = {
     "data.worlds.train": "16",
     "data.worlds.dev": "8",

@@ -174,6 +174,31 @@ def test_frozen_parts_stay_and_are_not_in_the_norm(kind):
     np.testing.assert_allclose(norm, np.sqrt(4), rtol=1e-6)  # image has three entries, text2 one
 
 
+def test_moments_of_frozen_parts_are_kept():
+    before = Optimizer(FLAT, PARTS)
+    _, state, *_ = before.update(GRADIENT, before.init(PARAMS), PARAMS, jnp.int32(0))
+    frozen = Optimizer(FLAT, PARTS, stage=Stage(0, frozen=("text",)))
+    _, after, *_ = frozen.update(GRADIENT, state, PARAMS, jnp.int32(1))
+    for moments in ("mu", "nu"):
+        old, new = getattr(state, moments), getattr(after, moments)
+        jax.tree.map(np.testing.assert_array_equal, new["text"], old["text"])
+        assert (new["image"]["kernel"] != old["image"]["kernel"]).all()
+
+
+def test_gradients_of_frozen_parts_are_not_computed():
+    """The square root has an infinite slope at 0, which would show in the gradient."""
+    zero = jax.tree.map(jnp.zeros_like, PARAMS)
+
+    def root(params, stage):
+        params = Optimizer(FLAT, PARTS, stage=stage).hold_frozen(params)
+        return sum(jnp.sqrt(x).sum() for x in jax.tree.leaves(params))
+
+    found = jax.grad(root)(zero, Stage(0, frozen=("text",)))
+    assert not any(x.any() for x in jax.tree.leaves(found["text"]))
+    assert np.isinf(found["text2"]).all()
+    assert np.isinf(jax.grad(root)(zero, Stage(0))["text"]["out"]).all()
+
+
 def factors(**stage):
     return Optimizer(FLAT, PARTS, stage=Stage(0, **stage)).factors(PARAMS)
 

@@ -1,4 +1,4 @@
-"""WordPiece vocabularies: captions as pieces of words, by the ``vocab.txt`` of a BERT.
+"""WordPiece vocabularies: captions as pieces of words, by ``vocab.txt`` or ``tokenizer.json``.
 
 Checkpoints store `Pieces` like any `Vocabulary`, so that a trained run does not need the file.
 """
@@ -16,7 +16,7 @@ from hmgr_jax.data.text.tokenizer_file import TokenizerFile
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 
-FILE, SETTINGS = "vocab.txt", "tokenizer_config.json"
+FILE, WHOLE, SETTINGS = "vocab.txt", "tokenizer.json", "tokenizer_config.json"
 MARKS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
 
@@ -65,27 +65,51 @@ class Pieces(Vocabulary):
 
     @classmethod
     def load(cls, folder: str | Path) -> Pieces:
-        """Read ``vocab.txt``, and ``do_lower_case`` (default true) of ``tokenizer_config.json``.
+        """Read a folder's vocabulary, and ``do_lower_case`` of ``tokenizer_config.json``.
+
+        The vocabulary is ``vocab.txt``, or that in ``tokenizer.json`` where the former is missing.
+        Texts are lower-cased by default.
 
         Raises:
-            UserError: the file is missing, malformed, or of another tokenizer.
+            UserError: both are missing, or a file is malformed or of another tokenizer.
         """
-        path = Path(folder, FILE)
-        try:
-            lines = path.read_bytes().decode().split("\n")
-        except OSError as error:
-            raise UserError(
-                f"{path} cannot be read ({error.strerror}): give as data.pieces the folder of a "
-                "BERT with its vocab.txt."
-            ) from None
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path} is not UTF-8 ({error}): get the file again.") from None
-        words = tuple(line.rstrip("\r") for line in lines)
-        words = words[: -1 if words[-1] == "" else None]
+        path, whole = Path(folder, FILE), Path(folder, WHOLE)
+        if not path.is_file() and whole.is_file():
+            path, words = whole, _words_of_tokenizer(whole)
+        else:
+            words = _lines(path)
         try:
             return cls(words, _lower(Path(folder, SETTINGS)))
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
+
+
+def _lines(path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_bytes().decode().split("\n")
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}): give as data.pieces the folder of a BERT "
+            f"with its {FILE} or {WHOLE}."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 ({error}): get the file again.") from None
+    words = tuple(line.rstrip("\r") for line in lines)
+    return words[: -1 if words[-1] == "" else None]
+
+
+def _words_of_tokenizer(path: Path) -> tuple[str, ...]:
+    """The vocabulary of a ``tokenizer.json`` in the order of its ids."""
+    try:
+        model = json.loads(path.read_bytes())["model"]
+        kind, ids = model.get("type"), model["vocab"]
+        if kind != "WordPiece" or sorted(ids.values()) != list(range(len(ids))):
+            raise ValueError(f"a vocabulary of {kind or 'no'} kind, or with gaps between its ids")
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise UserError(
+            f"{path} holds no vocabulary of WordPieces ({error}): give the folder of a BERT."
+        ) from None
+    return tuple(sorted(ids, key=ids.__getitem__))
 
 
 def _lower(path: Path) -> bool:

@@ -1,0 +1,86 @@
+"""States of a frozen BERT: training captions are read once instead of in every epoch."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hmgr_jax.data.pipeline import eval_batches
+from hmgr_jax.data.split import Items, Source, Split
+from hmgr_jax.distributed import hosts, watchdog
+from hmgr_jax.layers.bert import Bert
+from hmgr_jax.layers.masking import length_mask
+from hmgr_jax.leaves import leaf_at
+from hmgr_jax.models.text_side import STATES, ReadsWords
+from hmgr_jax.shapes import Array, Tree
+from hmgr_jax.training.experiment import Experiment
+
+MOST_BYTES = 4 << 30
+"""Largest size of the states; above it BERT reads the captions in every step."""
+BATCH, SHORT = 128, (8, 12, 16)
+"""Captions read at once, and padded lengths besides those of training."""
+
+
+class WithStates:
+    """Captions with ``states`` of their tokens, float16 [k, L, H], 0 at padding."""
+
+    def __init__(self, source: Source, lengths: np.ndarray, flat: np.ndarray) -> None:
+        self._source, self._flat = source, flat
+        self.lengths: np.ndarray | None = lengths
+        self._starts = np.cumsum(lengths, dtype=np.int64) - lengths
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def gather(self, items: np.ndarray, length: int | None = None) -> Items:
+        """The items of the source, and the states of their tokens."""
+        found = self._source.gather(items, length)
+        inside = np.arange(found["tokens"].shape[1]) < found["lengths"][:, None]
+        owner, place = np.nonzero(inside)
+        states = np.zeros((*inside.shape, self._flat.shape[1]), self._flat.dtype)
+        states[inside] = self._flat[self._starts[items][owner] + place]
+        return found | {STATES: states}
+
+
+def with_token_states(experiment: Experiment, params: Tree) -> Split:
+    """The training split; with states of all tokens if BERT is frozen in every stage.
+
+    The split itself is returned where the model has no BERT or trains it, or where the states would
+    exceed `MOST_BYTES`.
+    """
+    split, model = experiment.data.splits["train"], experiment.model
+    if not isinstance(model, ReadsWords) or model.bert is None:
+        return split
+    source, (path,) = split.sources["text"], model.parts()["bert"]
+    stages = [experiment.optimizer(stage).factors(params) for stage in experiment.stages()]
+    tuned = any(any(jax.tree.leaves(leaf_at(factors, path))) for factors in stages)
+    lengths = source.lengths
+    if tuned or lengths is None or 2 * model.bert.width * int(lengths.sum()) > MOST_BYTES:
+        return split
+    if hosts.is_first():
+        size = 2 * model.bert.width * int(lengths.sum()) / 1e9
+        print(f"BERT is frozen: it reads {len(source)} captions once ({size:.2f} GB).", flush=True)
+    network = Bert(model.bert, jnp.dtype(experiment.config.dtype))
+    weights = jax.device_put(jax.device_get(leaf_at(params, path)), jax.local_devices()[0])
+
+    @jax.jit
+    def read(weights: Tree, tokens: Array, lengths: Array) -> Array:
+        mask = length_mask(lengths, tokens.shape[1])
+        states: Any = network.apply({"params": weights}, tokens, mask)
+        return jnp.asarray(states, jnp.float16)
+
+    flat = np.empty((int(lengths.sum()), model.bert.width), np.float16)
+    starts = np.cumsum(lengths, dtype=np.int64) - lengths
+    buckets = sorted({*SHORT, *experiment.config.data.buckets})
+    for items, _, batch in eval_batches(source, BATCH, buckets=buckets):
+        watchdog.report_progress()
+        states = np.asarray(read(weights, batch["tokens"], batch["lengths"]))
+        owner, place = np.nonzero(np.arange(states.shape[1]) < batch["lengths"][:, None])
+        flat[starts[items][owner] + place] = states[owner, place]
+    return dataclasses.replace(
+        split, sources={**split.sources, "text": WithStates(source, lengths, flat)}
+    )
