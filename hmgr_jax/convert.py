@@ -66,6 +66,11 @@ def _parser() -> Parser:
         metavar="INT",
         help="training items that the memory and the calibration hold (default: 4096)",
     )
+    for name, metavar, text in (
+        ("encoder", "SPEC", "what made the features of pictures, where the run does not keep it"),
+        ("pca", "FILE.npz", "the PCA that followed it: mean and components"),
+    ):
+        commands["pack"].add_argument(f"--{name}", metavar=metavar, help=text)
     commands["pack"].add_argument(
         "--calibrate", action="store_true", help="calibrate scores, as eval.calibration=bank does"
     )
@@ -122,7 +127,13 @@ def _pack(flags: argparse.Namespace) -> int:
         raise UserError(f"--stored is {flags.stored}, but must be at least 1: correct it.")
     from hmgr_jax.evaluation import packed
 
-    packed.pack(Path(workdir), out, flags.stored, calibrate=flags.calibrate)
+    encoder = None
+    if flags.encoder is not None:
+        from hmgr_jax.data.pictures.pca import Pca
+        from hmgr_jax.interop.picture_encoder import Encoder
+
+        encoder = Encoder.of(flags.encoder, pca=Pca.read(flags.pca) if flags.pca else None)
+    packed.pack(Path(workdir), out, flags.stored, calibrate=flags.calibrate, encoder=encoder)
     print(f"packed:    {workdir} as {out}, {out.stat().st_size / 1e6:.2f} MB")
     return 0
 

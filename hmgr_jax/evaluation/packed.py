@@ -1,12 +1,13 @@
 """A trained run in one small file: ``hmgr_jax.load("model.safetensors")``.
 
 Weights are float16. The memory and the vectors of the calibration are a fixed random sample, in 8
-bits with a scale per vector. λ and β are chosen on dev for that sample. The file searches and
-encodes; it cannot be trained further.
+bits with a scale per vector. λ and β are chosen on dev for that sample. The encoder of pictures is
+described, with its PCA. The file searches and encodes; it cannot be trained further.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from importlib import resources
@@ -18,6 +19,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from hmgr_jax.data.open import open_data
+from hmgr_jax.data.pictures.pca import Pca
 from hmgr_jax.data.split import Split
 from hmgr_jax.distributed.parallel import make_mesh
 from hmgr_jax.errors import UserError
@@ -31,7 +33,9 @@ from hmgr_jax.evaluation.trained_run import (
     saved_model,
     state_shapes,
 )
+from hmgr_jax.files.manifest import ENCODER
 from hmgr_jax.interop import names, state_dict
+from hmgr_jax.interop.picture_encoder import Encoder
 from hmgr_jax.leaves import arrange_like, by_name
 from hmgr_jax.models.base import Variables
 from hmgr_jax.training import config as configs
@@ -40,7 +44,7 @@ from hmgr_jax.training.check import check_calibration
 ENDING, FOLDER = ".safetensors", "pretrained"
 KEY, FORMAT = "packed", "1"
 """The entry of a file's metadata that tells its format."""
-STORED, SCALE = "stored/", ":scale"
+STORED, PCA, SCALE = "stored/", "pca/", ":scale"
 EIGHT_BITS = ("memory/", STORED)
 ABOUT = ("features", "steps_per_epoch", "rows", "classes", "fingerprint")
 """What is kept of the metadata of the run."""
@@ -51,8 +55,8 @@ class Packed(NamedTuple):
 
     run: TrainedRun
     calibration: Calibration | None
-    pictures: Mapping[str, Any]
-    """How pictures become the inputs of the model; empty if the file does not say."""
+    encoder: Callable[[], Encoder] | None
+    """What makes the features of pictures; None if the file does not say."""
 
 
 def path_of(name: str | Path) -> Path | None:
@@ -70,7 +74,7 @@ def pack(
     stored: int,
     *,
     calibrate: bool = False,
-    pictures: Mapping[str, Any] | None = None,
+    encoder: Encoder | None = None,
 ) -> None:
     """Pack the dev-best step of a run; its train and dev splits are read.
 
@@ -79,7 +83,7 @@ def pack(
         out: a new file, ``.safetensors``.
         stored: vectors of each modality that the file holds, for the memory and the calibration.
         calibrate: whether scores are calibrated even if those of the run are not.
-        pictures: how pictures become inputs, for `Packed`.
+        encoder: of pictures; by default the one that the run keeps, if it keeps one.
 
     Raises:
         UserError: ``out`` exists or has another ending, or the run retrieves or has tables.
@@ -111,7 +115,10 @@ def pack(
         return open_data(config.data, vocabulary, (role,)).splits[role]
 
     calibration, variables = compute(evaluator, variables, config, split, stored)
-    _write(out, run, config, variables, calibration, pictures or {})
+    if encoder is None and (workdir / ENCODER).is_file():
+        encoder = Encoder.load(workdir)
+    config.data.root, config.init = "", {}  # places of one machine
+    _write(out, run, config, variables, calibration, encoder)
 
 
 def _write(
@@ -120,12 +127,18 @@ def _write(
     config: ConfigDict,
     variables: Variables,
     calibration: Calibration | None,
-    pictures: Mapping[str, Any],
+    encoder: Encoder | None,
 ) -> None:
     state = {"params": variables.params, "stats": variables.stats, "memory": variables.memory}
     arrays = {name: np.asarray(x) for name, x in by_name(jax.device_get(state)).items()}
     about = {k: v for k, v in run.meta.items() if k in ABOUT}
-    about |= {"step": run.step, "pictures": dict(pictures)}
+    about["step"] = run.step
+    if encoder is not None:
+        if encoder.pca is not None:
+            rounded = [x.astype(np.float16).astype(np.float32) for x in encoder.pca.arrays]
+            encoder = encoder.with_pca(Pca(*rounded), sqrt=encoder.sqrt)
+            arrays |= {f"{PCA}{n}": x for n, x in enumerate(rounded)}
+        about["encoder"] = {"place": encoder.network.place, **encoder.describe()}
     if calibration is not None:
         about["calibration"] = [calibration.strength, calibration.sharpness, calibration.unit]
         if run.model.stored_vectors(variables) is None:
@@ -158,16 +171,25 @@ def read(path: Path, change: Callable[[ConfigDict], ConfigDict] = lambda saved: 
     model = saved_model(meta, config)
     arrays = _widened(weights.state)
     template = state_shapes(model)
-    own = {n: x for n, x in arrays.items() if not n.startswith(STORED)}
+    own = {n: x for n, x in arrays.items() if not n.startswith((STORED, PCA))}
     state = names.to_params(names.our_own(template), own, template)
     calibration = None
     if "calibration" in about:
         stored = {n.removeprefix(STORED): x for n, x in arrays.items() if n.startswith(STORED)}
         held = model.stored_vectors(Variables(**state, tables=None))
         calibration = Calibration(stored or held or {}, *about["calibration"])
-    return Packed(
-        TrainedRun(config, model, state, meta, about["step"]), calibration, about["pictures"]
-    )
+    run = TrainedRun(config, model, state, meta, about["step"])
+    return Packed(run, calibration, _encoder(about.get("encoder"), arrays))
+
+
+def _encoder(
+    described: dict[str, Any] | None, arrays: Mapping[str, np.ndarray]
+) -> Callable[[], Encoder] | None:
+    if described is None:
+        return None
+    place = described.pop("place")
+    pca = Pca(arrays[f"{PCA}0"], arrays[f"{PCA}1"]) if described["pca"] else None
+    return functools.partial(Encoder.from_description, described, place, pca)
 
 
 def _narrowed(arrays: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:

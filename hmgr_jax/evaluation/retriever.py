@@ -57,6 +57,7 @@ class Retriever:
         self.workdir, self.config, self.step = workdir, config, step
         self.model, self.vocabulary = model, vocabulary
         evaluator = Evaluator.of(config, model, make_mesh(config.parallel.devices))
+        self._packed_encoder = packed.encoder if packed is not None else None
         if packed is not None:
             self.evaluator, self.variables = evaluator.calibrated(packed.calibration), variables
         else:
@@ -220,6 +221,8 @@ class Retriever:
         Raises:
             UserError: it is unknown, changed or not installed.
         """
+        if self._packed_encoder is not None:
+            return self._packed_encoder()
         if not (self.workdir / ENCODER).is_file():
             takes = ", ".join(self.model.inputs()["image"])
             raise UserError(

@@ -24,6 +24,8 @@ from hmgr_jax.search.searcher import Hit, Searcher
 
 WORDS, LETTERS, LINES = 70, 32, 4
 """Characters of a caption in the table, and characters and lines of a caption in the sheet."""
+SHORT = 18
+"""Characters of an id in the sheet."""
 COLUMNS = 10
 """Results per query in the sheet."""
 KNOWN = ("system", "step", "modality", "engine", "model")
@@ -80,7 +82,8 @@ def draw(path: Path, searcher: Searcher, asked: Questions, hits: list[list[Hit]]
         pictures = pictures_of_items(about["split"], searcher.modality, items)
         for hit, picture in zip(found, pictures, strict=True):
             words = hit.item.caption or (hit.item.id if picture is None else "")
-            row.append(_thumbnail(picture, words, f"{hit.item.id}  {hit.score:.3f}"))
+            note = f"{shorten(hit.item.id, SHORT)}  {hit.score:.3f}"
+            row.append(_thumbnail(picture, words, note))
         rows.append(row)
     title = f"{about['system']}: {len(searcher.index):,} {searcher.modality} items"
     draw_grid(path, rows, side=1.7, below=0.7, headings={0: title}, apart=0.2)

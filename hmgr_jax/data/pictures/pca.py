@@ -32,6 +32,11 @@ class Pca:
             raise ValueError("NaN or infinity")
 
     @property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """The mean and the components."""
+        return self.mean, self.components
+
+    @property
     def size(self) -> int:
         """N, the number of components."""
         return self.components.shape[1]
@@ -39,7 +44,7 @@ class Pca:
     def sha256(self) -> str:
         """Hexadecimal digest of both arrays."""
         digest = hashlib.sha256()
-        for array in (self.mean, self.components):
+        for array in self.arrays:
             digest.update(f"{array.shape}\0".encode() + np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 

