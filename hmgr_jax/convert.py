@@ -102,13 +102,14 @@ def _import(flags: argparse.Namespace, overrides: Mapping[str, str | None]) -> i
 
 def _import_towers(flags: argparse.Namespace, overrides: Mapping[str, str | None]) -> int:
     from hmgr_jax.conversion import towers
+    from hmgr_jax.evaluation.tower_folder import MODEL, RECIPE
 
-    if flags.weights or flags.vocabulary or flags.model != towers.MODEL:
+    if flags.weights or flags.vocabulary or flags.model != MODEL:
         raise UserError(
-            f"--folder holds weights and tokens of --model {towers.MODEL}: give that, and leave "
+            f"--folder holds weights and tokens of --model {MODEL}: give that, and leave "
             "--weights and --vocabulary out."
         )
-    recipe = flags.config or towers.RECIPE
+    recipe = flags.config or RECIPE
     towers.import_towers(Path(flags.folder), Path(flags.workdir), recipe, overrides)
     return 0
 

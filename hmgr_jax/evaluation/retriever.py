@@ -25,8 +25,10 @@ from hmgr_jax.evaluation.evaluate import Evaluator, Scored
 from hmgr_jax.evaluation.finalized import finalize
 from hmgr_jax.evaluation.judged import Judged
 from hmgr_jax.evaluation.packed import Packed
+from hmgr_jax.evaluation.tower_folder import read_folder
 from hmgr_jax.evaluation.trained_run import read_run
 from hmgr_jax.files.manifest import ENCODER
+from hmgr_jax.interop.clip import is_towers
 from hmgr_jax.interop.picture_encoder import EncodedPictures, Encoder
 from hmgr_jax.models.base import Banks, Feature, Model, Variables
 from hmgr_jax.shapes import Tree
@@ -76,7 +78,8 @@ class Retriever:
     ) -> Retriever:
         """The dev-best step of the run in ``workdir`` (its newest if none was evaluated).
 
-        ``workdir`` may be a packed file, or the name of a model that comes with the package.
+        ``workdir`` may be a packed file, the name of a model that comes with the package, or the
+        folder of a CLIP or SigLIP as transformers saves it.
 
         ``config`` replaces the data, the scoring and the evaluation of the run; ``change`` edits
         the saved configuration. The parameters are always the trained ones. ``retrieve`` makes the
@@ -98,7 +101,12 @@ class Retriever:
             return saved
 
         packed = packed_runs.read(file, changed) if file is not None else None
-        run = packed.run if packed is not None else read_run(place, changed)
+        if packed is not None:
+            run = packed.run
+        elif not (place / "checkpoints").is_dir() and is_towers(place):
+            run = read_folder(place, changed)
+        else:
+            run = read_run(place, changed)
         saved, model, vocabulary = run.config, run.model, run.vocabulary
         if model.needs_tables and (place / FILE).is_file():
             tables = read_tables(place)

@@ -77,8 +77,10 @@ OPTIONS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "--model": {
             "metavar": "MODEL",
             "default": "flickr8k",
-            "help": "a model of the package, a packed file or a trained run (default: flickr8k)",
+            "help": "a model of the package, a packed file, a trained run, or the folder of a CLIP "
+            "or SigLIP as transformers saves it (default: flickr8k)",
         },
+        "--encoder": {"metavar": "clip=DIR", "help": "the same as --model DIR"},
         "-k": K,
         "--json": JSON,
         "--sheet": {
@@ -179,7 +181,7 @@ def find(flags: argparse.Namespace) -> int:
     from hmgr_jax.search import asking
     from hmgr_jax.search.find import searcher_of
 
-    searcher = searcher_of(folder, flags.model)
+    searcher = searcher_of(folder, _model_of(flags))
     if flags.sentences:
         asked = asking.of_sentences(searcher.retriever, flags.sentences)
     else:
@@ -188,6 +190,21 @@ def find(flags: argparse.Namespace) -> int:
     numbers, scores = searcher.search(asked.modality, asked.codes, k)
     _report(searcher, asked, searcher.hits(numbers, scores), flags)
     return 0
+
+
+def _model_of(flags: argparse.Namespace) -> str:
+    if flags.encoder is None:
+        return str(flags.model)
+    kind, _, place = flags.encoder.partition("=")
+    if kind not in ("clip", "siglip") or not place:
+        raise UserError(
+            f"--encoder is {flags.encoder}, but search find takes clip=DIR or siglip=DIR: give one "
+            "of them, or a --model."
+        )
+    from hmgr_jax.interop import clip
+
+    clip.read_towers(place)  # which says what is supported
+    return str(place)
 
 
 def _check_question(flags: argparse.Namespace) -> None:

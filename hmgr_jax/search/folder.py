@@ -82,7 +82,7 @@ def vectors_of(folder: Path, retriever: Retriever, cache: Path | None = None) ->
         raise UserError(f"{folder} holds no readable picture ({told}): give another folder.")
     stacked = np.stack([v for v in (kept[name][1] for name in names) if v is not None])
     gone = len(known.keys() - stamps.keys())
-    return FolderVectors(names, stacked, broken, len(wanted), gone)
+    return FolderVectors(names, stacked, broken, len({*wanted} - {*broken}), gone)
 
 
 def _stamp(path: Path) -> Stamp:

@@ -54,7 +54,8 @@ def test_pictures_of_a_folder_are_found(pictures, tmp_path, capsys):
     assert "left out: 1 that cannot be read: c.jpg" in told
     (row,) = json.loads(found.read_text())["queries"]
     assert {result["id"] for result in row["results"]} == {"a.jpg", "b.png"}
-    assert Image.open(sheet).width > 100
+    with Image.open(sheet) as drawn:
+        assert drawn.width > 100
     assert (
         main(["search", "find", "--image", str(pictures / "a.jpg"), *ask[3:], "--json", str(found)])
         == 0
@@ -73,6 +74,8 @@ def test_pictures_of_a_folder_are_found(pictures, tmp_path, capsys):
         (["a dog", "--in", ".", "--sheet", "x.jpg"], "--sheet writes a PNG, not x.jpg"),
         (["a dog", "--in", ".", "-k", "0"], "-k is 0, but must be at least 1"),
         (["a dog", "--in", ".", "--model", "none"], "none holds no checkpoints"),
+        (["a dog", "--in", ".", "--encoder", "resnet"], "takes clip=DIR or siglip=DIR"),
+        (["a dog", "--in", ".", "--encoder", "clip=."], "give a folder of a CLIP or SigLIP"),
     ],
 )
 def test_mistakes_are_told_in_a_sentence(options, sentence, capsys):
