@@ -39,6 +39,8 @@ from hmgr_jax.training.tables import FILE, make_tables, read_tables
 Retrieve = Callable[[Banks, str, ConfigDict, DataSet, Path], Tree]
 """Makes the tables of a named bank, see `hmgr_jax.search.retrieved.retrieved_tables`."""
 
+OF_FOLDERS = ("pieces", "max_words", "buckets", "pixels")
+"""Keys of data that a folder of weights has set, so that no recipe replaces them."""
 COUNTS = {"n_regions": "regions", "n_frames": "frames"}
 """{input: the input whose true rows it counts}."""
 
@@ -297,7 +299,10 @@ def _replaced(saved: ConfigDict, config: ConfigDict, workdir: Path) -> ConfigDic
             "recipe or another --workdir."
         )
     before = configs.plain(saved)
-    saved.data, saved.eval, saved.parallel = config.data, config.eval, config.parallel
+    data = ConfigDict(config.data.to_dict())
+    if saved.data.get("pieces"):
+        data.update({key: saved.data[key] for key in OF_FOLDERS})
+    saved.data, saved.eval, saved.parallel = data, config.eval, config.parallel
     for key in (k.removeprefix("model.") for k in configs.SCORING):
         if key in config.model:
             saved.model[key] = config.model[key]

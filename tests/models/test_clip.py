@@ -91,6 +91,16 @@ def test_an_imported_run_searches_pictures(kind, tmp_path):
     assert search(["search", "query", "--index", str(index), "-k", "2", "a red dog"]) == 0
 
 
+@pytest.mark.filterwarnings("ignore:the r:UserWarning")
+def test_a_recipe_replaces_the_data_but_not_what_the_folder_set(kind, tmp_path):
+    folder, _ = written(tmp_path / kind, kind)
+    assert imported(folder, tmp_path / "run") == 0
+    recipe = recipe_file.load("worlds_images:clip", SMALL)
+    data = Retriever.load(tmp_path / "run", recipe).config.data
+    assert (data.source, data.worlds.test, recipe.data.max_words) == ("worlds", 4, 94)
+    assert (data.pixels.size, data.max_words, tuple(data.buckets)) == (8, 5, (7,))
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
