@@ -162,7 +162,11 @@ def test_long_sentences_are_cut_as_long_captions_are(retriever):
         ("text", "a sentence", "text items must be a list of at least one sentence"),
         ("text", [], "a list of at least one sentence"),
         ("text", ["a", " "], "Sentence 1 is empty"),
-        ("image", ["a"], "image items must be arrays by input name"),
+        (
+            "image",
+            ["a"],
+            "was trained on regions, n_regions of images, not on pixels or features of",
+        ),
         ("image", {}, "items must have one length, got {}"),
         ("image", {"regions": REGIONS[:0]}, "must have one length"),
         ("image", {"region": REGIONS}, rf"need regions of shape \[2, 6, {F}\], got nothing"),

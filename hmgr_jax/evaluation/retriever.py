@@ -236,9 +236,8 @@ class Retriever:
         if not (self.workdir / ENCODER).is_file():
             takes = ", ".join(self.model.inputs()["image"])
             raise UserError(
-                f"This {self.config.model.name} was trained on {takes} of images that no encoder "
-                "of prepare folder made, not on pixels: prepare the same inputs, and give their "
-                "split."
+                f"This {self.config.model.name} was trained on {takes} of images, not on pixels or "
+                "features of prepare --encoder: prepare the same inputs, and give their split."
             )
         return Encoder.load(self.workdir)
 

@@ -84,6 +84,8 @@ def folder(flags: argparse.Namespace) -> Plan:
     about = _about("folder", flags, captions)
     store: Store
     if flags.pictures:
+        if flags.regions:
+            raise UserError("--regions is for --features: give a smaller --grid instead.")
         encoder, components, more = _encoder(flags, None, has_train=bool(splits))
         pictures = PictureStore(Path(flags.pictures), encoder, components)
         splits, about, store = splits or _gallery(pictures), about | more, pictures

@@ -107,5 +107,5 @@ def test_missing_weights_and_unknown_encoders_are_named(made, run):
     with pytest.raises(UserError, match=r"encoder\.json names an encoder .*gone/config\.json"):
         hmgr_jax.load(run).encode("image", picture)
     path.unlink()
-    with pytest.raises(UserError, match="that no encoder of prepare folder made"):
+    with pytest.raises(UserError, match="not on pixels or features of prepare --encoder"):
         hmgr_jax.load(run).encode("image", picture)

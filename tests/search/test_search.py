@@ -199,8 +199,8 @@ def test_the_key_of_a_model_is_of_its_weights():
 
 
 def test_a_query_hashes_nothing_that_a_stored_digest_vouches_for(vse, tmp_path, monkeypatch):
-    hashed, real = [], digests._sha256
-    monkeypatch.setattr(digests, "_sha256", lambda path: hashed.append(path) or real(path))
+    hashed, real = [], digests.sha256
+    monkeypatch.setattr(digests, "sha256", lambda path: hashed.append(path) or real(path))
     monkeypatch.setattr(searcher, "model_key", lambda _: pytest.fail("hashed again"))
     Searcher.open(vse)
     checkpoint = finished("vse") / "checkpoints"
@@ -228,7 +228,7 @@ def test_a_program_can_search_an_index(vse):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["search"], "There is no action 'search': choose from index, query, swap"),
+        (["search"], "There is no action 'search': choose from index, query, find, swap"),
         (["index", "--out", "x"], "--workdir is missing"),
         (["index", "--workdir", "{vse}"], "--out is missing"),
         (["index", "--workdir", "none", "--out", "x"], "holds no checkpoints"),
@@ -248,7 +248,7 @@ def test_a_program_can_search_an_index(vse):
         (["index", "--workdir", "{vse}", "--out", "x", "--modality", "mesh"], "no modality mesh"),
         (["index", "--workdir", "{vse}", "--out", "x", "--engine", "annoy"], "no engine 'annoy'"),
         (["index", "--workdir", "{vse}", "--out", "x", "--uri", "a"], "uri is for engine milvus"),
-        (["index", "--workdir", "{vse}", "--out", "x", "--images", "."], "not on pixels"),
+        (["index", "--workdir", "{vse}", "--out", "x", "--images", "."], "holds no picture"),
         (["index", "--workdir", "{vse}", "--out", "x", "--captions", "none"], "cannot be read"),
         (["index", "--workdir", "{vse}", "--out", "x", "--pictures", "none"], "not a folder"),
         (
@@ -263,7 +263,7 @@ def test_a_program_can_search_an_index(vse):
         (["query", "--index", "{index}", "a ring", "-k", "0"], "k must be from 1 to 12"),
         (["query", "--index", "{index}", " "], "Sentence 0 is empty"),
         (["query", "--index", "{index}", "--image", "none.jpg"], "no image 'none.jpg' among"),
-        (["query", "--index", "{index}", "--image", __file__], "not trained on pixels"),
+        (["query", "--index", "{index}", "--image", __file__], "not on pixels"),
         (["query", "--index", "{index}", "a ring", "--sheet", "a.jpg"], "end in .png"),
         (["query", "--index", "{index}", "a ring", "--from", "mesh", "--kk", "3"], "no flag"),
         (["swap", "--name", "x"], "--to is missing"),
