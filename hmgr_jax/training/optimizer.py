@@ -160,7 +160,7 @@ class Optimizer:
 
 def _held(new: Tree, old: Tree, factors: Tree) -> Tree:
     """The new optimiser state, with the old moments of frozen parts: no time is spent on them."""
-    shape = jax.tree.structure(factors)
+    shape: Any = jax.tree.structure(factors)
 
     def like_params(tree: Tree) -> bool:
         return bool(jax.tree.structure(tree) == shape)
