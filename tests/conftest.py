@@ -48,12 +48,9 @@ def pytest_collection_modifyitems(items):
     """One worker runs a whole file, unless a test names another group.
 
     Groups are the systems (`contract_cases.params_of`), so that a worker compiles each of them
-    once, and ``runs``: the files that train the tiny system of `tiny_run.finished`. Tests of pmap
-    are slow for all systems but hmgr: the mapper is the same for every system.
+    once, and ``runs``: the files that train the tiny system of `tiny_run.finished`.
     """
     for item in items:
-        if "pmapped" in item.fixturenames and item.callspec.params["system"] != "hmgr":
-            item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("xdist_group") is None:
             tiny = hasattr(item.module, "finished")
             group = "runs" if tiny else item.path.stem.removeprefix("test_")

@@ -11,6 +11,7 @@ from contract_cases import (
     CASES,
     DEVICES,
     LENGTH,
+    PMAPPED,
     ROWS,
     STEPS,
     assert_close,
@@ -158,21 +159,27 @@ def test_eight_devices_give_the_numbers_of_one(system):
     assert_devices_agree(system.one, system.eight)
 
 
-@pytest.fixture
-def pmapped(system):
-    """The system under pmap; slow for all cases but one (see conftest.py)."""
-    return system.pmapped
+def test_a_step_uses_what_is_tested_under_pmap(system):
+    assert system.eight.end
+    assert system.eight.axis.used <= set().union(*PMAPPED.values())
 
 
-def test_pmap_gives_the_numbers_of_shard_map(system, pmapped):
-    assert_devices_agree(system.eight, pmapped)
+@pytest.fixture(scope="module", params=params_of(PMAPPED, fast=("hmgr",)))
+def mapped(request):
+    """A system for tests of pmap."""
+    return small(request.param)
 
 
-def test_a_batch_that_divides_is_the_same_under_both_mappers(system, pmapped):
-    at = jax.device_get(system.one.end.state)
-    full = system.batch(0, DEVICES)
+def test_pmap_gives_the_numbers_of_shard_map(mapped):
+    assert_devices_agree(mapped.eight, mapped.pmapped)
+    assert mapped.pmapped.axis.used == PMAPPED[mapped.case]
+
+
+def test_a_batch_that_divides_is_the_same_under_both_mappers(mapped):
+    at = jax.device_get(mapped.one.end.state)
+    full = mapped.batch(0, DEVICES)
     full["row"] = full["row"] | {"valid": np.ones_like(full["row"]["valid"])}
-    ends = [run.once(at, full) for run in (system.eight, pmapped)]
+    ends = [run.once(at, full) for run in (mapped.eight, mapped.pmapped)]
     assert_same_everywhere(ends)
     assert_close(*ends, rtol=1e-5, atol=1e-6)
 
