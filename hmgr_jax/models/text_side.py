@@ -26,8 +26,8 @@ from hmgr_jax.shapes import Array, Bool, Float
 
 TEXTS = ("gru", "words", "bert", "clip")
 STATES = "states"
-"""BERT's states of the tokens, float16 [n, L, H]: in training, items have them where BERT is frozen
-(`hmgr_jax.training.token_states`)."""
+"""States of the tokens, float16 [n, L, H]: in training, items have them where the text
+tower is frozen (`hmgr_jax.training.token_states`)."""
 
 
 @dataclass(frozen=True)
@@ -140,24 +140,21 @@ class ReadsWords(ReadsTokens):
         return {"text": ("text",), "words": (words,), self.text: (tower,)}
 
 
-def bert_states(
-    sizes: Sizes, features: int, drop: float, dtype: Any, items: Items, keys: Keys | None
-) -> tuple[Float[Array, "B L D"], Bool[Array, "B L"]]:
-    """BERT's states, each mapped to ``features``, and their mask; call in a compact module.
+def tower_states(
+    model: Any, items: Items, keys: Keys | None
+) -> tuple[Float[Array, "B L H"], Bool[Array, "B L"]]:
+    """States of BERT or of CLIP's text tower, and their mask; call in a compact module.
 
-    In training a share ``drop`` of the words is masked out, in BERT and after it. The other words
-    keep their positions, and the start token stays. Items with `STATES` are not read by BERT, and
-    their words are masked out after it only.
+    In training a share ``word_dropout`` of the tokens is masked out, in the tower and after it. The
+    other tokens keep their positions.
     """
-    tokens = items["tokens"]
-    mask = length_mask(items["lengths"], tokens.shape[1])
-    mask = drop_nodes(mask, drop, keys, "words")
-    if STATES in items:
-        states = jnp.where(mask[:, :, None], items[STATES].astype(jnp.float32), 0.0)
-    else:
-        own = keys.named("bert") if keys is not None else None
-        states = Bert(sizes, dtype, name="bert")(tokens, mask, own)
-    return Linear(features, dtype=dtype, name="project")(states), mask
+    if model.text == "clip":
+        return read_tokens(model, items, keys, drop=model.word_dropout)[:2]
+    mask = length_mask(items["lengths"], items["tokens"].shape[1])
+    mask = drop_nodes(mask, model.word_dropout, keys, "words")
+    own = keys.named("bert") if keys is not None else None
+    bert = Bert(model.bert, jnp.dtype(model.dtype), name="bert")
+    return bert(items["tokens"], mask, own), mask
 
 
 def read_tokens(
@@ -189,12 +186,18 @@ def read_tokens(
 def word_states(
     model: Any, items: Items, keys: Keys | None
 ) -> tuple[Float[Array, "B L D"], Bool[Array, "B L"]]:
-    """States of words by ``model.text``, and their mask; call in a compact module."""
+    """States of words by ``model.text``, and their mask; call in a compact module.
+
+    Items with `STATES` are not read by the tower, and their tokens are masked out after it only.
+    """
     dtype = jnp.dtype(model.dtype)
-    if model.bert is not None:
-        return bert_states(model.bert, model.dim, model.word_dropout, dtype, items, keys)
-    if model.text == "clip":
-        states, mask, _ = read_tokens(model, items, keys, drop=model.word_dropout)
+    if model.reads_pieces:
+        if STATES in items:
+            mask = length_mask(items["lengths"], items["tokens"].shape[1])
+            mask = drop_nodes(mask, model.word_dropout, keys, "words")
+            states = jnp.where(mask[:, :, None], items[STATES].astype(jnp.float32), 0.0)
+        else:
+            states, mask = tower_states(model, items, keys)
         return Linear(model.dim, dtype=dtype, name="project")(states), mask
     words: nn.Module = WordEncoder(
         model.vocabulary_size,

@@ -165,7 +165,8 @@ class Experiment:
     def for_model(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """The part of a batch that the step uses: the model's inputs and the row.
 
-        Labels are included only if the model needs them, states of a frozen BERT if there are any.
+        Labels are included only if the model needs them, states of a frozen text tower if there
+        are any.
         """
         wanted = self.model.inputs()
         found = {m: select_inputs(wanted[m], batch[m], f"{m} items") for m in wanted}

@@ -1,10 +1,12 @@
-"""States of a frozen BERT: training captions are read once instead of in every epoch."""
+"""States of a frozen BERT or CLIP: training captions are read once instead of in every epoch."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,15 +14,13 @@ import numpy as np
 from hmgr_jax.data.pipeline import eval_batches
 from hmgr_jax.data.split import Items, Source, Split
 from hmgr_jax.distributed import hosts, watchdog
-from hmgr_jax.layers.bert import Bert
-from hmgr_jax.layers.masking import length_mask
 from hmgr_jax.leaves import leaf_at
-from hmgr_jax.models.text_side import STATES, ReadsWords
+from hmgr_jax.models.text_side import STATES, ReadsWords, tower_states
 from hmgr_jax.shapes import Array, Tree
 from hmgr_jax.training.experiment import Experiment
 
 MOST_BYTES = 4 << 30
-"""Largest size of the states; above it BERT reads the captions in every step."""
+"""Largest size of the states; above it the tower reads the captions in every step."""
 BATCH, SHORT = 128, (8, 12, 16)
 """Captions read at once, and padded lengths besides those of training."""
 
@@ -46,39 +46,51 @@ class WithStates:
         return found | {STATES: states}
 
 
-def with_token_states(experiment: Experiment, params: Tree) -> Split:
-    """The training split; with states of all tokens if BERT is frozen in every stage.
+class _Tower(nn.Module):
+    """The states of a system's text tower."""
 
-    The split itself is returned where the model has no BERT or trains it, or where the states would
-    exceed `MOST_BYTES`.
+    model: ReadsWords
+
+    @nn.compact
+    def __call__(self, items: Mapping[str, Array]) -> Array:
+        return tower_states(self.model, items, None)[0]
+
+
+def with_token_states(experiment: Experiment, params: Tree) -> Split:
+    """The training split; with states of all tokens if BERT or CLIP is frozen in every stage.
+
+    The split itself is returned where the model has no such tower or trains it, or where the states
+    would exceed `MOST_BYTES`.
     """
     split, model = experiment.data.splits["train"], experiment.model
-    if not isinstance(model, ReadsWords) or model.bert is None:
+    if not isinstance(model, ReadsWords) or not model.reads_pieces:
         return split
-    source, (path,) = split.sources["text"], model.parts()["bert"]
+    source, (path,) = split.sources["text"], model.parts()[model.text]
+    width = {"bert": model.bert_width, "clip": model.clip_width}[model.text]
     stages = [experiment.optimizer(stage).factors(params) for stage in experiment.stages()]
     tuned = any(any(jax.tree.leaves(leaf_at(factors, path))) for factors in stages)
     lengths = source.lengths
-    if tuned or lengths is None or 2 * model.bert.width * int(lengths.sum()) > MOST_BYTES:
+    if tuned or lengths is None or 2 * width * int(lengths.sum()) > MOST_BYTES:
         return split
     if hosts.is_first():
-        size = 2 * model.bert.width * int(lengths.sum()) / 1e9
-        print(f"BERT is frozen: it reads {len(source)} captions once ({size:.2f} GB).", flush=True)
-    network = Bert(model.bert, jnp.dtype(experiment.config.dtype))
+        size = 2 * width * int(lengths.sum()) / 1e9
+        name = {"bert": "BERT", "clip": "CLIP"}[model.text]
+        print(
+            f"{name} is frozen: it reads {len(source)} captions once ({size:.2f} GB).", flush=True
+        )
     weights = jax.device_put(jax.device_get(leaf_at(params, path)), jax.local_devices()[0])
 
     @jax.jit
-    def read(weights: Tree, tokens: Array, lengths: Array) -> Array:
-        mask = length_mask(lengths, tokens.shape[1])
-        states: Any = network.apply({"params": weights}, tokens, mask)
+    def read(weights: Tree, items: Mapping[str, Array]) -> Array:
+        states: Any = _Tower(model).apply({"params": {model.text: weights}}, items)
         return jnp.asarray(states, jnp.float16)
 
-    flat = np.empty((int(lengths.sum()), model.bert.width), np.float16)
+    flat = np.empty((int(lengths.sum()), width), np.float16)
     starts = np.cumsum(lengths, dtype=np.int64) - lengths
     buckets = sorted({*SHORT, *experiment.config.data.buckets})
     for items, _, batch in eval_batches(source, BATCH, buckets=buckets):
         watchdog.report_progress()
-        states = np.asarray(read(weights, batch["tokens"], batch["lengths"]))
+        states = np.asarray(read(weights, {name: batch[name] for name in ("tokens", "lengths")}))
         owner, place = np.nonzero(np.arange(states.shape[1]) < batch["lengths"][:, None])
         flat[starts[items][owner] + place] = states[owner, place]
     return dataclasses.replace(

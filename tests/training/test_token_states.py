@@ -1,5 +1,6 @@
 """Token states of a frozen BERT: what BERT gives, in its place, and only while it is frozen."""
 
+import clip_files
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -84,3 +85,20 @@ def test_a_run_with_a_frozen_bert_trains_the_rest(folder, tmp_path, monkeypatch)
     given = SMALL | {"init.bert": str(folder), "train.frozen": "bert"}
     assert train_run(recipe_file.load("configs/worlds.py:vse", given), tmp_path / "run")
     assert isinstance(seen[0].sources["text"], token_states.WithStates)
+
+
+def test_states_are_those_of_a_frozen_clip(tmp_path):
+    folder, _ = clip_files.written(tmp_path / "clip", "siglip")
+    given = {k: v for k, v in SMALL.items() if k != "data.buckets"}
+    given |= {"init.clip": str(folder), "train.frozen": "clip"}
+    experiment = build(recipe_file.load("configs/worlds.py:vse", given))
+    state = experiment.first_state()
+    state = state.replace(params=jax.tree.map(jnp.asarray, state.params))
+    split = with_token_states(experiment, state.params)
+    batch = jax.tree.map(jnp.asarray, Batches(split, batch_size=8, seed=0, buckets=(7,))[1]["text"])
+    without, variables = {n: x for n, x in batch.items() if n != STATES}, state.variables(None)
+    encode = jax.jit(
+        lambda items: experiment.model.encode(variables, "text", items, train=False, keys=None)[0]
+    )
+    assert batch[STATES].shape == (8, 7, 8)
+    np.testing.assert_allclose(encode(batch), encode(without), rtol=0, atol=2e-3)
