@@ -69,6 +69,39 @@ def clean_caption(caption: object, where: str) -> str:
     return text
 
 
+def clean_captions(value: object, where: str) -> list[str]:
+    """Clean one caption, or a list of them.
+
+    Raises:
+        UserError: a caption is empty or not text, or the list is of the words of one caption.
+    """
+    if not isinstance(value, list):
+        return [clean_caption(value, where)]
+    found = [clean_caption(text, where) for text in value]
+    if len(found) > 1 and not any(" " in text for text in found):
+        raise UserError(
+            f"{where} has the single words {value!r:.60} for captions: join them to one text."
+        )
+    return found
+
+
+def clean_name(value: object, where: str) -> str:
+    """Text of a name or id; ``UserError`` if it is neither text nor a whole number."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # pandas writes ids with .0 where some are missing
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    text = str(value).strip() if whole or isinstance(value, str) else ""
+    if not text:
+        raise UserError(f"{where} has {value!r:.60} for a name or id: write text or an integer.")
+    return text
+
+
+def coco_names(number: str) -> dict[str, str]:
+    """Ids of an image from its COCO id."""
+    digits = number.isascii() and number.isdigit()
+    return {"cocoid": number} | ({"padded": number.zfill(12)} if digits else {})
+
+
 def check_distinct(images: Iterable[Captioned]) -> list[Captioned]:
     """List ``images``.
 
