@@ -75,8 +75,8 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "dataset_X.json of Karpathy; or train=FILE dev=FILE test=FILE",
     },
     "regions": COUNT | {"help": "keep the first N regions of an image, and pad images with fewer"},
-    "dev": SHARE | {"default": 0.1, "help": "share of the images, if no file gives their splits"},
-    "test": SHARE | {"default": 0.1, "help": "share of the images, if no file gives their splits"},
+    "dev": SHARE | {"help": "share of the images (0.1), if no file gives their splits"},
+    "test": SHARE | {"help": "share of the images (0.1), if no file gives their splits"},
     "key": {
         "help": "what the ids of the features are: filename, stem, cocoid, padded or imgid; "
         "without it the one that fits all images"
@@ -120,7 +120,7 @@ DIFFERENT: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "msrvtt": {
         "json": SEVERAL
         | {"metavar": "FILE", "help": "videodatainfo.json, or train_val_ and test_ of it"},
-        "dev": SHARE | {"default": None, "help": "share or number of the other videos, for dev"},
+        "dev": SHARE | {"help": "share or number of the other videos, for dev"},
     },
     "modelnet": {"source": {"metavar": "DIR", "help": "folder with CLASS/{train,test}/NAME.off"}},
 }

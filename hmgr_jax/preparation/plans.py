@@ -170,7 +170,7 @@ def _msrvtt_splits(
         return split_1ka(videos, read_1ka(path), flags.dev), [*files, path]
     if not videos:
         raise UserError("msrvtt takes its captions from --json, --csv or both: give one of them.")
-    splits = by_split(videos, dev=0, test=0, restval=False)
+    splits = by_split(videos)
     if "dev" not in splits:
         splits = hold_out(splits.pop("train", []), flags.dev) | splits
     elif flags.dev is not None:
@@ -202,7 +202,7 @@ def _splits(
     flags: argparse.Namespace, images: Sequence[Captioned]
 ) -> Mapping[str, Sequence[Captioned]]:
     """Images by split, with the requested number of captions."""
-    dev, test = getattr(flags, "dev", 0.0), getattr(flags, "test", 0.0)
+    dev, test = getattr(flags, "dev", None), getattr(flags, "test", None)
     found = by_split(images, dev=dev, test=test, restval=flags.restval)
     return {
         name: first_captions(images, flags.captions_per_image) for name, images in found.items()

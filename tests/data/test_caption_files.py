@@ -5,6 +5,7 @@ import json
 import pytest
 
 from hmgr_jax.data.pictures.coco_extras import read_objects
+from hmgr_jax.data.text.captioned import by_split
 from hmgr_jax.data.text.captions_files import LARGEST_ID, read_captions
 from hmgr_jax.errors import UserError
 
@@ -106,3 +107,38 @@ def test_rejects_object_annotations_of_an_image_without_a_number(tmp_path):
     path.write_text(json.dumps({"annotations": [{"image_id": [3], "category_id": 1}]}))
     with pytest.raises(UserError, match="category_id 1 of image"):
         read_objects(path)
+
+
+def test_names_of_columns_and_splits_are_read_without_regard_to_case(tmp_path):
+    found = _read(tmp_path / "c.csv", "Image,CAPTION, Split ,\na,one dog,VAL,\nb,a cat,Train,\n")
+    assert [(image.id, image.split) for image in found] == [("a", "dev"), ("b", "train")]
+    found = _read(tmp_path / "c.jsonl", _rows({"Image": "a", "Caption": "b", "Split": "Test"}))
+    assert found[0].split == "test"
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ('image,caption\na,b\nc,"look\nd,e\nf,he says so"\n', "c.csv:3 is not CSV"),
+        ('image,caption\na,b\nc,"a red\nball"\n', "line breaks are read from .jsonl"),
+        ("image,caption,Caption\na,b,c\n", "c.csv:2 has two columns of the same name"),
+        ("image,caption,set\na,b,train\nc,d,val\n", "names splits in the column 'set'"),
+    ],
+)
+def test_rejects_tables_that_would_be_read_otherwise(tmp_path, text, part):
+    with pytest.raises(UserError) as error:
+        _read(tmp_path / "c.csv", text)
+    assert part in str(error.value)
+
+
+def test_a_column_of_other_values_and_captions_that_name_splits_are_kept(tmp_path):
+    found = _read(tmp_path / "c.csv", "image,caption,set\na,train,train\nb,train,first\n")
+    assert [(image.captions, image.split) for image in found] == [(["train"], None)] * 2
+    assert list(by_split(found, dev=0, test=0.5)) == ["train", "test"]
+
+
+def test_rejects_shares_where_the_file_names_the_splits(tmp_path):
+    found = _read(tmp_path / "c.csv", "image,caption,split\na,one dog,val\nb,a cat,train\n")
+    assert {name: len(images) for name, images in by_split(found).items()} == {"train": 1, "dev": 1}
+    with pytest.raises(UserError, match=r"c.csv:2 and .* name the split .* --test 0.2 has"):
+        by_split(found, test=0.2)

@@ -81,7 +81,7 @@ def _read(
             f"{root / captions} does not name the split of its pictures: give one file per split "
             f"with {SPLIT} in data.captions, as captions_{SPLIT}.json."
         )
-    known = by_split(images, dev=0, test=0, restval=restval)
+    known = by_split(images, restval=restval)
     for role, name in splits.items():
         if name not in known:
             raise UserError(

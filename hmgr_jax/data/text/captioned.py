@@ -21,6 +21,8 @@ SPLITS = {
     "restval": "restval",
 }
 """{name of a split in a file: its name in prepared folders}."""
+SHARE = 0.1
+"""Share of the images that dev and test have each, if nothing names their splits."""
 ORDER = ("train", "dev", "test", "testall")
 
 
@@ -53,12 +55,12 @@ def file_names(name: str) -> dict[str, str]:
 
 def read_split(name: str, where: str) -> str:
     """Return the value of `SPLITS` for a split's name in a file; ``UserError`` for others."""
-    if name not in SPLITS:
+    if name.lower() not in SPLITS:
         raise UserError(
             f"{where} has the split {name!r} where one of {', '.join(SPLITS)} was expected: "
             "correct it."
         )
-    return SPLITS[name]
+    return SPLITS[name.lower()]
 
 
 def clean_caption(caption: object, where: str) -> str:
@@ -141,15 +143,20 @@ def first_captions(images: Iterable[Captioned], count: int | None) -> list[Capti
 
 
 def by_split(
-    images: Sequence[Captioned], *, dev: float, test: float, restval: bool
+    images: Sequence[Captioned],
+    *,
+    dev: float | None = None,
+    test: float | None = None,
+    restval: bool = False,
 ) -> dict[str, list[Captioned]]:
     """Group ``images`` by split, in their order; with ``restval`` those of restval join train.
 
-    If no image names its split, shares ``dev`` and ``test`` are chosen by a digest of the ids, so
-    that the same ids give the same splits.
+    If no image names its split, shares ``dev`` and ``test`` (None: `SHARE`) are chosen by a digest
+    of the ids, so that the same ids give the same splits.
 
     Raises:
-        UserError: some images name a split and others do not, or nothing is left to train on.
+        UserError: some images name a split and others do not, shares are given for images that name
+            theirs, or nothing is left to train on.
     """
     without = [image for image in images if image.split is None]
     if without and len(without) < len(images):
@@ -157,7 +164,14 @@ def by_split(
             f"{without[0].where} names no split for {without[0].id} where others do: give every "
             "image a split or none."
         )
-    drawn = _draw(images, dev, test) if without else None
+    for flag, share in (("dev", dev), ("test", test)):
+        if share is not None and not without:
+            raise UserError(
+                f"{images[0].where} and the others name the split of each image, so --{flag} "
+                f"{share:g} has no effect: leave it out."
+            )
+    shares = (SHARE if share is None else share for share in (dev, test))
+    drawn = _draw(images, *shares) if without else None
     found: dict[str, list[Captioned]] = {}
     for number, image in enumerate(images):
         split = drawn[number] if drawn else str(image.split)

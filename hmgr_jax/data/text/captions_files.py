@@ -202,9 +202,13 @@ def read_table(path: Path) -> list[Captioned]:
     """Read a table with one caption per row; rows of an image need not be adjacent."""
     captions: dict[str, list[str]] = {}
     first: dict[str, tuple[str, str | None]] = {}
+    naming: set[str] | None = None  # columns of which every value is the name of a split
     for where, row in table_rows(path, (IMAGE_COLUMNS, CAPTION_COLUMNS)):
         image = clean_name(cell(row, IMAGE_COLUMNS, where), where)
         name = row.get("split")
+        splits = {key for key, value in row.items() if str(value).strip().lower() in SPLITS}
+        splits -= {*IMAGE_COLUMNS, *CAPTION_COLUMNS}
+        naming = splits if naming is None else naming & splits
         split = None if name in (None, "") else read_split(clean_name(name, where), where)
         if image not in first:
             first[image] = (where, split)
@@ -217,6 +221,11 @@ def read_table(path: Path) -> list[Captioned]:
         captions.setdefault(image, []).extend(texts)
     if not captions:
         raise UserError(f"{path} holds no captions: give one per row.")
+    if naming and all(split is None for _, split in first.values()):
+        raise UserError(
+            f"{path} names splits in the column {min(naming)!r}, which is not read: call it split, "
+            "or remove it."
+        )
     return [
         Captioned(file_names(image), first[image][1], found, first[image][0])
         for image, found in captions.items()
@@ -236,13 +245,23 @@ def cell(row: Mapping[str, Any], columns: Sequence[str], where: str) -> Any:
 def table_rows(
     path: Path, wanted: Sequence[Sequence[str]]
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield (file and line, row) of a table; a CSV must have a column of each of ``wanted``."""
+    """Yield (file and line, row) of a table; a CSV must have a column of each of ``wanted``.
+
+    Names of columns are in lower case. A cell of a CSV ends on its line.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            if path.suffix.lower() == ".csv":
-                yield from _csv(path, file, wanted)
-            else:
-                yield from _jsonl(path, file)
+            lines = ((f"{path}:{i}", line) for i, line in enumerate(file, 1) if line.strip())
+            rows = _csv(path, lines, wanted) if path.suffix.lower() == ".csv" else _jsonl(lines)
+            for where, row in rows:
+                row = [(name.strip().lower(), value) for name, value in row if name.strip()]
+                named = dict(row)
+                if len(named) < len(row):
+                    raise UserError(
+                        f"{where} has two columns of the same name among "
+                        f"{', '.join(name for name, _ in row)}: rename one (case does not count)."
+                    )
+                yield where, named
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): put the file there.") from None
     except UnicodeDecodeError as error:
@@ -250,42 +269,43 @@ def table_rows(
 
 
 def _csv(
-    path: Path, file: Any, wanted: Sequence[Sequence[str]]
-) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    table = csv.DictReader(file, strict=True)
+    path: Path, lines: Iterator[tuple[str, str]], wanted: Sequence[Sequence[str]]
+) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
+    columns = _cells(*next(lines, (f"{path}:1", "\n")))
+    for names in wanted:
+        if not set(names) & {name.strip().lower() for name in columns}:
+            raise UserError(
+                f"{path}:1 has the columns {', '.join(columns) or 'none'} where "
+                f"{names[0]!r} was expected: name the columns "
+                f"{' and '.join(names[0] for names in wanted)} in the first line."
+            )
+    for where, line in lines:
+        cells = _cells(where, line)
+        if len(cells) > len(columns):
+            raise UserError(
+                f"{where} has more cells than the {len(columns)} columns: put "
+                "captions with commas in double quotes."
+            )
+        yield where, list(zip(columns, cells, strict=False))
+
+
+def _cells(where: str, line: str) -> list[str]:
+    """Split a line of a CSV by itself, so that a quote left open cannot take in lines below."""
     try:
-        columns = [name.strip() for name in table.fieldnames or ()]
-        table.fieldnames = columns
-        for names in wanted:
-            if not set(names) & set(columns):
-                raise UserError(
-                    f"{path}:1 has the columns {', '.join(columns) or 'none'} where "
-                    f"{names[0]!r} was expected: name the columns "
-                    f"{' and '.join(names[0] for names in wanted)} in the first line."
-                )
-        for row in table:
-            if None in row:
-                raise UserError(
-                    f"{path}:{table.line_num} has more cells than the {len(columns)} columns: put "
-                    "captions with commas in double quotes."
-                )
-            yield f"{path}:{table.line_num}", row
+        return next(csv.reader([line], strict=True))
     except csv.Error as error:
         raise UserError(
-            f"{path}:{table.reader.line_num} is not CSV ({error}): correct the line."
+            f"{where} is not CSV ({error}): close its quotes on the line and double those inside a "
+            "cell; captions with line breaks are read from .jsonl."
         ) from None
 
 
-def _jsonl(path: Path, file: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for number, line in enumerate(file, start=1):
-        if not line.strip():
-            continue
+def _jsonl(lines: Iterator[tuple[str, str]]) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
+    for where, line in lines:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}:{number} is not JSON ({error}): correct the line.") from None
+            raise UserError(f"{where} is not JSON ({error}): correct the line.") from None
         if not isinstance(row, dict):
-            raise UserError(
-                f"{path}:{number} is not an object with image and caption: correct the line."
-            )
-        yield f"{path}:{number}", row
+            raise UserError(f"{where} is not an object with image and caption: correct the line.")
+        yield where, list(row.items())
