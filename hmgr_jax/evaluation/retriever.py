@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from hmgr_jax.data.open import augmentation_of, open_data
 from hmgr_jax.data.pictures.pixels import PictureFiles, PixelSource
 from hmgr_jax.data.split import DataSet, Items, Split
-from hmgr_jax.data.text.captions import CaptionSource
+from hmgr_jax.data.text.captions import CaptionSource, check_captions
 from hmgr_jax.data.text.text_graph import open_sentences
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.distributed.parallel import make_mesh
@@ -197,7 +197,9 @@ class Retriever:
             return self.picture_source(items)
         if modality != "text":
             raise UserError(f"{modality} items must be arrays by input name.")
-        return self.sentence_source(items)
+        source = self.sentence_source(items)
+        check_captions({"the sentences": source})
+        return source
 
     def picture_source(self, items: Sequence[str | Path]) -> PixelSource | EncodedPictures:
         """Picture files as a source of items: pixels, or features by the encoder of the data.

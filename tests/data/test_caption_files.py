@@ -35,15 +35,21 @@ def _coco(image=7, annotation=1):
 
 def test_a_list_of_captions_in_jsonl_is_as_many_captions(tmp_path):
     rows = [{"image": 7, "caption": ["a  dog", "one dog runs"]}, {"image": 8.0, "caption": "b"}]
+    rows += [{"image": 9, "caption": ["两只狗在打闹。", "两只狗"]}]
     found = _read(tmp_path / "c.jsonl", _rows(*rows))
-    assert [image.captions for image in found] == [["a dog", "one dog runs"], ["b"]]
-    assert [image.id for image in found] == ["7", "8"]
+    assert [image.captions for image in found] == [
+        ["a dog", "one dog runs"],
+        ["b"],
+        rows[2]["caption"],
+    ]
+    assert [image.id for image in found] == ["7", "8", "9"]
 
 
 @pytest.mark.parametrize(
     ("row", "part"),
     [
         ({"image": "a", "caption": ["a", "red", "ball"]}, "has the single words"),
+        ({"image": "a", "caption": ["红色", "的", "狗"]}, "has the single words"),
         ({"image": "a", "caption": {"en": "a dog"}}, "has {'en': 'a dog'} for a caption"),
         ({"image": "a", "caption": ["a dog", 3]}, "has 3 for a caption"),
         ({"image": "a", "caption": []}, "lacks 'caption'"),

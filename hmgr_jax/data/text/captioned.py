@@ -7,8 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
+from hmgr_jax.data.text.tokens import tokenize
 from hmgr_jax.errors import UserError
 
+LONGEST_WORD = 4
+"""Characters of a Chinese or Thai word; a text with more of them is a sentence."""
 SPLITS = {
     "train": "train",
     "dev": "dev",
@@ -80,7 +83,8 @@ def clean_captions(value: object, where: str) -> list[str]:
     if not isinstance(value, list):
         return [clean_caption(value, where)]
     found = [clean_caption(text, where) for text in value]
-    if len(found) > 1 and not any(" " in text for text in found):
+    words = not any(" " in text or len(tokenize(text)) > LONGEST_WORD for text in found)
+    if len(found) > 1 and words:
         raise UserError(
             f"{where} has the single words {value!r:.60} for captions: join them to one text."
         )
