@@ -26,7 +26,7 @@ from hmgr_jax.data.shapes3d.augment import Shaping
 from hmgr_jax.data.shapes3d.modelnet.joining import Folders
 from hmgr_jax.data.shapes3d.modelnet.open import open_modelnet
 from hmgr_jax.data.split import DataSet
-from hmgr_jax.data.text.captions import captions_of, check_captions
+from hmgr_jax.data.text.captions import captions_of, warn_cut, warn_unknown
 from hmgr_jax.data.text.flickr8k import read_flickr8k
 from hmgr_jax.data.text.pieces import Pieces
 from hmgr_jax.data.text.vectors import learn_vectors, read_vectors
@@ -72,7 +72,9 @@ def open_data(
         root = source.root.format(files=", ".join(files))
         raise UserError(f"data.root is empty: give {root}, as --config.data.root=FOLDER.")
     opened = source.open(data, roles, vocabulary)
-    check_captions(captions_of(opened.splits))
+    captions = captions_of(opened.splits)
+    warn_cut(captions)
+    warn_unknown(captions)
     return opened
 
 

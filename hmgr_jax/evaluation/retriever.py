@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from hmgr_jax.data.open import augmentation_of, open_data
 from hmgr_jax.data.pictures.pixels import PictureFiles, PixelSource
 from hmgr_jax.data.split import DataSet, Items, Split
-from hmgr_jax.data.text.captions import CaptionSource, check_captions
+from hmgr_jax.data.text.captions import CaptionSource, warn_cut, warn_unknown
 from hmgr_jax.data.text.text_graph import open_sentences
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.distributed.parallel import make_mesh
@@ -27,6 +27,7 @@ from hmgr_jax.evaluation.judged import Judged
 from hmgr_jax.evaluation.packed import Packed
 from hmgr_jax.evaluation.trained_run import read_run
 from hmgr_jax.files.manifest import ENCODER
+from hmgr_jax.files.npy_rows import computed
 from hmgr_jax.interop.picture_encoder import EncodedPictures, Encoder
 from hmgr_jax.models.base import Banks, Feature, Model, Variables
 from hmgr_jax.shapes import Tree
@@ -198,7 +199,7 @@ class Retriever:
         if modality != "text":
             raise UserError(f"{modality} items must be arrays by input name.")
         source = self.sentence_source(items)
-        check_captions({"the sentences": source})
+        warn_unknown({"the request": source})
         return source
 
     def picture_source(self, items: Sequence[str | Path]) -> PixelSource | EncodedPictures:
@@ -253,16 +254,10 @@ class Retriever:
         for place, sentence in enumerate(sentences):
             if not sentence.strip():
                 raise UserError(f"Sentence {place} is empty: leave it out.")
-        tokens, limit = [self.vocabulary.tokenize(text) for text in sentences], self.max_words
-        longest = max(range(len(tokens)), key=lambda place: len(tokens[place]))
-        if len(tokens[longest]) > limit:
-            warnings.warn(
-                f"sentence {longest} has {len(tokens[longest])} words, but this run reads the "
-                f"first {limit} of a sentence (data.max_words, data.buckets): the rest is left out",
-                RuntimeWarning,
-                stacklevel=3,
-            )
-        return open_sentences(sentences, self.vocabulary, self.model.inputs()["text"], limit)
+        wanted = self.model.inputs()["text"]
+        source = open_sentences(sentences, self.vocabulary, wanted, self.max_words)
+        warn_cut({"the request": source})
+        return source
 
     def score(self, a: tuple[str, Any], b: tuple[str, Any]) -> np.ndarray:
         """Score matrix of (modality, codes) with (modality, codes), higher is better."""
@@ -346,7 +341,7 @@ class Arrays:
 def _narrow(value: np.ndarray) -> np.ndarray:
     if value.dtype.kind in "iu":
         return value.astype(np.int32)
-    return value.astype(np.float32) if value.dtype == np.float64 else value
+    return computed(value)
 
 
 def _check_array(

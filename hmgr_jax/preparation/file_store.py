@@ -15,7 +15,7 @@ from hmgr_jax.data.regions.regions import open_features
 from hmgr_jax.data.regions.row_arrays import check_zero_padding, clip_boxes, read_boxes, read_counts
 from hmgr_jax.data.text.captions import read_lines
 from hmgr_jax.errors import UserError
-from hmgr_jax.files.npy_rows import read_header
+from hmgr_jax.files.npy_rows import computed, read_header
 from hmgr_jax.preparation.plan import BOXES, FEATURES, identity
 from hmgr_jax.preparation.stores import Store
 from hmgr_jax.progress import Progress
@@ -374,4 +374,4 @@ def _numbers(array: Any, where: str) -> np.ndarray:
         raise UserError(
             f"{where} holds {values.dtype} where numbers were expected: save it as a plain array."
         )
-    return values
+    return computed(values)

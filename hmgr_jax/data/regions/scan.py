@@ -39,7 +39,7 @@ def open_scan(
 ) -> DataSet:
     """Open a folder of region or frame features and captions.
 
-    Every split has ``{split}_ims.npy`` (or ``_feat.npy``; float16 or float32 [rows, R, D]) and
+    Every split has ``{split}_ims.npy`` (or ``_feat.npy``; floats [rows, R, D]) and
     ``{split}_caps.txt`` (UTF-8, one caption a line). Optional are ``{split}_ids.txt`` (a name or
     number per row), ``{split}_cap_ids.txt`` (the id of the image of each caption, for unequal
     numbers of captions), ``{split}_counts.npy`` (true regions of a row; the others are zero),

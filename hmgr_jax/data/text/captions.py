@@ -35,9 +35,9 @@ class CaptionSource:
 
     A caption of more than ``max_words`` words is cut and keeps its ``<end>``. ``captions`` are the
     sentences as written. ``arcs`` are word graphs, one per caption: roots depend on ``<start>``;
-    words whose head was cut have none. ``tokens`` and ``unknown`` count words, and those of them
-    that the vocabulary lacks. With ``bags`` items also have "features" float32 [k, V], the
-    counts of the vocabulary's words.
+    words whose head was cut have none. With ``bags`` items also have "features" float32 [k, V], the
+    counts of the vocabulary's words. ``tokens`` and ``unknown`` count words, and those of them that
+    the vocabulary lacks; ``cut`` counts captions that are cut.
     """
 
     def __init__(
@@ -54,6 +54,8 @@ class CaptionSource:
             raise UserError(f"max_words must be at least 1, it is {max_words}: correct it.")
         token_lists = [*token_lists]
         self.tokens = sum(map(len, token_lists))
+        self.max_words = max_words
+        self.cut = sum(len(tokens) > max_words for tokens in token_lists)
         self.unknown = sum(len(vocabulary.unknown_words(tokens)) for tokens in token_lists)
         encoded = [vocabulary.encode(tokens[:max_words]) for tokens in token_lists]
         self.captions = tuple(captions)
@@ -100,7 +102,23 @@ def unknown_shares(splits: Mapping[str, Split]) -> str:
     )
 
 
-def check_captions(given: Mapping[str, CaptionSource]) -> None:
+def warn_cut(given: Mapping[str, CaptionSource]) -> None:
+    """Warn of ``given`` captions, by name, that are cut."""
+    cut = [
+        f"{of.cut:,} of {len(of):,} texts of {role} ({of.cut / len(of):.1%}) to the first "
+        f"{of.max_words} words"
+        for role, of in given.items()
+        if of.cut
+    ]
+    if cut:
+        warnings.warn(
+            f"the program cuts {' and '.join(cut)} (data.max_words, data.buckets)",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
+def warn_unknown(given: Mapping[str, CaptionSource]) -> None:
     """Warn of ``given`` captions, by name, with more than `MOST_UNKNOWN` unknown words."""
     strange = [
         f"{of.unknown:,} of {of.tokens:,} words of {role} ({of.unknown / of.tokens:.1%})"
