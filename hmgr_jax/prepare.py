@@ -87,8 +87,11 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "metavar": "PATH",
         "help": "a .npy with ids, a folder with one .npz or .npy per image, or a .h5",
     },
-    "ids": {"metavar": "FILE", "help": "ids of a .npy, one per row; without it {name}_ids.txt"},
-    "array": {"metavar": "NAME", "help": "which array of a .npz or .h5 with several"},
+    "ids": {"metavar": "FILE", "help": "ids of a .npy or .h5, one per row; else {name}_ids.txt"},
+    "array": {
+        "metavar": "NAME",
+        "help": "which array of a .npz or .h5 with several; NAME.T: it is [features, regions]",
+    },
     "no-boxes": SWITCH | {"help": "leave out boxes that the features have"},
     "pictures": {"metavar": "DIR", "help": "pictures; without --captions they become a gallery"},
     "encoder": {

@@ -168,7 +168,8 @@ class PictureArrays:
     """Regions or a grid of every picture, in a file each.
 
     Items are {"regions": float16 [k, R, D], "n_regions": int32 [k]}; regions beyond R are left out.
-    A file is ``.npz`` with "x" [D, n] (MCAN), or ``.npy`` with a grid [D, h, w] or [1, D, h, w].
+    A file is ``.npz`` with "x" [D, n] (MCAN; [n, D] if "bbox" has n rows), or ``.npy`` with a grid
+    [D, h, w] or [1, D, h, w].
     """
 
     lengths: np.ndarray | None = None
@@ -215,6 +216,9 @@ def _read(path: Path) -> np.ndarray:
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
             values = loaded["x"] if path.suffix == ".npz" else loaded
+            boxes = len(loaded["bbox"]) if path.suffix == ".npz" and "bbox" in loaded else None
+            if boxes == len(values) != values.shape[-1]:  # bottom-up attention's own [n, D]
+                values = values.T
     except KeyError:
         raise UserError(f"{path} holds no array x, as MCAN's features do: extract it.") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
