@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from hmgr_jax.data.pipeline import batches
+from hmgr_jax.data.text.captions import unknown_shares
 from hmgr_jax.distributed import hosts
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation import by_labels, results, score_store
@@ -107,6 +108,8 @@ def evaluate(retriever: Retriever, split: str) -> int:
     names = results.protocols(config, split)
     data, store = retriever.open((split,)), retriever.store(split)
     results.check_fit(names, data.splits[split], retriever.model.modalities)
+    if (unknown := unknown_shares(data.splits)) and hosts.is_first():
+        print(f"Unknown words: {unknown}.", flush=True)
     people = open_judged(config.eval, data.splits[split])
     hosts.stop_at_once()
     hosts.check_same(
@@ -221,7 +224,9 @@ def _show_data(experiment: Experiment) -> None:
         | {f"{m} items": str(len(split.sources[m])) for m in split.sources}
         for name, split in data.splits.items()
     ]
-    table(f"Data {data.name}: vocabulary of {len(data.vocabulary)} words", rows)
+    unknown = unknown_shares(data.splits)
+    more = f", unknown words: {unknown}" if unknown else ""
+    table(f"Data {data.name}: vocabulary of {len(data.vocabulary)} words{more}", rows)
     split = data.splits["train"]
     print("Row 0 of train:")
     for modality, source in split.sources.items():

@@ -75,8 +75,8 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "dataset_X.json of Karpathy; or train=FILE dev=FILE test=FILE",
     },
     "regions": COUNT | {"help": "keep the first N regions of an image, and pad images with fewer"},
-    "dev": SHARE | {"default": 0.1, "help": "share of the images, if no file gives their splits"},
-    "test": SHARE | {"default": 0.1, "help": "share of the images, if no file gives their splits"},
+    "dev": SHARE | {"help": "share of the images (0.1), if no file gives their splits"},
+    "test": SHARE | {"help": "share of the images (0.1), if no file gives their splits"},
     "key": {
         "help": "what the ids of the features are: filename, stem, cocoid, padded or imgid; "
         "without it the one that fits all images"
@@ -87,8 +87,11 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "metavar": "PATH",
         "help": "a .npy with ids, a folder with one .npz or .npy per image, or a .h5",
     },
-    "ids": {"metavar": "FILE", "help": "ids of a .npy, one per row; without it {name}_ids.txt"},
-    "array": {"metavar": "NAME", "help": "which array of a .npz or .h5 with several"},
+    "ids": {"metavar": "FILE", "help": "ids of a .npy or .h5, one per row; else {name}_ids.txt"},
+    "array": {
+        "metavar": "NAME",
+        "help": "which array of a .npz or .h5 with several; NAME.T: it is [features, regions]",
+    },
     "no-boxes": SWITCH | {"help": "leave out boxes that the features have"},
     "pictures": {"metavar": "DIR", "help": "pictures; without --captions they become a gallery"},
     "encoder": {
@@ -120,7 +123,7 @@ DIFFERENT: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "msrvtt": {
         "json": SEVERAL
         | {"metavar": "FILE", "help": "videodatainfo.json, or train_val_ and test_ of it"},
-        "dev": SHARE | {"default": None, "help": "share or number of the other videos, for dev"},
+        "dev": SHARE | {"help": "share or number of the other videos, for dev"},
     },
     "modelnet": {"source": {"metavar": "DIR", "help": "folder with CLASS/{train,test}/NAME.off"}},
 }

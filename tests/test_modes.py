@@ -141,7 +141,7 @@ def test_long_sentences_are_cut_as_long_captions_are(retriever):
     """The last bucket of the run is 32 long, <start> and <end> within."""
     long = " ".join(["red", "circle"] * 20)
     with pytest.warns(
-        RuntimeWarning, match="sentence 1 has 40 words, but this run reads the first 30"
+        RuntimeWarning, match=r"cuts 1 of 2 texts of the request \(50.0%\) to the first 30"
     ):
         found = retriever.encode("text", ["a red star", long])
     cut = retriever.encode("text", ["a red star", " ".join(long.split()[:30])])
@@ -149,7 +149,7 @@ def test_long_sentences_are_cut_as_long_captions_are(retriever):
     retriever = hmgr_jax.load(finished())
     retriever.config.data.max_words = 4
     with pytest.warns(
-        RuntimeWarning, match="sentence 0 has 40 words, but this run reads the first 4 "
+        RuntimeWarning, match=r"cuts 1 of 1 texts of the request \(100.0%\) to the first 4 "
     ):
         found = retriever.encode("text", [long])
     np.testing.assert_array_equal(found, retriever.encode("text", ["red circle red circle"]))

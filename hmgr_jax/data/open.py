@@ -26,6 +26,7 @@ from hmgr_jax.data.shapes3d.augment import Shaping
 from hmgr_jax.data.shapes3d.modelnet.joining import Folders
 from hmgr_jax.data.shapes3d.modelnet.open import open_modelnet
 from hmgr_jax.data.split import DataSet
+from hmgr_jax.data.text.captions import captions_of, warn_cut, warn_unknown
 from hmgr_jax.data.text.flickr8k import read_flickr8k
 from hmgr_jax.data.text.pieces import Pieces
 from hmgr_jax.data.text.vectors import learn_vectors, read_vectors
@@ -70,7 +71,11 @@ def open_data(
         files = [f"{data.splits[role]}{end}" for role in roles for end in ("_ims.npy", "_caps.txt")]
         root = source.root.format(files=", ".join(files))
         raise UserError(f"data.root is empty: give {root}, as --config.data.root=FOLDER.")
-    return source.open(data, roles, vocabulary)
+    opened = source.open(data, roles, vocabulary)
+    captions = captions_of(opened.splits)
+    warn_cut(captions)
+    warn_unknown(captions)
+    return opened
 
 
 # --- openers, a source each ---------------------------------------------------------------------

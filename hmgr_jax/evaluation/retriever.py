@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from hmgr_jax.data.open import augmentation_of, open_data
 from hmgr_jax.data.pictures.pixels import PictureFiles, PixelSource
 from hmgr_jax.data.split import DataSet, Items, Split
-from hmgr_jax.data.text.captions import CaptionSource
+from hmgr_jax.data.text.captions import CaptionSource, warn_cut, warn_unknown
 from hmgr_jax.data.text.text_graph import open_sentences
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.distributed.parallel import make_mesh
@@ -28,6 +28,7 @@ from hmgr_jax.evaluation.packed import Packed
 from hmgr_jax.evaluation.tower_folder import read_folder
 from hmgr_jax.evaluation.trained_run import read_run
 from hmgr_jax.files.manifest import ENCODER
+from hmgr_jax.files.npy_rows import computed
 from hmgr_jax.interop.clip import is_towers
 from hmgr_jax.interop.picture_encoder import EncodedPictures, Encoder
 from hmgr_jax.models.base import Banks, Feature, Model, Variables
@@ -208,7 +209,9 @@ class Retriever:
             return self.picture_source(items)
         if modality != "text":
             raise UserError(f"{modality} items must be arrays by input name.")
-        return self.sentence_source(items)
+        source = self.sentence_source(items)
+        warn_unknown({"the request": source})
+        return source
 
     def picture_source(self, items: Sequence[str | Path]) -> PixelSource | EncodedPictures:
         """Picture files as a source of items: pixels, or features by the encoder of the data.
@@ -263,16 +266,10 @@ class Retriever:
         for place, sentence in enumerate(sentences):
             if not sentence.strip():
                 raise UserError(f"Sentence {place} is empty: leave it out.")
-        tokens, limit = [self.vocabulary.tokenize(text) for text in sentences], self.max_words
-        longest = max(range(len(tokens)), key=lambda place: len(tokens[place]))
-        if len(tokens[longest]) > limit:
-            warnings.warn(
-                f"sentence {longest} has {len(tokens[longest])} words, but this run reads the "
-                f"first {limit} of a sentence (data.max_words, data.buckets): the rest is left out",
-                RuntimeWarning,
-                stacklevel=3,
-            )
-        return open_sentences(sentences, self.vocabulary, self.model.inputs()["text"], limit)
+        wanted = self.model.inputs()["text"]
+        source = open_sentences(sentences, self.vocabulary, wanted, self.max_words)
+        warn_cut({"the request": source})
+        return source
 
     def score(self, a: tuple[str, Any], b: tuple[str, Any]) -> np.ndarray:
         """Score matrix of (modality, codes) with (modality, codes), higher is better."""
@@ -359,7 +356,7 @@ class Arrays:
 def _narrow(value: np.ndarray) -> np.ndarray:
     if value.dtype.kind in "iu":
         return value.astype(np.int32)
-    return value.astype(np.float32) if value.dtype == np.float64 else value
+    return computed(value)
 
 
 def _check_array(

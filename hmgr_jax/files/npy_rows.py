@@ -51,7 +51,8 @@ class Rows(Protocol):
 class NpyRows(Rows):
     """An array on disk whose rows (first axis) are gathered with ``os.preadv``.
 
-    A memory map would be as fast, but its pages count as the process's memory. The file is opened
+    Rows are converted from ``stored``, the type of the file, to ``dtype``, see `computed_dtype`. A
+    memory map would be as fast, but its pages count as the process's memory. The file is opened
     once a process and read at explicit offsets, so threads share one handle; a pickle holds only
     the path. Raises ``UserError`` for a file that is missing, truncated, in Fortran order, or
     holds objects.
@@ -61,7 +62,8 @@ class NpyRows(Rows):
         self.path = Path(path)
         self._lock = threading.Lock()
         self._fd: int | None = None
-        self.shape, self.dtype, self._offset = _read_header(self.path)
+        self.shape, self.stored, self._offset = _read_header(self.path)
+        self.dtype = computed_dtype(self.stored)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path}
@@ -84,18 +86,18 @@ class NpyRows(Rows):
         array, ``UserError`` where the file has become shorter since it was opened.
         """
         rows = np.asarray(rows, dtype=np.int64).reshape(-1)
-        out = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        out = np.empty((len(rows), *self.shape[1:]), self.stored)
         if not out.size:
-            return out
+            return out.astype(self.dtype)
         if rows.min() < 0 or rows.max() >= len(self):
             raise IndexError(f"rows of {self.path} go from 0 to {len(self) - 1}")
         starts = np.flatnonzero(np.diff(rows, prepend=rows[0] - 2) != 1)
         ends = np.append(starts[1:], len(rows))
         view = out.reshape(-1).view(np.uint8).data
-        size = self.row_bytes
+        size = out.nbytes // len(rows)
         for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
             self._read(view[start * size : end * size], self._offset + int(rows[start]) * size)
-        return out
+        return computed(out)
 
     def _read(self, buffer: memoryview, offset: int) -> None:
         """Fill ``buffer`` from byte ``offset`` of the file."""
@@ -115,6 +117,18 @@ class NpyRows(Rows):
                 self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
                 weakref.finalize(self, os.close, self._fd)
             return self._fd
+
+
+def computed_dtype(stored: np.dtype) -> np.dtype:
+    """``stored`` in the byte order of the machine; float32 for wider floats."""
+    wide = stored.kind == "f" and stored.itemsize > 4
+    return np.dtype(np.float32) if wide else stored.newbyteorder("=")
+
+
+def computed(values: np.ndarray) -> np.ndarray:
+    """Convert to `computed_dtype`; a value beyond float32 becomes infinite."""
+    with np.errstate(over="ignore"):
+        return values.astype(computed_dtype(values.dtype), copy=False)
 
 
 def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:

@@ -13,6 +13,8 @@ from hmgr_jax.data.text.captioned import (
     Captioned,
     check_distinct,
     clean_caption,
+    clean_captions,
+    clean_name,
     file_names,
     hash_order,
     read_split,
@@ -37,12 +39,12 @@ def read_challenge(paths: Sequence[Path]) -> list[Captioned]:
         captions: dict[str, list[str]] = {}
         for number, video in enumerate(_listed(path, found, "videos")):
             where = f"{path}, video {number}"
-            name = str(_of(video, "video_id", where))
-            split = read_split(str(_of(video, "split", where)), where)
+            name = clean_name(_of(video, "video_id", where), where)
+            split = read_split(clean_name(_of(video, "split", where), where), where)
             videos.append(Captioned(file_names(name), split, captions.setdefault(name, []), where))
         for number, sentence in enumerate(_listed(path, found, "sentences")):
             where = f"{path}, sentence {number}"
-            name = str(_of(sentence, "video_id", where))
+            name = clean_name(_of(sentence, "video_id", where), where)
             if name not in captions:
                 raise UserError(
                     f"{where} is of {name}, which is none of the {len(captions)} videos of the "
@@ -63,7 +65,7 @@ def read_1ka(path: Path) -> list[Captioned]:
     """The videos of ``MSRVTT_JSFUSION_test.csv``, one caption each."""
     videos = []
     for where, row in table_rows(path, COLUMNS):
-        names = file_names(cell(row, COLUMNS[0], where))
+        names = file_names(clean_name(cell(row, COLUMNS[0], where), where))
         videos.append(
             Captioned(names, "test", [clean_caption(cell(row, COLUMNS[1], where), where)], where)
         )
@@ -85,7 +87,7 @@ def read_hgr(path: Path, names: Path) -> list[Captioned]:
                     f"{where} is {name}, of which {path} has no captions: give the files of one "
                     "release."
                 )
-            texts = [clean_caption(text, f"{path}, {name},") for text in captions]
+            texts = clean_captions(captions, f"{path}, {name},")
             videos.append(Captioned(file_names(name), split, texts, where))
     return check_distinct(videos)
 

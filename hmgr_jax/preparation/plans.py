@@ -16,7 +16,8 @@ from hmgr_jax.data.text.captions_files import read_captions, read_karpathy
 from hmgr_jax.errors import UserError
 from hmgr_jax.files.manifest import ENCODER_PCA, GALLERY
 from hmgr_jax.preparation.bottom_up import plan_bottom_up
-from hmgr_jax.preparation.file_store import FileStore, H5Store, NpyStore
+from hmgr_jax.preparation.file_store import FileStore, NpyStore
+from hmgr_jax.preparation.h5_store import H5Store
 from hmgr_jax.preparation.msrvtt_captions import (
     HGR,
     hold_out,
@@ -172,7 +173,7 @@ def _msrvtt_splits(
         return split_1ka(videos, read_1ka(path), flags.dev), [*files, path]
     if not videos:
         raise UserError("msrvtt takes its captions from --json, --csv or both: give one of them.")
-    splits = by_split(videos, dev=0, test=0, restval=False)
+    splits = by_split(videos)
     if "dev" not in splits:
         splits = hold_out(splits.pop("train", []), flags.dev) | splits
     elif flags.dev is not None:
@@ -204,7 +205,7 @@ def _splits(
     flags: argparse.Namespace, images: Sequence[Captioned]
 ) -> Mapping[str, Sequence[Captioned]]:
     """Images by split, with the requested number of captions."""
-    dev, test = getattr(flags, "dev", 0.0), getattr(flags, "test", 0.0)
+    dev, test = getattr(flags, "dev", None), getattr(flags, "test", None)
     found = by_split(images, dev=dev, test=test, restval=flags.restval)
     return {
         name: first_captions(images, flags.captions_per_image) for name, images in found.items()
@@ -215,10 +216,11 @@ def _store(flags: argparse.Namespace, path: Path, *, with_boxes: bool) -> Store:
     """The store of ``--features``, chosen by the kind of path."""
     if path.is_dir():
         return FileStore(path, flags.array, with_boxes=with_boxes)
+    ids = Path(flags.ids) if flags.ids else None
     if path.suffix in HDF5:
-        return H5Store(path, flags.array, with_boxes=with_boxes)
+        return H5Store(path, flags.array, ids, with_boxes=with_boxes)
     if path.suffix == ".npy":
-        return NpyStore(path, Path(flags.ids) if flags.ids else None, with_boxes=with_boxes)
+        return NpyStore(path, ids, with_boxes=with_boxes)
     raise UserError(f"{path} is neither a folder nor a .npy or .h5: give --features one of them.")
 
 

@@ -145,12 +145,12 @@ def _open(root: Path, name: str, per_image: int | None) -> _Split:
     files = find_split(root, name)
     rows = open_features(files.features)
     counts = read_counts(files.counts, (rows.shape[0], rows.shape[1]))
-    kept, _ = pair_captions(files, len(rows), per_image)
+    kept, _ = pair_captions(files, rows, per_image)
     return _Split(files, rows, counts, kept, np.append(kept[1:], len(rows)))
 
 
 def _plan(split: _Split, per_image: int | None, graphs: Path | None) -> SplitPlan:
-    _, images = pair_captions(split.files, len(split.rows), per_image)
+    _, images = pair_captions(split.files, split.rows, per_image)
     captions: list[list[str]] = [[] for _ in split.kept]
     for image, sentence in zip(images.tolist(), split.files.sentences, strict=True):
         captions[image].append(sentence)

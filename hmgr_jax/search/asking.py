@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from hmgr_jax.data.text.vocabulary import Vocabulary
+from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.named_items import find_item
 from hmgr_jax.evaluation.retriever import Retriever
 from hmgr_jax.search.gallery import check_modality, encoded, of_split
@@ -35,12 +38,32 @@ def of_sentences(retriever: Retriever, sentences: Sequence[str]) -> Questions:
     """Sentences as queries.
 
     Raises:
-        UserError: the system reads no sentences, or a sentence is empty.
+        UserError: the system reads no sentences, or a sentence is empty or has no known word.
     """
     check_modality(retriever, "text")
     source = retriever.sentence_source(sentences)
+    check_known(retriever.vocabulary, sentences)
     items = [Item(f"query {n}", sentence) for n, sentence in enumerate(sentences)]
     return Questions("text", items, encoded(retriever, "text", source))
+
+
+def check_known(vocabulary: Vocabulary, sentences: Sequence[str]) -> None:
+    """Warn of unknown words; refuse a sentence without any other."""
+    tokens = [vocabulary.tokenize(sentence) for sentence in sentences]
+    unknown = [vocabulary.unknown_words(words) for words in tokens]
+    for sentence, words, strange in zip(sentences, tokens, unknown, strict=True):
+        if strange and len(strange) == sum(any(map(str.isalnum, word)) for word in words):
+            raise UserError(
+                f"The run knows no word of {sentence!r}: ask in the words of its captions."
+            )
+    if count := sum(map(len, unknown)):
+        named = ", ".join(map(repr, dict.fromkeys(word for words in unknown for word in words)))
+        warnings.warn(
+            f"the run does not know {count} of {sum(map(len, tokens))} words and reads them as one "
+            f"unknown word: {named}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def of_pictures(retriever: Retriever, files: Sequence[Path]) -> Questions:

@@ -15,7 +15,7 @@ from hmgr_jax.data.pictures.files import ENDINGS, find_picture
 from hmgr_jax.data.pictures.pixels import PictureFiles, PixelSource
 from hmgr_jax.data.regions.regions import RegionSource
 from hmgr_jax.data.split import Items, Source, Split
-from hmgr_jax.data.text.captions import read_lines
+from hmgr_jax.data.text.captions import read_lines, warn_unknown
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.retriever import Retriever
 from hmgr_jax.files import manifest
@@ -170,6 +170,7 @@ def of_captions(retriever: Retriever, file: Path) -> Gallery:
     check_modality(retriever, "text")
     lines = read_lines(file)
     source = retriever.sentence_source(lines)
+    warn_unknown({str(file): source})
     return Gallery("text", source, [Item(f"{n}", line) for n, line in enumerate(lines)])
 
 

@@ -14,6 +14,7 @@ import jax
 from ml_collections import ConfigDict
 
 from hmgr_jax.data.pipeline import batches, stop_workers_on_close
+from hmgr_jax.data.text.captions import unknown_shares
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.distributed import hosts, watchdog
 from hmgr_jax.distributed.parallel import place, replicate, shard
@@ -288,6 +289,8 @@ class _Run:
             + (f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""),
             flush=True,
         )
+        if unknown := unknown_shares(e.data.splits):
+            print(f"Unknown words: {unknown}.", flush=True)
         if missing := e.goes_without():
             print(missing, flush=True)
         if self.start:

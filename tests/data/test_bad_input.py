@@ -145,9 +145,7 @@ def test_nonfinite_features_stop_the_pipeline(root, monkeypatch):
     [
         (np.zeros((6, 15), np.float16), r"shape \(6, 15\) where \[rows, regions, features\]"),
         (np.zeros((6, 3, 0), np.float16), r"shape \(6, 3, 0\)"),
-        (np.zeros((6, 3, 5)), "holds float64 where float16 or float32"),
-        (np.zeros((6, 3, 5), np.int32), "holds int32 where float16 or float32"),
-        (np.zeros((6, 3, 5), ">f4"), "holds >f4 where float16 or float32"),
+        (np.zeros((6, 3, 5), np.int32), "holds int32 where floating-point numbers"),
         (np.asfortranarray(np.zeros((6, 3, 5), np.float32)), "Fortran order"),
     ],
 )

@@ -47,13 +47,33 @@ def test_feat_files_in_float32_without_ids(tmp_path):
     assert list(data.splits["dev"].ids["image"]) == ["0", "1", "2"]
 
 
-def test_without_ids_as_many_rows_as_captions_are_one_caption_an_image(tmp_path):
+def test_without_ids_identical_neighbouring_rows_are_one_image(tmp_path):
     write_split(tmp_path, "train", 6, repeated=True, ids=False)
     only_train = {"train": "train"}
-    assert len(open_scan(tmp_path, splits=only_train).splits["train"].sources["image"]) == 30
-    data = open_scan(tmp_path, splits=only_train, captions_per_image=5)
-    _check_split(data.splits["train"], 6)
-    assert list(data.splits["train"].ids["image"]) == ["0", "5", "10", "15", "20", "25"]
+    with pytest.warns(RuntimeWarning, match="holds 6 different rows of 30: identical"):
+        found = open_scan(tmp_path, splits=only_train)
+    for data in (found, open_scan(tmp_path, splits=only_train, captions_per_image=5)):
+        _check_split(data.splits["train"], 6)
+        assert list(data.splits["train"].ids["image"]) == ["0", "5", "10", "15", "20", "25"]
+    data = open_scan(tmp_path, splits=only_train, captions_per_image=1)
+    assert len(data.splits["train"].sources["image"]) == 30
+
+
+def test_without_ids_different_rows_have_one_caption_each(tmp_path):
+    write_split(tmp_path, "train", 30, ids=False, count=1)
+    features = features_of(30)
+    features[1] = features[0]  # two images of a set may be equal
+    np.save(tmp_path / "train_ims.npy", features)
+    vocabulary = Vocabulary((*MARKS, "image"))
+    split = open_scan(tmp_path, splits={"train": "train"}, vocabulary=vocabulary).splits["train"]
+    assert len(split.sources["image"]) == 30
+
+
+def test_rejects_ids_that_number_the_rows_of_repeated_images(tmp_path):
+    write_split(tmp_path, "train", 6, repeated=True, ids=False)
+    (tmp_path / "train_ids.txt").write_text("".join(f"{i}\n" for i in range(30)))
+    with pytest.raises(UserError, match=r"train_ids.txt gives rows 0 and 1 .* the ids 0 and 1"):
+        open_scan(tmp_path, splits={"train": "train"})
 
 
 def test_images_may_have_different_numbers_of_captions(tmp_path):

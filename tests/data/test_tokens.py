@@ -42,3 +42,29 @@ def test_words_of_real_captions_are_in_the_published_vocabulary(real_data):
     words = [t for caption in captions for t in tokenize(caption) if t.isalpha()]
     known = sum(vocabulary.id(word) != UNKNOWN for word in words)
     assert 0.975 < known / len(words) < 0.99
+
+
+@pytest.mark.parametrize(
+    ("caption", "tokens"),
+    [
+        ("两只狗在打闹。", list("两只狗在打闹。")),
+        ("一只dog，3个boy!", ["一", "只", "dog", "，", "3", "个", "boy", "!"]),
+        ("ありがとうカメラ", list("ありがとうカメラ")),
+        ("ม้าและวัว", ["ม้", "า", "แ", "ล", "ะ", "วั", "ว"]),
+        ("ຫມາ", list("ຫມາ")),
+        ("개가 달린다", ["개가", "달린다"]),
+        ("кот и пёс", ["кот", "и", "пёс"]),
+    ],
+)
+def test_scripts_without_spaces_are_split_by_character(caption, tokens):
+    assert tokenize(caption) == tokens
+
+
+def test_chinese_captions_have_a_vocabulary(real_data):
+    captions = {
+        name: (real_data / "flickr8k" / f"{name}_caps_zh.txt").read_text("utf-8").splitlines()
+        for name in ("train", "test")
+    }
+    vocabulary = Vocabulary.build(map(tokenize, captions["train"]))
+    tokens = [token for caption in captions["test"] for token in tokenize(caption)]
+    assert len(vocabulary.unknown_words(tokens)) < 0.1 * len(tokens)

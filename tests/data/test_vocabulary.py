@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from hmgr_jax.data.text.captions import CaptionSource, warn_cut, warn_unknown
 from hmgr_jax.data.text.vocabulary import MARKS, UNKNOWN, Vocabulary
 from hmgr_jax.errors import UserError
 
@@ -81,3 +82,22 @@ def test_malformed_files(tmp_path):
 def test_words_must_differ():
     with pytest.raises(UserError, match="'dog' twice"):
         Vocabulary((*MARKS, "dog", "dog"))
+
+
+def test_unknown_words_are_counted_without_punctuation_and_warned_of():
+    known = Vocabulary((*MARKS, "a", "dog"))
+    assert known.unknown_words(["a", "cat", "!", "dog", "<unk>"]) == ["cat", "<unk>"]
+    few = CaptionSource([["a", "dog", "a", "dog", "cat"]], known)
+    many = CaptionSource([["a", "cat"], ["bird"]], known)
+    assert (many.unknown, many.tokens) == (2, 3)
+    warn_unknown({"train": few})
+    with pytest.warns(RuntimeWarning, match=r"2 of 3 words of test \(66\.7%\)"):
+        warn_unknown({"train": few, "test": many})
+
+
+def test_captions_that_are_cut_are_counted():
+    texts = CaptionSource([["a", "dog"], ["a", "dog", "."]], SMALL, max_words=2)
+    assert texts.lengths.tolist() == [4, 4]
+    warn_cut({"train": CaptionSource([["a", "dog"]], SMALL, max_words=2)})
+    with pytest.warns(RuntimeWarning, match=r"1 of 2 texts of test \(50\.0%\) .* 2 words"):
+        warn_cut({"test": texts})

@@ -32,6 +32,20 @@ def test_gather_is_numpy_indexing(saved, rows):
     np.testing.assert_array_equal(found, array[rows])
 
 
+@pytest.mark.parametrize(
+    ("stored", "read"),
+    [("<f8", "=f4"), (">f8", "=f4"), (">f4", "=f4"), (">f2", "=f2"), (">i8", "=i8"), ("|u1", "u1")],
+)
+def test_any_byte_order_and_wide_floats_are_read(tmp_path, stored, read):
+    array = np.arange(24).reshape(4, 3, 2).astype(stored)
+    np.save(tmp_path / "x.npy", array)
+    rows = NpyRows(tmp_path / "x.npy")
+    found = rows.gather(np.array([3, 0, 1]))
+    assert rows.dtype == found.dtype == np.dtype(read)
+    assert rows.nbytes == found.dtype.itemsize * array.size
+    np.testing.assert_array_equal(found, array[[3, 0, 1]])
+
+
 def test_runs_of_rows_are_read_in_one_call(saved, monkeypatch):
     path, _ = saved
     calls = []

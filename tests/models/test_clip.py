@@ -22,6 +22,9 @@ from hmgr_jax.search.command import main as search
 from hmgr_jax.training import recipe_file
 from hmgr_jax.training.experiment import build
 
+# The tokenizers of the test cut words into letters.
+pytestmark = pytest.mark.filterwarnings("ignore:the program cuts:RuntimeWarning")
+
 KINDS = ("clip", "siglip")
 SMALL = {
     "data.worlds.train": "8",

@@ -261,9 +261,11 @@ def test_rejects_malformed_files(tmp_path, dataset, refused):
     refused("pic_2.npz holds features of 5 numbers where the first has 6", *command)
     np.savez(root / "pic_2.npz", x=values(2)[0], bbox=boxes(), image_w=1, image_h=1)
     refused("pic_2.npz holds features of shape (6,) where [regions, features]", *command)
-    np.savez(root / "pic_2.npz", x=values(2)[:3], bbox=boxes(), image_w=1, image_h=1)
+    np.savez(root / "pic_2.npz", feat=values(2)[:3], bbox=boxes(), image_w=1, image_h=1)
     refused("pic_2.npz holds boxes of shape (4, 4) where (3, 4) was expected", *command)
-    np.savez(root / "pic_2.npz", x=values(2))
+    np.savez(root / "pic_2.npz", x=values(2)[:3], bbox=boxes(), image_w=1, image_h=1)
+    refused("pic_2.npz holds x of shape (3, 6) and no num_boxes or num_bbox", *command)
+    np.savez(root / "pic_2.npz", feat=values(2))
     refused("pic_2.npz holds no boxes where others do", *command)
     np.savez(root / "pic_2.npz", x=values(2), bbox=boxes(), image_w=0, image_h=1)
     refused("pic_2.npz holds an image size that is not positive", *command)
@@ -316,7 +318,9 @@ def test_rejects_malformed_hdf5(tmp_path, dataset, refused):
     with _h5(source) as file:
         file["features"] = np.stack([values(n) for n in NUMBERS])
         file["ids"] = [b"a", b"b"]
-    refused("has 2 ids, 2 different, for 6 rows", *_command(dataset, source, tmp_path / "out"))
+    refused(
+        "has 2 ids, 2 different, for the 6 images", *_command(dataset, source, tmp_path / "out")
+    )
     source.write_bytes(b"no HDF5")
     refused("is no HDF5 file that can be read", *_command(dataset, source, tmp_path / "out"))
 

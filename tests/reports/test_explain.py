@@ -177,7 +177,7 @@ def test_a_sentence_longer_than_the_last_bucket(workdir, tmp_path, drawn, capsys
     assert explain(workdir, "0", " ".join(["red"] * 50), tmp_path) == 0
     warned = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
     assert len(warned) == 1
-    assert "sentence 0 has 50 words, but this run reads the first 30 of a sentence" in warned[0]
+    assert "cuts 1 of 1 texts of the request (100.0%) to the first 30 words" in warned[0]
     found = numbers(tmp_path)
     assert found["words"] == ["<start>", *["red"] * 30, "<end>"]
     weights = np.array(found["steps"][0]["t2i"]["weights"])

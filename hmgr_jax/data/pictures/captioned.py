@@ -17,7 +17,7 @@ from hmgr_jax.data.text.captioned import (
     first_captions,
 )
 from hmgr_jax.data.text.captions import read_lines
-from hmgr_jax.data.text.captions_files import read_captions
+from hmgr_jax.data.text.captions_files import LARGEST_ID, read_captions
 from hmgr_jax.errors import UserError
 
 SPLIT = "{split}"
@@ -81,7 +81,7 @@ def _read(
             f"{root / captions} does not name the split of its pictures: give one file per split "
             f"with {SPLIT} in data.captions, as captions_{SPLIT}.json."
         )
-    known = by_split(images, dev=0, test=0, restval=restval)
+    known = by_split(images, restval=restval)
     for role, name in splits.items():
         if name not in known:
             raise UserError(
@@ -143,12 +143,13 @@ def _joined(
 
 
 def _listed(image: Captioned, folder: PictureFolder) -> ListedPicture:
-    number = image.names.get("cocoid", "")
+    number = image.names["cocoid"] if "padded" in image.names else ""
+    number = number if len(number) < len(str(LARGEST_ID)) else ""
     return ListedPicture(
         image.id,
         folder.find(image.id),
         image.captions,
         image.where,
-        number=int(number) if number.isascii() and number.isdigit() else None,
+        number=int(number) if number else None,
         caption_numbers=image.caption_ids,
     )

@@ -88,7 +88,7 @@ def read_objects(path: Path) -> dict[int, set[int]]:
         )
     kinds: dict[int, set[int]] = defaultdict(set)
     for image, kind in pairs:
-        if not isinstance(kind, int) or not 1 <= kind <= KINDS:
+        if not isinstance(image, int) or not isinstance(kind, int) or not 1 <= kind <= KINDS:
             raise UserError(
                 f"{path} has the category_id {kind!r} of image {image} where 1 to {KINDS} was "
                 "expected: give COCO's own instances."

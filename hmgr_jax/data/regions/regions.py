@@ -107,11 +107,11 @@ class RegionSource:
 
 
 def open_features(path: str | Path | Rows) -> Rows:
-    """Open a feature file; ``UserError`` unless it is float16 or float32 [rows, R, D]."""
+    """Open a feature file; ``UserError`` unless it is floats [rows, R, D]."""
     file: Rows = NpyRows(path) if isinstance(path, str | Path) else path
     if file.dtype not in (np.dtype(np.float16), np.dtype(np.float32)):
         raise UserError(
-            f"{path} holds {file.dtype} where float16 or float32 was expected: convert it."
+            f"{path} holds {file.dtype} where floating-point numbers were expected: convert it."
         )
     if len(file.shape) != 3 or 0 in file.shape:
         raise UserError(

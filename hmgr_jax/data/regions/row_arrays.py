@@ -193,7 +193,7 @@ def _read(
     file = NpyRows(path)
     if file.shape != shape or file.dtype.kind not in kinds:
         raise UserError(
-            f"{path} has shape {file.shape} and type {file.dtype} where shape {shape} was "
+            f"{path} has shape {file.shape} and type {file.stored} where shape {shape} was "
             f"expected, {wanted}: save it so."
         )
     return file.gather(np.arange(len(file)) if rows is None else rows)

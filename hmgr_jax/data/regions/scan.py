@@ -39,7 +39,7 @@ def open_scan(
 ) -> DataSet:
     """Open a folder of region or frame features and captions.
 
-    Every split has ``{split}_ims.npy`` (or ``_feat.npy``; float16 or float32 [rows, R, D]) and
+    Every split has ``{split}_ims.npy`` (or ``_feat.npy``; floats [rows, R, D]) and
     ``{split}_caps.txt`` (UTF-8, one caption a line). Optional are ``{split}_ids.txt`` (a name or
     number per row), ``{split}_cap_ids.txt`` (the id of the image of each caption, for unequal
     numbers of captions), ``{split}_counts.npy`` (true regions of a row; the others are zero),
@@ -51,7 +51,7 @@ def open_scan(
     the first row of each run is kept, and caption i belongs to the image of row i. Otherwise each
     row has the same number of captions, in order, unless ``_cap_ids`` assigns them. Without ids, as
     many rows as captions mean one caption per image, unless ``captions_per_image`` tells that rows
-    repeat.
+    repeat or identical neighbours show it.
 
     Args:
         root: the folder.
@@ -121,7 +121,7 @@ def _open_split(
     shape = open_features(files.features).shape
     counts = read_counts(files.counts, (shape[0], shape[1]))
     images = RegionSource(files.features, counts=counts, visual=visual)
-    kept, image_of_caption = pair_captions(files, len(images), per_image)
+    kept, image_of_caption = pair_captions(files, images.file, per_image)
     ids = [files.ids[row] if files.ids else str(row) for row in kept.tolist()]
     source = images.keep(kept, _beside(files, kept, images))
     return captioned_split(role, visual, source, texts, image_of_caption, ids)

@@ -6,6 +6,7 @@ distinguishes the two.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,10 @@ from hmgr_jax.data.regions.row_arrays import COUNTS, find_arrays, find_boxes
 from hmgr_jax.data.text.captions import read_lines
 from hmgr_jax.errors import UserError
 from hmgr_jax.files.npy_rows import Rows
+
+SAMPLED = 64
+"""Pairs of neighbouring rows that decide whether all are compared."""
+_BLOCK_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -107,18 +112,22 @@ def check_same_files(splits: Mapping[str, ScanFiles], names: Iterable[str]) -> N
 
 
 def pair_captions(
-    files: ScanFiles, rows: int, per_image: int | None
+    files: ScanFiles, features: Rows, per_image: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the feature file to keep, one per image, and the image of every caption (int32).
 
+    Without ids, bit-identical neighbouring rows are one image where at least half are, as in files
+    that store every image once per caption.
+
     Args:
         files: of the split.
-        rows: number of rows of the feature file.
+        features: the rows of the feature file.
         per_image: captions per image according to the user, or None.
 
     Raises:
-        UserError: counts or ids do not agree.
+        UserError: counts or ids do not agree, or ids differ where rows are identical.
     """
+    rows = len(features)
     if files.ids is not None and len(files.ids) != rows:
         raise UserError(
             f"{files.ids_file} has {len(files.ids)} lines but {files.features} has {rows} rows: "
@@ -129,6 +138,8 @@ def pair_captions(
     if files.caption_ids is not None:
         return np.arange(rows), _named(files, files.caption_ids, per_image)
     repeats = _repeats(files, rows, per_image)
+    if repeats is None and per_image is None and rows == len(files.sentences):
+        repeats = _identical(files, features)
     if repeats is None:
         each = _captions_per_row(files, rows, per_image)
         return np.arange(rows), np.repeat(np.arange(rows, dtype=np.int32), each)
@@ -205,6 +216,38 @@ def _repeats(files: ScanFiles, rows: int, per_image: int | None) -> np.ndarray |
             "correct one of the two."
         )
     return np.full(rows // per_image, per_image)
+
+
+def _identical(files: ScanFiles, features: Rows) -> np.ndarray | None:
+    """Lengths of the runs of bit-identical rows; None if less than half are like the row before."""
+    last = len(features) - 1
+    sample = np.unique(np.linspace(1, last, SAMPLED).astype(np.int64)) if last > 0 else ()
+    if not len(sample) or 2 * sum(_equal_rows(features, i, i + 1)[0] for i in sample) < len(sample):
+        return None
+    step = max(1, _BLOCK_BYTES // features.row_bytes)
+    blocks = [_equal_rows(features, i, min(i + step, last + 1)) for i in range(1, last + 1, step)]
+    starts = np.flatnonzero(~np.concatenate([[False], *blocks]))
+    many = f"{features.path} holds {len(starts):,} different rows of {last + 1:,}"
+    if files.ids is not None:
+        row = int(starts[np.diff(starts, append=last + 1) > 1][0])
+        raise UserError(
+            f"{many}, but {files.ids_file} gives rows {row} and {row + 1} (counted from 0), which "
+            f"are identical, the ids {files.ids[row]} and {files.ids[row + 1]}: repeat the id of "
+            "an image in all of its rows, or remove the file."
+        )
+    warnings.warn(
+        f"{many}: identical neighbours are read as one image with a caption each",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+    return np.diff(starts, append=last + 1)
+
+
+def _equal_rows(features: Rows, start: int, end: int) -> np.ndarray:
+    """Bool [end - start]: is a row the same, bit for bit, as the row before it?"""
+    rows = features.gather(np.arange(start - 1, end))
+    bits = rows.reshape(len(rows), -1).view(np.uint8)
+    return (bits[1:] == bits[:-1]).all(axis=1)
 
 
 def _runs(files: ScanFiles, ids: list[str], per_image: int | None) -> np.ndarray | None:

@@ -7,8 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
+from hmgr_jax.data.text.tokens import tokenize
 from hmgr_jax.errors import UserError
 
+LONGEST_WORD = 4
+"""Characters of a Chinese or Thai word; a text with more of them is a sentence."""
 SPLITS = {
     "train": "train",
     "dev": "dev",
@@ -21,6 +24,8 @@ SPLITS = {
     "restval": "restval",
 }
 """{name of a split in a file: its name in prepared folders}."""
+SHARE = 0.1
+"""Share of the images that dev and test have each, if nothing names their splits."""
 ORDER = ("train", "dev", "test", "testall")
 
 
@@ -53,12 +58,12 @@ def file_names(name: str) -> dict[str, str]:
 
 def read_split(name: str, where: str) -> str:
     """Return the value of `SPLITS` for a split's name in a file; ``UserError`` for others."""
-    if name not in SPLITS:
+    if name.lower() not in SPLITS:
         raise UserError(
             f"{where} has the split {name!r} where one of {', '.join(SPLITS)} was expected: "
             "correct it."
         )
-    return SPLITS[name]
+    return SPLITS[name.lower()]
 
 
 def clean_caption(caption: object, where: str) -> str:
@@ -67,6 +72,40 @@ def clean_caption(caption: object, where: str) -> str:
     if not text:
         raise UserError(f"{where} has {caption!r} for a caption: write one or remove it.")
     return text
+
+
+def clean_captions(value: object, where: str) -> list[str]:
+    """Clean one caption, or a list of them.
+
+    Raises:
+        UserError: a caption is empty or not text, or the list is of the words of one caption.
+    """
+    if not isinstance(value, list):
+        return [clean_caption(value, where)]
+    found = [clean_caption(text, where) for text in value]
+    words = not any(" " in text or len(tokenize(text)) > LONGEST_WORD for text in found)
+    if len(found) > 1 and words:
+        raise UserError(
+            f"{where} has the single words {value!r:.60} for captions: join them to one text."
+        )
+    return found
+
+
+def clean_name(value: object, where: str) -> str:
+    """Text of a name or id; ``UserError`` if it is neither text nor a whole number."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # pandas writes ids with .0 where some are missing
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    text = str(value).strip() if whole or isinstance(value, str) else ""
+    if not text:
+        raise UserError(f"{where} has {value!r:.60} for a name or id: write text or an integer.")
+    return text
+
+
+def coco_names(number: str) -> dict[str, str]:
+    """Ids of an image from its COCO id."""
+    digits = number.isascii() and number.isdigit()
+    return {"cocoid": number} | ({"padded": number.zfill(12)} if digits else {})
 
 
 def check_distinct(images: Iterable[Captioned]) -> list[Captioned]:
@@ -108,15 +147,20 @@ def first_captions(images: Iterable[Captioned], count: int | None) -> list[Capti
 
 
 def by_split(
-    images: Sequence[Captioned], *, dev: float, test: float, restval: bool
+    images: Sequence[Captioned],
+    *,
+    dev: float | None = None,
+    test: float | None = None,
+    restval: bool = False,
 ) -> dict[str, list[Captioned]]:
     """Group ``images`` by split, in their order; with ``restval`` those of restval join train.
 
-    If no image names its split, shares ``dev`` and ``test`` are chosen by a digest of the ids, so
-    that the same ids give the same splits.
+    If no image names its split, shares ``dev`` and ``test`` (None: `SHARE`) are chosen by a digest
+    of the ids, so that the same ids give the same splits.
 
     Raises:
-        UserError: some images name a split and others do not, or nothing is left to train on.
+        UserError: some images name a split and others do not, shares are given for images that name
+            theirs, or nothing is left to train on.
     """
     without = [image for image in images if image.split is None]
     if without and len(without) < len(images):
@@ -124,7 +168,14 @@ def by_split(
             f"{without[0].where} names no split for {without[0].id} where others do: give every "
             "image a split or none."
         )
-    drawn = _draw(images, dev, test) if without else None
+    for flag, share in (("dev", dev), ("test", test)):
+        if share is not None and not without:
+            raise UserError(
+                f"{images[0].where} and the others name the split of each image, so --{flag} "
+                f"{share:g} has no effect: leave it out."
+            )
+    shares = (SHARE if share is None else share for share in (dev, test))
+    drawn = _draw(images, *shares) if without else None
     found: dict[str, list[Captioned]] = {}
     for number, image in enumerate(images):
         split = drawn[number] if drawn else str(image.split)

@@ -14,6 +14,9 @@ from hmgr_jax.data.text.captioned import (
     Captioned,
     check_distinct,
     clean_caption,
+    clean_captions,
+    clean_name,
+    coco_names,
     file_names,
     read_split,
 )
@@ -22,6 +25,8 @@ from hmgr_jax.errors import UserError
 IMAGE_COLUMNS = ("image", "filename", "file_name", "image_id")
 CAPTION_COLUMNS = ("caption", "text", "sentence")
 COCO = "COCO's captions"
+LARGEST_ID = 2**63
+"""Ids of images and captions that are larger do not fit in int64, and are kept as names only."""
 
 
 def read_captions(given: Sequence[str]) -> tuple[list[Captioned], list[Path]]:
@@ -65,11 +70,11 @@ def _with_split(image: Captioned, split: str) -> Captioned:
 def read_json(path: Path, **hooks: Any) -> Any:
     """Read a JSON file; ``UserError`` if it cannot be read. ``hooks`` are those of `json.load`."""
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             return json.load(file, **hooks)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): put the file there.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error}): download it again.") from None
 
 
@@ -133,15 +138,17 @@ def _karpathy_image(image: Any, where: str, coco: bool) -> Captioned:
         json_field(image, key, where, "Karpathy's dataset_X.json")
         for key in ("filename", "split", "sentences")
     )
-    names = file_names(str(name))
-    if "cocoid" in image:
-        names |= {"cocoid": str(image["cocoid"]), "padded": f"{int(image['cocoid']):012d}"}
-    if "imgid" in image:
-        names["imgid"] = str(image["imgid"])
+    names = file_names(clean_name(name, where))
+    if image.get("cocoid") not in (None, ""):
+        names |= coco_names(clean_name(image["cocoid"], where))
+    if image.get("imgid") not in (None, ""):
+        names["imgid"] = clean_name(image["imgid"], where)
     if not sentences:
         raise UserError(f"{where} ({names['filename']}) has no sentences: remove the image.")
+    if not isinstance(sentences, list):
+        sentences = [sentences]
     captions = [clean_caption(raw, f"{where}, sentence {k}") for k, raw in enumerate(sentences)]
-    split = read_split(str(split), where)
+    split = read_split(clean_name(split, where), where)
     return Captioned(names, "testall" if coco and split == "test" else split, captions, where)
 
 
@@ -155,40 +162,36 @@ def coco_images(path: Path, found: Mapping[str, Any]) -> list[Captioned]:
     names: dict[str, tuple[str, str]] = {}
     for number, image in enumerate(json_list(path, found, "images", COCO)):
         where = f"{path}, image {number}"
-        entry = (str(json_field(image, "file_name", where, COCO)), where)
-        known = names.setdefault(str(json_field(image, "id", where, COCO)), entry)
+        entry = (clean_name(json_field(image, "file_name", where, COCO), where), where)
+        known = names.setdefault(clean_name(json_field(image, "id", where, COCO), where), entry)
         if known is not entry:
             raise UserError(
                 f"{where} repeats the id {image['id']} of {known[1]}: remove one of the two."
             )
     captions: dict[str, list[str]] = {image: [] for image in names}
     ids: dict[str, list[int]] = {image: [] for image in names}
-    seen: dict[Any, str] = {}
+    seen: dict[str, str] = {}
     for number, annotation in enumerate(json_list(path, found, "annotations", COCO)):
         where = f"{path}, annotation {number}"
-        image = str(json_field(annotation, "image_id", where, COCO))
+        image = clean_name(json_field(annotation, "image_id", where, COCO), where)
         if image not in captions:
             raise UserError(
                 f"{where} is of image {image}, which is not among the {len(names)} images of the "
                 "file: give the file that lists it, or remove the annotation."
             )
-        if "id" in annotation and seen.setdefault(annotation["id"], where) != where:
-            first = seen[annotation["id"]]
-            raise UserError(
-                f"{where} repeats the id {annotation['id']} of {first}: remove one of the two."
-            )
+        own = annotation.get("id")
+        if own is not None and (first := seen.setdefault(clean_name(own, where), where)) != where:
+            raise UserError(f"{where} repeats the id {own} of {first}: remove one of the two.")
         captions[image].append(clean_caption(json_field(annotation, "caption", where, COCO), where))
-        if isinstance(annotation.get("id"), int):
-            ids[image].append(annotation["id"])
+        if isinstance(own, int) and own < LARGEST_ID:
+            ids[image].append(own)
     images = []
     for image, (name, where) in names.items():
-        texts, own = captions[image], ids[image]
+        texts, numbers = captions[image], ids[image]
         if not texts:
             raise UserError(f"{where} ({name}) has no annotation: caption the image or remove it.")
-        kinds = {**file_names(name), "cocoid": image}
-        if image.isascii() and image.isdigit():
-            kinds["padded"] = f"{int(image):012d}"
-        images.append(Captioned(kinds, None, texts, where, own if len(own) == len(texts) else []))
+        whole = numbers if len(numbers) == len(texts) else []
+        images.append(Captioned(file_names(name) | coco_names(image), None, texts, where, whole))
     return check_distinct(images)
 
 
@@ -199,10 +202,14 @@ def read_table(path: Path) -> list[Captioned]:
     """Read a table with one caption per row; rows of an image need not be adjacent."""
     captions: dict[str, list[str]] = {}
     first: dict[str, tuple[str, str | None]] = {}
+    naming: set[str] | None = None  # columns of which every value is the name of a split
     for where, row in table_rows(path, (IMAGE_COLUMNS, CAPTION_COLUMNS)):
-        image = cell(row, IMAGE_COLUMNS, where)
+        image = clean_name(cell(row, IMAGE_COLUMNS, where), where)
         name = row.get("split")
-        split = None if name in (None, "") else read_split(str(name).strip(), where)
+        splits = {key for key, value in row.items() if str(value).strip().lower() in SPLITS}
+        splits -= {*IMAGE_COLUMNS, *CAPTION_COLUMNS}
+        naming = splits if naming is None else naming & splits
+        split = None if name in (None, "") else read_split(clean_name(name, where), where)
         if image not in first:
             first[image] = (where, split)
         elif first[image][1] != split:
@@ -210,36 +217,51 @@ def read_table(path: Path) -> list[Captioned]:
                 f"{where} puts {image} into the split {split} where {first[image][0]} says "
                 f"{first[image][1]}: give an image one split."
             )
-        text = clean_caption(cell(row, CAPTION_COLUMNS, where), where)
-        captions.setdefault(image, []).append(text)
+        texts = clean_captions(cell(row, CAPTION_COLUMNS, where), where)
+        captions.setdefault(image, []).extend(texts)
     if not captions:
         raise UserError(f"{path} holds no captions: give one per row.")
+    if naming and all(split is None for _, split in first.values()):
+        raise UserError(
+            f"{path} names splits in the column {min(naming)!r}, which is not read: call it split, "
+            "or remove it."
+        )
     return [
         Captioned(file_names(image), first[image][1], found, first[image][0])
         for image, found in captions.items()
     ]
 
 
-def cell(row: Mapping[str, Any], columns: Sequence[str], where: str) -> str:
+def cell(row: Mapping[str, Any], columns: Sequence[str], where: str) -> Any:
     """Value of the first of ``columns`` that ``row`` has; ``UserError`` if it is empty."""
     value = next((row[name] for name in columns if row.get(name) is not None), None)
-    if value is None or not str(value).strip():
+    if value is None or not str(value).strip() or value == []:
         raise UserError(
             f"{where} lacks {columns[0]!r}: give every row an image or video and a caption."
         )
-    return str(value).strip()
+    return value
 
 
 def table_rows(
     path: Path, wanted: Sequence[Sequence[str]]
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield (file and line, row) of a table; a CSV must have a column of each of ``wanted``."""
+    """Yield (file and line, row) of a table; a CSV must have a column of each of ``wanted``.
+
+    Names of columns are in lower case. A cell of a CSV ends on its line.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            if path.suffix.lower() == ".csv":
-                yield from _csv(path, file, wanted)
-            else:
-                yield from _jsonl(path, file)
+            lines = ((f"{path}:{i}", line) for i, line in enumerate(file, 1) if line.strip())
+            rows = _csv(path, lines, wanted) if path.suffix.lower() == ".csv" else _jsonl(lines)
+            for where, row in rows:
+                row = [(name.strip().lower(), value) for name, value in row if name.strip()]
+                named = dict(row)
+                if len(named) < len(row):
+                    raise UserError(
+                        f"{where} has two columns of the same name among "
+                        f"{', '.join(name for name, _ in row)}: rename one (case does not count)."
+                    )
+                yield where, named
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): put the file there.") from None
     except UnicodeDecodeError as error:
@@ -247,42 +269,43 @@ def table_rows(
 
 
 def _csv(
-    path: Path, file: Any, wanted: Sequence[Sequence[str]]
-) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    table = csv.DictReader(file, strict=True)
+    path: Path, lines: Iterator[tuple[str, str]], wanted: Sequence[Sequence[str]]
+) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
+    columns = _cells(*next(lines, (f"{path}:1", "\n")))
+    for names in wanted:
+        if not set(names) & {name.strip().lower() for name in columns}:
+            raise UserError(
+                f"{path}:1 has the columns {', '.join(columns) or 'none'} where "
+                f"{names[0]!r} was expected: name the columns "
+                f"{' and '.join(names[0] for names in wanted)} in the first line."
+            )
+    for where, line in lines:
+        cells = _cells(where, line)
+        if len(cells) > len(columns):
+            raise UserError(
+                f"{where} has more cells than the {len(columns)} columns: put "
+                "captions with commas in double quotes."
+            )
+        yield where, list(zip(columns, cells, strict=False))
+
+
+def _cells(where: str, line: str) -> list[str]:
+    """Split a line of a CSV by itself, so that a quote left open cannot take in lines below."""
     try:
-        columns = [name.strip() for name in table.fieldnames or ()]
-        table.fieldnames = columns
-        for names in wanted:
-            if not set(names) & set(columns):
-                raise UserError(
-                    f"{path}:1 has the columns {', '.join(columns) or 'none'} where "
-                    f"{names[0]!r} was expected: name the columns "
-                    f"{' and '.join(names[0] for names in wanted)} in the first line."
-                )
-        for row in table:
-            if None in row:
-                raise UserError(
-                    f"{path}:{table.line_num} has more cells than the {len(columns)} columns: put "
-                    "captions with commas in double quotes."
-                )
-            yield f"{path}:{table.line_num}", row
+        return next(csv.reader([line], strict=True))
     except csv.Error as error:
         raise UserError(
-            f"{path}:{table.reader.line_num} is not CSV ({error}): correct the line."
+            f"{where} is not CSV ({error}): close its quotes on the line and double those inside a "
+            "cell; captions with line breaks are read from .jsonl."
         ) from None
 
 
-def _jsonl(path: Path, file: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for number, line in enumerate(file, start=1):
-        if not line.strip():
-            continue
+def _jsonl(lines: Iterator[tuple[str, str]]) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
+    for where, line in lines:
         try:
             row = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{path}:{number} is not JSON ({error}): correct the line.") from None
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{where} is not JSON ({error}): correct the line.") from None
         if not isinstance(row, dict):
-            raise UserError(
-                f"{path}:{number} is not an object with image and caption: correct the line."
-            )
-        yield f"{path}:{number}", row
+            raise UserError(f"{where} is not an object with image and caption: correct the line.")
+        yield where, list(row.items())

@@ -1,12 +1,14 @@
 """Penn Treebank tokens of captions, without NLTK and downloads.
 
 Tokens equal those of ``nltk.word_tokenize(caption.lower())``, which SCAN's vocabularies were made
-with, except that a rule on periods (`_ends_sentence`) replaces its trained sentence splitter.
+with, but a rule on periods (`_ends_sentence`) replaces its trained sentence splitter, and scripts
+without spaces between words are split by character.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 
 from hmgr_jax.errors import UserError
 
@@ -18,6 +20,18 @@ _LEX = re.compile(
   | (?P<word>(?:[^\W_]+|(?!''|--|\.\.|[:,](?!\d))[^\s"`«“‘„»”’‒–—―;@\#$%&?!*\[\](){}<>])+)
     """,
     re.VERBOSE,
+)
+_MARKS = "".join(
+    chr(code)
+    for code in (*range(0x0E00, 0x10A0), *range(0x1780, 0x1800))
+    if unicodedata.category(chr(code)).startswith("M")
+)
+# Thai to Tibetan, Burmese, Khmer, Japanese and Chinese, with their punctuation; a vowel sign or a
+# tone mark stays with its letter.
+_UNSPACED = re.compile(
+    "[\u0e00-\u109f\u1780-\u17ff\u3001-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff9f\U00020000-\U0003ffff]"
+    f"[{_MARKS}]*"
 )
 _PLAIN = re.compile(r"[a-z ]*(?: \.)?")
 _OPENS_BEFORE = frozenset(" ([{<`«“‘„")
@@ -42,7 +56,8 @@ def tokenize(caption: str) -> list[str]:
 
     Clitics are tokens (``do n't``, ``dog 's``), double quotes become `` and '', brackets and
     punctuation stand alone, hyphens stay inside words, and a period is a token at the end of a
-    sentence but not after an abbreviation or an initial.
+    sentence but not after an abbreviation or an initial. Of Chinese, Japanese, Thai, Lao, Khmer,
+    Burmese and Tibetan every character is a token.
 
     Raises ``UserError`` for anything but text, such as bytes.
     """
@@ -50,7 +65,10 @@ def tokenize(caption: str) -> list[str]:
         raise UserError(
             f"a caption must be text, but this one is {type(caption).__name__}: decode it as UTF-8."
         )
-    words = caption.lower().split()
+    caption = caption.lower()
+    if not caption.isascii():
+        caption = _UNSPACED.sub(r" \g<0> ", caption)
+    words = caption.split()
     text = " ".join(words)
     if _PLAIN.fullmatch(text) and _FUSED_WORDS.isdisjoint(words):
         return words  # fast path of most captions

@@ -80,6 +80,13 @@ class Vocabulary:
         """Return the id of ``word``, or that of ``unknown``."""
         return self._ids.get(word, self._ids[self.unknown])
 
+    def unknown_words(self, tokens: Iterable[str]) -> list[str]:
+        """The tokens that are read as ``unknown``, without punctuation."""
+        if self.unknown == self.pad:  # the tokenizer knows every text
+            return []
+        get, unknown = self._ids.get, self._ids[self.unknown]
+        return [t for t in tokens if get(t, unknown) == unknown and any(map(str.isalnum, t))]
+
     def encode(self, tokens: Iterable[str]) -> list[int]:
         """Convert tokens to ids, between those of ``ends``."""
         get, unknown = self._ids.get, self._ids[self.unknown]

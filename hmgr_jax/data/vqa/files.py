@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hmgr_jax.data.split import Items
-from hmgr_jax.data.text.captions_files import json_field, json_list, read_json
+from hmgr_jax.data.text.captioned import clean_name
+from hmgr_jax.data.text.captions_files import LARGEST_ID, json_field, json_list, read_json
 from hmgr_jax.data.vqa.questions import ANNOTATORS
 from hmgr_jax.errors import FoundNonFinite, UserError
 from hmgr_jax.metrics.answer_normalisation import normalised
@@ -48,7 +49,7 @@ def read_questions(path: Path) -> list[VQAQuestion]:
     found, seen = [], set()
     for number, entry in enumerate(json_list(path, read_json(path), "questions", VQA)):
         where = f"{path}, question {number}"
-        text = str(json_field(entry, "question", where, VQA)).strip()
+        text = _text(entry, "question", where).strip()
         one = VQAQuestion(
             _number(entry, "question_id", where), _number(entry, "image_id", where), text
         )
@@ -89,8 +90,8 @@ def read_annotations(path: Path, questions: Sequence[VQAQuestion]) -> list[Annot
         if question.id in found:
             raise UserError(f"{where} (counted from 0) repeats a question: remove one of the two.")
         found[question.id] = Annotation(
-            tuple(normalised(str(json_field(answer, "answer", where, VQA))) for answer in answers),
-            normalised(str(json_field(entry, "multiple_choice_answer", where, VQA))),
+            tuple(normalised(_text(answer, "answer", where)) for answer in answers),
+            normalised(_text(entry, "multiple_choice_answer", where)),
             str(entry.get("answer_type", "other")),
         )
     lacking = next((question for question in questions if question.id not in found), None)
@@ -153,16 +154,22 @@ def read_text(path: Path) -> str:
 
 def _number(entry: Any, key: str, where: str) -> int:
     value = json_field(entry, key, where, VQA)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise UserError(f"{where} has {key} {value!r}: write a whole number.")
+    if not isinstance(value, int) or isinstance(value, bool) or value >= LARGEST_ID:
+        raise UserError(f"{where} has {key} {value!r}: write a whole number below 2^63.")
     return value
+
+
+def _text(entry: Any, key: str, where: str) -> str:
+    value = json_field(entry, key, where, VQA)
+    return value if isinstance(value, str) else clean_name(value, f"{where} (counted from 0)")
 
 
 class PictureArrays:
     """Regions or a grid of every picture, in a file each.
 
     Items are {"regions": float16 [k, R, D], "n_regions": int32 [k]}; regions beyond R are left out.
-    A file is ``.npz`` with "x" [D, n] (MCAN), or ``.npy`` with a grid [D, h, w] or [1, D, h, w].
+    A file is ``.npz`` with "x" [D, n] (MCAN; [n, D] if "bbox" has n rows), or ``.npy`` with a grid
+    [D, h, w] or [1, D, h, w].
     """
 
     lengths: np.ndarray | None = None
@@ -209,6 +216,9 @@ def _read(path: Path) -> np.ndarray:
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
             values = loaded["x"] if path.suffix == ".npz" else loaded
+            boxes = len(loaded["bbox"]) if path.suffix == ".npz" and "bbox" in loaded else None
+            if boxes == len(values) != values.shape[-1]:  # bottom-up attention's own [n, D]
+                values = values.T
     except KeyError:
         raise UserError(f"{path} holds no array x, as MCAN's features do: extract it.") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
