@@ -2,6 +2,7 @@
 
 import json
 
+import clip_files
 import numpy as np
 import pytest
 from conftest import SHARED_DATA
@@ -63,6 +64,18 @@ def test_pictures_of_a_folder_are_found(pictures, tmp_path, capsys):
     assert "2 pictures (0 encoded now)" in capsys.readouterr().err
     (row,) = json.loads(found.read_text())["queries"]
     assert row["results"][0]["id"] == "a.jpg"
+
+
+def test_a_folder_of_a_clip_searches_as_it_lies(pictures, tmp_path, capsys):
+    clip_files.written(tmp_path / "clip", "clip")
+    ask = ["search", "find", "two dogs", "--in", str(pictures), "--json", "-"]
+    found = []
+    for model in (["--encoder", f"clip={tmp_path / 'clip'}"], ["--model", str(tmp_path / "clip")]):
+        assert main([*ask, *model, "--sheet", str(tmp_path / "sheet.png")]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[0] == found[1]
+    assert found[0]["system"] == "clip"
+    assert len(found[0]["queries"][0]["results"]) == 2
 
 
 @pytest.mark.parametrize(
