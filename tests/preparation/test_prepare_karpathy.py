@@ -318,11 +318,9 @@ def test_rejects_malformed_hdf5(tmp_path, dataset, refused):
     with _h5(source) as file:
         file["features"] = np.stack([values(n) for n in NUMBERS])
         file["ids"] = [b"a", b"b"]
-    refused(
-        "has 2 ids, 2 different, for the 6 images", *_command(dataset, source, tmp_path / "out")
-    )
+    refused("has 2 ids, 2 different, for the 6", *_command(dataset, source, tmp_path / "out"))
     source.write_bytes(b"no HDF5")
-    refused("is no HDF5 file that can be read", *command)
+    refused("is no HDF5 file that can be read", *_command(dataset, source, tmp_path / "out"))
 
 
 def test_without_h5py_the_extra_is_named(tmp_path, dataset, refused, monkeypatch):

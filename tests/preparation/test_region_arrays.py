@@ -1,6 +1,5 @@
 """The arrays of one image: the axis of the regions, and how many there are."""
 
-import h5py
 import numpy as np
 import pytest
 from preparing import boxes, values
@@ -64,6 +63,7 @@ def test_files_are_counted_without_reading_them(tmp_path):
 
 
 def _write(path, **arrays):
+    h5py = pytest.importorskip("h5py", reason="h5py, the extra h5, is not installed")
     with h5py.File(path, "w") as file:
         for name, array in arrays.items():
             file[name] = array
