@@ -32,6 +32,8 @@ class _Seen(NamedTuple):
     where: str
     checksum: int
     boxes: int
+    problem: UserError | None
+    """Of its line, or of another line with its id; raised only if the image is wanted."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class TsvSource(RowSource):
             if place is not None and left[place[0]][place[1]]:
                 split, row = place
                 left[split][row] = False
-                found = fitting(decode(line, self.cut), self.arrays, None, line.where)
+                size = self.arrays[FEATURES].shape[1]
+                found = fitting(decode(line, size, self.cut), self.arrays, None, line.where)
                 filled = fill([found], self.arrays)
                 yield Chunk(split, np.asarray([row]), filled, _name_of(line))
 
@@ -67,14 +70,25 @@ def plan_bottom_up(
 ) -> Plan:
     """Join images with lines of ``files`` by id, at most ``regions`` boxes each.
 
-    Raises `UserError` for an image without a line, or lines of one id that differ.
+    Raises `UserError` for an image without a line, or with a line that is malformed or occurs again
+    with other values; lines of other images do not matter.
     """
-    seen, first = _index(files)
-    names = join(splits, seen, ", ".join(map(str, files)), kind)
+    seen = _index(files)
+    problems = [one.problem for one in seen.values() if one.problem is not None]
+    try:
+        names = join(splits, seen, ", ".join(map(str, files)), kind)
+    except UserError:
+        if problems:  # a malformed line may be that of the missing image
+            raise problems[0] from None
+        raise
     places = {
         name: (split, row) for split, found in names.items() for row, name in enumerate(found)
     }
-    sample = decode(first)
+    for name in places:
+        if (problem := seen[name].problem) is not None:
+            raise problem
+    lines = itertools.chain.from_iterable(map(read_lines, files))
+    sample = decode(next(line for line in lines if line.id in places))
     others = [name for name in sample if name != FEATURES]
     counts = np.asarray([seen[name].boxes for name in places])
     arrays = plan_arrays(sample[FEATURES].shape[1], others, counts, regions)
@@ -83,28 +97,32 @@ def plan_bottom_up(
     return Plan(plan_splits(splits, arrays), source, about)
 
 
-def _index(files: Sequence[Path]) -> tuple[dict[str, _Seen], Line]:
-    """The entry of every id, and the first line; a line that occurs twice counts once."""
+def _index(files: Sequence[Path]) -> dict[str, _Seen]:
+    """The entry of every id; a line that occurs twice counts once."""
     seen: dict[str, _Seen] = {}
-    first: Line | None = None
     size = sum(path.stat().st_size for path in files)
     with Progress(size, "bytes", title="checking", stream=sys.stderr) as bar:
         for path in files:
             position = 0
             for line in read_lines(path):
-                first = first or line
-                here = _Seen(line.where, line.checksum, line.whole("num_boxes"))
+                boxes, problem = 0, None
+                try:
+                    boxes = line.whole("num_boxes")
+                except UserError as error:
+                    problem = error
+                here = _Seen(line.where, line.checksum, boxes, problem)
                 former = seen.setdefault(line.id, here)
-                if former.checksum != here.checksum:
-                    raise UserError(
+                if former.checksum != here.checksum and former.problem is None:
+                    problem = UserError(
                         f"{line.where} is image {line.id} again with other values than "
                         f"{former.where}: remove one of the two."
                     )
+                    seen[line.id] = former._replace(problem=problem)
                 bar.advance(line.position - position)
                 position = line.position
-    if first is None:
+    if not seen:
         raise UserError(f"{files[0]} holds no images: give a TSV of bottom-up attention.")
-    return seen, first
+    return seen
 
 
 def _name_of(line: Line) -> Callable[[int], str]:
@@ -115,13 +133,17 @@ SHORT = ("image_id", "image_w", "image_h", "num_boxes", "boxes", "features")
 OBJECTS = ("objects_id", "objects_conf", "attrs_id", "attrs_conf")
 LONG = (*SHORT, *OBJECTS)
 LXMERT = ("image_id", "image_h", "image_w", *OBJECTS, "num_boxes", "boxes", "features")
-LABELS: dict[str, tuple[str, np.dtype]] = {
-    "objects_id": ("labels", np.dtype(np.int64)),
-    "objects_conf": ("scores", np.dtype(np.float32)),
-    "attrs_id": ("attributes", np.dtype(np.int64)),
-    "attrs_conf": ("attribute_scores", np.dtype(np.float32)),
+LABELS = {
+    "objects_id": ("labels", "i"),
+    "objects_conf": ("scores", "f"),
+    "attrs_id": ("attributes", "i"),
+    "attrs_conf": ("attribute_scores", "f"),
 }
-"""{column: (ending of the file that is made, type in the TSV)}."""
+"""{column: (ending of the file that is made, kind of number in the TSV)}."""
+BYTES = {"f": (4, 8, 2), "i": (8, 4, 2)}
+"""Bytes of a number by its kind, the most common first."""
+PLAUSIBLE, MOST_STRANGE = (1e-6, 1e4), 0.01
+"""Magnitudes of features, and the share of other ones above which they are of another type."""
 LONGEST = 64 << 20
 """Longest line in bytes, so that a file without line ends does not fill the memory."""
 
@@ -145,6 +167,12 @@ class Line(NamedTuple):
         """The column names. LXMERT's order is recognised by the short cell of the box count."""
         if len(self.cells) == len(SHORT):
             return SHORT
+        if len(self.cells) != len(LONG):
+            raise UserError(
+                f"{self.where} has {len(self.cells)} columns where {len(SHORT)} "
+                f"({', '.join(SHORT)}) or {len(LONG)} (objects and attributes too) were expected: "
+                "give a TSV of bottom-up attention."
+            )
         return LONG if self.cells[3].strip().isdigit() else LXMERT
 
     def whole(self, name: str) -> int:
@@ -193,54 +221,61 @@ def _line(text: bytes, where: str, number: int, position: int) -> Iterator[Line]
     if len(text) >= LONGEST:
         raise UserError(f"{where} is longer than {LONGEST >> 20} MiB: this is no TSV of features.")
     cells = text.rstrip(b"\r\n").split(b"\t")
-    if number == 1 and cells[-1] in (b"features", b"attrs_conf"):
+    if not text.strip() or (number == 1 and cells[-1] in (b"features", b"attrs_conf")):
         return
-    if len(cells) not in (len(SHORT), len(LONG)):
-        raise UserError(
-            f"{where} has {len(cells)} columns where {len(SHORT)} ({', '.join(SHORT)}) or "
-            f"{len(LONG)} (objects and attributes too) were expected: give a TSV of bottom-up "
-            "attention."
-        )
     yield Line(where, cells, zlib.crc32(text), position)
 
 
-def decode(line: Line, regions: int | None = None) -> dict[str, np.ndarray]:
-    """``{"ims": float32 [R, D], "boxes": float32 [R, 4] in 0..1, "labels": ...}`` of an image.
+def decode(
+    line: Line, size: int | None = None, regions: int | None = None
+) -> dict[str, np.ndarray]:
+    """``{"ims": [R, D], "boxes": float32 [R, 4] in 0..1, "labels": ...}`` of an image.
 
-    ``regions`` is the number of boxes kept, the first ones; None keeps all.
+    ``size`` is D, None if it is not known yet; ``regions`` is the number of boxes kept, the first
+    ones; None keeps all. The type of numbers follows from their bytes, and without ``size`` from
+    the values.
     """
     cells = dict(zip(line.columns, line.cells, strict=True))
     count, kept = line.whole("num_boxes"), slice(regions)
-    found = {FEATURES: _values(cells, "features", np.dtype(np.float32), count, line)[kept]}
-    boxes = _values(cells, "boxes", np.dtype(np.float32), count, line)
-    if boxes.shape[1] != 4:
-        raise UserError(
-            f"{line.where} holds boxes of {boxes.shape[1]} numbers where x1, y1, x2, y2 were "
-            "expected: copy the file again."
-        )
-    size = np.asarray([line.whole("image_w"), line.whole("image_h")] * 2, np.float64)
-    found[BOXES] = clip_boxes((boxes / size[None])[None], lambda _: f"{line.where} holds")[0][kept]
-    for name, (end, dtype) in LABELS.items():
+    found = {FEATURES: _values(cells, "features", "f", size, count, line)[kept]}
+    boxes = _values(cells, "boxes", "f", 4, count, line)
+    pixels = np.asarray([line.whole("image_w"), line.whole("image_h")] * 2, np.float64)
+    relative = (boxes / pixels[None])[None]
+    found[BOXES] = clip_boxes(relative, lambda _: f"{line.where} holds")[0][kept]
+    for name, (end, kind) in LABELS.items():
         if name in cells:
-            values = _values(cells, name, dtype, count, line)[kept, 0]
+            values = _values(cells, name, kind, 1, count, line)[kept, 0]
             found[end] = convert_array(end, values[None], lambda _: f"{line.where} holds")[0]
     return found
 
 
 def _values(
-    cells: dict[str, bytes], name: str, dtype: np.dtype, count: int, line: Line
+    cells: dict[str, bytes], name: str, kind: str, size: int | None, count: int, line: Line
 ) -> np.ndarray:
-    """Decode a base64 cell to [count, D]."""
+    """Decode a base64 cell to [count, size]."""
     try:
         raw = base64.b64decode(cells[name], validate=True)
     except (binascii.Error, ValueError) as error:
         raise UserError(
             f"{line.where} holds {name} that is not base64 ({error}): copy the file again."
         ) from None
-    size, rest = divmod(len(raw), count * dtype.itemsize)
-    if rest or not size:
-        raise UserError(
-            f"{line.where} holds {len(raw)} bytes of {name} for {count} boxes, which are no whole "
-            f"{dtype} numbers a box: the line is cut short, so copy the file again."
-        )
-    return np.frombuffer(raw, dtype).reshape(count, size)
+    for width in BYTES[kind]:
+        if not raw or len(raw) % (count * width) or size not in (None, len(raw) // count // width):
+            continue
+        values = np.frombuffer(raw, f"<{kind}{width}").reshape(count, -1)
+        if size is not None or _plausible(values):
+            return values
+    each = "the numbers of a box" if size is None else f"{size} numbers a box"
+    raise UserError(
+        f"{line.where} holds {len(raw)} bytes of {name} for {count} boxes, which are not {each} of "
+        f"{', '.join(map(str, sorted(BYTES[kind])))} bytes: the line is cut short or of another "
+        "extraction, so copy the file again."
+    )
+
+
+def _plausible(values: np.ndarray) -> bool:
+    """Are nearly all ``values`` zero or of a common magnitude? Numbers of another type are not."""
+    some = np.abs(values[values != 0])
+    with np.errstate(invalid="ignore"):
+        common = (some >= PLAUSIBLE[0]) & (some <= PLAUSIBLE[1])
+    return bool((~common).sum() <= MOST_STRANGE * common.size)

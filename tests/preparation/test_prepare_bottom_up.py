@@ -5,7 +5,10 @@ import json
 
 import numpy as np
 import pytest
-from preparing import captions_of, check, check_ragged, karpathy, prepare, tsv_line
+from preparing import boxes, captions_of, check, check_ragged, karpathy, prepare, text, tsv_line
+
+from hmgr_jax.errors import UserError
+from hmgr_jax.preparation.bottom_up import Line, decode
 
 NUMBERS = [3, 0, 4, 2, 5, 1]
 
@@ -127,7 +130,7 @@ def _same_id(lines):
 
 
 def _few_columns(lines):
-    lines[4] = lines[4].replace("\t", " ", 1)
+    lines[1] = lines[1].replace("\t", " ", 1)
 
 
 def _no_width(lines):
@@ -140,7 +143,7 @@ def _no_width(lines):
         (_cut, ("a.tsv:3 holds", "bytes of features for 4 boxes", "cut short")),
         (_no_base64, ("a.tsv:2 holds boxes that is not base64",)),
         (_same_id, ("a.tsv:4 is image 1000 again", "a.tsv:2")),
-        (_few_columns, ("a.tsv:5 has 5 columns where 6",)),
+        (_few_columns, ("a.tsv:2 has 5 columns where 6",)),
         (_no_width, ("a.tsv:1 has 'forty' as image_w",)),
         (lambda lines: lines.pop(5), ("no features of '1007'", "image 1", "by cocoid")),
     ],
@@ -149,6 +152,27 @@ def test_rejects_malformed_files(tmp_path, captions, refused, change, parts):
     source = write(tmp_path / "a.tsv", change=change)
     refused(parts, *_command([source], captions, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_lines_of_images_that_nobody_asked_for_do_not_matter(tmp_path, captions):
+    other = tsv_line(0, 7)
+    lines = [other[:-33] + "\n", *map(tsv_line, NUMBERS), "a\tb\n", other, tsv_line(1, 7), "\r\n"]
+    (tmp_path / "a.tsv").write_text("".join(lines))
+    assert prepare(*_command([tmp_path / "a.tsv"], captions, tmp_path / "out")) == 0
+    _check(tmp_path / "out")
+
+
+@pytest.mark.parametrize("stored", ["<f2", "<f4", "<f8"])
+def test_the_type_of_the_features_follows_from_their_values(stored):
+    features = np.maximum(np.random.default_rng(0).normal(size=(6, 32)), 0).astype(stored)
+    cells = tsv_line(0, regions=6).split("\t")
+    boxed = [*cells[:4], text(boxes(6, 40, 20).astype("<f8")), text(features)]
+    line = Line("a.tsv:1", [cell.encode() for cell in boxed], 0, 0)
+    for found in (decode(line), decode(line, 32)):
+        np.testing.assert_array_equal(found["ims"], features)
+        np.testing.assert_allclose(found["boxes"], boxes(6), atol=1e-6)
+    with pytest.raises(UserError, match="which are not 31 numbers a box of 2, 4, 8 bytes"):
+        decode(line, 31)
 
 
 def test_labels_that_do_not_fit(tmp_path, captions, refused):
