@@ -63,7 +63,7 @@ def against_train(
         first, second = sorted((a, b), key=evaluator.model.modalities.index)
         scores = evaluator.scores(variables, first, codes[first], second, codes[second])
         matrix = scores if first == a else scores.T
-        relevant = sharing(queries.labels[a], train.labels[b])
+        matrix, relevant = sharing(matrix, queries.labels[a], train.labels[b])
         for protocol in chosen:
             of_direction = protocol.of_direction(matrix, relevant, direction(a, b))
             found |= {f"{PREFIX}{name}": value for name, value in of_direction.items()}

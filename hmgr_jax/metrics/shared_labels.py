@@ -21,10 +21,31 @@ DEPTHS: tuple[int | None, ...] = (None, 50, 100)
 MEASURES = [f"mAP@{depth}" if depth else "mAP" for depth in DEPTHS]
 
 
-def sharing(query: np.ndarray, gallery: np.ndarray) -> Relevance:
-    """Gallery items that share a label (0 or 1, [G, K]) with the query are correct."""
-    q, g = query.astype(np.float32), gallery.astype(np.float32)
-    return lambda first, stop: q[first:stop] @ g.T > 0
+def sharing(
+    scores: np.ndarray, query: np.ndarray, gallery: np.ndarray
+) -> tuple[np.ndarray, Relevance]:
+    """Scores of the labelled items, and which pairs of these share a label and are correct.
+
+    Items without a label are neither queries nor in the gallery.
+
+    Args:
+        scores: float [Q, G].
+        query: labels 0 or 1, [Q, K].
+        gallery: labels [G, K].
+
+    Raises:
+        UserError: no query or no gallery item has a label.
+    """
+    rows, columns = ((of > 0).any(axis=1) for of in (query, gallery))
+    if not rows.any() or not columns.any():
+        raise UserError(
+            "no query, or no item of the gallery, has a label: give labels of this split, or use "
+            "the protocol plain"
+        )
+    if not rows.all() or not columns.all():
+        scores = scores[rows][:, columns]
+    q, g = query[rows].astype(np.float32), gallery[columns].astype(np.float32)
+    return scores, lambda first, stop: q[first:stop] @ g.T > 0
 
 
 def without_self(scores: np.ndarray, relevant: Relevance) -> tuple[np.ndarray, Relevance]:
@@ -41,6 +62,8 @@ def without_self(scores: np.ndarray, relevant: Relevance) -> tuple[np.ndarray, R
 @dataclass(frozen=True)
 class SharedLabels(Protocol):
     """mAP, mAP@50 and mAP@100 in percent; items that share a label with the query are correct.
+
+    Items without a label are left out.
 
     AP is the sum of the precisions at the ranks of correct items among the first n, divided by
     ``divisor``: ``hits``, the number of correct items among these n (CDPAE, SCKR), or ``relevant``,
@@ -79,12 +102,12 @@ class SharedLabels(Protocol):
         found: Metrics = {}
         a, b = sides.modalities
         if a == b:
-            relevant = sharing(sides.labels[a], sides.labels[a])
+            scores, relevant = sharing(scores, sides.labels[a], sides.labels[a])
             if self.exclude_self:
                 scores, relevant = without_self(scores, relevant)
             return self.of_direction(scores, relevant, direction(a, a))
         for way, matrix, side in sides.both_ways(scores):
-            relevant = sharing(*(sides.labels[m] for m in side.modalities))
+            matrix, relevant = sharing(matrix, *(sides.labels[m] for m in side.modalities))
             found |= self.of_direction(matrix, relevant, way)
         for measure in MEASURES:
             both = [found[f"{self._prefix}{name}"] for name in of_both((a, b), [measure])]

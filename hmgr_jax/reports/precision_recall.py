@@ -46,7 +46,7 @@ def curves(scored: Scored, split: Split) -> dict[str, np.ndarray]:
     (a, b), scores = scored.modalities, scored.scores
     found = {}
     for matrix, query, gallery in ((scores, a, b), (scores.T, b, a)):
-        relevant = sharing(split.labels[query], split.labels[gallery])
+        matrix, relevant = sharing(matrix, split.labels[query], split.labels[gallery])
         found[direction(query, gallery)] = 100 * precision_recall(matrix, relevant, LEVELS)
     return found
 

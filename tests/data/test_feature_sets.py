@@ -180,6 +180,29 @@ def test_without_labels(tmp_path):
     refused("labels of train but none of dev", tmp_path / "some.npz")
 
 
+def test_a_negative_label_is_no_class(tmp_path):
+    stored = arrays() | {"L_tr": np.array([3, 1, -1, 3, -1, 1, 1, 3])}
+    _save_npz(tmp_path / "set.npz", stored)
+    train = open_features(tmp_path / "set.npz").splits["train"].labels["image"]
+    unlabelled = stored["L_tr"] < 0
+    assert not train[unlabelled].any()
+    assert (train[~unlabelled].sum(axis=1) == 1).all()
+    assert train.shape[1] == CLASSES
+
+
+def test_labels_of_objects_are_refused_and_those_of_text_are_read(tmp_path):
+    stored = arrays()
+    words = {key: of.astype(str) for key, of in stored.items() if key.startswith("L_")}
+    _save_npz(tmp_path / "text.npz", stored | words)
+    with h5py.File(tmp_path / "text.h5", "w") as file:
+        for key, of in stored.items():
+            file[key] = words[key].astype(object) if key in words else of
+    np.savez(tmp_path / "objects.npz", **stored | {"L_te": stored["L_te"].astype(object)})
+    found = [open_features(tmp_path / name).splits["test"] for name in ("text.npz", "text.h5")]
+    np.testing.assert_array_equal(*(split.labels["text"] for split in found))
+    refused(r"L_te .* holds Python objects or cells", tmp_path / "objects.npz")
+
+
 def test_one_array_for_all_splits(tmp_path):
     parts = arrays()
     whole = {

@@ -59,7 +59,11 @@ def test_protocols_of_single_and_several_labels():
     a, b = (rng.random((n, 5)) < 0.3 for n in (60, 70))
     right = np.array([[bool((x & y).any()) for y in b] for x in a])
     labels = {"image": a.astype(np.uint8), "text": b.astype(np.uint8)}
-    np.testing.assert_array_equal(sharing(labels["image"], labels["text"])(0, 60), right)
+    known = np.ix_(a.any(axis=1), b.any(axis=1))  # items without a label are left out
+    kept, relevant = sharing(scores, labels["image"], labels["text"])
+    assert 0 < len(kept) < 60
+    np.testing.assert_array_equal(kept, scores[known])
+    np.testing.assert_array_equal(relevant(0, len(kept)), right[known])
     groups = np.arange(60), np.arange(70)
     found = evaluate_all(("map", "map_relevant"), scores, *groups, labels=labels)
     assert list(found) == [
@@ -67,6 +71,7 @@ def test_protocols_of_single_and_several_labels():
         for protocol in ("map", "map_relevant")
         for name in get_protocol(protocol).names(("image", "text"))
     ]
+    scores, right = scores[known], right[known]
     for prefix, divisor in (("", "hits"), ("map_relevant/", "relevant")):
         for measure, depth in (("mAP", None), ("mAP@50", 50), ("mAP@100", 100)):
             i2t = np.mean(

@@ -16,6 +16,8 @@ from hmgr_jax.errors import UserError
 ENDINGS = (".mat", ".npz", ".h5", ".hdf5", ".npy", ".pkl")
 LISTS = {"trainset_txt_img_cat.list": "L_tr", "testset_txt_img_cat.list": "L_te"}
 """Wikipedia's lists of text, image and category, and the names of their labels."""
+_OBJECTS = np.empty(0, object)
+"""Stands for pickled objects and cell arrays, which are not read."""
 _MAT_73 = b"MATLAB 7.3"
 _HDF5 = b"\x89HDF"
 
@@ -24,13 +26,13 @@ def read_arrays(root: str | Path) -> tuple[dict[str, np.ndarray], list[Path]]:
     """Read {name: array} of a file or of the files of a folder, and list the files.
 
     A ``.npy`` or ``.pkl`` is an array named after its file; .mat is read by scipy up to version 7
-    and by h5py in version 7.3. Wikipedia's ``*set_txt_img_cat.list`` become the labels ``L_tr`` and
-    ``L_te``. Folders of NUS-WIDE and SCKR are read by `hmgr_jax.data.features.layouts`.
+    and by h5py in version 7.3. An array of objects other than text is not read: an empty one stands
+    for it. Wikipedia's ``*set_txt_img_cat.list`` become the labels ``L_tr`` and ``L_te``. Folders
+    of NUS-WIDE and SCKR are read by `hmgr_jax.data.features.layouts`.
 
     Raises:
         UserError: the path is missing, a file is damaged, h5py is not installed, or two files have
-            an
-            array of the same name.
+            an array of the same name.
     """
     root = Path(root)
     if root.is_file():
@@ -84,9 +86,10 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         for name in arrays.files:
             try:
                 found[name] = arrays[name]
-            except ValueError as error:  # arrays of objects are not features
+            except ValueError as error:
                 if "allow_pickle" not in str(error):
                     raise
+                found[name] = _OBJECTS
     return found
 
 
@@ -111,8 +114,8 @@ def _read_mat(path: Path) -> dict[str, np.ndarray]:
     from scipy.io import loadmat
 
     found = {k: v for k, v in loadmat(path, spmatrix=False).items() if not k.startswith("__")}
-    # Cell arrays are objects; features and labels are not.
-    return {k: _dense(v) for k, v in found.items() if hasattr(v, "dtype") and v.dtype != object}
+    arrays = {k: v for k, v in found.items() if hasattr(v, "dtype")}
+    return {k: _OBJECTS if v.dtype == object else _dense(v) for k, v in arrays.items()}
 
 
 def _dense(array: np.ndarray) -> np.ndarray:
@@ -136,8 +139,11 @@ def _datasets(group: Mapping, above: str = "") -> Iterator[tuple[str, np.ndarray
     for name, item in group.items():
         if isinstance(item, h5py.Group) and not name.startswith("#"):
             yield from _datasets(item, f"{above}{name}/")
-        elif isinstance(item, h5py.Dataset) and item.dtype.kind in "biuf":
-            yield f"{above}{name}", item[()]
+        elif isinstance(item, h5py.Dataset) and not name.startswith("#"):
+            if h5py.check_string_dtype(item.dtype):
+                yield f"{above}{name}", np.asarray(item.asstr()[()], np.str_)
+            else:
+                yield f"{above}{name}", item[()] if item.dtype.kind in "biuf" else _OBJECTS
 
 
 def _read_list(path: Path) -> np.ndarray:

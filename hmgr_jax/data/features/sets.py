@@ -170,6 +170,7 @@ def _by_column(
     root: Path, arrays: Mapping[str, np.ndarray], keys: Mapping[str, str], splits: Mapping[str, str]
 ) -> dict[str, Pairs]:
     """Separate arrays of all pairs by the array ``split``."""
+    _check_plain(arrays["split"], "split", str(root))
     of_row = np.char.strip(arrays["split"].astype(str).reshape(-1))
     chosen = {side: arrays[key] for side, key in keys.items() if key}
     everything = _pairs(str(root), chosen, keys, "row")
@@ -208,6 +209,9 @@ def _pairs(
             "give as many of each, row i of both a pair."
         )
     labels = flat(arrays["labels"]) if "labels" in arrays else None
+    for own in (labels, *texts):
+        if own is not None:
+            _check_plain(own, keys["labels"], where)
     if labels is not None and labels.dtype.kind == "f" and not np.isfinite(labels).all():
         raise FoundNonFinite(
             f"labels {keys['labels']} ({where}) hold NaN or infinity: give every pair its class."
@@ -224,6 +228,15 @@ def _pairs(
             )
     names = [f"{role}/{number:06d}" for number in range(len(image))]
     return Pairs(image, text, labels, dict.fromkeys(SIDES, names))
+
+
+def _check_plain(array: np.ndarray, key: str, where: str) -> None:
+    """Check that an array is not one of objects, which `read_arrays` does not read."""
+    if array.dtype == object:
+        raise UserError(
+            f"{key} ({where}) holds Python objects or cells, which are not read: save a plain "
+            "array of numbers or text."
+        )
 
 
 def _vectors(array: np.ndarray, key: str, where: str) -> np.ndarray:
@@ -291,14 +304,15 @@ def flat(labels: np.ndarray) -> np.ndarray:
 def classes(given: Mapping[str, np.ndarray | None], where: str) -> dict[str, np.ndarray]:
     """Convert labels to {split: uint8 [n, K]}, with the K classes of all splits.
 
+    A negative number is no class: its row is zero.
+
     Args:
         given: {split: its labels, see `flat`}; all None for a set without labels.
         where: the file or folder, for messages.
 
     Raises:
         UserError: only some splits have labels, classes differ, or labels are neither class numbers
-            nor
-            0 and 1.
+            nor 0 and 1.
     """
     known = {role: labels for role, labels in given.items() if labels is not None}
     if not known:
@@ -318,6 +332,8 @@ def classes(given: Mapping[str, np.ndarray | None], where: str) -> dict[str, np.
     if shapes != {()}:
         return {role: _multi_hot(where, role, of) for role, of in known.items()}
     names = np.unique(np.concatenate(list(known.values())))
+    if names.dtype.kind in "if":
+        names = names[names >= 0]
     return {
         role: np.equal(of.reshape(-1, 1), names[None, :]).astype(np.uint8)
         for role, of in known.items()
