@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -220,9 +220,8 @@ class Retriever:
             UserError: ``items`` is no list of files, or the system was trained on features whose
                 encoder is unknown, changed or not installed.
         """
-        if isinstance(items, str | Path) or not len(items):
-            raise UserError("image items must be a list of at least one picture file, or arrays.")
-        files, takes = [Path(item) for item in items], self.model.inputs()["image"]
+        given = _listed(items, str | Path, "a picture file")
+        files, takes = [Path(item) for item in given], self.model.inputs()["image"]
         if "pixels" in takes:
             return PixelSource(PictureFiles(files), augmentation_of(self.config.data))
         return EncodedPictures(files, self.picture_encoder)
@@ -257,12 +256,10 @@ class Retriever:
         """Sentences as a source of items; a long sentence is cut with a warning.
 
         Raises:
-            UserError: ``items`` is no list of sentences, a sentence is empty, or the model needs
-                parsed sentences and no parser is installed.
+            UserError: ``items`` is no list of sentences, an item is empty or not text, or the model
+                needs parsed sentences and no parser is installed.
         """
-        if isinstance(items, str) or not len(items):
-            raise UserError("text items must be a list of at least one sentence.")
-        sentences = [str(item) for item in items]
+        sentences = _listed(items, str, "a sentence")
         for place, sentence in enumerate(sentences):
             if not sentence.strip():
                 raise UserError(f"Sentence {place} is empty: leave it out.")
@@ -285,6 +282,22 @@ class Retriever:
         scores = self.score(query, gallery) if first else self.score(gallery, query).T
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return order, np.take_along_axis(scores, order, axis=1)
+
+
+def _listed(items: Any, kind: Any, noun: str) -> list[Any]:
+    """List items of a kind; ``UserError`` names the first other one by its position."""
+    if isinstance(items, str | bytes | Path) or not isinstance(items, Iterable):
+        raise UserError(f"Items must be a list with {noun} each, or arrays, got {items!r:.60}.")
+    found = list(items)
+    if not found:
+        raise UserError(f"Items must be a list with at least {noun}, or arrays.")
+    for place, item in enumerate(found):
+        if not isinstance(item, kind):
+            raise UserError(
+                f"Item {place} is {item!r:.60}, a {type(item).__name__}, where {noun} was "
+                "expected: correct it or leave it out."
+            )
+    return found
 
 
 def _replaced(saved: ConfigDict, config: ConfigDict, workdir: Path) -> ConfigDict:
@@ -331,7 +344,7 @@ class Arrays:
     def __init__(
         self, items: Mapping[str, np.ndarray], modality: str, inputs: Mapping[str, Feature]
     ) -> None:
-        found = {name: _narrow(np.asarray(value)) for name, value in items.items()}
+        found = {name: _narrow(name, value) for name, value in items.items()}
         counts = {len(value) if value.ndim else 0 for value in found.values()}
         if len(counts) != 1 or 0 in counts:
             shapes = {name: list(value.shape) for name, value in found.items()}
@@ -353,10 +366,21 @@ class Arrays:
         return {name: value[items] for name, value in self._items.items()}
 
 
-def _narrow(value: np.ndarray) -> np.ndarray:
-    if value.dtype.kind in "iu":
-        return value.astype(np.int32)
-    return computed(value)
+def _narrow(name: str, given: Any) -> np.ndarray:
+    """Convert integers to int32 and floats to at most float32."""
+    try:
+        value = np.asarray(given)
+    except ValueError:  # rows of different lengths
+        value = np.empty(0, object)
+    if value.dtype.kind not in "biuf":
+        raise UserError(f"{name} must be an array of numbers, got {value.dtype}: convert it.")
+    if value.dtype.kind not in "iu":
+        return computed(value)
+    narrow = value.astype(np.int32)
+    if (narrow != value).any():
+        first = value[narrow != value].flat[0]
+        raise UserError(f"{name} holds the integer {first}, which does not fit int32: correct it.")
+    return narrow
 
 
 def _check_array(

@@ -54,7 +54,7 @@ def test_files_that_are_no_pictures(retriever, files, tmp_path):
     with pytest.raises(UserError, match=r"text\.png"):
         retriever.encode("image", [tmp_path / "text.png"])
     for wrong in (str(files[0]), files[0], []):
-        with pytest.raises(UserError, match="list of at least one picture file"):
+        with pytest.raises(UserError, match="Items must be a list with"):
             retriever.encode("image", wrong)
 
 
