@@ -22,6 +22,8 @@ from hmgr_jax.training import recipe_file
 from hmgr_jax.training.experiment import build
 
 pytest.importorskip("tokenizers")
+# Their vocabularies are a few pieces.
+pytestmark = pytest.mark.filterwarnings("ignore:.*not in the vocabulary")
 
 
 @pytest.fixture

@@ -11,8 +11,6 @@ from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation import packed
 from hmgr_jax.evaluation.calibration import stored_items
 
-SENTENCES = ["a red ball left of a blue cube", "a green cone"]
-
 
 def pack(workdir, out, *options):
     assert main(["convert", "pack", "--workdir", str(workdir), "--out", str(out), *options]) == 0

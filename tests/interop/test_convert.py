@@ -234,8 +234,10 @@ def test_an_export_in_the_metadata_can_be_changed(tmp_path, exported):
 def test_an_import_can_be_loaded_and_started_from(tmp_path, exported):
     new = tmp_path / "new"
     assert _convert("import", weights=exported, workdir=new) == 0
-    codes = Retriever.load(new).encode("text", ["a red ball"])
-    np.testing.assert_array_equal(codes, Retriever.load(finished()).encode("text", ["a red ball"]))
+    codes = Retriever.load(new).encode("text", ["a red circle"])
+    np.testing.assert_array_equal(
+        codes, Retriever.load(finished()).encode("text", ["a red circle"])
+    )
     with Checkpoints(new / "checkpoints", read_only=True) as checkpoints:
         assert checkpoints.newest() == results(finished())["step"]
 

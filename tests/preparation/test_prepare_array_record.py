@@ -188,6 +188,12 @@ ARRAYS = {
 class FewRows:
     """A source of two images with all the arrays that there may be."""
 
+    def begin(self, folder):
+        return []
+
+    def described(self):
+        return {}
+
     def chunks(self, todo):
         for name, rows in todo.items():
             of = np.flatnonzero(rows)

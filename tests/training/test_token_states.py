@@ -19,6 +19,11 @@ from hmgr_jax.training.experiment import build
 from hmgr_jax.training.token_states import with_token_states
 
 pytest.importorskip("tokenizers")
+# Their vocabularies are a few pieces, their texts are short.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*not in the vocabulary"),
+    pytest.mark.filterwarnings("ignore:the program cuts"),
+]
 BERT = "text/bert"
 SMALL = {
     **{f"data.worlds.{split}": "16" for split in ("train", "dev", "test")},
