@@ -6,11 +6,15 @@ import argparse
 import contextlib
 import difflib
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from hmgr_jax.errors import UserError
+
+REPEAT_AFTER = 60.0
+"""Seconds after which a warning has scrolled away."""
 
 
 class HelpShown(Exception):
@@ -111,13 +115,13 @@ def guarded(run: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> 
     """Call ``run`` with the arguments of ``argv`` (default ``sys.argv``); the exit code.
 
     Errors the user can fix, errors of the operating system and Ctrl-C are one line ``error: ...``
-    and an exit code other than 0; warnings are lines ``warning: ...``.
+    and an exit code other than 0; warnings are lines ``warning: ...``, which are repeated at the
+    end if they are older than `REPEAT_AFTER`.
     """
     arguments = list(sys.argv if argv is None else argv)[1:]
     # Orbax's other writes after one that failed; they are collected after its error was printed.
     warnings.filterwarnings("ignore", "coroutine 'async_serialize.* was never awaited")
-    with warnings.catch_warnings(), _quiet_threads():
-        warnings.showwarning = _show_warning
+    with warnings.catch_warnings(), _quiet_threads(), _repeated_warnings():
         try:
             return run(arguments)
         except HelpShown:
@@ -155,5 +159,19 @@ def _fail(sentence: str, code: int = 2) -> int:
     return code
 
 
-def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"warning: {message}", file=sys.stderr, flush=True)
+@contextlib.contextmanager
+def _repeated_warnings() -> Iterator[None]:
+    """Print warnings at once, and those of long ago again at the end."""
+    shown: dict[str, float] = {}
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        print(f"warning: {message}", file=sys.stderr, flush=True)
+        shown.setdefault(str(message), time.monotonic())
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        for message, when in shown.items():
+            if time.monotonic() - when > REPEAT_AFTER:
+                print(f"warning: {message}", file=sys.stderr, flush=True)
