@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from hmgr_jax.data.pictures.files import ENDINGS, read_ahead
+from hmgr_jax.data.pictures.files import pictures_below, read_ahead
 from hmgr_jax.data.pictures.pca import Pca
 from hmgr_jax.errors import UserError
 from hmgr_jax.files.manifest import ENCODER_PCA
@@ -82,9 +82,9 @@ class PictureStore(EncodedStore):
             raise UserError(f"{path} is no folder: give --pictures the folder of the pictures.")
         self.path, self.encoder, self.components = path, encoder, components
         self.size = self.features
-        self.files = self.ids = find_files(path, ENDINGS)
+        self.files = self.ids = by_names(path, pictures_below(path))
         if not self.files:
-            raise UserError(f"{path} holds no .jpg, .jpeg or .png: give the folder of pictures.")
+            raise UserError(f"{path} holds no picture: give a folder of JPEG, PNG or other files.")
 
     def regions(self, ids: Sequence[str]) -> np.ndarray:
         """The number of cells, equal for all pictures."""
@@ -96,9 +96,8 @@ class PictureStore(EncodedStore):
             yield {FEATURES: regions, BOXES: boxes}
 
 
-def find_files(root: Path, endings: Sequence[str]) -> dict[str, Path]:
-    """Find files with one of ``endings``, by name and, if unique, by name without ending."""
-    found = [file for file in sorted(root.rglob("*")) if file.suffix in endings]
+def by_names(root: Path, found: Sequence[Path]) -> dict[str, Path]:
+    """Files below ``root`` by name and, if unique, by name without ending."""
     files = {file.relative_to(root).as_posix(): file for file in found}
     stems = [file.relative_to(root).with_suffix("").as_posix() for file in found]
     times = Counter(stems)
@@ -150,7 +149,8 @@ class ClipStore(EncodedStore):
         self.path, self.frames, self.encoder, self.components = path, frames, encoder, components
         self.fit_on = max(1, FRAMES_TO_FIT // frames)
         self.size = encoder.grid**2 * self.features
-        self.files = self.ids = find_files(path, CLIP_ENDINGS)
+        clips = sorted(file for file in path.rglob("*") if file.suffix in CLIP_ENDINGS)
+        self.files = self.ids = by_names(path, clips)
         if not self.files:
             raise UserError(f"{path} holds no .mp4, .avi, .mkv, .webm or .mov: give the folder.")
         import_av(path)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hmgr_jax.data.pictures.files import ENDINGS, find_picture
+from hmgr_jax.data.pictures.files import find_picture, pictures_below
 from hmgr_jax.data.pictures.pixels import PictureFiles, PixelSource
 from hmgr_jax.data.regions.regions import RegionSource
 from hmgr_jax.data.split import Items, Source, Split
@@ -115,7 +115,7 @@ def of_split(
 
 
 def of_pictures(retriever: Retriever, folder: Path) -> Gallery:
-    """All pictures in a folder and its subfolders.
+    """All pictures in a folder and its subfolders, see `pictures_below`.
 
     Raises:
         UserError: there is no picture, or the system reads no files, see
@@ -124,11 +124,9 @@ def of_pictures(retriever: Retriever, folder: Path) -> Gallery:
     check_modality(retriever, "image")
     if not folder.is_dir():
         raise UserError(f"--images must name a folder, got {folder}: give a folder of pictures.")
-    files = sorted(path for path in folder.rglob("*") if path.suffix in ENDINGS)
+    files = pictures_below(folder)
     if not files:
-        raise UserError(
-            f"{folder} holds no picture: give a folder with {', '.join(ENDINGS[:3])} files."
-        )
+        raise UserError(f"{folder} holds no picture: give a folder of JPEG, PNG or other files.")
     source = retriever.picture_source(files)
     names = [path.relative_to(folder).as_posix() for path in files]
     items = [Item(n, "", str(p.resolve()), n) for n, p in zip(names, files, strict=True)]

@@ -127,6 +127,17 @@ def test_rejects_bad_tables(tmp_path, refused, lines, parts):
     refused(parts, *_command(pictures, tmp_path / "c.csv", tmp_path / "out", *shares))
 
 
+def test_a_gallery_has_all_pictures_that_pillow_decodes(tmp_path):
+    pictures = write_pictures(tmp_path / "p", range(2))
+    write_pictures(pictures / "sub", range(1), "webp")
+    write_pictures(pictures / "upper", range(1), "JPEG")
+    write_pictures(pictures / ".hidden", range(1))
+    out = tmp_path / "out"
+    assert prepare("folder", "--pictures", pictures, "--grid", "2", "--out", out) == 0
+    ids = (out / "gallery_ids.txt").read_text().split()
+    assert ids == ["p0.png", "p1.png", "sub/p0.webp", "upper/p0.JPEG"]
+
+
 def test_rejects_bad_jsonl_and_files_of_other_kinds(tmp_path, refused):
     pictures, path = write_pictures(tmp_path / "p"), tmp_path / "c.jsonl"
     command = _command(pictures, path, tmp_path / "out", "--dev", "0", "--test", "0")
@@ -154,7 +165,7 @@ def test_rejects_bad_pictures_and_flags(tmp_path, refused):
     (pictures / "p4.png").write_bytes(b"no picture")
     refused("p4.png is not a readable picture", *_command(pictures, table, out))
     (tmp_path / "empty").mkdir()
-    refused("holds no .jpg", *_command(tmp_path / "empty", table, out))
+    refused("holds no picture", *_command(tmp_path / "empty", table, out))
     refused("There is no preparation 'fodler'", "fodler")
 
 
