@@ -96,7 +96,7 @@ def pack(
     if calibrate:
         config.eval.calibration = "bank"
     check_calibration(config, run.model.modalities)
-    if "slots" in config.model:
+    if run.model.needs_train_at_end:  # any other memory is packed as it is
         config.model.slots = stored
     model = saved_model(run.meta, config)
     if model.needs_tables or model.banks is not None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from tiny_run import finished
+from tiny_run import run as train
 
 import hmgr_jax
 from hmgr_jax.convert import main
@@ -45,6 +46,14 @@ def test_the_memory_holds_a_sample_in_8_bits(hmgr):
     arrays = safetensors.numpy.load_file(out)
     assert arrays["memory/bank/vectors/text"].dtype == np.int8
     assert arrays["params/text/words/vectors"].dtype == np.float16
+
+
+def test_a_memory_that_is_not_written_anew_is_packed_whole(tmp_path):
+    assert train(tmp_path / "run", model="hmgr", model__rewrite_bank=False) == 0
+    found = pack(tmp_path / "run", tmp_path / "hmgr.safetensors", "--stored", "25")
+    kept, bank = (r.variables.memory.bank for r in (hmgr_jax.load(tmp_path / "run"), found))
+    np.testing.assert_array_equal(bank.group, kept.group)
+    assert found.variables.memory.active
 
 
 def test_a_calibration_is_packed_with_its_vectors(tmp_path):
