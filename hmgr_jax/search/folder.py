@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,10 +58,8 @@ def vectors_of(folder: Path, retriever: Retriever, cache: Path | None = None) ->
         cache: where vectors are kept; by default `cache_folder`.
 
     Raises:
-        UserError: there is no folder, no readable picture, or the system reads no pictures.
+        UserError: there is no readable picture, or the system reads no pictures.
     """
-    if not folder.is_dir():
-        raise UserError(f"There is no folder {folder}: give a folder of pictures.")
     place = f"{folder.resolve()}\\0{model_key(retriever)}"
     name = hashlib.sha256(place.encode()).hexdigest()[:16]
     file = (cache or cache_folder()) / "folders" / f"{name}.npz"
@@ -93,7 +92,8 @@ def _stamp(path: Path) -> Stamp:
 def _with_progress(names: list[str]) -> Iterator[list[str]]:
     if not names:
         return
-    with Progress(len(names), "pictures", title="encoding", announce_after=2.0) as progress:
+    bar = Progress(len(names), "pictures", title="encoding", stream=sys.stderr, announce_after=2.0)
+    with bar as progress:
         for first in range(0, len(names), AT_ONCE):
             some = names[first : first + AT_ONCE]
             yield some
