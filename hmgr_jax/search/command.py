@@ -178,14 +178,17 @@ def find(flags: argparse.Namespace) -> int:
     _check_question(flags)
     if flags.k < 1:
         raise UserError(f"-k is {flags.k}, but must be at least 1: correct it.")
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder}: give a folder of pictures.")
     from hmgr_jax.search import asking
-    from hmgr_jax.search.find import searcher_of
+    from hmgr_jax.search.find import load_model, searcher_of
 
-    searcher = searcher_of(folder, _model_of(flags))
+    retriever = load_model(_model_of(flags))
     if flags.sentences:
-        asked = asking.of_sentences(searcher.retriever, flags.sentences)
+        asked = asking.of_sentences(retriever, flags.sentences)
     else:
-        asked = asking.of_pictures(searcher.retriever, [Path(file) for file in flags.image])
+        asked = asking.of_pictures(retriever, [Path(file) for file in flags.image])
+    searcher = searcher_of(folder, retriever)  # last: it may encode for minutes
     k = min(flags.k, len(searcher.index))
     numbers, scores = searcher.search(asked.modality, asked.codes, k)
     _report(searcher, asked, searcher.hits(numbers, scores), flags)
@@ -203,7 +206,9 @@ def _model_of(flags: argparse.Namespace) -> str:
         )
     from hmgr_jax.interop import clip
 
-    clip.read_towers(place)  # which says what is supported
+    towers = clip.read_towers(place)  # which says what is supported
+    if towers.kind != kind:
+        raise UserError(f"{place} holds a {towers.kind}, not a {kind}: give {towers.kind}=DIR.")
     return str(place)
 
 

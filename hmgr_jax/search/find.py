@@ -13,25 +13,33 @@ from hmgr_jax.search.index_engine import FLAT
 from hmgr_jax.search.retrieved import load_run
 from hmgr_jax.search.searcher import Searcher, model_key
 
-MODEL = "flickr8k"
-"""The model that comes with the package."""
 NAMED = 5
 """Pictures that are named in a message."""
 
 
-def searcher_of(folder: Path, model: str) -> Searcher:
+def load_model(model: str) -> Retriever:
+    """A model that can search a folder.
+
+    ``model`` comes with the package, or is a packed file, the folder of a run, or that of a CLIP.
+
+    Raises:
+        UserError: it cannot be loaded, does not read pictures and sentences, or scores pairs.
+    """
+    retriever = load_run(model)
+    _check(retriever, model)
+    return retriever
+
+
+def searcher_of(folder: Path, retriever: Retriever) -> Searcher:
     """A searcher of the pictures in a folder, which encodes those that are new or changed.
 
     Args:
         folder: the pictures, also in subfolders.
-        model: a model that comes with the package, a packed file, or the folder of a run.
+        retriever: from `load_model`.
 
     Raises:
-        UserError: the model cannot be loaded, does not read pictures or scores pairs; or the folder
-            holds no readable picture.
+        UserError: the folder holds no readable picture.
     """
-    retriever = load_run(model)
-    _check(retriever, model)
     found = vectors_of(folder, retriever)
     _tell(folder, found)
     items = [Item(name, "", str((folder / name).resolve()), name) for name in found.names]

@@ -70,6 +70,9 @@ def test_a_folder_of_a_clip_searches_as_it_lies(pictures, tmp_path, capsys):
     for model in (["--encoder", f"clip={tmp_path / 'clip'}"], ["--model", str(tmp_path / "clip")]):
         assert main([*ask, *model, "--sheet", str(tmp_path / "sheet.png")]) == 0
         found.append(json.loads(capsys.readouterr().out))
+    other = ["--encoder", f"siglip={tmp_path / 'clip'}"]
+    assert main([*ask, *other]) == 2
+    assert "holds a clip, not a siglip: give clip=DIR." in capsys.readouterr().err
     assert found[0] == found[1]
     assert found[0]["system"] == "clip"
     assert len(found[0]["queries"][0]["results"]) == 2
@@ -86,6 +89,8 @@ def test_a_folder_of_a_clip_searches_as_it_lies(pictures, tmp_path, capsys):
         (["a dog", "--in", ".", "--model", "none"], "none holds no checkpoints"),
         (["a dog", "--in", ".", "--encoder", "resnet"], "takes clip=DIR or siglip=DIR"),
         (["a dog", "--in", ".", "--encoder", "clip=."], "give a folder of a CLIP or SigLIP"),
+        (["xyzzy", "--in", "."], "The run knows no word of 'xyzzy'"),  # before pictures are encoded
+        (["--image", "none.jpg", "--in", "."], "There is no picture none.jpg"),
     ],
 )
 def test_mistakes_are_told_in_a_sentence(options, sentence, capsys):
