@@ -59,12 +59,21 @@ class Packed(NamedTuple):
     """What makes the features of pictures; None if the file does not say."""
 
 
+def included() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(file.stem for file in _included().glob(f"*{ENDING}"))
+
+
+def _included() -> Path:
+    return Path(str(resources.files("hmgr_jax"))) / FOLDER
+
+
 def path_of(name: str | Path) -> Path | None:
     """The file of a model that comes with the package, or of this path; None for another path."""
     path = Path(name)
     if path.exists():
         return path if path.is_file() and path.suffix == ENDING else None
-    file = Path(str(resources.files("hmgr_jax"))) / FOLDER / f"{name}{ENDING}"
+    file = _included() / f"{name}{ENDING}"
     return file if file.is_file() else None
 
 
@@ -117,7 +126,7 @@ def pack(
     calibration, variables = compute(evaluator, variables, config, split, stored)
     if encoder is None and (workdir / ENCODER).is_file():
         encoder = Encoder.load(workdir)
-    config.data.root, config.init = "", {}  # places of one machine
+    config.data.root, config.data.pieces, config.init = "", "", {}  # places of one machine
     _write(out, run, config, variables, calibration, encoder)
 
 
@@ -202,7 +211,8 @@ def _narrowed(arrays: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarra
             yield name, np.round(x / scale).astype(np.int8)
             yield f"{name}{SCALE}", scale.astype(np.float32)
         else:
-            yield name, x.astype(np.float16)
+            small = x.astype(np.float16)
+            yield name, small if np.isfinite(small).all() else x.astype(np.float32)
 
 
 def _widened(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

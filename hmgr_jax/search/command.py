@@ -217,6 +217,12 @@ def _check_question(flags: argparse.Namespace) -> None:
         raise UserError('Give either sentences, such as "a red ball", or --image FILE.')
     if flags.sheet and Path(flags.sheet).suffix != ".png":
         raise UserError(f"--sheet writes a PNG, not {flags.sheet}: the file name must end in .png.")
+    for name in ("sheet", "json"):
+        folder = Path(getattr(flags, name) or ".").parent
+        if not folder.is_dir():
+            raise UserError(
+                f"There is no folder {folder} for --{name}: make it, or correct the path."
+            )
 
 
 def swap(flags: argparse.Namespace) -> int:

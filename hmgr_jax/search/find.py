@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from hmgr_jax.errors import UserError
+from hmgr_jax.evaluation import packed
 from hmgr_jax.evaluation.retriever import Retriever
 from hmgr_jax.search.folder import FolderVectors, vectors_of
 from hmgr_jax.search.index import Index, Item
@@ -25,6 +26,11 @@ def load_model(model: str) -> Retriever:
     Raises:
         UserError: it cannot be loaded, does not read pictures and sentences, or scores pairs.
     """
+    if packed.path_of(model) is None and not Path(model).exists():
+        raise UserError(
+            f"There is no model {model}: give {' or '.join(packed.included())}, a packed file, the "
+            "folder of a run, or that of a CLIP."
+        )
     retriever = load_run(model)
     _check(retriever, model)
     return retriever

@@ -70,14 +70,15 @@ def with_token_states(experiment: Experiment, params: Tree) -> Split:
     stages = [experiment.optimizer(stage).factors(params) for stage in experiment.stages()]
     tuned = any(any(jax.tree.leaves(leaf_at(factors, path))) for factors in stages)
     lengths = source.lengths
-    if tuned or lengths is None or 2 * width * int(lengths.sum()) > MOST_BYTES:
+    if tuned or lengths is None:
         return split
+    size, name = 2 * width * int(lengths.sum()), {"bert": "BERT", "clip": "CLIP"}[model.text]
+    once, told = size <= MOST_BYTES, f"{len(source)} captions"
+    how = "once" if once else "in every step, with its dropout, since their states are too large"
     if hosts.is_first():
-        size = 2 * width * int(lengths.sum()) / 1e9
-        name = {"bert": "BERT", "clip": "CLIP"}[model.text]
-        print(
-            f"{name} is frozen: it reads {len(source)} captions once ({size:.2f} GB).", flush=True
-        )
+        print(f"{name} is frozen: it reads {told} {how} ({size / 1e9:.2f} GB).", flush=True)
+    if not once:
+        return split
     weights = jax.device_put(jax.device_get(leaf_at(params, path)), jax.local_devices()[0])
 
     @jax.jit

@@ -86,7 +86,11 @@ def test_a_folder_of_a_clip_searches_as_it_lies(pictures, tmp_path, capsys):
         (["a dog", "--in", "nowhere"], "There is no folder nowhere: give a folder of pictures."),
         (["a dog", "--in", ".", "--sheet", "x.jpg"], "--sheet writes a PNG, not x.jpg"),
         (["a dog", "--in", ".", "-k", "0"], "-k is 0, but must be at least 1"),
-        (["a dog", "--in", ".", "--model", "none"], "none holds no checkpoints"),
+        (
+            ["a dog", "--in", ".", "--model", "none"],
+            "There is no model none: give flickr8k, a packed",
+        ),
+        (["a dog", "--in", ".", "--sheet", "no/x.png"], "There is no folder no for --sheet"),
         (["a dog", "--in", ".", "--encoder", "resnet"], "takes clip=DIR or siglip=DIR"),
         (["a dog", "--in", ".", "--encoder", "clip=."], "give a folder of a CLIP or SigLIP"),
         (["xyzzy", "--in", "."], "The run knows no word of 'xyzzy'"),  # before pictures are encoded

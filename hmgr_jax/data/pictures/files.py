@@ -23,6 +23,7 @@ BROKEN = (
     OSError,
     ValueError,
     SyntaxError,  # a PNG whose chunks are damaged
+    RuntimeError,  # a truncated AVIF
     Image.DecompressionBombError,
 )
 """Exceptions of Pillow for damaged files."""
