@@ -16,7 +16,10 @@ from hmgr_jax.prepare import main as prepare
 from hmgr_jax.search.command import main as search
 from hmgr_jax.search.index import Index
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*not in the vocabulary"),  # of six captions
+]
 
 
 @pytest.fixture(scope="module")

@@ -80,6 +80,7 @@ def test_a_signal_before_the_run_leaves_what_was_needed_to_go_on_with(tmp_path, 
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*not in the vocabulary")  # the facts of questions
 def test_a_run_elsewhere_is_used_as_it_is(tmp_path):
     finder = finished()
     before = files(finder)

@@ -6,7 +6,6 @@ import numpy as np
 from PIL import Image
 
 from hmgr_jax.data.pictures.preprocessing import Preprocessing
-from hmgr_jax.shapes import Float
 
 NAME = "patches"
 """Of this encoder, where others name a network."""
@@ -24,7 +23,7 @@ def preprocessing_of(grid: int) -> Preprocessing:
     return Preprocessing(grid * CELL, None, int(Image.Resampling.BOX), (0.0,) * 3, (1.0,) * 3)
 
 
-def describe_patches(pixels: Float[np.ndarray, "S S 3"], grid: int) -> Float[np.ndarray, "N D"]:
+def describe_patches(pixels: np.ndarray, grid: int) -> np.ndarray:
     """Pixels in 0..1 as float32 [grid * grid, SIZE], all in 0..1, row by row.
 
     A patch's vector holds its pixels halved to 8 x 8 x RGB; mean and standard deviation of each

@@ -12,7 +12,6 @@ import numpy as np
 
 from hmgr_jax.errors import UserError
 from hmgr_jax.files.workdir import replacing
-from hmgr_jax.shapes import Float
 
 ARRAYS = ("mean", "components")
 
@@ -21,8 +20,8 @@ ARRAYS = ("mean", "components")
 class Pca:
     """Features x [D] become ``(x - mean) @ components``; raises ``ValueError`` for other shapes."""
 
-    mean: Float[np.ndarray, " D"]
-    components: Float[np.ndarray, "D N"]
+    mean: np.ndarray
+    components: np.ndarray
 
     def __post_init__(self) -> None:
         shapes = self.mean.shape, self.components.shape
@@ -65,7 +64,7 @@ class Pca:
             np.savez(file, mean=self.mean, components=self.components)
 
     @classmethod
-    def fit(cls, features: Iterable[Float[np.ndarray, "k D"]], size: int) -> Pca:
+    def fit(cls, features: Iterable[np.ndarray], size: int) -> Pca:
         """The first ``size`` components of all rows, from their exact covariance in float64.
 
         Raises `UserError` if the rows have fewer independent numbers.
