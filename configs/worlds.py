@@ -34,6 +34,7 @@ HMGR = {
     "region_embedding": "mlp",
     "region_hidden": 256,
     "graph_layers": 1,
+    "graph_gate": True,
     "boxes": True,
 }
 OF_MODEL = {

@@ -104,11 +104,13 @@ class GraphReasoning(nn.Module):
     """One layer: x_i <- x_i + LN((Σ_j w_ij x_j W_g) W_o), with weights w of pairwise affinities.
 
     w is the softmax over the neighbours of (x_i W_θ)·(x_j W_φ) / √D, in float32. The layer norm
-    starts with ``gain``: at 0 a new layer is the identity.
+    starts with ``gain``: at 0 a new layer is the identity. ``gated`` multiplies the message to a
+    node by tanh of a map of that node (our addition).
     """
 
     features: int
     boxes: bool = False
+    gated: bool = False
     gain: float = 0.0
     dtype: Any = jnp.float32
     furthest: int = 0
@@ -146,5 +148,7 @@ class GraphReasoning(nn.Module):
         message = einsum("bij,bjd->bid", weights, sent, dtype=self.dtype)
         if time is not None:
             message = message - jnp.sum(weights, axis=-1, keepdims=True) * sent
+        if self.gated:
+            message = message * jnp.tanh(project("gate"))
         update = Linear(self.features, dtype=self.dtype, name="out")(message)
         return x + update_norm(self.gain)(update)

@@ -41,7 +41,7 @@ _REGISTRY: dict[str, tuple[str, str, Mapping[str, Any]]] = {
 
 # Options that older runs saved and the code no longer has: {class: {option: the value it has now}}.
 _REMOVED: dict[str, dict[str, Any]] = {
-    "HMGR": {"text_window": 0, "frame_window": 0, "affinity": "softmax", "graph_gate": False},
+    "HMGR": {"text_window": 0, "frame_window": 0, "affinity": "softmax"},
     "RACG": {
         "semantic_embed": True,
         "residual_gain": 0.0,
@@ -74,7 +74,7 @@ _REMOVED: dict[str, dict[str, Any]] = {
 _WRITES = ("write_rate", "write_rule", "write_address", "address_gain")
 _UNUSED: dict[str, tuple[str, ...]] = {
     "HMGR": (*_WRITES, "key_dim", "memory_groups", "rebuild_memory"),
-    "vse": ("affinity", "graph_gate"),
+    "vse": ("affinity",),
 }
 # Values that older runs saved: {class: {option: {value: its new name, None if it is gone}}}.
 _EARLIER_MEMORIES = ("joint", "separate", "visual_only_write", "text_only_write", "learned")

@@ -131,7 +131,7 @@ class TextTower(nn.Module):
 
 def _graph(m: HMGR, layer: int, boxes: bool = False) -> GraphReasoning:
     dtype, name = jnp.dtype(m.dtype), f"graph{layer}"
-    return GraphReasoning(m.dim, boxes, m.residual_gain, dtype, name=name)
+    return GraphReasoning(m.dim, boxes, m.graph_gate, m.residual_gain, dtype, name=name)
 
 
 def read_frames(
@@ -177,6 +177,7 @@ class HMGR(ReadsWords, RankedVectors):
     visual_graph: bool = True
     text_graph: bool = True
     graph_layers: int = option(2, at_least=0)
+    graph_gate: bool = False
     residual_gain: float = 0.0
     """Initial gain of graph layers and of the region MLP; at 0 they start as the identity."""
     frame_times: bool = False

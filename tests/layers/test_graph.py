@@ -26,7 +26,7 @@ def layer_norm(params, x):
     return x * params["scale"] + params["bias"]
 
 
-def reasoned(params, x, support, extra=None, differences=False):
+def reasoned(params, x, support, extra=None, gated=False, differences=False):
     """One layer, node by node, in float64."""
     p, x = as64((params, x))
     out = x.copy()
@@ -41,6 +41,8 @@ def reasoned(params, x, support, extra=None, differences=False):
                 a = a + np.asarray(extra)[b, i, neighbours]
             own = sent[i] if differences else 0
             y = sum(w * (sent[j] - own) for w, j in zip(softmax(a), neighbours, strict=True))
+            if gated:
+                y = y * np.tanh(linear(p["gate"], x[b, i]))
             out[b, i] += layer_norm(p["norm"], linear(p["out"], y))
     return out
 
@@ -50,13 +52,14 @@ def valid(x):
     return np.asarray(x)[np.asarray(MASK)]
 
 
+@pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("window", [0, 1])
-def test_a_layer_equals_its_equations(window):
+def test_a_layer_equals_its_equations(window, gated):
     support = window_support(MASK, window) if window else full_support(MASK)
-    module = GraphReasoning(D)
+    module = GraphReasoning(D, gated=gated)
     params = random_params(module, X, support)
     found = module.apply({"params": params}, X, support)
-    expected = reasoned(params, X, np.asarray(support))
+    expected = reasoned(params, X, np.asarray(support), gated=gated)
     np.testing.assert_allclose(valid(found), valid(expected), rtol=0, atol=1e-5)
 
 

@@ -144,6 +144,7 @@ def base():
     [
         ("image", {"visual_graph": False}),
         ("image", {"graph_layers": 2}),
+        ("image", {"graph_gate": True}),
         ("image", {"boxes": True}),
         ("image", {"region_embedding": "mlp", "region_scale": "l2"}),
         ("image", {"region_scale": "sqrt"}),

@@ -113,7 +113,7 @@ def test_invalid_options_raise_one_sentence(wrong, sentence):
 
 SWITCHES = [
     {},
-    {"frame_positions": True},
+    {"graph_gate": True, "frame_positions": True},
     {"frames": 4, "frame_times": True},
     {"pool": "mean"},
     {"visual_graph": False, "pool": "gru"},
