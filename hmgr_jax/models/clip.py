@@ -33,12 +33,12 @@ from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.layers.masking import l2n
 from hmgr_jax.layers.vit import PictureSizes, ViT
 from hmgr_jax.losses.contrastive import sigmoid_of_vectors
-from hmgr_jax.models.base import Axis, Codes, Feature, Items, Parts, Terms, Variables
+from hmgr_jax.models.base import Axis, Feature, Items, Parts
 from hmgr_jax.models.options import option
 from hmgr_jax.models.ranking import OBJECTIVES
 from hmgr_jax.models.text_side import ReadsTokens, check_heads, encoder_sizes, read_tokens
 from hmgr_jax.models.vector_scored import RankedVectors
-from hmgr_jax.shapes import Array, Float, Int, Tree
+from hmgr_jax.shapes import Array, Float, Tree
 
 # --- towers -----------------------------------------------------------------------------------
 
@@ -101,25 +101,16 @@ class CLIP(ReadsTokens, RankedVectors):
 
     # --- loss ---------------------------------------------------------------------------------
 
-    def loss(
-        self,
-        variables: Variables,
-        codes: Mapping[str, Codes],
-        row: Items,
-        *,
-        step: Int[Array, ""],
-        keys: Keys,
-        axis: Axis,
-    ) -> tuple[Float[Array, ""], Terms, Tree, Tree]:
+    def rank_vectors(
+        self, params: Tree, vectors: Mapping[str, Array], row: Items, step: Array, axis: Axis
+    ) -> Float[Array, ""]:
         """The objective of the vectors of all devices."""
         if self.objective != "sigmoid":
-            return super().loss(variables, codes, row, step=step, keys=keys, axis=axis)
+            return super().rank_vectors(params, vectors, row, step, axis)
         groups = row["group"] if self.mask_same_image else None
-        scale, bias = self.logit_scale(variables.params), variables.params["loss"]["bias"]
-        total = sigmoid_of_vectors(
-            codes["image"], codes["text"], row["valid"], groups, axis, scale=scale, bias=bias
-        )
-        return total, {"sigmoid": total, "scale": scale, "bias": bias}, variables.stats, None
+        both, learned = (vectors["image"], vectors["text"]), params["loss"]["bias"]
+        scale = self.logit_scale(params)
+        return sigmoid_of_vectors(*both, row["valid"], groups, axis, scale=scale, bias=learned)
 
     def logit_scale(self, params: Tree) -> Float[Array, ""]:
         """1 / τ, within the bounds of infonce; the sigmoid objective has none."""

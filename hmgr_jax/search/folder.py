@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ import numpy as np
 from hmgr_jax.data.pictures.files import load_picture, pictures_below
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.retriever import Retriever
-from hmgr_jax.files.workdir import replacing
+from hmgr_jax.files.workdir import cache_folder, replacing
 from hmgr_jax.progress import Progress
 from hmgr_jax.search.searcher import model_key
 
@@ -44,11 +43,6 @@ class FolderVectors(NamedTuple):
     gone: int
 
 
-def cache_folder() -> Path:
-    """``hmgr_jax`` in the user's folder of caches."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hmgr_jax"
-
-
 def vectors_of(folder: Path, retriever: Retriever, cache: Path | None = None) -> FolderVectors:
     """The vectors of all pictures in a folder and its subfolders.
 
@@ -60,7 +54,7 @@ def vectors_of(folder: Path, retriever: Retriever, cache: Path | None = None) ->
     Raises:
         UserError: there is no readable picture, or the system reads no pictures.
     """
-    place = f"{folder.resolve()}\\0{model_key(retriever)}"
+    place = f"{folder.resolve()}\0{model_key(retriever)}"
     name = hashlib.sha256(place.encode()).hexdigest()[:16]
     file = (cache or cache_folder()) / "folders" / f"{name}.npz"
     found = {path.relative_to(folder).as_posix(): path for path in pictures_below(folder)}
