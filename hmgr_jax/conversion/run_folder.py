@@ -13,10 +13,12 @@ from typing import Any
 
 import jax
 
+from hmgr_jax.data.pictures.pca import Pca
 from hmgr_jax.data.text.pieces import vocabulary_from_json
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.trained_run import read_run
+from hmgr_jax.files.manifest import ENCODER, ENCODER_PCA
 from hmgr_jax.files.workdir import write_json_atomic
 from hmgr_jax.shapes import Tree
 from hmgr_jax.training import config as configs
@@ -35,6 +37,10 @@ class Saved:
     """``{"params", "stats", "memory"}``."""
     meta: Meta
     step: int
+    encoder: dict[str, Any] | None = None
+    """What `ENCODER` of the run describes: the network that made its features of pictures."""
+    pca: Pca | None = None
+    """That followed the network."""
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -45,7 +51,14 @@ class Saved:
 def read(workdir: Path) -> Saved:
     """The best step of a run with its state on the host; see `read_run`."""
     run = read_run(workdir)
-    return Saved(jax.device_get(run.state), dict(run.meta), run.step)
+    encoder, pca = workdir / ENCODER, workdir / ENCODER_PCA
+    return Saved(
+        jax.device_get(run.state),
+        dict(run.meta),
+        run.step,
+        json.loads(encoder.read_text("utf-8")) if encoder.is_file() else None,
+        Pca.read(pca) if pca.is_file() else None,
+    )
 
 
 def write(workdir: Path, saved: Saved) -> None:
@@ -60,6 +73,10 @@ def write(workdir: Path, saved: Saved) -> None:
             meta = {**saved.meta, "versions": versions(), "imported": True}
             checkpoints.save(saved.step, saved.state, json.loads(json.dumps(meta)), None)
         write_json_atomic(temporary / "config.json", configs.plain(saved.meta["config"]))
+        if saved.encoder is not None:
+            write_json_atomic(temporary / ENCODER, saved.encoder)
+        if saved.pca is not None:
+            saved.pca.write(temporary / ENCODER_PCA)
         check_new_folder(workdir)
         temporary.rename(workdir)
 
