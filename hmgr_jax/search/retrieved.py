@@ -127,7 +127,12 @@ def _load_or_retrieve(
     """``retrieved`` (and ``vectors``) from the run's folder, or computed and stored there."""
     what = f"{name}-{banks.query}-{banks.what}{'' if banks.exclude_owner else '-own'}"
     path = workdir / FOLDER / f"{what}.npz"
-    about = {"bank": bank.fingerprint, "asked": _fingerprint(banks, sources)}
+    made_by = None if name == needs.RANDOM else needs.retriever_digest(config, workdir)
+    about = {
+        "bank": bank.fingerprint,
+        "asked": _fingerprint(banks, sources),
+        "retriever": made_by,
+    }
     stored = _read(path, about)
     enough = stored is not None and stored["retrieved"].shape[1] >= banks.most
     if hosts.broadcast_from_first(enough) and stored is not None:
@@ -255,7 +260,10 @@ def _encode_sentences(retriever: Retriever, sentences: Sequence[str]) -> np.ndar
 
 
 def _read(path: Path, about: Mapping[str, Any]) -> Tables | None:
-    """The tables that `_write` wrote with the same ``about``, or None."""
+    """The tables that `_write` wrote with the same ``about``, or None.
+
+    Tables outlive their retriever: one that is no longer there is not compared.
+    """
     if not path.is_file():
         return None
     try:
@@ -263,7 +271,10 @@ def _read(path: Path, about: Mapping[str, Any]) -> Tables | None:
             found = {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be read ({error}): delete it to retrieve again.") from None
-    return found if json.loads(str(found.pop("about"))) == dict(about) else None
+    saved = json.loads(str(found.pop("about")))
+    if about["retriever"] is None:
+        about = {**about, "retriever": saved.get("retriever")}
+    return found if {"retriever": None, **saved} == dict(about) else None
 
 
 def _write(path: Path, tables: Tables, about: Mapping[str, Any]) -> None:
