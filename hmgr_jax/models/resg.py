@@ -29,21 +29,20 @@ import jax
 import jax.numpy as jnp
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.layers.dropout import Keys
-from hmgr_jax.layers.graph import box_geometry, full_support, window_support
-from hmgr_jax.layers.grouped_cosines import apply_head, group_cosines, group_lengths, init_head
-from hmgr_jax.layers.linear import Linear, einsum, repeated, update_norm
-from hmgr_jax.layers.masking import l2n, masked_softmax
-from hmgr_jax.layers.matching import (
+from hmgr_jax.layers.cross_attention import (
     Attention,
     Contexts,
     CosineMatcher,
     Matching,
     Queries,
-    match_all_pairs,
-    match_given_pairs,
     products,
 )
+from hmgr_jax.layers.dropout import Keys
+from hmgr_jax.layers.graph import box_geometry, full_support, window_support
+from hmgr_jax.layers.grouped_cosines import apply_head, group_cosines, group_lengths, init_head
+from hmgr_jax.layers.linear import Linear, einsum, repeated, update_norm
+from hmgr_jax.layers.masking import l2n, masked_softmax
+from hmgr_jax.layers.matching import match_all_pairs, match_given_pairs
 from hmgr_jax.layers.pooling import GlobalPool
 from hmgr_jax.losses.centers import center_hinge
 from hmgr_jax.losses.thresholds import calibration, spread, threshold_hinge

@@ -12,7 +12,7 @@ from PIL import Image
 
 from hmgr_jax.data.pictures.pca import Pca
 from hmgr_jax.errors import UserError
-from hmgr_jax.interop import clip, efficientnet
+from hmgr_jax.interop import clip, clip_weights, efficientnet
 from hmgr_jax.interop.names import from_params
 from hmgr_jax.interop.picture_encoder import EncodedPictures, Encoder
 
@@ -106,7 +106,7 @@ def test_changed_files_are_refused(folder, tmp_path):
     root, _ = written(tmp_path / "clip", "clip")
     Encoder.of(f"clip={root}", 2).save(tmp_path)
     towers = clip.read_towers(root)
-    state = from_params(clip.names(towers), drawn(towers, seed=1))
+    state = from_params(clip_weights.names(towers), drawn(towers, seed=1))
     safetensors.numpy.save_file(state, root / "model.safetensors")
     with pytest.raises(UserError, match=r"clip=.* has other weights now than when .*safetensors"):
         Encoder.load(tmp_path)
