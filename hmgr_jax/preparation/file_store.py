@@ -16,6 +16,7 @@ from hmgr_jax.data.regions.row_arrays import check_zero_padding, read_boxes, rea
 from hmgr_jax.data.text.captions import read_lines
 from hmgr_jax.errors import UserError
 from hmgr_jax.files.npy_rows import read_header
+from hmgr_jax.files.walk import files_below
 from hmgr_jax.preparation.plan import BOXES, FEATURES, identity
 from hmgr_jax.preparation.region_arrays import COUNT_NAMES, find_regions, read_regions, stem
 from hmgr_jax.preparation.stores import Store
@@ -43,13 +44,12 @@ class FileStore(Store):
 
     def _find_files(self) -> dict[str, Path]:
         files: dict[str, Path] = {}
-        for file in sorted(self.path.rglob("*")):
-            if file.suffix in ENDINGS and file.is_file():
-                name = file.relative_to(self.path).with_suffix("").as_posix()
-                if files.setdefault(name, file) != file:
-                    raise UserError(
-                        f"{file} and {files[name].name} are features of the same image: remove one."
-                    )
+        for file in files_below(self.path, ENDINGS):
+            name = file.relative_to(self.path).with_suffix("").as_posix()
+            if files.setdefault(name, file) != file:
+                raise UserError(
+                    f"{file} and {files[name].name} are features of the same image: remove one."
+                )
         return files
 
     def regions(self, ids: Sequence[str]) -> np.ndarray:

@@ -22,8 +22,8 @@ from hmgr_jax.data.pictures.patches import SIZE, describe_patches, preprocessing
 from hmgr_jax.data.regions.scan import open_scan
 from hmgr_jax.data.text.captioned import Captioned, file_names
 from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
+from hmgr_jax.preparation.frames import choose_frames, read_frames
 from hmgr_jax.preparation.msrvtt_captions import split_1ka
-from hmgr_jax.preparation.picture_store import choose_frames, read_frames
 
 OFFICIAL = {"train": [0, 1, 2, 3], "dev": [4], "test": [5, 6]}
 
@@ -166,7 +166,7 @@ def test_hdf5_with_a_dataset_a_video(tmp_path):
     ("count", "most"), [(1, 20), (20, 20), (21, 20), (22, 20), (900, 20), (9, 1)]
 )
 def test_chosen_frames_are_different_and_have_both_ends(count, most):
-    found = choose_frames(count, most)
+    found = choose_frames(range(count), most)
     assert len(set(found.tolist())) == len(found) == min(count, most)
     assert found[0] == 0
     assert found[-1] == (count - 1 if most > 1 else 0)
