@@ -49,7 +49,8 @@ def test_pictures_of_a_folder_are_found(pictures, tmp_path, capsys):
     assert main([*ask, "--json", str(found)]) == 0
     told = capsys.readouterr().err
     assert "2 pictures (2 encoded now)" in told
-    assert "left out: 1 that cannot be read: c.jpg" in told
+    assert "1 of 3 pictures of " in told
+    assert "are left out: c.jpg" in told
     (row,) = json.loads(found.read_text())["queries"]
     assert {result["id"] for result in row["results"]} == {"a.jpg", "b.png"}
     with Image.open(sheet) as drawn:
