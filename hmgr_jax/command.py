@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import os
+import re
 import sys
 import time
 import warnings
@@ -118,9 +120,10 @@ def guarded(run: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> 
     and an exit code other than 0; warnings are lines ``warning: ...``, which are repeated at the
     end if they are older than `REPEAT_AFTER`.
     """
-    arguments = list(sys.argv if argv is None else argv)[1:]
+    arguments = list(map(expand_home, list(sys.argv if argv is None else argv)[1:]))
     # Orbax's other writes after one that failed; they are collected after its error was printed.
     warnings.filterwarnings("ignore", "coroutine 'async_serialize.* was never awaited")
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # such pictures are refused
     with warnings.catch_warnings(), _quiet_threads(), _repeated_warnings():
         try:
             return run(arguments)
@@ -136,6 +139,12 @@ def guarded(run: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> 
             )
         except KeyboardInterrupt:
             return _fail("Stopped by Ctrl-C: run the same command to resume.", code=130)
+
+
+def expand_home(text: str) -> str:
+    """A path with ``~`` as the user's folder; also after ``=``, where shells leave it."""
+    home = os.path.expanduser("~")
+    return re.sub(r"(^|=)~(?=/|$)", lambda found: found[1] + home, text)
 
 
 @contextlib.contextmanager

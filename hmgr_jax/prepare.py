@@ -102,7 +102,8 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "grid": COUNT | {"help": "cells per side (6 of a picture; of a frame 1, or 2 patches)"},
     "pca": {
         "metavar": "N|FILE",
-        "help": "keep N principal components of the features, fitted to train, or those of FILE",
+        "help": "keep N principal components of the features, fitted to train, or those of FILE "
+        "(.npz, or a packed run)",
     },
     "csv": {"metavar": "FILE", "help": "MSRVTT_JSFUSION_test.csv: its rows are the test split"},
     "names": {"metavar": "DIR", "help": "{trn,val,tst}_names.npy of HGR, for its ref_captions"},

@@ -19,3 +19,24 @@ def test_a_warning_of_long_ago_is_repeated_at_the_end(monkeypatch, capsys, secon
 
     assert command.guarded(run, ["command"]) == 0
     assert capsys.readouterr().err.count("warning: 2 of 3 words are unknown") == times
+
+
+@pytest.mark.parametrize(
+    ("given", "expanded"),
+    [
+        ("~/x", "/me/x"),
+        ("~", "/me"),
+        ("--in=~/x", "--in=/me/x"),
+        ("--config.data.root=~/x", "--config.data.root=/me/x"),
+        ("train=~/a.csv", "train=/me/a.csv"),
+        ("--encoder=clip=~/clip", "--encoder=clip=/me/clip"),
+        ("a~/x", "a~/x"),
+        ("~ a dog", "~ a dog"),
+        ("backup~", "backup~"),
+    ],
+)
+def test_the_home_of_the_user_is_expanded_in_every_argument(monkeypatch, given, expanded):
+    monkeypatch.setenv("HOME", "/me")
+    seen = []
+    assert command.guarded(lambda found: seen.extend(found) or 0, ["command", given]) == 0
+    assert seen == [expanded]

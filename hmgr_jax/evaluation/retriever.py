@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -93,7 +94,7 @@ class Retriever:
                 the model retrieves and ``retrieve`` is None.
         """
         file = packed_runs.path_of(workdir)
-        place = file or Path(workdir)
+        place = file or Path(os.path.expanduser(workdir))
 
         def changed(saved: ConfigDict) -> ConfigDict:
             # A run on many devices can be used on any machine.

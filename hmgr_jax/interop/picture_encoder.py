@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from hmgr_jax.data.pictures.files import load_picture, read_ahead
+from hmgr_jax.data.pictures.decode import load_picture, read_ahead
 from hmgr_jax.data.pictures.pca import Pca
 from hmgr_jax.data.split import Items
 from hmgr_jax.distributed.hosts import local_mesh

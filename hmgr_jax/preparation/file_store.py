@@ -15,7 +15,8 @@ from hmgr_jax.data.regions.regions import open_features
 from hmgr_jax.data.regions.row_arrays import check_zero_padding, read_boxes, read_counts
 from hmgr_jax.data.text.captions import read_lines
 from hmgr_jax.errors import UserError
-from hmgr_jax.files.npy_rows import read_header
+from hmgr_jax.files.npy_rows import NpyRows, read_header
+from hmgr_jax.files.walk import files_below
 from hmgr_jax.preparation.plan import BOXES, FEATURES, identity
 from hmgr_jax.preparation.region_arrays import COUNT_NAMES, find_regions, read_regions, stem
 from hmgr_jax.preparation.stores import Store
@@ -43,13 +44,12 @@ class FileStore(Store):
 
     def _find_files(self) -> dict[str, Path]:
         files: dict[str, Path] = {}
-        for file in sorted(self.path.rglob("*")):
-            if file.suffix in ENDINGS and file.is_file():
-                name = file.relative_to(self.path).with_suffix("").as_posix()
-                if files.setdefault(name, file) != file:
-                    raise UserError(
-                        f"{file} and {files[name].name} are features of the same image: remove one."
-                    )
+        for file in files_below(self.path, ENDINGS):
+            name = file.relative_to(self.path).with_suffix("").as_posix()
+            if files.setdefault(name, file) != file:
+                raise UserError(
+                    f"{file} and {files[name].name} are features of the same image: remove one."
+                )
         return files
 
     def regions(self, ids: Sequence[str]) -> np.ndarray:
@@ -130,7 +130,10 @@ class NpyStore(Store):
 
     def __init__(self, path: Path, ids: Path | None, *, with_boxes: bool = True) -> None:
         self.path = path
-        self.rows = open_features(path)
+        rows = NpyRows(path)
+        if len(rows.shape) == 2:  # a vector an image is one region
+            rows.shape = rows.shape[0], 1, rows.shape[1]
+        self.rows = open_features(rows)
         self.size = self.rows.shape[2]
         stem = path.stem.removesuffix("_ims").removesuffix("_feat")
         self.ids_file = ids or path.with_name(f"{stem}_ids.txt")

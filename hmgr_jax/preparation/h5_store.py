@@ -33,7 +33,8 @@ BEGINNINGS = "pos_boxes"
 class H5Store(Store):
     """An HDF5 file in one of four layouts. Needs h5py, the extra ``h5``.
 
-    - ``features`` [n, R, D] with ``ids`` [n], and perhaps ``boxes`` in 0..1 and ``num_boxes`` [n];
+    - ``features`` [n, R, D] or [n, D] with ``ids`` [n], and perhaps ``boxes`` in 0..1 and
+      ``num_boxes`` [n];
     - BAN's ``image_features`` [rows, D] with ``pos_boxes`` [n, 2], the first row and one past the
       last row of every image (``spatial_features`` begin with boxes in 0..1);
     - a dataset or group per image, named by its id;
@@ -129,7 +130,8 @@ class H5Store(Store):
                 return np.diff(self._ends[rows])[:, 0]
             if COUNT_NAMES[-1] in self._columns:
                 return np.asarray(self._columns[COUNT_NAMES[-1]][:]).reshape(-1)[rows]
-            return np.full(len(ids), self._columns["features"].shape[1])
+            shape = self._columns["features"].shape
+            return np.full(len(ids), shape[1] if len(shape) == 3 else 1)
         counts = np.zeros(len(ids), np.int64)
         with Progress(len(ids), "datasets", title="checking", stream=sys.stderr) as bar:
             for i, name in enumerate(ids):

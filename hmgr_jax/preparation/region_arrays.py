@@ -42,6 +42,8 @@ def stem(name: str | None) -> str | None:
 def find_regions(arrays: Mapping[str, Any], name: str | None, where: str) -> Regions:
     """Find the features of one image by ``shape`` and by its number of regions, if that is stored.
 
+    A vector is one region.
+
     Args:
         arrays: by name; only shapes and the values of `COUNT_NAMES` are read.
         name: the array as the user names it, perhaps with `TURNED`; None for a common name.
@@ -52,6 +54,8 @@ def find_regions(arrays: Mapping[str, Any], name: str | None, where: str) -> Reg
     """
     key = _find_features(arrays, stem(name), where)
     shape = tuple(arrays[key].shape)
+    if len(shape) == 1 and name == stem(name) and shape[0]:
+        return Regions(key, False, 1, shape[0])
     if len(shape) != 2 or 0 in shape:
         raise UserError(
             f"{where} holds features of shape {shape} where [regions, features] was expected (of "
@@ -118,7 +122,7 @@ def read_regions(
     """
     regions = find_regions(arrays, name, where)
     values = _numbers(arrays[regions.name], where)
-    found = {FEATURES: values.T if regions.turned else values}
+    found = {FEATURES: values.T if regions.turned else np.atleast_2d(values)}
     given = next((key for key in BOX_NAMES if key in arrays), None)
     if with_boxes and given:
         boxes = _numbers(arrays[given], where)

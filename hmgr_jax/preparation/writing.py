@@ -80,6 +80,7 @@ def write(plan: Plan, out: Path, layout: Layout | None = None) -> bool:
         finally:
             for file in _each(files):
                 file.close()
+        plan.source.end(partial)
         described = describe(partial, names, plan)
         made = {"key": key, "version": hmgr_jax.__version__, **plan.about}
         write_json_atomic(partial / manifest.PREPARED, made)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from hmgr_jax.data.pictures.files import PictureFolder
 from hmgr_jax.data.split import Items, Split
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.named_items import Caption, find_caption, find_image
@@ -47,7 +48,7 @@ def explain(
         out: folder of the files; None for ``explain/IMAGE-CAPTION`` in the folder of the run.
     """
     check_explainable(retriever)
-    files = Path(images) if images is not None else None
+    files = PictureFolder(Path(images), "--images") if images is not None else None
     gallery = SplitPictures(retriever.config.data, retriever.open((split,)).splits[split], files)
     image, caption = find_image(gallery.split, pair[0]), find_caption(gallery.split, pair[1])
     name = gallery.id(image)

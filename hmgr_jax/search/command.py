@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -218,10 +219,15 @@ def _check_question(flags: argparse.Namespace) -> None:
     if flags.sheet and Path(flags.sheet).suffix != ".png":
         raise UserError(f"--sheet writes a PNG, not {flags.sheet}: the file name must end in .png.")
     for name in ("sheet", "json"):
-        folder = Path(getattr(flags, name) or ".").parent
-        if not folder.is_dir():
+        place = Path(getattr(flags, name) or "-")
+        if not place.parent.is_dir():
             raise UserError(
-                f"There is no folder {folder} for --{name}: make it, or correct the path."
+                f"There is no folder {place.parent} for --{name}: make it, or correct the path."
+            )
+        if str(place) != "-" and (place.is_dir() or not os.access(place.parent, os.W_OK)):
+            raise UserError(
+                f"--{name} {place} is a folder, or its folder cannot be written to: give another "
+                "path."
             )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from hmgr_jax.data.pictures.equal import warn_equal
+from hmgr_jax.data.pictures.files import warn_left_out
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation import packed
 from hmgr_jax.evaluation.retriever import Retriever
@@ -13,9 +15,6 @@ from hmgr_jax.search.index import Index, Item
 from hmgr_jax.search.index_engine import FLAT
 from hmgr_jax.search.retrieved import load_run
 from hmgr_jax.search.searcher import Searcher, model_key
-
-NAMED = 5
-"""Pictures that are named in a message."""
 
 
 def load_model(model: str) -> Retriever:
@@ -48,6 +47,7 @@ def searcher_of(folder: Path, retriever: Retriever) -> Searcher:
     """
     found = vectors_of(folder, retriever)
     _tell(folder, found)
+    warn_equal(found.vectors, [folder / name for name in found.names], str(folder))
     items = [Item(name, "", str((folder / name).resolve()), name) for name in found.names]
     about = {
         "workdir": str(retriever.workdir.resolve()),
@@ -78,6 +78,4 @@ def _tell(folder: Path, found: FolderVectors) -> None:
     """What was done, on standard error."""
     done = f"{found.encoded:,} encoded now" + (f", {found.gone:,} gone" if found.gone else "")
     print(f"{folder}: {len(found.names):,} pictures ({done})", file=sys.stderr)
-    if found.broken:
-        named = ", ".join(found.broken[:NAMED]) + (", ..." if len(found.broken) > NAMED else "")
-        print(f"left out: {len(found.broken):,} that cannot be read: {named}", file=sys.stderr)
+    warn_left_out(found.broken, len(found.names) + len(found.broken), str(folder))

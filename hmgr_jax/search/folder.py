@@ -6,8 +6,8 @@ are left out. The cache is written after every few hundred pictures, so that a k
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import itertools
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hmgr_jax.data.pictures.files import load_picture, pictures_below
+from hmgr_jax.data.pictures.decode import READER
+from hmgr_jax.data.pictures.files import decodable, first_names, pictures_below
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.retriever import Retriever
 from hmgr_jax.files.workdir import cache_folder, replacing
@@ -54,7 +55,7 @@ def vectors_of(folder: Path, retriever: Retriever, cache: Path | None = None) ->
     Raises:
         UserError: there is no readable picture, or the system reads no pictures.
     """
-    place = f"{folder.resolve()}\0{model_key(retriever)}"
+    place = f"{folder.resolve()}\0{model_key(retriever)}\0{READER}"
     name = hashlib.sha256(place.encode()).hexdigest()[:16]
     file = (cache or cache_folder()) / "folders" / f"{name}.npz"
     found = {path.relative_to(folder).as_posix(): path for path in pictures_below(folder)}
@@ -71,7 +72,7 @@ def vectors_of(folder: Path, retriever: Retriever, cache: Path | None = None) ->
     names = sorted(name for name, (_, vector) in kept.items() if vector is not None)
     broken = sorted(kept.keys() - {*names})
     if not names:
-        told = f"{len(broken):,} that cannot be read, such as {broken[0]}" if broken else "none"
+        told = f"{len(broken):,} that cannot be read: {first_names(broken)}" if broken else "none"
         raise UserError(f"{folder} holds no readable picture ({told}): give another folder.")
     stacked = np.stack([v for v in (kept[name][1] for name in names) if v is not None])
     gone = len(known.keys() - stamps.keys())
@@ -79,7 +80,10 @@ def vectors_of(folder: Path, retriever: Retriever, cache: Path | None = None) ->
 
 
 def _stamp(path: Path) -> Stamp:
-    about = path.stat()
+    try:
+        about = path.stat()
+    except OSError:  # a link to nothing
+        return -1, 0
     return about.st_size, about.st_mtime_ns
 
 
@@ -100,7 +104,7 @@ def _encode(retriever: Retriever, files: list[Path]) -> list[np.ndarray | None]:
     try:
         vectors = _vectors(retriever, files)
     except UserError:
-        good = [file for file in files if _is_readable(file)]
+        good = list(itertools.compress(files, decodable(files)))
         vectors = _vectors(retriever, good) if good else np.zeros((0, 0), np.float32)
     found = dict(zip(good, vectors, strict=True))
     return [found.get(file) for file in files]
@@ -109,13 +113,6 @@ def _encode(retriever: Retriever, files: list[Path]) -> list[np.ndarray | None]:
 def _vectors(retriever: Retriever, files: list[Path]) -> np.ndarray:
     codes = retriever.encode("image", files)
     return retriever.evaluator.vectors(retriever.variables, "image", codes)
-
-
-def _is_readable(file: Path) -> bool:
-    with contextlib.suppress(UserError):
-        load_picture(file)
-        return True
-    return False
 
 
 def _read(file: Path) -> dict[str, tuple[Stamp, np.ndarray | None]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -11,7 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from hmgr_jax.data.pictures.files import find_picture, pictures_below
+from hmgr_jax.data.pictures.files import (
+    PictureFolder,
+    decodable,
+    pictures_below,
+    warn_left_out,
+)
 from hmgr_jax.data.pictures.pixels import PictureFiles, PixelSource
 from hmgr_jax.data.regions.regions import RegionSource
 from hmgr_jax.data.split import Items, Source, Split
@@ -115,18 +121,24 @@ def of_split(
 
 
 def of_pictures(retriever: Retriever, folder: Path) -> Gallery:
-    """All pictures in a folder and its subfolders, see `pictures_below`.
+    """All pictures in a folder and its subfolders that can be read, see `pictures_below`.
 
     Raises:
-        UserError: there is no picture, or the system reads no files, see
+        UserError: there is no such picture, or the system reads no files, see
             `Retriever.picture_source`.
     """
     check_modality(retriever, "image")
     if not folder.is_dir():
         raise UserError(f"--images must name a folder, got {folder}: give a folder of pictures.")
-    files = pictures_below(folder)
-    if not files:
+    found = pictures_below(folder)
+    if not found:
         raise UserError(f"{folder} holds no picture: give a folder of JPEG, PNG or other files.")
+    retriever.picture_source(found)  # refuses another system before minutes of reading
+    bar = Progress(len(found), "pictures", title="checking", stream=sys.stderr, announce_after=2.0)
+    with bar:
+        files = list(itertools.compress(found, bar.over(decodable(found))))
+    left_out = [str(path.relative_to(folder)) for path in sorted({*found} - {*files})]
+    warn_left_out(left_out, len(found), str(folder))
     source = retriever.picture_source(files)
     names = [path.relative_to(folder).as_posix() for path in files]
     items = [Item(n, "", str(p.resolve()), n) for n, p in zip(names, files, strict=True)]
@@ -142,6 +154,11 @@ def of_prepared(retriever: Retriever, folder: Path, pictures: Path | None = None
         UserError: the folder is no such gallery, or another encoder than that of the run made it.
     """
     check_modality(retriever, "image")
+    if "pixels" in retriever.model.inputs()["image"]:
+        raise UserError(
+            f"{retriever.workdir} was trained on pixels, but {folder} holds features: give the "
+            "folder of the pictures as --images."
+        )
     described = manifest.encoder_of(folder)
     if described != json.loads(json.dumps(retriever.picture_encoder.describe())):
         raise UserError(
@@ -151,7 +168,8 @@ def of_prepared(retriever: Retriever, folder: Path, pictures: Path | None = None
     ids = read_lines(folder / f"{manifest.GALLERY}_ids.txt")
     boxes = np.load(folder / f"{manifest.GALLERY}_boxes.npy")
     source = RegionSource(folder / f"{manifest.GALLERY}_ims.npy", more={"boxes": boxes})
-    files = [pictures and find_picture(pictures, name) for name in ids]
+    shown = PictureFolder(pictures, "--pictures") if pictures else None
+    files = [shown and shown.find_shown(name) for name in ids]
     items = [
         Item(name, "", str(file.resolve()) if file else "", name)
         for name, file in zip(ids, files, strict=True)
@@ -202,7 +220,8 @@ def _files(split: Split, folder: Path | None) -> dict[int, str]:
     """{number of a visual item: file of its picture}, without unknown files."""
     source, ids = split.sources[split.visual], split.ids[split.visual]
     if folder is not None:
-        found = {n: find_picture(folder, str(name)) for n, name in enumerate(ids)}
+        pictures = PictureFolder(folder, "--pictures")
+        found = {n: pictures.find_shown(str(name)) for n, name in enumerate(ids)}
         if not any(found.values()):
             raise UserError(
                 f"{folder} holds no picture of the {split.name} split, such as {ids[0]}: correct "

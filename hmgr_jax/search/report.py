@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from hmgr_jax.data.generated.worlds.render import world_picture
-from hmgr_jax.data.pictures.files import read_picture
+from hmgr_jax.data.pictures.decode import read_picture
 from hmgr_jax.data.split import Split
 from hmgr_jax.errors import UserError
 from hmgr_jax.progress import table

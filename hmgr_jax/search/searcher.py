@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from hmgr_jax.data.pictures.equal import warn_equal
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.retriever import Retriever
 from hmgr_jax.leaves import by_name
@@ -97,6 +98,9 @@ class Searcher:
             raise UserError(f"candidates must be at least 1, got {candidates}.")
         codes, model = gallery.codes(retriever), retriever.model
         vectors = retriever.evaluator.vectors(retriever.variables, gallery.modality, codes)
+        files = [Path(item.picture) for item in gallery.items if item.picture]
+        if len(files) == len(gallery.items) and gallery.modality == "image":
+            warn_equal(vectors, files, gallery.split or "the gallery")
         about: dict[str, Any] = {
             "workdir": str(retriever.workdir.resolve()),
             "system": retriever.config.model.name,

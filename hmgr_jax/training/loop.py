@@ -34,7 +34,7 @@ from hmgr_jax.training.pretrained import runs_and_files
 from hmgr_jax.training.records import MetricLog
 from hmgr_jax.training.step import State
 from hmgr_jax.training.tables import RunTables, keep_tables
-from hmgr_jax.training.token_states import with_token_states
+from hmgr_jax.training.token_states import token_states
 
 Results = dict[str, Any]
 
@@ -193,8 +193,9 @@ class _Run:
     def _batches(self) -> Iterator[dict[str, Any]]:
         """Batches on the devices, from step ``start`` on."""
         config, experiment = self.config, self.experiment
+        add_states = token_states(experiment, self.state.params) or (lambda batch: batch)
         stream = batches(
-            with_token_states(experiment, self.state.params),
+            experiment.data.splits["train"],
             batch_size=config.train.batch_size,
             seed=config.seed,
             steps=config.train.steps,
@@ -207,7 +208,7 @@ class _Run:
             batching=config.data.batching,
         )
         return (
-            shard(experiment.mesh, experiment.for_model(batch))
+            shard(experiment.mesh, experiment.for_model(add_states(batch)))
             for batch in stop_workers_on_close(stream)
         )
 

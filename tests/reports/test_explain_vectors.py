@@ -9,6 +9,7 @@ from PIL import Image
 from tiny_run import finished, scan_folder
 
 import hmgr_jax
+from hmgr_jax.data.pictures.files import PictureFolder
 from hmgr_jax.data.regions.scan import open_scan
 from hmgr_jax.data.text.tokens import tokenize
 from hmgr_jax.errors import UserError
@@ -146,7 +147,8 @@ def _page(tmp_path, images=(), *, memory=True, boxes=None, pairs=READ):
     folder.mkdir()
     for name in images:
         Image.new("RGB", (60, 40), (10, 200, 30)).save(folder / name)
-    gallery, train = (SplitPictures(data, splits[name], folder) for name in ("test", "train"))
+    files = PictureFolder(folder)
+    gallery, train = (SplitPictures(data, splits[name], files) for name in ("test", "train"))
     scores = np.arange(8.0)
     found = VectorExplanation(
         image=0,

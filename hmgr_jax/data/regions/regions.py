@@ -111,11 +111,12 @@ def open_features(path: str | Path | Rows) -> Rows:
     file: Rows = NpyRows(path) if isinstance(path, str | Path) else path
     if file.dtype not in (np.dtype(np.float16), np.dtype(np.float32)):
         raise UserError(
-            f"{path} holds {file.dtype} where floating-point numbers were expected: convert it."
+            f"{file.path} holds {file.dtype} where floating-point numbers were expected: convert "
+            "it."
         )
     if len(file.shape) != 3 or 0 in file.shape:
         raise UserError(
-            f"{path} has shape {file.shape} where [rows, regions, features] was expected: "
+            f"{file.path} has shape {file.shape} where [rows, regions, features] was expected: "
             "save one row of region features per image."
         )
     return file

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 
 from hmgr_jax.data.text.tokens import tokenize
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.walk import one_name
 
 LONGEST_WORD = 4
 """Characters of a Chinese or Thai word; a text with more of them is a sentence."""
@@ -92,14 +93,14 @@ def clean_captions(value: object, where: str) -> list[str]:
 
 
 def clean_name(value: object, where: str) -> str:
-    """Text of a name or id; ``UserError`` if it is neither text nor a whole number."""
+    """Text of a name or id, as `one_name`; ``UserError`` if neither text nor a whole number."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # pandas writes ids with .0 where some are missing
     whole = isinstance(value, int) and not isinstance(value, bool)
     text = str(value).strip() if whole or isinstance(value, str) else ""
     if not text:
         raise UserError(f"{where} has {value!r:.60} for a name or id: write text or an integer.")
-    return text
+    return one_name(text)
 
 
 def coco_names(number: str) -> dict[str, str]:

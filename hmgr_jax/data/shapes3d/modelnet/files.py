@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hmgr_jax.data.pictures.files import ENDINGS, load_picture
+from hmgr_jax.data.pictures.decode import endings, load_picture
 from hmgr_jax.data.shapes3d.mesh import FEATURES
 from hmgr_jax.data.shapes3d.sources import MODALITIES
 from hmgr_jax.errors import UserError
@@ -29,23 +29,27 @@ class ViewFolders:
 
     def has(self, name: str) -> bool:
         """Whether the object ``class/object`` has a view."""
-        folder = self.folder / name
-        return folder.is_dir() and any(x.name.endswith(ENDINGS) for x in folder.iterdir())
+        return bool(self._list(name))
 
     def files(self, name: str) -> tuple[str, ...]:
         """File names of the views of an object, by number; ``UserError`` if there is none."""
         found = self._listed.get(name)
         if found is None:
-            folder = self.folder / name
-            listed = [p.name for p in folder.iterdir()] if folder.is_dir() else []
-            found = tuple(sorted((x for x in listed if x.endswith(ENDINGS)), key=_last_number))
+            found = tuple(sorted(self._list(name), key=_last_number))
             if not found:
                 raise UserError(
-                    f"{folder} holds no view (.png or .jpg): add them, or leave the object "
-                    "out by data.corrupt=skip."
+                    f"{self.folder / name} holds no view (.png or .jpg): add them, or leave the "
+                    "object out by data.corrupt=skip."
                 )
             self._listed[name] = found
         return found
+
+    def _list(self, name: str) -> list[str]:
+        """File names of the pictures of an object."""
+        folder = self.folder / name
+        listed = folder.iterdir() if folder.is_dir() else ()
+        seen = [path for path in listed if not path.name.startswith(".")]
+        return [path.name for path in seen if path.suffix.lower() in endings()]
 
     def load(self, name: str, k: int) -> Image.Image:
         """Decode a view in RGB; ``UserError`` names an unreadable file."""

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from hmgr_jax.data.pictures.files import BROKEN
 from hmgr_jax.data.shapes3d.modelnet.files import read_faces
 from hmgr_jax.data.shapes3d.sources import MODALITIES
 from hmgr_jax.errors import UserError
@@ -103,9 +102,11 @@ class PreparedObjects:
     def view(self, number: int, k: int) -> Image.Image:
         """Decode the k-th view."""
         try:
-            with Image.open(io.BytesIO(self._read(number, VIEW.format(k)))) as image:
+            with Image.open(
+                io.BytesIO(self._read(number, VIEW.format(k))), formats=("PNG",)
+            ) as image:
                 return image.copy()
-        except BROKEN as error:
+        except Exception as error:  # Pillow raises nearly every kind for damaged files
             raise UserError(_damaged(self.files[number], error)) from None
 
     def points(self, number: int) -> np.ndarray:
