@@ -1,5 +1,7 @@
 """What all commands do with warnings."""
 
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -19,3 +21,31 @@ def test_a_warning_of_long_ago_is_repeated_at_the_end(monkeypatch, capsys, secon
 
     assert command.guarded(run, ["command"]) == 0
     assert capsys.readouterr().err.count("warning: 2 of 3 words are unknown") == times
+
+
+@pytest.mark.parametrize("lines", [3, 100_000])
+@pytest.mark.parametrize("flush", [False, True])
+def test_output_that_nobody_reads_ends_the_command_in_silence(lines, flush):
+    program = (
+        "import sys, time\nfrom hmgr_jax import command\n"
+        "def run(_):\n"
+        f"    for line in range({lines}):\n        print(line, flush={flush})\n"
+        "        time.sleep(0.5 if line == 0 else 0)\n"
+        "    return 0\n"
+        "sys.exit(command.guarded(run, ['command']))"
+    )
+    command = [sys.executable, "-c", program]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as process:
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert errors == b""
+    assert process.returncode == 141
+
+
+def test_a_broken_pipe_to_something_else_is_told(capsys):
+    def run(_):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    assert command.guarded(run, ["command"]) == 2
+    assert "Broken pipe" in capsys.readouterr().err
