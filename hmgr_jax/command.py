@@ -7,6 +7,7 @@ import contextlib
 import difflib
 import os
 import re
+import select
 import sys
 import time
 import warnings
@@ -15,6 +16,8 @@ from typing import Any, NoReturn
 
 from hmgr_jax.errors import UserError
 
+NO_READER = 141
+"""The exit code of shells for a command whose output is no longer read."""
 REPEAT_AFTER = 60.0
 """Seconds after which a warning has scrolled away."""
 
@@ -118,7 +121,8 @@ def guarded(run: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> 
 
     Errors the user can fix, errors of the operating system and Ctrl-C are one line ``error: ...``
     and an exit code other than 0; warnings are lines ``warning: ...``, which are repeated at the
-    end if they are older than `REPEAT_AFTER`.
+    end if they are older than `REPEAT_AFTER`. If nobody reads the output any more, as behind
+    ``| head``, the command ends in silence.
     """
     arguments = list(map(expand_home, list(sys.argv if argv is None else argv)[1:]))
     # Orbax's other writes after one that failed; they are collected after its error was printed.
@@ -126,12 +130,16 @@ def guarded(run: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> 
     warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # such pictures are refused
     with warnings.catch_warnings(), _quiet_threads(), _repeated_warnings():
         try:
-            return run(arguments)
-        except HelpShown:
-            return 0
+            code = 0
+            with contextlib.suppress(HelpShown):
+                code = run(arguments)
+            sys.stdout.flush()
+            return code
         except UserError as error:
             return _fail(str(error))
         except OSError as error:
+            if isinstance(error, BrokenPipeError) and _output_is_closed():
+                return NO_READER
             what = error.filename or "a file or connection"
             return _fail(
                 f"The system refused {what} ({error.strerror or error}): check the path, its "
@@ -145,6 +153,21 @@ def expand_home(text: str) -> str:
     """A path with ``~`` as the user's folder; also after ``=``, where shells leave it."""
     home = os.path.expanduser("~")
     return re.sub(r"(^|=)~(?=/|$)", lambda found: found[1] + home, text)
+
+
+def _output_is_closed() -> bool:
+    """Whether standard output has no reader; what is still to be written there is dropped."""
+    try:
+        output = sys.stdout.fileno()
+    except (OSError, ValueError):  # it is not a file, or it is closed
+        return False
+    state = select.poll()
+    state.register(output, 0)  # errors are always reported
+    if not any(found & (select.POLLERR | select.POLLHUP) for _, found in state.poll(0)):
+        return False
+    with open(os.devnull, "w") as nowhere:  # or the interpreter complains as it ends
+        os.dup2(nowhere.fileno(), output)
+    return True
 
 
 @contextlib.contextmanager

@@ -35,6 +35,7 @@ class Progress:
         done: units that were done before.
         items: of training: rows of a global batch.
         steps_per_epoch: of training, may be a fraction; 0: this is not training.
+        epochs_before: of training: epochs that ``done`` steps read; by default in equal batches.
         announce_after: seconds before anything is shown; then a line is, even without an update.
             None: the live line is shown at once.
         shown: False on all processes but one: nothing is printed.
@@ -50,12 +51,16 @@ class Progress:
         done: int = 0,
         items: int = 0,
         steps_per_epoch: float = 0.0,
+        epochs_before: float | None = None,
         announce_after: float | None = None,
         shown: bool = True,
         stream: TextIO | None = None,
     ) -> None:
         self._done, self._total, self._unit, self._title = done, total, unit, title
         self._items, self._steps_per_epoch = items, steps_per_epoch
+        if epochs_before is None:
+            epochs_before = done / steps_per_epoch if steps_per_epoch else 0.0
+        self._epochs_before, self._first = epochs_before, done
         self._console = Console(file=stream or sys.stdout, highlight=False)
         self._shown, self._open = shown, False
         self._live: Live | None = None
@@ -169,7 +174,8 @@ class Progress:
     def _line(self) -> Text:
         fields = [self._title] if self._title else []
         if self._steps_per_epoch:
-            fields.append(f"epoch {1 + int(max(self._done - 1, 0) / self._steps_per_epoch)}")
+            read = max(self._done - self._first - 1, 0) / self._steps_per_epoch
+            fields.append(f"epoch {1 + int(self._epochs_before + read + 1e-9)}")
         if self._total:
             fields.append(f"{self._unit} {self._done:,}/{self._total:,}")
         if self._loss is not None:

@@ -1,5 +1,7 @@
 """What all commands do with warnings."""
 
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -40,3 +42,31 @@ def test_the_home_of_the_user_is_expanded_in_every_argument(monkeypatch, given, 
     seen = []
     assert command.guarded(lambda found: seen.extend(found) or 0, ["command", given]) == 0
     assert seen == [expanded]
+
+
+@pytest.mark.parametrize("lines", [3, 100_000])
+@pytest.mark.parametrize("flush", [False, True])
+def test_output_that_nobody_reads_ends_the_command_in_silence(lines, flush):
+    program = (
+        "import sys, time\nfrom hmgr_jax import command\n"
+        "def run(_):\n"
+        f"    for line in range({lines}):\n        print(line, flush={flush})\n"
+        "        time.sleep(0.5 if line == 0 else 0)\n"
+        "    return 0\n"
+        "sys.exit(command.guarded(run, ['command']))"
+    )
+    command = [sys.executable, "-c", program]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as process:
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert errors == b""
+    assert process.returncode == 141
+
+
+def test_a_broken_pipe_to_something_else_is_told(capsys):
+    def run(_):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    assert command.guarded(run, ["command"]) == 2
+    assert "Broken pipe" in capsys.readouterr().err

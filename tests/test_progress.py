@@ -238,3 +238,12 @@ def test_work_is_one_live_line_once_it_is_announced(announce_after):
         return
     assert lines[-2].rstrip() == "scoring 3 x 4  tiles 4/4  0:00 left"
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1  # the cursor comes back
+
+
+def test_epochs_after_other_batches_count_what_was_read():
+    stream = io.StringIO()
+    given = {"done": 10, "epochs_before": 2.5, "stream": stream}
+    progress = Progress(20, "step", items=1, steps_per_epoch=4, **given)
+    for step in (11, 12, 13, 17):
+        progress.update(step, 1.0)
+    assert re.findall(r"epoch (\d)", stream.getvalue()) == ["3", "3", "4", "5"]

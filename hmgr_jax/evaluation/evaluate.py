@@ -38,6 +38,9 @@ from hmgr_jax.progress import Progress
 from hmgr_jax.shapes import Tree
 
 Codes = Any
+SHARED = 256
+"""Larger batches are cut to the items of a split; smaller ones have one shape for all splits, so
+that no split compiles its own encoder."""
 
 
 class Scored(NamedTuple):
@@ -62,22 +65,26 @@ class Evaluator:
         model: Model,
         mesh: Mesh,
         *,
-        batch_size: int = 256,
+        batch_size: int = SHARED,
         tile: int = 4096,
         buckets: Sequence[int] = BUCKETS,
         threads: int = 2,
     ) -> None:
         devices = mesh.devices.size
         self.model, self.tile, self.buckets = model, tile, tuple(buckets)
-        self.threads = threads
+        self.threads, self._devices = threads, devices
         self.mesh = hosts.local_mesh(mesh)
-        self.batch_size = -(-batch_size // devices) * devices
+        self.batch_size = self._whole(batch_size)
         self.split = bool(model.split_slots) and model.split_slots % self.mesh.devices.size == 0
         self._with_whole_memory = {m: jax.jit(self._encoder(m)) for m in model.modalities}
         self._encoders = self._with_whole_memory
         if self.split:
             self._encoders = {m: jax.jit(self._encoder_over_parts(m)) for m in model.modalities}
         self.calibration: Calibration | None = None
+
+    def _whole(self, items: int) -> int:
+        """The next multiple of the devices."""
+        return -(-items // self._devices) * self._devices
 
     @classmethod
     def of(cls, config: ConfigDict, model: Model, mesh: Mesh) -> Evaluator:
@@ -131,8 +138,9 @@ class Evaluator:
         found: dict[Any, list[tuple[np.ndarray, Codes]]] = {}
         report_progress(compiling=True)
         share, buckets = hosts.process_share(), self.buckets
+        size = min(self.batch_size, self._whole(max(len(source), SHARED)))
         for numbers, valid, items in eval_batches(
-            source, self.batch_size, process=share, buckets=buckets, threads=self.threads
+            source, size, process=share, buckets=buckets, threads=self.threads
         ):
             codes = self.encode_batch(variables, modality, items, numbers)
             numbers, valid, codes = hosts.exchange((numbers, valid, codes))

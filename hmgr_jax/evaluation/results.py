@@ -15,11 +15,14 @@ from hmgr_jax.data.split import Split
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation import by_labels, judged
 from hmgr_jax.files.workdir import RESULTS
+from hmgr_jax.metrics.directions import chance_of_both, direction
 from hmgr_jax.metrics.protocols import Sides, get_protocol
 from hmgr_jax.training import config as configs
 from hmgr_jax.training.experiment import Experiment
 
 SEEDS = "seeds.json"
+FEW = 1000
+"""A split of fewer items has its chance beside its recalls."""
 
 
 def protocols(config: ConfigDict, split: str) -> tuple[str, ...]:
@@ -32,12 +35,17 @@ def record(
     *,
     protocols: Sequence[str],
     split: str,
+    items: Split,
     metrics: Mapping[str, float],
     step: int,
     fingerprint: str,
     judgments: Mapping[str, Mapping[str, int]] | None = None,
 ) -> dict[str, Any]:
-    """The record of an evaluation: metrics, and what identifies model, run and data."""
+    """The record of an evaluation: metrics, and what identifies model, run and data.
+
+    A split of fewer than `FEW` items also has the recalls of chance.
+    """
+    random = chance_of(items, metrics)
     return {
         "model": config.model.name,
         "protocol": ",".join(protocols),
@@ -47,7 +55,19 @@ def record(
         "config_hash": configs.config_hash(config),
         "data_fingerprint": fingerprint,
         **({"judgments": judgments} if judgments else {}),
+        **({"chance": random} if random else {}),
     }
+
+
+def chance_of(split: Split, metrics: Mapping[str, float]) -> dict[str, float]:
+    """{metric: percent of a random order} of the recalls among ``metrics``; empty if of `FEW`."""
+    if min(len(groups) for groups in split.groups.values()) >= FEW:
+        return {}
+    found: dict[str, float] = {}
+    for a, b in itertools.combinations(split.groups, 2):
+        if any(name.startswith(f"{direction(a, b)}/R@") for name in metrics):
+            found |= chance_of_both(split.groups[a], split.groups[b], (a, b))
+    return {name: value for name, value in found.items() if name in metrics}
 
 
 def finished(workdir: Path, config: ConfigDict) -> dict[str, Any] | None:
@@ -62,13 +82,19 @@ def finished(workdir: Path, config: ConfigDict) -> dict[str, Any] | None:
     try:
         found = json.loads(path.read_bytes())
         same = found["config_hash"] == configs.config_hash(config)
-        begun = json.loads((workdir / "config.json").read_bytes()) if same else {}
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
             f"{path} is not the results of a run: move it away, or give another --workdir."
         ) from None
     if not same:
         return None
+    try:
+        begun = json.loads((workdir / "config.json").read_bytes())
+    except (OSError, ValueError):
+        raise UserError(
+            f"{workdir / 'config.json'} is missing or damaged, so it is unknown which files the "
+            f"results in {path.name} are of: restore it from a copy, or give another --workdir."
+        ) from None
     moved = configs.moved(begun, configs.plain(config))
     if set(moved) == {"data.root"}:  # the same files may have moved
         opened = open_data(config.data)

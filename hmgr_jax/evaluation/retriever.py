@@ -59,7 +59,9 @@ class Retriever:
         vocabulary: Vocabulary,
         step: int,
         packed: Packed | None = None,
+        fingerprint: str = "",
     ) -> None:
+        self.fingerprint = fingerprint  # of the data of the training; empty if it is unknown
         self.workdir, self.config, self.step = workdir, config, step
         self.model, self.vocabulary = model, vocabulary
         evaluator = Evaluator.of(config, model, make_mesh(config.parallel.devices))
@@ -125,7 +127,8 @@ class Retriever:
         else:  # all splits are opened, because the held-out part of train depends on them
             tables = make_tables(model, saved.data, lambda: open_data(saved.data, vocabulary))
         variables = Variables(**run.state, tables=tables)
-        return cls(place, saved, model, variables, vocabulary, run.step, packed)
+        known = "" if run.meta.get("imported") else run.meta.get("fingerprint", "")
+        return cls(place, saved, model, variables, vocabulary, run.step, packed, known)
 
     def open(self, roles: Sequence[str]) -> DataSet:
         """The run's data set, with the vocabulary of the checkpoint."""
@@ -155,9 +158,11 @@ class Retriever:
     def store(self, role: str) -> Path | None:
         """The folder for the scores of a split until they are evaluated.
 
-        It is None for systems whose score is an inner product, which takes seconds.
+        It is None for systems whose score is an inner product, which takes seconds, and for a run
+        that may only be read.
         """
-        return None if self.model.coarse_exact else self.workdir / "scores" / role
+        kept = not self.model.coarse_exact and os.access(self.workdir, os.W_OK)
+        return self.workdir / "scores" / role if kept else None
 
     def encode(self, modality: str, items: Sequence[str | Path] | Mapping[str, np.ndarray]) -> Any:
         """Codes of items, one for each, in order.

@@ -152,6 +152,11 @@ class PairScored(Ranked):
         terms = {self.objective: total, "hardest": hardest.triplet(self.margin)}
         return total, terms, variables.stats, None
 
+    @property
+    def summed(self) -> frozenset[str]:
+        """The hinges, those of the hardest negatives always."""
+        return super().summed | {"hardest"}
+
     def rank(
         self,
         variables: Variables,

@@ -1,7 +1,8 @@
 """``--mode=explain``: what a caption and an image attend to, or what their vectors are made of.
 
-Systems that score pairs have pages of attention; HMGR has one page of the weights of words and
-regions, the pairs that the memory read, and the results with and without it.
+Systems that score pairs have pages of attention; HMGR and PCME have one page of the weights of
+words and regions, and of the results. HMGR adds the pairs that the memory read and the results
+without it, PCME the uncertainties, also without each word.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def _explain_vectors(
     """Write ``retrieval.png`` and ``retrieval.json``."""
     train = None
     if retriever.model.remembers:
-        train = replace(gallery, split=retriever.open(("train",)).splits["train"])
+        train = replace(gallery, split=_training_split(retriever))
     gallery.warn_if_missing(image, "boxes and sentences are drawn in place of pictures")
     stored = train.split if train is not None else None
     found = explain_vectors(retriever, gallery.split, image, caption, stored)
@@ -109,6 +110,22 @@ def _explain_vectors(
     rows = found.rows(gallery, train)
     write_text_atomic(folder / "retrieval.json", _json({**about, **rows}))
     _tell_search(found, gallery.id(image), caption, folder)
+
+
+def _training_split(retriever: Retriever) -> Split:
+    """The training split, by whose numbers the memory knows its pairs.
+
+    Raises:
+        UserError: the data is not that of the run.
+    """
+    data = retriever.open(("train", "dev", "test"))
+    if retriever.fingerprint not in ("", data.fingerprint):
+        raise UserError(
+            f"{data.name} is not the data that {retriever.workdir} was trained on (its fingerprint "
+            "differs), so the pairs in its memory cannot be named: give the data of the run, as "
+            "--config.data.root=FOLDER."
+        )
+    return data.splits["train"]
 
 
 def folder_name(split: str, image: str, caption: Caption) -> str:

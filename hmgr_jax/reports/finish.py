@@ -26,6 +26,7 @@ from hmgr_jax.progress import table
 from hmgr_jax.reports import object_reports, plots, precision_recall, uncertainty
 from hmgr_jax.shapes import Tree
 from hmgr_jax.training.checkpoint import Checkpoints
+from hmgr_jax.training.config import data_name
 from hmgr_jax.training.experiment import Experiment
 from hmgr_jax.training.records import read_rows
 
@@ -78,7 +79,7 @@ class RunEvaluation:
         )
         if hosts.is_first() and evaluator.calibration is not None:
             print(evaluator.calibration.describe(), flush=True)
-        title = f"{config.model.name} on {config.name}, test"
+        title = f"{config.model.name} on {data_name(config)}, test"
         protocols = config.eval.protocols
         more = reports(evaluator, workdir, splits["test"], protocols, title)
         metrics = evaluator.metrics(variables, splits["test"], protocols, tell=True, more=more)
@@ -98,6 +99,7 @@ class RunEvaluation:
             config,
             protocols=protocols,
             split="test",
+            items=splits["test"],
             metrics=metrics,
             step=step,
             fingerprint=experiment.data.fingerprint,
@@ -182,7 +184,9 @@ def show(results: Mapping[str, Any], data: str) -> None:
         for prefix in (judged.PREFIX, uncertainty.PREFIX)
     )
     apart = graded | rho
-    table(title, recall_table({k: v for k, v in results["metrics"].items() if k not in apart}))
+    shown = {k: v for k, v in results["metrics"].items() if k not in apart}
+    random = {f"chance, {name}": value for name, value in results.get("chance", {}).items()}
+    table(title, recall_table(shown | random))
     if graded:
         table("agreement with people", recall_table(graded))
     if rho:

@@ -104,7 +104,8 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                 "splits": {"train": "train", "dev": "dev", "test": "test"},
                 "visual": "image",  # rows of a SCAN folder are images (regions) or video (frames)
                 "captions_per_image": 0,  # 0: from the files
-                "captions": "",  # of pictures: a file, or one a split ({split}); "": as prepared
+                # a file, or one a split ({split}); "": {split}_caps.txt, or pictures as prepared
+                "captions": "",
                 "pictures": "",  # folder of the pictures, from data.root on
                 "instances": "",  # of pictures: COCO's instances_X.json, for pmrp
                 "numbered": "",  # of Karpathy's pictures: COCO's captions_X.json, for eccv and cxc
@@ -231,6 +232,11 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
     for group in (config.train.lr_factors, config.init, config.needs, config.data.vqa.banks):
         group.unlock()
     return config
+
+
+def data_name(config: ConfigDict) -> str:
+    """The folder of the data, or the name of the recipe of generated data."""
+    return PurePath(config.data.root).name or str(config.name)
 
 
 def known_fields(model: str, **fields: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from hmgr_jax.data.text.tokens import tokenize
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.calibration import Calibration
 from hmgr_jax.layers.bank import EMPTY
+from hmgr_jax.reports import explain as explain_module
 from hmgr_jax.reports.retrieval_picture import draw_retrieval
 from hmgr_jax.reports.split_pictures import SplitPictures
 from hmgr_jax.reports.vector_explanation import Ranking, StoredPair, VectorExplanation
@@ -199,3 +200,26 @@ def test_pairs_of_one_picture_are_drawn_together(tmp_path):
 def test_without_memory_there_is_one_row_of_results(tmp_path):
     texts = _texts(_page(tmp_path, memory=False))
     assert not [text for text in texts if "memory" in text or "▼" in text]
+
+
+def test_a_memory_of_other_data_with_as_many_pictures_is_refused(retriever, monkeypatch):
+    assert explain_module._training_split(retriever) is not None
+    monkeypatch.setattr(retriever, "fingerprint", "of other data")
+    with pytest.raises(UserError, match="is not the data that"):
+        explain_module._training_split(retriever)
+
+
+@pytest.mark.slow
+def test_pcme_has_weights_and_uncertainties_without_each_word(tmp_path):
+    assert explain(finished("pcme"), "test/000005", "a red star above a blue circle", tmp_path) == 0
+    found = numbers(tmp_path, "retrieval")
+    assert sum(row["weight"] for row in found["weights"]["text"]) == pytest.approx(1, abs=1e-5)
+    run = hmgr_jax.load(finished("pcme"))
+    words = [row["word"] for row in found["uncertainty_without"]]
+    assert words == ["a", "red", "star", "above", "a", "blue", "circle"]
+    for sentence, sigma in (
+        ("a red star above a blue circle", found["uncertainty"]["text"]),
+        ("a red above a blue circle", found["uncertainty_without"][2]["uncertainty"]),
+    ):
+        codes = run.encode("text", [sentence])
+        assert run.evaluator.uncertainty(codes)[0] == pytest.approx(sigma, rel=1e-5)
