@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+
+from hmgr_jax.files.reading import parse_json
 
 BLOCKS = 64
 BLOCK_BYTES = 4096
@@ -37,7 +38,7 @@ def _unlisted(paths: Iterable[Path], manifest: Path) -> list[Path]:
     Files elsewhere are derived from the folder, see `hmgr_jax.data.records.open`.
     """
     try:
-        listed = json.loads(manifest.read_bytes())["files"]
+        listed = parse_json(manifest.read_bytes())["files"]
         folder = manifest.parent.resolve()
         return [p for p in paths if p.name not in listed and p.parent.resolve() == folder]
     except (ValueError, KeyError, TypeError):

@@ -7,13 +7,13 @@ fingerprint that runs save (`hmgr_jax.data.fingerprint`).
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.reading import parse_json
 from hmgr_jax.files.workdir import replacing, write_json_atomic
 from hmgr_jax.progress import Progress
 
@@ -93,7 +93,7 @@ def add(folder: Path, name: str) -> bool:
     if not path.is_file():
         return False
     files = _read(folder) | listed(folder, [name])
-    found = json.loads(path.read_text("utf-8"))
+    found = parse_json(path.read_text("utf-8"))
     write_json_atomic(path, found | {"files": dict(sorted(files.items()))})
     return True
 
@@ -104,7 +104,7 @@ def encoder_of(folder: Path) -> Any:
     Raises `UserError` if ``folder`` has no manifest.
     """
     _read(folder)
-    return json.loads((folder / MANIFEST).read_text("utf-8")).get("encoder")
+    return parse_json((folder / MANIFEST).read_text("utf-8")).get("encoder")
 
 
 def keep_encoder(root: str | Path, workdir: Path) -> None:
@@ -119,7 +119,7 @@ def keep_encoder(root: str | Path, workdir: Path) -> None:
 def made_by(folder: Path) -> str | None:
     """The key of the preparation that made ``folder``; None if none did."""
     try:
-        made = json.loads((folder / PREPARED).read_text("utf-8"))
+        made = parse_json((folder / PREPARED).read_text("utf-8"))
         return str(made["key"]) if (folder / MANIFEST).is_file() else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -129,7 +129,7 @@ def _read(folder: Path) -> dict[str, Any]:
     """The files of a manifest."""
     path = folder / MANIFEST
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = parse_json(path.read_text("utf-8"))
         files = {
             str(name): {"bytes": int(entry["bytes"]), "sha256": str(entry["sha256"])}
             for name, entry in found["files"].items()

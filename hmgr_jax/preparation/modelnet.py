@@ -36,6 +36,7 @@ from hmgr_jax.data.shapes3d.render import cameras_around, load_embree, ray_caste
 from hmgr_jax.data.shapes3d.simplify import load_trimesh, simplify_mesh
 from hmgr_jax.errors import UserError
 from hmgr_jax.files import manifest
+from hmgr_jax.files.reading import parse_json
 from hmgr_jax.files.workdir import lock, replacing, write_json_atomic, write_text_atomic
 from hmgr_jax.preparation.writing import terminable
 from hmgr_jax.progress import Progress
@@ -310,7 +311,7 @@ def _check_out(out: Path, making: Making) -> None:
     if not out.exists() or (out.is_dir() and not any(out.glob("[!.]*"))):
         return
     try:
-        found = json.loads((out / manifest.PREPARED).read_text("utf-8"))
+        found = parse_json((out / manifest.PREPARED).read_text("utf-8"))
         options = found["options"] if found["command"] == "modelnet" else None
     except (OSError, ValueError, KeyError, TypeError):
         options = None
