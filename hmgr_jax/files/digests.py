@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
-from hmgr_jax.files.reading import parse_json
 from hmgr_jax.files.workdir import write_json_atomic
 
 
@@ -50,7 +50,7 @@ def first_damage(folder: Path, digest_file: Path, *, hash_all: bool = False) -> 
 
 def _read(digest_file: Path) -> dict[str, dict] | None:
     try:
-        return parse_json(digest_file.read_bytes())["files"]
+        return json.loads(digest_file.read_bytes())["files"]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 

@@ -10,9 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from hmgr_jax.errors import UserError
+from hmgr_jax.errors import UserError, reason
 from hmgr_jax.files.arrays import read_header
-from hmgr_jax.files.reading import reason
 
 _MOST_BYTES = 1 << 30  # the kernel moves at most 2 GiB in one call
 

@@ -11,8 +11,7 @@ import pickle
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
 
-from hmgr_jax.errors import UserError
-from hmgr_jax.files.reading import reason
+from hmgr_jax.errors import UserError, reason
 
 KEYS = (str, bytes, int, float, bool, type(None))
 """Types of keys and members of sets. Nested tuples overflow the stack where they are hashed, and

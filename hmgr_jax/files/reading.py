@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hmgr_jax.errors import UserError
+from hmgr_jax.errors import UserError, reason
 
 SMALL = 256 << 20
 """Bytes that any file may take in memory."""
@@ -29,18 +29,6 @@ def readable(place: object, what: str, advice: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise UserError(f"{place} cannot be read as {what} ({reason(error)}): {advice}") from None
-
-
-def reason(error: BaseException) -> str:
-    """The first line of an error's message, or its type."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
-    if isinstance(error, MemoryError):
-        return "it does not fit into the memory"
-    lines = str(error).strip().splitlines()
-    return lines[0][:160] if lines else type(error).__name__
 
 
 def check_packed(wanted: int, stored: int, what: str) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.files.reading import parse_json
 
 RESULTS = "results.json"
 """The file of a run's test metrics, written last."""
@@ -86,7 +85,7 @@ def sync(path: Path) -> None:
 def _holder(descriptor: int) -> str:
     """The holder of the lock, which may not have written its pid yet."""
     try:
-        holder = parse_json(os.pread(descriptor, 4096, 0))
+        holder = json.loads(os.pread(descriptor, 4096, 0))
         return f"process {holder['pid']} on {holder['host']}"
     except (ValueError, KeyError, TypeError):
         return "another run"

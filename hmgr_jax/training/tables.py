@@ -6,6 +6,8 @@ does not need the training data. Texts are captions, or bags of words of a featu
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +27,7 @@ from hmgr_jax.data.text.captions import CaptionSource
 from hmgr_jax.data.text.vectors import vectors_of_bags
 from hmgr_jax.data.text.vocabulary import MARKS
 from hmgr_jax.errors import UserError
-from hmgr_jax.files.arrays import read_npy, read_npz
+from hmgr_jax.files.arrays import read_npy
 from hmgr_jax.files.workdir import replacing
 from hmgr_jax.leaves import by_name
 from hmgr_jax.models.base import Model
@@ -202,5 +204,11 @@ def keep_tables(workdir: Path, tables: Tree) -> None:
 
 def read_tables(workdir: Path) -> Tree:
     """Read the constants that `keep_tables` wrote; raises `UserError` if they are damaged."""
-    advice = "delete it to compute it again from the training data."
-    return unflatten_dict(read_npz(workdir / FILE, advice), sep="/")
+    try:
+        with (workdir / FILE).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return unflatten_dict({name: arrays[name] for name in arrays.files}, sep="/")
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(
+            f"{workdir / FILE} cannot be read ({error}): delete it to compute it again from the "
+            "training data."
+        ) from None

@@ -239,7 +239,7 @@ def test_a_flipped_bit(tmp_path):
     data = bytearray(path.read_bytes())
     data[data.index(STATE["fc.weight"].tobytes()) + 5] ^= 1
     path.write_bytes(data)
-    with pytest.raises(UserError, match=r"a\.pth is damaged \(Bad CRC-32"):
+    with pytest.raises(UserError, match=r"a\.pth cannot be read as weights \(Bad CRC-32"):
         read(path)
 
 

@@ -19,8 +19,8 @@ from hmgr_jax.data.text.captioned import (
     file_names,
     read_split,
 )
-from hmgr_jax.errors import UserError
-from hmgr_jax.files.reading import parse_json, read_json, reason
+from hmgr_jax.errors import UserError, reason
+from hmgr_jax.files.reading import parse_json, read_json
 
 IMAGE_COLUMNS = ("image", "filename", "file_name", "image_id")
 CAPTION_COLUMNS = ("caption", "text", "sentence")
