@@ -6,18 +6,25 @@ import argparse
 import contextlib
 import difflib
 import os
+import platform
 import re
 import select
 import sys
+import tempfile
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
-from hmgr_jax.errors import UserError
+from hmgr_jax.errors import UserError, reason
 
 NO_READER = 141
 """The exit code of shells for a command whose output is no longer read."""
+FAULT = 70
+"""The exit code for a fault of the program."""
+REPORTS = "the project's issue tracker"
 REPEAT_AFTER = 60.0
 """Seconds after which a warning has scrolled away."""
 
@@ -120,9 +127,10 @@ def guarded(run: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> 
     """Call ``run`` with the arguments of ``argv`` (default ``sys.argv``); the exit code.
 
     Errors the user can fix, errors of the operating system and Ctrl-C are one line ``error: ...``
-    and an exit code other than 0; warnings are lines ``warning: ...``, which are repeated at the
-    end if they are older than `REPEAT_AFTER`. If nobody reads the output any more, as behind
-    ``| head``, the command ends in silence.
+    and an exit code other than 0; any other error is reported as a fault of the program with the
+    code `FAULT`, and its traceback is kept in a file. Warnings are lines ``warning: ...``, which
+    are repeated at the end if they are older than `REPEAT_AFTER`. If nobody reads the output any
+    more, as behind ``| head``, the command ends in silence.
     """
     arguments = list(map(expand_home, list(sys.argv if argv is None else argv)[1:]))
     # Orbax's other writes after one that failed; they are collected after its error was printed.
@@ -147,6 +155,12 @@ def guarded(run: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> 
             )
         except KeyboardInterrupt:
             return _fail("Stopped by Ctrl-C: run the same command to resume.", code=130)
+        except Exception as error:
+            if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+                return _fail(
+                    f"The memory is not enough ({reason(error)}): use smaller batches or less data."
+                )
+            return _fail(_fault(error, arguments), code=FAULT)
 
 
 def expand_home(text: str) -> str:
@@ -184,6 +198,20 @@ def _quiet_threads() -> Iterator[None]:
         yield
     finally:
         sys.unraisablehook = former
+
+
+def _fault(error: Exception, arguments: Sequence[str]) -> str:
+    """Describe a fault of the program; the traceback goes to a file."""
+    trace = "".join(traceback.format_exception(error))
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(last.filename).name}:{last.lineno}"
+    kept = "the traceback, which could not be saved"
+    with contextlib.suppress(OSError):
+        handle, kept = tempfile.mkstemp(prefix="hmgr-jax-fault-", suffix=".txt")
+        with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{platform.platform()}, Python {platform.python_version()}\n")
+            file.write(f"{' '.join(arguments)}\n\n{trace}")
+    return f"This is a fault of the program ({type(error).__name__}: {reason(error)}, at {where}): please report it with {kept} at {REPORTS}."
 
 
 def _fail(sentence: str, code: int = 2) -> int:

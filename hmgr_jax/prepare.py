@@ -129,6 +129,8 @@ DIFFERENT: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "modelnet": {"source": {"metavar": "DIR", "help": "folder with CLASS/{train,test}/NAME.off"}},
 }
 """What an option of the same name is in these kinds."""
+LARGEST = 10**9
+"""The largest number that an option takes."""
 VIEWS, POINTS = 4, 1024
 """What the recipe of ModelNet reads of an object."""
 NAMED = 20
@@ -150,8 +152,12 @@ def run(arguments: Sequence[str]) -> int:
     del flags.preparation
     for name, value in vars(flags).items():
         dashed = name.replace("_", "-")
-        if OPTIONS[dashed].get("type") is int and value is not None and value < 1:
-            raise UserError(f"--{dashed} is {value}, but must be at least 1: correct it.")
+        if OPTIONS[dashed].get("type") is not int or value is None:
+            continue
+        if not 1 <= value <= LARGEST:
+            raise UserError(
+                f"--{dashed} is {value}, but must be at least 1 and at most {LARGEST:,}: correct it."
+            )
     if kind == "dependencies":
         return _dependencies(flags)
     from hmgr_jax.preparation.writing import Terminated  # after the options are known to be right

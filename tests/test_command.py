@@ -70,3 +70,29 @@ def test_a_broken_pipe_to_something_else_is_told(capsys):
 
     assert command.guarded(run, ["command"]) == 2
     assert "Broken pipe" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), RecursionError("deep"), AttributeError("é\nb")])
+def test_a_fault_of_the_program_is_a_sentence_and_its_traceback_a_file(
+    error, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(command.tempfile, "tempdir", str(tmp_path))
+
+    def run(_):
+        raise error
+
+    assert command.guarded(run, ["command", "--option"]) == command.FAULT
+    (line,) = capsys.readouterr().err.splitlines()
+    (kept,) = tmp_path.iterdir()
+    assert line.startswith("error: This is a fault of the program")
+    assert str(kept) in line
+    assert "--option" in kept.read_text()
+    assert "Traceback" in kept.read_text()
+
+
+def test_want_of_memory_is_no_fault_of_the_program(capsys):
+    def run(_):
+        raise MemoryError
+
+    assert command.guarded(run, ["command"]) == 2
+    assert "The memory is not enough" in capsys.readouterr().err

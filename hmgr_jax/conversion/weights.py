@@ -19,6 +19,7 @@ from hmgr_jax.data.text.pieces import vocabulary_from_json
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.trained_run import saved_config, saved_model, state_shapes
+from hmgr_jax.files.reading import parse_json
 from hmgr_jax.interop import imram, pcme, state_dict
 from hmgr_jax.interop import names as naming
 from hmgr_jax.interop.names import Names
@@ -242,10 +243,10 @@ def _exported(weights: Weights, path: Path) -> Meta | None:
         texts = weights.metadata
         if texts["names"] not in (OFFICIAL, OWN):
             raise ValueError(texts["names"])
-        words = json.loads(texts["vocabulary"])
+        words = parse_json(texts["vocabulary"])
         if "word2idx" in words:
             words = Vocabulary.from_scan(words, f"the vocabulary in {path}").saved()
-        about, config = json.loads(texts["about"]), json.loads(texts["config"])
+        about, config = parse_json(texts["about"]), parse_json(texts["config"])
         for group in ("model", "data", "train", "eval", "parallel"):
             config[group].items()
         return {

@@ -35,6 +35,7 @@ from hmgr_jax.evaluation.trained_run import (
     state_shapes,
 )
 from hmgr_jax.files.manifest import ENCODER
+from hmgr_jax.files.reading import parse_json
 from hmgr_jax.interop import names, state_dict
 from hmgr_jax.interop.picture_encoder import Encoder
 from hmgr_jax.leaves import arrange_like, by_name
@@ -174,7 +175,7 @@ def read(path: Path, change: Callable[[ConfigDict], ConfigDict] = lambda saved: 
             f"{path} was not written by hmgr-jax convert pack (format {FORMAT}): give the "
             "--workdir of a trained run or a packed file."
         )
-    texts = {k: json.loads(weights.metadata[k]) for k in ("config", "vocabulary", "about")}
+    texts = {k: parse_json(weights.metadata[k]) for k in ("config", "vocabulary", "about")}
     about = texts["about"]
     meta = {**about, "config": texts["config"], "vocabulary": texts["vocabulary"]}
     config = change(saved_config(meta))

@@ -6,11 +6,12 @@ import os
 import threading
 import weakref
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from hmgr_jax.errors import UserError
+from hmgr_jax.errors import UserError, reason
+from hmgr_jax.files.arrays import read_header
 
 _MOST_BYTES = 1 << 30  # the kernel moves at most 2 GiB in one call
 
@@ -131,32 +132,20 @@ def computed(values: np.ndarray) -> np.ndarray:
         return values.astype(computed_dtype(values.dtype), copy=False)
 
 
-def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether in Fortran order, and dtype of the ``.npy`` at the position of ``file``.
-
-    Raises:
-        ValueError, KeyError, EOFError: no header, or a version that numpy uses for objects only.
-    """
-    readers = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    return readers[np.lib.format.read_magic(file)](file)
-
-
 def _read_header(path: Path) -> tuple[tuple[int, ...], np.dtype, int]:
     """Shape, dtype and the offset of the first row, checked against the size of the file."""
     try:
         with path.open("rb") as file:
-            shape, fortran, dtype = read_header(file)
+            header = read_header(file)
             offset = file.tell()
         found = path.stat().st_size
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): give a .npy file.") from None
-    except (ValueError, KeyError, EOFError) as error:
+    except ValueError as error:
         raise UserError(
-            f"{path} does not begin with a .npy header ({error}): write it with numpy.save."
+            f"{path} does not begin with a .npy header ({reason(error)}): write it with numpy.save."
         ) from None
+    shape, fortran, dtype = header
     if dtype.hasobject:
         raise UserError(f"{path} holds pickled objects: save it as an array of plain numbers.")
     if fortran:
@@ -165,10 +154,10 @@ def _read_header(path: Path) -> tuple[tuple[int, ...], np.dtype, int]:
         )
     if not shape:
         raise UserError(f"{path} holds a single number where rows were expected.")
-    wanted = offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    wanted = offset + header.nbytes
     if found < wanted:
         raise UserError(
-            f"{path} is truncated: its header promises {wanted} bytes for shape {tuple(shape)}, "
+            f"{path} is truncated: its header promises {wanted} bytes for shape {shape}, "
             f"the file has {found}, so copy or extract it again."
         )
-    return tuple(shape), dtype, offset
+    return shape, dtype, offset

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hmgr_jax.errors import UserError
+from hmgr_jax.files import reading
 from hmgr_jax.interop.state_dict import read
 
 CONFIG = "config.json"
@@ -25,12 +25,7 @@ def is_folder(place: str | Path) -> bool:
 
 def read_json(path: Path, advice: str) -> dict[str, Any]:
     """The object in a JSON file; raises `UserError` that ends with ``advice`` if there is none."""
-    try:
-        found = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): {advice}") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}): {advice}") from None
+    found = reading.read_json(path, advice)
     if not isinstance(found, dict):
         raise UserError(f"{path} holds a {type(found).__name__} instead of an object: {advice}")
     return found

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import shutil
 import sys
 import zlib
 from collections import deque
@@ -36,6 +37,7 @@ from hmgr_jax.data.shapes3d.render import cameras_around, load_embree, ray_caste
 from hmgr_jax.data.shapes3d.simplify import load_trimesh, simplify_mesh
 from hmgr_jax.errors import UserError
 from hmgr_jax.files import manifest
+from hmgr_jax.files.reading import parse_json
 from hmgr_jax.files.workdir import lock, replacing, write_json_atomic, write_text_atomic
 from hmgr_jax.preparation.writing import terminable
 from hmgr_jax.progress import Progress
@@ -115,21 +117,21 @@ def make_object(task: Task, making: Making) -> str:
     Points and views show the whole surface. Random draws depend on the name alone.
     """
     try:
-        _write(task, making)
+        stamp = task.path.stat().st_mtime_ns
+        arrays, views = _made_of(task, making)
     except UserError as error:
         return str(error)
     except OSError as error:
-        if error.filename and Path(error.filename) != task.path:
-            raise  # a full disk is not the fault of an object
         return f"{task.path} cannot be read ({error.strerror or error})."
     except (ValueError, IndexError, ArithmeticError, RuntimeError) as error:
         what = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         return f"{task.path} cannot be made into points, faces and views ({what})."
+    _write(task, stamp, arrays, views)
     return ""
 
 
-def _write(task: Task, making: Making) -> None:
-    stamp = task.path.stat().st_mtime_ns
+def _made_of(task: Task, making: Making) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Arrays and views of an object."""
     mesh = normalise(transform(read_off(task.path), UP[making.up]))
     rng = np.random.default_rng([zlib.crc32(task.name.encode()), zlib.crc32(task.split.encode())])
     points = sample_points(mesh, making.points, rng)
@@ -139,12 +141,28 @@ def _write(task: Task, making: Making) -> None:
         "face": face_features(fewer),
         "neighbor_index": edge_neighbours(fewer.faces),
     }
-    views = render(mesh, cameras_around(making.views), making.size, ray_caster(mesh))
-    task.file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(task.file) as file:
-        write_object(file, arrays, views)
-        file.flush()
-        os.utime(file.fileno(), ns=(stamp, stamp))
+    return arrays, render(mesh, cameras_around(making.views), making.size, ray_caster(mesh))
+
+
+def _write(task: Task, stamp: int, arrays: dict[str, np.ndarray], views: np.ndarray) -> None:
+    """Write an object; a full disk is not its fault, and ends the preparation.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        task.file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(task.file) as file:
+            write_object(file, arrays, views)
+            file.flush()
+            os.utime(file.fileno(), ns=(stamp, stamp))
+    except OSError as error:
+        size = sum(x.nbytes for x in (*arrays.values(), views))
+        free = shutil.disk_usage(task.out).free
+        raise UserError(
+            f"{task.file} cannot be written ({error.strerror or error}): it takes up to {size:,} "
+            f"bytes where {free:,} are free, so make room and run the same command again."
+        ) from None
 
 
 def classes_of(tasks: Sequence[Task]) -> list[str]:
@@ -281,6 +299,8 @@ def _finish(
     left_out: Mapping[str, str],
 ) -> None:
     """Write the list of skipped files, the options and, last, the manifest."""
+    for unfinished in out.rglob(".*.tmp"):  # of a process that was killed
+        unfinished.unlink()
     lines = [f"{name}\t{why}\n" for name, why in left_out.items()]
     write_text_atomic(out / LEFT_OUT, "".join(lines))
     names = [task.file.relative_to(out).as_posix() for task in kept]
@@ -310,7 +330,7 @@ def _check_out(out: Path, making: Making) -> None:
     if not out.exists() or (out.is_dir() and not any(out.glob("[!.]*"))):
         return
     try:
-        found = json.loads((out / manifest.PREPARED).read_text("utf-8"))
+        found = parse_json((out / manifest.PREPARED).read_text("utf-8"))
         options = found["options"] if found["command"] == "modelnet" else None
     except (OSError, ValueError, KeyError, TypeError):
         options = None

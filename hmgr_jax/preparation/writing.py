@@ -85,6 +85,8 @@ def write(plan: Plan, out: Path, layout: Layout | None = None) -> bool:
         made = {"key": key, "version": hmgr_jax.__version__, **plan.about}
         write_json_atomic(partial / manifest.PREPARED, made)
         write_json_atomic(partial / manifest.MANIFEST, described)
+        for unfinished in partial.rglob(".*.tmp"):  # of a process that was killed
+            unfinished.unlink()
         os.replace(partial, out)
         for name in (PROGRESS, ".lock"):
             (out / name).unlink()

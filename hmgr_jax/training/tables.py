@@ -27,6 +27,7 @@ from hmgr_jax.data.text.captions import CaptionSource
 from hmgr_jax.data.text.vectors import vectors_of_bags
 from hmgr_jax.data.text.vocabulary import MARKS
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.arrays import read_npy
 from hmgr_jax.files.workdir import replacing
 from hmgr_jax.leaves import by_name
 from hmgr_jax.models.base import Model
@@ -157,12 +158,10 @@ class TrainBags(_TrainTexts):
         path = self.config.vectors
         if path in ("none", "captions"):
             return vectors_of_bags(self._texts, dim)
-        try:
-            found = np.load(path, allow_pickle=False) if Path(path).suffix == ".npy" else None
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read ({error}): give an array of vectors.") from None
+        npy = Path(path).suffix == ".npy"
+        found = read_npy(Path(path), "give an array of vectors.") if npy else None
         nodes = self.bags.shape[1]
-        if found is None or found.ndim != 2 or len(found) != nodes:
+        if found is None or found.shape[:-1] != (nodes,) or found.dtype.kind not in "fiu":
             what = "no .npy file" if found is None else f"an array of shape {found.shape}"
             raise UserError(
                 f"data.vectors is {path}, {what}, but texts are vectors of {nodes} numbers: give "

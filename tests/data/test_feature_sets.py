@@ -289,7 +289,7 @@ def test_bad_files_are_refused(tmp_path):
     refused("holds no file that ends in .mat, .npz", tmp_path)
     for name in FORMATS:
         (tmp_path / name).write_bytes(b"not what it says" * 20)
-        refused(f"{name} cannot be read .*copy it again", tmp_path / name)
+        refused(f"{name} cannot be read as .*copy (it|the file) again", tmp_path / name)
     stored = arrays()
     stored["T_tr"][4, 1] = np.nan
     _save_npz(tmp_path / "set.npz", stored)
@@ -301,13 +301,13 @@ def test_pickles_of_acmr(tmp_path):
     folder = tmp_path / "acmr"
     folder.mkdir()
     for protocol, (name, array) in enumerate(stored.items()):
-        (folder / f"{name}.pkl").write_bytes(pickle.dumps(array, protocol % 5))
+        (folder / f"{name}.pkl").write_bytes(pickle.dumps(array, protocol % 6))
     _save_npz(tmp_path / "plain.npz", arrays())
     _assert_same(open_features(folder), open_features(tmp_path / "plain.npz"))
     (folder / "train_labels.pkl").write_bytes(pickle.dumps(["one", {"two": 2}][1:]))
     refused("train_labels.pkl holds a list where one array", folder)
     (folder / "train_labels.pkl").write_bytes(pickle.dumps(print))
-    refused("train_labels.pkl cannot be read .*it holds a builtins.print", folder)
+    refused("train_labels.pkl asks for builtins.print, .*nothing was run", folder)
 
 
 def test_nuswide_as_it_was_released(tmp_path):

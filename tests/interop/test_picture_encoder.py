@@ -154,7 +154,7 @@ def test_a_pca_is_that_of_the_covariance(tmp_path):
     with pytest.raises(UserError, match="3 rows of 6 features have at most 2 components"):
         Pca.fit([x[:3]], 3)
     (tmp_path / "pca.npz").write_bytes(b"no zip")
-    with pytest.raises(UserError, match="holds no PCA"):
+    with pytest.raises(UserError, match="cannot be read as"):
         Pca.read(tmp_path / "pca.npz")
 
 

@@ -347,6 +347,9 @@ def test_rejects_encoders_that_cannot_be(tmp_path, tower, refused):
     refused("There is no encoder 'vgg'", *_encoded(tmp_path, tower, "o", "--encoder", "vgg"))
     refused("clip names no weights", *_encoded(tmp_path, tower, "o", "--encoder", "clip"))
     refused("--pca is 9, but a cell of clip=", *_encoded(tmp_path, tower, "o", "--pca", "9"))
-    refused("holds no PCA", *_encoded(tmp_path, tower, "o", "--pca", tmp_path / "c.csv"))
+    refused(
+        "cannot be read as .npy or .npz",
+        *_encoded(tmp_path, tower, "o", "--pca", tmp_path / "c.csv"),
+    )
     given = ("--captions", tmp_path / "c.csv", "--out", tmp_path / "o", "--encoder", "patches")
     refused("--encoder is for --pictures", "folder", "--features", tmp_path / "p", *given)

@@ -256,7 +256,7 @@ def test_rejects_malformed_files(tmp_path, dataset, refused):
     command = _command(dataset, root, tmp_path / "out")
     good = (root / "pic_2.npz").read_bytes()
     (root / "pic_2.npz").write_bytes(good[:60])
-    refused("pic_2.npz is no .npy or .npz that can be read", *command)
+    refused("pic_2.npz cannot be read as .npy or .npz", *command)
     np.savez(root / "pic_2.npz", x=values(2)[:, :5], bbox=boxes(), image_w=1, image_h=1)
     refused("pic_2.npz holds features of 5 numbers where the first has 6", *command)
     np.savez(root / "pic_2.npz", x=values(2)[0], bbox=boxes(), image_w=1, image_h=1)

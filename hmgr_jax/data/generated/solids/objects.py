@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +14,8 @@ from hmgr_jax.data.generated.worlds.scene import generator
 from hmgr_jax.data.shapes3d.mesh import edge_neighbours, face_features, normalise, sample_points
 from hmgr_jax.data.shapes3d.render import cameras_around, render
 from hmgr_jax.data.shapes3d.sources import MODALITIES
-from hmgr_jax.errors import UserError
+from hmgr_jax.files.arrays import read_npz
+from hmgr_jax.files.reading import readable
 
 
 class Made(NamedTuple):
@@ -115,12 +115,9 @@ def load_or_make(path: Path, solids: GeneratedSolids) -> list[Made]:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
-            cuts = found["starts"][1:-1]
-            features, neighbours = (np.split(found[x], cuts) for x in ("face", "neighbor_index"))
-            return list(map(Made, found["views"], found["points"], features, neighbours))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path} holds no readable solids ({error}): remove it; the next run makes it again."
-        ) from None
+    advice = "remove it; the next run makes it again."
+    found = read_npz(path, advice, ("starts", "views", "points", "face", "neighbor_index"))
+    with readable(path, "solids", advice):
+        cuts = found["starts"][1:-1]
+        features, neighbours = (np.split(found[x], cuts) for x in ("face", "neighbor_index"))
+        return list(map(Made, found["views"], found["points"], features, neighbours))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from hmgr_jax.data.pictures.decode import endings, load_picture
 from hmgr_jax.data.shapes3d.mesh import FEATURES
 from hmgr_jax.data.shapes3d.sources import MODALITIES
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.arrays import open_arrays
 
 _NUMBER = re.compile(r"\d+")
 
@@ -81,29 +81,28 @@ def read_faces(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         UserError: the file is missing, damaged, has other arrays, or holds NaN.
     """
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            names = next((pair for pair in DIALECTS if set(pair) <= set(arrays.files)), None)
-            if names is None:
-                raise UserError(
-                    f"{path} holds {', '.join(arrays.files) or 'nothing'} where face and "
-                    "neighbor_index, or faces and neighbors, were expected: prepare it again."
-                )
-            features, neighbours = (arrays[name] for name in names)
-    except FileNotFoundError:
+    if not path.is_file():
         raise UserError(
             f"There is no {path}: put it there, or leave the object out by data.corrupt=skip."
-        ) from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is not a readable .npz ({error}): copy it again.") from None
+        )
+    with open_arrays(path, "copy it again.") as arrays:
+        names = next((pair for pair in DIALECTS if set(pair) <= set(arrays)), None)
+        if names is None:
+            raise UserError(
+                f"{path} holds {', '.join(arrays) or 'nothing'} where face and "
+                "neighbor_index, or faces and neighbors, were expected: prepare it again."
+            )
+        features, neighbours = (np.asarray(arrays[name]) for name in names)
     return _checked(path, features, neighbours)
 
 
 def _checked(
     path: Path, features: np.ndarray, neighbours: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    count = len(features)
-    if not count or features.shape != (count, FEATURES) or neighbours.shape != (count, 3):
+    count = len(features) if features.ndim else 0
+    kinds = features.dtype.kind + neighbours.dtype.kind
+    shapes = (features.shape, neighbours.shape)
+    if not count or shapes != ((count, FEATURES), (count, 3)) or kinds not in ("fi", "fu"):
         raise UserError(
             f"{path} has faces {list(features.shape)} and neighbours {list(neighbours.shape)} "
             f"where [F, {FEATURES}] and [F, 3] were expected: prepare it again."
