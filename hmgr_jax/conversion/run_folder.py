@@ -17,10 +17,11 @@ from hmgr_jax.data.text.pieces import vocabulary_from_json
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.trained_run import read_run
-from hmgr_jax.files.workdir import write_json_atomic
+from hmgr_jax.files.workdir import CONFIG, write_json_atomic
 from hmgr_jax.shapes import Tree
 from hmgr_jax.training import config as configs
-from hmgr_jax.training.checkpoint import Checkpoints, versions
+from hmgr_jax.training.checkpoint import Checkpoints
+from hmgr_jax.training.versions import versions
 
 Meta = dict[str, Any]
 """Saved with a state: config, vocabulary, features, steps_per_epoch, fingerprint; and ``imported``
@@ -59,7 +60,7 @@ def write(workdir: Path, saved: Saved) -> None:
         with Checkpoints(temporary / "checkpoints") as checkpoints:
             meta = {**saved.meta, "versions": versions(), "imported": True}
             checkpoints.save(saved.step, saved.state, json.loads(json.dumps(meta)), None)
-        write_json_atomic(temporary / "config.json", configs.plain(saved.meta["config"]))
+        write_json_atomic(temporary / CONFIG, configs.plain(saved.meta["config"]))
         check_new_folder(workdir)
         temporary.rename(workdir)
 

@@ -56,8 +56,7 @@ def read_run(
         meta = checkpoints.meta(newest)
         config = change(saved_config(meta))
         model = saved_model(meta, config)
-        best = checkpoints.best_step()
-        state, meta, step = checkpoints.restore(state_shapes(model), best, partial=True)
+        state, meta, step = checkpoints.restore(state_shapes(model), best=True, partial=True)
     return TrainedRun(config, model, state, meta, step)
 
 

@@ -15,7 +15,9 @@ from typing import Any
 from hmgr_jax.errors import UserError
 
 RESULTS = "results.json"
-"""The file of a run's test metrics, written last."""
+"""The file of a run's test metrics."""
+CONFIG = "config.json"
+"""The file of a run's configuration."""
 
 
 @contextlib.contextmanager
@@ -42,6 +44,23 @@ def lock(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def read_json(path: Path, advice: str) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        UserError: it cannot be read, or holds no object; the message ends with ``advice``.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): {advice}.") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({error}): {advice}.") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds {found!r:.40} and no JSON object: {advice}.")
+    return found
 
 
 def write_json_atomic(path: Path, obj: Any) -> None:
