@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import io
 import sys
 import time
 import warnings
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from hmgr_jax.errors import UserError
+from hmgr_jax.terminal import shown
 
 REPEAT_AFTER = 60.0
 """Seconds after which a warning has scrolled away."""
@@ -119,6 +121,8 @@ def guarded(run: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> 
     end if they are older than `REPEAT_AFTER`.
     """
     arguments = list(sys.argv if argv is None else argv)[1:]
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal in Latin-1 still shows the rest
+        sys.stdout.reconfigure(errors="backslashreplace")
     # Orbax's other writes after one that failed; they are collected after its error was printed.
     warnings.filterwarnings("ignore", "coroutine 'async_serialize.* was never awaited")
     with warnings.catch_warnings(), _quiet_threads(), _repeated_warnings():
@@ -155,23 +159,23 @@ def _quiet_threads() -> Iterator[None]:
 
 
 def _fail(sentence: str, code: int = 2) -> int:
-    print("error: " + sentence.replace("\n", " "), file=sys.stderr, flush=True)
+    print("error: " + shown(sentence.replace("\n", " ")), file=sys.stderr, flush=True)
     return code
 
 
 @contextlib.contextmanager
 def _repeated_warnings() -> Iterator[None]:
     """Print warnings at once, and those of long ago again at the end."""
-    shown: dict[str, float] = {}
+    told: dict[str, float] = {}
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        print(f"warning: {message}", file=sys.stderr, flush=True)
-        shown.setdefault(str(message), time.monotonic())
+        print(f"warning: {shown(str(message))}", file=sys.stderr, flush=True)
+        told.setdefault(str(message), time.monotonic())
 
     warnings.showwarning = show
     try:
         yield
     finally:
-        for message, when in shown.items():
+        for message, when in told.items():
             if time.monotonic() - when > REPEAT_AFTER:
-                print(f"warning: {message}", file=sys.stderr, flush=True)
+                print(f"warning: {shown(message)}", file=sys.stderr, flush=True)

@@ -15,7 +15,7 @@ from hmgr_jax.distributed import hosts
 from hmgr_jax.distributed.parallel import place
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation import by_labels, judged
-from hmgr_jax.evaluation.evaluate import Evaluator, More, Scored, recall_table
+from hmgr_jax.evaluation.evaluate import Evaluator, More, Scored
 from hmgr_jax.evaluation.finalized import finalize
 from hmgr_jax.evaluation.results import SEEDS, check_protocols, record
 from hmgr_jax.files import digests
@@ -173,6 +173,16 @@ def show(results: Mapping[str, Any], data: str) -> None:
         table("agreement with people", recall_table(graded))
     if rho:
         table("uncertainty", recall_table({k: f"{v:.2f}" for k, v in rho.items()}))
+
+
+def recall_table(metrics: Mapping[str, float | str]) -> list[dict[str, float | str]]:
+    """Metrics as rows of a table, one per direction and protocol."""
+    rows: dict[str, dict[str, float | str]] = {}
+    for name, value in metrics.items():
+        direction, _, measure = name.rpartition("/")
+        whole = "sum" if measure == "rsum" else "mean"
+        rows.setdefault(direction or whole, {"": direction or whole})[measure] = value
+    return list(rows.values())
 
 
 def _show_protocols(results: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from hmgr_jax.search.index import Index, Item
 from hmgr_jax.search.index_engine import FLAT
 from hmgr_jax.search.retrieved import load_run
 from hmgr_jax.search.searcher import Searcher, model_key
+from hmgr_jax.terminal import shown
 
 NAMED = 5
 """Pictures that are named in a message."""
@@ -77,7 +78,8 @@ def _check(retriever: Retriever, model: str) -> None:
 def _tell(folder: Path, found: FolderVectors) -> None:
     """What was done, on standard error."""
     done = f"{found.encoded:,} encoded now" + (f", {found.gone:,} gone" if found.gone else "")
-    print(f"{folder}: {len(found.names):,} pictures ({done})", file=sys.stderr)
+    print(shown(f"{folder}: {len(found.names):,} pictures ({done})"), file=sys.stderr)
     if found.broken:
         named = ", ".join(found.broken[:NAMED]) + (", ..." if len(found.broken) > NAMED else "")
-        print(f"left out: {len(found.broken):,} that cannot be read: {named}", file=sys.stderr)
+        told = f"left out: {len(found.broken):,} that cannot be read: {named}"
+        print(shown(told), file=sys.stderr)

@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +18,8 @@ from jax.experimental import multihost_utils
 from hmgr_jax.errors import UserError
 from hmgr_jax.files import digests
 from hmgr_jax.leaves import differences
-from hmgr_jax.training.orbax_folder import METRIC, OrbaxFolder, placed
+from hmgr_jax.training.best_step import NewestAndBest
+from hmgr_jax.training.orbax_folder import OrbaxFolder, placed
 
 
 class Checkpoints:
@@ -42,7 +43,7 @@ class Checkpoints:
         self.directory = directory.absolute()
         self._digests = self.directory.parent / "digests"
         self._read_only = read_only
-        self._policy = _NewestAndBest(keep)
+        self._policy = NewestAndBest(keep)
         self._damaged: set[int] = set()
         self._verified: set[int] = set()
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="digests")
@@ -138,7 +139,7 @@ class Checkpoints:
         if step is None:
             step = self.newest()
         if step is not None and jax.process_index() == 0:
-            self._warn_of_better(step)
+            self._policy.warn_of_better(step, self._digests)
         return step
 
     def _first_undamaged(self, choose: Callable[[], int | None]) -> int | None:
@@ -150,21 +151,6 @@ class Checkpoints:
                 break
             self._set_aside(step, damage)
         return step
-
-    def _warn_of_better(self, step: int) -> None:
-        """Warn if the digests list a better step than ``step``: the best one is always kept."""
-        known = {step: self._policy.metrics.get(step)}
-        for file in self._digests.glob("[0-9]*.json"):
-            found = digests.read(file) or {}
-            known.setdefault(int(file.name.partition(".")[0]), found.get("metric"))
-        better = _best(known)
-        if better not in (None, step):
-            warnings.warn(
-                f"step {better} was the best on dev ({known[better]:.1f}), but its checkpoint is "
-                f"damaged or gone: step {step} ({_shown(known[step])}) is used",
-                RuntimeWarning,
-                stacklevel=4,
-            )
 
     def steps(self) -> list[int]:
         """All steps, oldest first; the last one may still be written."""
@@ -204,26 +190,8 @@ class Checkpoints:
         """Open the folder and read the metrics of its steps."""
         found = OrbaxFolder(self.directory, self._policy, read_only=self._read_only)
         for step in found.steps():
-            self._policy.metrics[step] = self._read_metric(found, step)
+            self._policy.read(found, step, digests.read(self._digest_file(step)))
         return found
-
-    def _read_metric(self, found: OrbaxFolder, step: int) -> float | None:
-        """The metric of a step, by its digests if they can be read."""
-        known = digests.read(self._digest_file(step))
-        if known is None:
-            return found.metric(step)
-        if "metric" in known:
-            return known["metric"]
-        listed = {METRIC: known["files"].get(METRIC, {"bytes": 0})}  # older digests
-        if damage := digests.first_damage(self.directory / str(step), listed):
-            warnings.warn(
-                f"the metric of step {step} is damaged, so it is unknown whether this step is the "
-                f"best ({damage})",
-                RuntimeWarning,
-                stacklevel=4,
-            )
-            return None
-        return found.metric(step)
 
     def _load(self, step: int, template: Any, partial: bool) -> tuple[Any, dict]:
         meta = self._folder.meta(step)
@@ -326,37 +294,6 @@ class Checkpoints:
             f"{self.directory} has no complete checkpoint of step {step} (found {found}): choose "
             f"one of the steps {self.steps()}."
         )
-
-
-class _NewestAndBest:
-    """Orbax preservation policy: the newest ``keep`` steps and the one with the best metric.
-
-    ``metrics`` maps a step to its metric (higher is better), None without an evaluation; the
-    earliest of equal steps is the best.
-    """
-
-    def __init__(self, keep: int) -> None:
-        self.keep = keep
-        self.metrics: dict[int, float | None] = {}
-
-    def best(self, steps: Sequence[int]) -> int | None:
-        return _best({step: self.metrics.get(step) for step in steps})
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """Which of ``checkpoints`` (oldest first) are kept; called by Orbax."""
-        steps = [checkpoint.step for checkpoint in checkpoints]
-        kept = {*steps[-self.keep :], self.best(steps)}
-        return [step in kept for step in steps]
-
-
-def _best(metrics: Mapping[int, float | None]) -> int | None:
-    """The step with the best metric, the earliest of equals."""
-    known = [(value, -step) for step, value in metrics.items() if value is not None]
-    return -max(known)[1] if known else None
-
-
-def _shown(metric: float | None) -> str:
-    return "not evaluated" if metric is None else f"{metric:.1f}"
 
 
 def _damaged(step: int, count: int) -> str:
