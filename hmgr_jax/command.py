@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import io
 import os
 import platform
 import re
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hmgr_jax.errors import UserError, reason
+from hmgr_jax.terminal import shown
 
 NO_READER = 141
 """The exit code of shells for a command whose output is no longer read."""
@@ -133,6 +135,8 @@ def guarded(run: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> 
     more, as behind ``| head``, the command ends in silence.
     """
     arguments = list(map(expand_home, list(sys.argv if argv is None else argv)[1:]))
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal in Latin-1 still shows the rest
+        sys.stdout.reconfigure(errors="backslashreplace")
     # Orbax's other writes after one that failed; they are collected after its error was printed.
     warnings.filterwarnings("ignore", "coroutine 'async_serialize.* was never awaited")
     warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # such pictures are refused
@@ -211,27 +215,30 @@ def _fault(error: Exception, arguments: Sequence[str]) -> str:
         with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{platform.platform()}, Python {platform.python_version()}\n")
             file.write(f"{' '.join(arguments)}\n\n{trace}")
-    return f"This is a fault of the program ({type(error).__name__}: {reason(error)}, at {where}): please report it with {kept} at {REPORTS}."
+    return (
+        f"This is a fault of the program ({type(error).__name__}: {reason(error)}, at {where}): "
+        f"please report it with {kept} at {REPORTS}."
+    )
 
 
 def _fail(sentence: str, code: int = 2) -> int:
-    print("error: " + sentence.replace("\n", " "), file=sys.stderr, flush=True)
+    print("error: " + shown(sentence.replace("\n", " ")), file=sys.stderr, flush=True)
     return code
 
 
 @contextlib.contextmanager
 def _repeated_warnings() -> Iterator[None]:
     """Print warnings at once, and those of long ago again at the end."""
-    shown: dict[str, float] = {}
+    told: dict[str, float] = {}
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        print(f"warning: {message}", file=sys.stderr, flush=True)
-        shown.setdefault(str(message), time.monotonic())
+        print(f"warning: {shown(str(message))}", file=sys.stderr, flush=True)
+        told.setdefault(str(message), time.monotonic())
 
     warnings.showwarning = show
     try:
         yield
     finally:
-        for message, when in shown.items():
+        for message, when in told.items():
             if time.monotonic() - when > REPEAT_AFTER:
-                print(f"warning: {message}", file=sys.stderr, flush=True)
+                print(f"warning: {shown(message)}", file=sys.stderr, flush=True)

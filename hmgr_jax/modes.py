@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from hmgr_jax.data.open import missing_root
@@ -22,7 +21,7 @@ from hmgr_jax.evaluation import by_labels, results, score_store
 from hmgr_jax.evaluation.ensemble import mean_of_runs
 from hmgr_jax.evaluation.judged import open_judged
 from hmgr_jax.evaluation.retriever import Retriever
-from hmgr_jax.files.workdir import write_json_atomic, write_text_atomic
+from hmgr_jax.files.workdir import write_json_atomic, write_npy_atomic, write_text_atomic
 from hmgr_jax.leaves import by_name
 from hmgr_jax.models.base import Model
 from hmgr_jax.progress import table
@@ -31,6 +30,7 @@ from hmgr_jax.reports.finish import RunEvaluation
 from hmgr_jax.search import needs
 from hmgr_jax.search.retrieved import load_run, run_tables
 from hmgr_jax.shapes import Tree
+from hmgr_jax.terminal import shown
 from hmgr_jax.training import assumed, loop, recipe_file
 from hmgr_jax.training import config as configs
 from hmgr_jax.training.check import check
@@ -197,13 +197,13 @@ def written_folder(workdir: Path) -> Iterator[Path]:
 def encode(retriever: Retriever, split: str) -> int:
     """Write the codes of a split as ``codes/SPLIT_MODALITY.npy``, and their ids."""
     folder = retriever.workdir / "codes"
-    folder.mkdir(exist_ok=True)
     data = retriever.open((split,)).splits[split]
     evaluator, variables = retriever.evaluator, retriever.variables
     for modality, codes in evaluator.encode_split(variables, data).items():
         vectors = evaluator.vectors(variables, modality, codes)
         path = folder / f"{split}_{modality}.npy"
-        np.save(path, vectors)
+        folder.mkdir(exist_ok=True)
+        write_npy_atomic(path, vectors)
         ids = folder / f"{split}_{modality}_ids.txt"
         write_text_atomic(ids, "".join(f"{name}\n" for name in data.ids[modality]))
         print(f"{modality}: {vectors.shape[0]} x {vectors.shape[1]} in {path}, ids in {ids}")
@@ -276,7 +276,7 @@ def _show_data(experiment: Experiment) -> None:
     print("Row 0 of train:")
     for modality, source in split.sources.items():
         item = split.rows[modality][:1]
-        print(f"  {modality} {split.ids[modality][int(item[0])]}")
+        print(shown(f"  {modality} {split.ids[modality][int(item[0])]}"))
         for name, value in source.gather(item).items():
             print(f"    {name}: {value.dtype} {list(value.shape[1:])}")
         captions = getattr(source, "captions", None)

@@ -156,7 +156,7 @@ def run(arguments: Sequence[str]) -> int:
             continue
         if not 1 <= value <= LARGEST:
             raise UserError(
-                f"--{dashed} is {value}, but must be at least 1 and at most {LARGEST:,}: correct it."
+                f"--{dashed} is {value}, but must be from 1 to {LARGEST:,}: correct it."
             )
     if kind == "dependencies":
         return _dependencies(flags)

@@ -14,6 +14,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from hmgr_jax.terminal import shown
+
 Cell = str | float | None
 T = TypeVar("T")
 
@@ -192,10 +194,11 @@ class Progress:
 def table(title: str, rows: Sequence[Mapping[str, Cell]], *, stream: TextIO | None = None) -> None:
     """Print ``rows`` under ``title``, a column for every key in the order of first sight.
 
-    Numbers get one decimal and stand to the right; a missing value is left blank.
+    Control characters are escaped. Numbers get one decimal and stand to the right; a missing value
+    is left blank.
     """
     console = Console(file=stream or sys.stdout, highlight=False)
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    names, title = list(dict.fromkeys(name for row in rows for name in row)), shown(title)
     cells = [[_show(row.get(name)) for name in names] for row in rows]
     numeric = [all(not isinstance(row.get(name), str) for row in rows) for name in names]
     if not is_live(console):
@@ -224,7 +227,7 @@ def _align(title: str, names: list[str], cells: list[list[str]], numeric: list[b
 def _show(cell: Cell) -> str:
     if cell is None:
         return ""
-    return str(cell) if isinstance(cell, str | int) else f"{float(cell):.1f}"
+    return shown(str(cell)) if isinstance(cell, str | int) else f"{float(cell):.1f}"
 
 
 def is_live(console: Console) -> bool:

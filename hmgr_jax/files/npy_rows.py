@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from pathlib import Path
 from typing import Any, Protocol
@@ -53,17 +52,17 @@ class NpyRows(Rows):
     """An array on disk whose rows (first axis) are gathered with ``os.preadv``.
 
     Rows are converted from ``stored``, the type of the file, to ``dtype``, see `computed_dtype`. A
-    memory map would be as fast, but its pages count as the process's memory. The file is opened
-    once a process and read at explicit offsets, so threads share one handle; a pickle holds only
-    the path. Raises ``UserError`` for a file that is missing, truncated, in Fortran order, or
-    holds objects.
+    memory map would be as fast, but its pages count as the process's memory. The file is held open,
+    so that replacing it changes nothing, and read at explicit offsets, so that threads share one
+    handle; a pickle holds only the path. Raises ``UserError`` for a file that is missing,
+    truncated, in Fortran order, or holds objects.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._lock = threading.Lock()
-        self._fd: int | None = None
         self.shape, self.stored, self._offset = _read_header(self.path)
+        self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._fd)
         self.dtype = computed_dtype(self.stored)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -104,20 +103,13 @@ class NpyRows(Rows):
         """Fill ``buffer`` from byte ``offset`` of the file."""
         done = 0
         while done < len(buffer):
-            got = os.preadv(self._handle(), [buffer[done : done + _MOST_BYTES]], offset + done)
+            got = os.preadv(self._fd, [buffer[done : done + _MOST_BYTES]], offset + done)
             if got == 0:
                 raise UserError(
                     f"{self.path} ended at byte {offset + done} while it was read: it was "
                     "shortened after it was opened, so put it back whole."
                 )
             done += got
-
-    def _handle(self) -> int:
-        with self._lock:
-            if self._fd is None:
-                self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-                weakref.finalize(self, os.close, self._fd)
-            return self._fd
 
 
 def computed_dtype(stored: np.dtype) -> np.dtype:

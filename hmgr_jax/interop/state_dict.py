@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import mmap
-import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ import safetensors.numpy
 from hmgr_jax.errors import UserError
 from hmgr_jax.files.arrays import read_npz
 from hmgr_jax.files.reading import readable
+from hmgr_jax.files.workdir import sync, temporary_for
 from hmgr_jax.interop.torch_files import PICKLE, LegacyPickle, Saved, TorchZip
 from hmgr_jax.interop.torch_pickle import Namespace, Tensor
 
@@ -97,18 +97,16 @@ def write(path: str | Path, state: Mapping[str, np.ndarray], metadata: Mapping[s
     """Write a safetensors file atomically; raises `UserError` rather than replace a file."""
     path = Path(path)
     check_free(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        arrays = {name: np.ascontiguousarray(x).reshape(x.shape) for name, x in state.items()}
-        safetensors.numpy.save_file(arrays, temporary, dict(metadata))
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+    arrays = {name: np.ascontiguousarray(x).reshape(x.shape) for name, x in state.items()}
+    with temporary_for(path) as temporary:
+        try:
+            safetensors.numpy.save_file(arrays, temporary, dict(metadata))
+        except safetensors.SafetensorError as error:
+            what = f"{path} could not be written ({error})"
+            raise UserError(f"{what}: make room on the disk.") from None
+        sync(temporary)
         check_free(path)
         temporary.rename(path)
-    except safetensors.SafetensorError as error:
-        raise UserError(f"{path} could not be written ({error}): make room on the disk.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def check_free(path: Path) -> None:

@@ -7,7 +7,6 @@ Lengths are in inches, measured from the top left corner of the page.
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
 
+from hmgr_jax.files.workdir import replacing
 from hmgr_jax.reports import fonts
 
 DPI = 110
@@ -175,13 +175,8 @@ def shorten(name: str, letters: int) -> str:
 def save_png(figure: Figure, path: Path) -> Path:
     """Write a PNG atomically, so that a reader never sees half of a file; see `set_fonts`."""
     fonts.set_fonts(figure)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with fonts.quiet():
-            FigureCanvasAgg(figure).print_png(str(temporary))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file, fonts.quiet():
+        FigureCanvasAgg(figure).print_png(file)
     return path
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hmgr_jax.command import Parser, guarded, required
 from hmgr_jax.errors import UserError
+from hmgr_jax.terminal import shown
 
 if TYPE_CHECKING:
     from hmgr_jax.evaluation.retriever import Retriever
@@ -291,7 +292,7 @@ def _report(
 
     found = search_report.described(searcher, asked, hits)
     if flags.json == "-":
-        print(json.dumps(found, ensure_ascii=False, allow_nan=False))
+        print(shown(json.dumps(found, ensure_ascii=False, allow_nan=False)))
     else:
         search_report.show(found)
     if flags.json and flags.json != "-":

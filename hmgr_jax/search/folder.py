@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from hmgr_jax.data.pictures.decode import READER
 from hmgr_jax.data.pictures.files import decodable, first_names, pictures_below
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.retriever import Retriever
+from hmgr_jax.files.npz import read_npz
 from hmgr_jax.files.workdir import cache_folder, replacing
 from hmgr_jax.progress import Progress
 from hmgr_jax.search.searcher import model_key
@@ -118,10 +118,10 @@ def _vectors(retriever: Retriever, files: list[Path]) -> np.ndarray:
 def _read(file: Path) -> dict[str, tuple[Stamp, np.ndarray | None]]:
     """{picture: its stamp and vector}; empty without a whole file."""
     try:
-        with file.open("rb") as opened, np.load(opened) as data:
-            names, stamps, rows = data["names"].tolist(), data["stamps"].tolist(), data["rows"]
-            vectors = data["vectors"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        data = read_npz(file)
+        names, stamps = data["names"].tolist(), data["stamps"].tolist()
+        rows, vectors = data["rows"], data["vectors"]
+    except (ValueError, KeyError):
         return {}
     own = [vectors[row] if row >= 0 else None for row in rows.tolist()]
     return {n: ((s[0], s[1]), v) for n, s, v in zip(names, stamps, own, strict=True)}

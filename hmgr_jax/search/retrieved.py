@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from hmgr_jax.data.vqa.questions import QUESTION, Bank, QuestionSource
 from hmgr_jax.distributed import hosts
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.retriever import Retriever
+from hmgr_jax.files.npz import read_npz
 from hmgr_jax.files.workdir import replacing
 from hmgr_jax.models.base import Banks
 from hmgr_jax.search import needs
@@ -267,14 +267,13 @@ def _read(path: Path, about: Mapping[str, Any]) -> Tables | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        found = read_npz(path)
+        saved = {"retriever": None, **json.loads(str(found.pop("about", "{}")))}
+    except (ValueError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({error}): delete it to retrieve again.") from None
-    saved = json.loads(str(found.pop("about")))
     if about["retriever"] is None:
-        about = {**about, "retriever": saved.get("retriever")}
-    return found if {"retriever": None, **saved} == dict(about) else None
+        about = {**about, "retriever": saved["retriever"]}
+    return found if saved == dict(about) else None
 
 
 def _write(path: Path, tables: Tables, about: Mapping[str, Any]) -> None:

@@ -6,7 +6,9 @@ finds a shortlist by the ``coarse`` vectors, and the model scores the pairs of t
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +17,10 @@ import numpy as np
 
 from hmgr_jax.data.pictures.equal import warn_equal
 from hmgr_jax.errors import UserError
+from hmgr_jax.evaluation.encoders import check_finite
 from hmgr_jax.evaluation.retriever import Retriever
 from hmgr_jax.leaves import by_name
+from hmgr_jax.search import index_files
 from hmgr_jax.search.gallery import Gallery
 from hmgr_jax.search.index import Index, Item
 from hmgr_jax.search.rerank import CodeStore, score_candidates
@@ -129,8 +133,9 @@ class Searcher:
         Raises:
             UserError: see `Index.load` and `Retriever.load`; or the run was trained further.
         """
-        folder = Path(folder).resolve()  # a name may be swapped later
-        about = Index.about_of(folder)
+        folder = Path(os.path.realpath(folder))  # a name may be swapped later
+        manifest = index_files.manifest_of(folder)
+        about = manifest["about"]
         if not {"workdir", "modality", "split"} <= about.keys():
             raise UserError(
                 f"{folder} was not written by hmgr_jax.search index and names no run: open it with "
@@ -139,7 +144,11 @@ class Searcher:
         retriever = load_run(workdir or about["workdir"])
         same = about.get("run") is not None and about["run"] == run_key(retriever)
         index = Index.load(folder, model=about["model"] if same else model_key(retriever))
-        codes = None if retriever.model.coarse_exact else CodeStore.read(folder)
+        codes = None
+        if not retriever.model.coarse_exact:
+            read = functools.partial(CodeStore.read, folder, index.size)
+            codes = index_files.read_part(folder, read)
+        index_files.check_unchanged(folder, manifest)
         return cls(retriever, index, codes)
 
     def save(self, folder: str | Path, command: str = "") -> None:
@@ -198,6 +207,7 @@ class Searcher:
             model, retriever.variables, (modality, codes), (self.modality, self.codes), found
         )
         scores -= self._penalties(modality, codes, found)
+        check_finite(scores, "The scores of query")
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(found, order, axis=1), np.take_along_axis(scores, order, axis=1)
 

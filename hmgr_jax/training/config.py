@@ -306,7 +306,10 @@ def format_differences(changed: Mapping[str, tuple[Any, Any]]) -> str:
 def _hashed(config: Mapping[str, Any]) -> dict[str, Any]:
     """The flat values that a result depends on."""
     values = {k: v for k, v in flatten(config).items() if k not in _NOT_HASHED}
-    return {k: PurePath(v).name if k.startswith(_BY_NAME) and v else v for k, v in values.items()}
+    return {
+        k: PurePath(v).name if k.startswith(_BY_NAME) and v and isinstance(v, str) else v
+        for k, v in values.items()
+    }
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -20,14 +20,15 @@ from hmgr_jax.distributed import hosts, watchdog
 from hmgr_jax.distributed.parallel import place, replicate, shard
 from hmgr_jax.distributed.preemption import StopSignal
 from hmgr_jax.errors import UserError
+from hmgr_jax.files import digests
 from hmgr_jax.files.manifest import keep_encoder
-from hmgr_jax.files.workdir import RESULTS, lock, write_json_atomic
+from hmgr_jax.files.workdir import CONFIG, RESULTS, lock, write_json_atomic
 from hmgr_jax.models.base import Variables
 from hmgr_jax.progress import Progress
 from hmgr_jax.shapes import Tree
 from hmgr_jax.training import bad_batches, resume
 from hmgr_jax.training import config as configs
-from hmgr_jax.training.checkpoint import Checkpoints, versions
+from hmgr_jax.training.checkpoint import Checkpoints
 from hmgr_jax.training.experiment import Experiment, build
 from hmgr_jax.training.optimizer import Stage
 from hmgr_jax.training.pretrained import runs_and_files
@@ -35,6 +36,7 @@ from hmgr_jax.training.records import MetricLog
 from hmgr_jax.training.step import State
 from hmgr_jax.training.tables import RunTables, keep_tables
 from hmgr_jax.training.token_states import token_states
+from hmgr_jax.training.versions import versions
 
 Results = dict[str, Any]
 PLATEAU_WIDTH = 0.01
@@ -154,8 +156,11 @@ class _Run:
             keep_encoder(self.config.data.root, workdir)
             # Launchers would take the results of a shorter run for the end of this run.
             (workdir / RESULTS).unlink(missing_ok=True)
-            write_json_atomic(workdir / "config.json", configs.plain(self.config))
+            write_json_atomic(workdir / CONFIG, configs.plain(self.config))
+            if saved:
+                self.log.check(saved.meta.get("metrics"))
             self.log.cut_after(self.start if saved else -1)
+            digests.write_run(workdir)
 
     def run_to_end(self) -> bool:
         """Train until the last step (True) or until a signal (False)."""
@@ -309,6 +314,7 @@ class _Run:
             "seen": self._seen(step),
             "rows": self.experiment.plan.rows,
             "versions": versions(),
+            "metrics": self.log.digest(),
         }
         self.checkpoints.save(step, self.state, json.loads(json.dumps(meta)), metric)
 

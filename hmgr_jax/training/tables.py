@@ -6,8 +6,6 @@ does not need the training data. Texts are captions, or bags of words of a featu
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,7 +25,9 @@ from hmgr_jax.data.text.captions import CaptionSource
 from hmgr_jax.data.text.vectors import vectors_of_bags
 from hmgr_jax.data.text.vocabulary import MARKS
 from hmgr_jax.errors import UserError
+from hmgr_jax.files import digests
 from hmgr_jax.files.arrays import read_npy
+from hmgr_jax.files.npz import read_npz
 from hmgr_jax.files.workdir import replacing
 from hmgr_jax.leaves import by_name
 from hmgr_jax.models.base import Model
@@ -204,11 +204,9 @@ def keep_tables(workdir: Path, tables: Tree) -> None:
 
 def read_tables(workdir: Path) -> Tree:
     """Read the constants that `keep_tables` wrote; raises `UserError` if they are damaged."""
+    advice = "delete it to compute it again from the training data"
+    digests.check_run(workdir, FILE, advice)
     try:
-        with (workdir / FILE).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return unflatten_dict({name: arrays[name] for name in arrays.files}, sep="/")
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(
-            f"{workdir / FILE} cannot be read ({error}): delete it to compute it again from the "
-            "training data."
-        ) from None
+        return unflatten_dict(read_npz(workdir / FILE), sep="/")
+    except ValueError as error:
+        raise UserError(f"{workdir / FILE} cannot be read ({error}): {advice}.") from None

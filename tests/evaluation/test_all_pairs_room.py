@@ -13,8 +13,8 @@ from hmgr_jax.distributed.parallel import make_mesh
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation import tiles
 from hmgr_jax.evaluation.all_pairs import Bucket, score_matrix
+from hmgr_jax.evaluation.arrays import Arrays
 from hmgr_jax.evaluation.evaluate import Evaluator
-from hmgr_jax.evaluation.retriever import Arrays
 from hmgr_jax.models.base import Model, regions_and_tokens
 
 RNG = np.random.default_rng(0)

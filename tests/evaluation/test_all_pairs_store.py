@@ -159,7 +159,7 @@ def test_a_damaged_store_begins_anew(tmp_path, scored, whole, damage):
     if damage == "missing":
         found = score(store=tmp_path / "s")
     else:
-        with pytest.warns(RuntimeWarning, match="cannot be read: scoring starts from"):
+        with pytest.warns(RuntimeWarning, match="damaged or incomplete: scoring starts from"):
             found = score(store=tmp_path / "s")
     assert len(scored) == TILES
     np.testing.assert_array_equal(found, whole)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from hmgr_jax.data.shapes3d.render import cameras_around, render
 from hmgr_jax.data.shapes3d.sources import MODALITIES
 from hmgr_jax.files.arrays import read_npz
 from hmgr_jax.files.reading import readable
+from hmgr_jax.files.workdir import replacing
 
 
 class Made(NamedTuple):
@@ -108,13 +108,8 @@ def load_or_make(path: Path, solids: GeneratedSolids) -> list[Made]:
             "neighbor_index": np.concatenate([one.neighbours for one in made]),
             "starts": np.cumsum([0, *(len(one.features) for one in made)]),
         }
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as out:
-                np.savez_compressed(out, **arrays)  # type: ignore[arg-type]
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path) as out:
+            np.savez_compressed(out, **arrays)  # type: ignore[arg-type]
     advice = "remove it; the next run makes it again."
     found = read_npz(path, advice, ("starts", "views", "points", "face", "neighbor_index"))
     with readable(path, "solids", advice):
