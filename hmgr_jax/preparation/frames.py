@@ -78,7 +78,8 @@ def _decode(
     av: Any, path: Path, chosen: np.ndarray, describe: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[list[np.ndarray], list[float | None]]:
     """Features of the chosen frames, and the times of all frames."""
-    wanted, found, seen = set(chosen.tolist()), [], []
+    wanted, found = set(chosen.tolist()), []
+    seen: list[float | None] = []
     with av.open(str(path)) as container:
         stream = _stream(container)
         stream.thread_type = "AUTO"

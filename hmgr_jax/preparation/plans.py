@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hmgr_jax.command import required
 from hmgr_jax.data.pictures import patches
+from hmgr_jax.data.pictures.decode import READER
 from hmgr_jax.data.pictures.pca import Pca
 from hmgr_jax.data.text.captioned import Captioned, by_split, first_captions
 from hmgr_jax.data.text.captions_files import read_captions, read_karpathy
@@ -129,7 +130,8 @@ def _encoder(
                 "give at most as many, or the file of a PCA."
             )
         encoder = encoder.with_pca(None, sqrt=encoder.network.positive)
-    return encoder, components, {"encoder": encoder.describe(), "pca": components}
+    more = {"encoder": encoder.describe(), "pca": components, "reader": READER}
+    return encoder, components, more
 
 
 def _refuse_encoder(flags: argparse.Namespace, source: str) -> None:

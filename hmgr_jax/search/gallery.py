@@ -169,7 +169,7 @@ def of_prepared(retriever: Retriever, folder: Path, pictures: Path | None = None
     boxes = np.load(folder / f"{manifest.GALLERY}_boxes.npy")
     source = RegionSource(folder / f"{manifest.GALLERY}_ims.npy", more={"boxes": boxes})
     shown = PictureFolder(pictures, "--pictures") if pictures else None
-    files = [shown and shown.find_shown(name) for name in ids]
+    files = [shown.find_shown(name) if shown else None for name in ids]
     items = [
         Item(name, "", str(file.resolve()) if file else "", name)
         for name, file in zip(ids, files, strict=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -23,12 +23,13 @@ R = TypeVar("R")
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 """Pillow's names of the formats that are read; its plugins decode them in this process."""
 READER = 2
-"""Changes when a file gives other pixels than before, so that no cache mixes the two."""
+"""Changes when a picture or clip gives other pixels than before: neither a cache nor a preparation
+that goes on mixes the two."""
 UNREAD = (".heic", ".heif")
 """Endings of pictures that cameras write and Pillow does not read."""
 MOST_PIXELS = 89_478_485
 """Width times height of the largest picture; Pillow warns above it."""
-WHITES = {"I": (255, 65535), "F": (1, 255, 65535)}
+WHITES: Mapping[str, Sequence[float]] = {"I": (255, 65535), "F": (1, 255, 65535)}
 """{mode without a declared range: usual values of white}."""
 ORIENTATION = 0x0112
 TURNS = {
@@ -73,7 +74,7 @@ def load_picture(path: Path, near: int | None = None, *, decode: bool = True) ->
     """
     try:
         with Image.open(path, formats=formats()) as image:
-            if not 0 < image.width * image.height <= MOST_PIXELS:
+            if image.width * image.height > MOST_PIXELS:
                 raise Image.DecompressionBombError
             if not decode:
                 return Image.new("RGB", (1, 1))
@@ -87,7 +88,7 @@ def load_picture(path: Path, near: int | None = None, *, decode: bool = True) ->
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UserError(
-            f"{path} declares no pixels, or more than the {MOST_PIXELS / 1e6:.0f} million that are "
+            f"{path} declares more than {MOST_PIXELS / 1e6:.0f} million pixels, the most that are "
             "read: make it smaller, or remove it."
         ) from None
     except Exception as error:  # Pillow raises nearly every kind for damaged files
@@ -104,7 +105,7 @@ def load_picture(path: Path, near: int | None = None, *, decode: bool = True) ->
 def _upright(image: Image.Image) -> Image.Image:
     """The loaded picture as its camera was held; damaged EXIF counts as none, as in viewers."""
     try:
-        turn = TURNS.get(image.getexif().get(ORIENTATION))  # none for TIFF, which Pillow turned
+        turn = TURNS.get(image.getexif()[ORIENTATION])  # absent in TIFF, which Pillow turned
     except Exception:
         turn = None
     return image if turn is None else image.transpose(turn)
@@ -120,8 +121,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return _narrow(image).convert("RGB")
     if image.mode == "LAB":  # which `convert` cannot
         profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        transform = ImageCms.buildTransform(*profiles, "LAB", "RGB")
-        return ImageCms.applyTransform(image, transform)
+        found = ImageCms.applyTransform(image, ImageCms.buildTransform(*profiles, "LAB", "RGB"))
+        return found or image  # which is changed in place only if asked
     if image.has_transparency_data:
         if image.mode in ("La", "RGBa"):  # premultiplied
             image = image.convert(image.mode.upper())
@@ -134,10 +135,11 @@ def _narrow(image: Image.Image) -> Image.Image:
     """Grey of 16 or 32 bits in 8 bits."""
     values = np.nan_to_num(np.asarray(image, np.float32))
     low, high = float(values.min()), float(values.max())
-    whites = [white for white in WHITES.get(image.mode, (65535,)) if high <= white]
-    if low < 0 or not whites:
-        values, whites = values - low, [high - low]
-    pixels = np.rint(values * (255 / whites[0])).astype(np.uint8)
+    white = next((x for x in WHITES.get(image.mode, (65535,)) if high <= x), None)
+    black = 0.0
+    if low < 0 or white is None:
+        black, white = low, (high - low) or 1.0
+    pixels = np.rint((values - black) * (255 / white)).astype(np.uint8)
     if isinstance(transparent := image.info.get("transparency"), int):
         pixels[values == transparent] = 255
     return Image.fromarray(pixels)

@@ -24,7 +24,7 @@ def warn_equal(features: Iterable[np.ndarray], files: Sequence[Path], where: str
     """
     groups: dict[bytes, list[Path]] = defaultdict(list)
     for row, file in zip(features, files, strict=True):
-        groups[hashlib.sha256(np.ascontiguousarray(row)).digest()].append(file)
+        groups[hashlib.sha256(row.tobytes()).digest()].append(file)
     alike = [_different(group) for group in groups.values() if len(group) > 1]
     alike = [group for group in alike if len(group) > 1]
     count = sum(map(len, alike))
