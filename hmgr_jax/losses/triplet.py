@@ -71,7 +71,8 @@ def constant_triplet(
 ) -> Float[Array, ""]:
     """``triplet`` of a batch whose scores are all equal, the same on all devices."""
     is_negative, _ = own_negatives(valid, groups, axis)
-    each = jnp.where(hard, jnp.any(is_negative, axis=1), jnp.sum(is_negative, axis=1))
+    number = jnp.sum(is_negative, axis=1)
+    each = jnp.where(hard, jnp.minimum(number, 1), number)
     return 2.0 * margin * axis.sum(jnp.sum(each)).astype(jnp.float32)
 
 
