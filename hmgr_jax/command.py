@@ -215,10 +215,8 @@ def _fault(error: Exception, arguments: Sequence[str]) -> str:
         with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{platform.platform()}, Python {platform.python_version()}\n")
             file.write(f"{' '.join(arguments)}\n\n{trace}")
-    return (
-        f"This is a fault of the program ({type(error).__name__}: {reason(error)}, at {where}): "
-        f"please report it with {kept} at {REPORTS}."
-    )
+    what = f"{type(error).__name__}: {reason(error)}, at {where}"
+    return f"This is a fault of the program ({what}): please report it with {kept} at {REPORTS}."
 
 
 def _fail(sentence: str, code: int = 2) -> int:

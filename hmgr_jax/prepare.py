@@ -155,9 +155,7 @@ def run(arguments: Sequence[str]) -> int:
         if OPTIONS[dashed].get("type") is not int or value is None:
             continue
         if not 1 <= value <= LARGEST:
-            raise UserError(
-                f"--{dashed} is {value}, but must be from 1 to {LARGEST:,}: correct it."
-            )
+            raise UserError(f"--{dashed} is {value}, but must be at least 1 and below a billion.")
     if kind == "dependencies":
         return _dependencies(flags)
     from hmgr_jax.preparation.writing import Terminated  # after the options are known to be right

@@ -89,7 +89,7 @@ class Dataset:
         stored = self._dataset.id.get_storage_size()
         check_packed(max(numbers, chunk) * self.dtype.itemsize, stored, "the dataset")
         if self.text:
-            return np.asarray(self._dataset.asstr()[place], np.str_)
+            return np.asarray(self._dataset.asstr("utf-8")[place], np.str_)
         if self.dtype.kind not in "biuf":
             raise ValueError(f"it holds {self.dtype} where numbers or text were expected")
         return np.asarray(self._dataset[place])

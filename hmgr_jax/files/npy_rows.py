@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from hmgr_jax.errors import UserError, reason
+from hmgr_jax.errors import FoundNonFinite, UserError, reason
 from hmgr_jax.files.arrays import read_header
 
 _MOST_BYTES = 1 << 30  # the kernel moves at most 2 GiB in one call
@@ -110,6 +111,32 @@ class NpyRows(Rows):
                     "shortened after it was opened, so put it back whole."
                 )
             done += got
+
+
+LARGEST = np.float32(2**50)
+"""Largest magnitude of a feature. The norm of larger ones overflows in float32 (of 1e20), or loses
+what tells them apart."""
+
+
+def check_features(values: np.ndarray, where: Callable[[int], str], advice: str) -> None:
+    """Check float features [n, ...].
+
+    Raises:
+        FoundNonFinite: a row holds NaN or infinity; the message is ``where(row) holds ...``.
+        UserError: a row holds a number above `LARGEST`.
+    """
+    # A comparison with NaN is false.
+    bad = np.flatnonzero(~(np.abs(values) <= LARGEST).reshape(len(values), -1).all(axis=1))
+    if not len(bad):
+        return
+    row = int(bad[0])
+    largest = float(np.abs(values[row]).max())
+    if not np.isfinite(largest):
+        raise FoundNonFinite(f"{where(row)} holds NaN or infinity: {advice}")
+    raise UserError(
+        f"{where(row)} holds a number of {largest:.3g}, whose square does not fit into float32 "
+        f"(at most {LARGEST:.3g}): divide all features by a constant."
+    )
 
 
 def computed_dtype(stored: np.dtype) -> np.dtype:

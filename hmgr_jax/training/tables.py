@@ -27,6 +27,7 @@ from hmgr_jax.data.text.vocabulary import MARKS
 from hmgr_jax.errors import UserError
 from hmgr_jax.files import digests
 from hmgr_jax.files.arrays import read_npy
+from hmgr_jax.files.npy_rows import check_features
 from hmgr_jax.files.npz import read_npz
 from hmgr_jax.files.workdir import replacing
 from hmgr_jax.leaves import by_name
@@ -167,6 +168,7 @@ class TrainBags(_TrainTexts):
                 f"data.vectors is {path}, {what}, but texts are vectors of {nodes} numbers: give "
                 f"a .npy array with one vector per number, [{nodes}, D]."
             )
+        check_features(found, lambda row: f"row {row} of {path}", "correct it.")
         return found.astype(np.float32)
 
     def triples(self) -> np.ndarray:

@@ -9,6 +9,7 @@ import tiny_run
 from clip_files import written
 from PIL import Image
 from preparing import boxes, check, opened, prepare, values
+from tiny_run import KilledError
 
 from hmgr_jax.data.pictures.patches import SIZE, describe_patches, preprocessing_of
 from hmgr_jax.data.pictures.pca import Pca
@@ -316,7 +317,7 @@ def test_a_killed_encoder_goes_on_with_its_pca(tmp_path, tower, monkeypatch):
     command = _encoded(tmp_path, tower, "out", "--pca", "3")
     with monkeypatch.context() as patch:
         patch.setattr(writing, "_write_chunk", _fail_at(3, writing._write_chunk))
-        with pytest.raises(KeyError):
+        with pytest.raises(KilledError):
             prepare(*command)
     pca = (tmp_path / "out.partial/encoder_pca.npz").read_bytes()
     fits = []
@@ -337,7 +338,7 @@ def _fail_at(count, real):
     def write(*arguments):
         calls.append(1)
         if len(calls) == count:
-            raise KeyError
+            raise KilledError
         real(*arguments)
 
     return write

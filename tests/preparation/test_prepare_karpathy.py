@@ -322,7 +322,7 @@ def test_rejects_malformed_hdf5(tmp_path, dataset, refused):
         file["ids"] = [b"a", b"b"]
     refused("has 2 ids, 2 different, for the 6", *_command(dataset, source, tmp_path / "out"))
     source.write_bytes(b"no HDF5")
-    refused("is no HDF5 file that can be read", *_command(dataset, source, tmp_path / "out"))
+    refused("cannot be read as HDF5", *_command(dataset, source, tmp_path / "out"))
 
 
 def test_without_h5py_the_extra_is_named(tmp_path, dataset, refused, monkeypatch):

@@ -1,5 +1,7 @@
 """OFF files become objects: broken ones are named, what was interrupted goes on."""
 
+import errno
+import itertools
 import json
 import os
 import shutil
@@ -302,3 +304,23 @@ def fatal(task, making):
     if task.name == "gear/gear_000005":
         os._exit(1)
     return modelnet.make_object(task, making)
+
+
+def test_a_full_disk_is_not_the_fault_of_an_object(tmp_path, monkeypatch, refused):
+    source = _tree(tmp_path / "raw", train=12, test=12)
+    command = ("modelnet", "--source", source, "--out", tmp_path / "out", *SMALL)
+    real, count = modelnet.write_object, itertools.count()
+
+    def full(*arguments):
+        if next(count) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(*arguments)
+
+    monkeypatch.setattr(modelnet, "write_object", full)
+    refused(".npz cannot be written (No space left on device): it takes", *command)
+    assert not (tmp_path / "out/manifest.json").exists()
+    (tmp_path / "out/objects/.x.npz.1.tmp").touch()  # of a process that was killed
+    monkeypatch.undo()
+    assert prepare(*command) == 0
+    assert (tmp_path / "out/left_out.txt").read_text() == ""
+    assert not list((tmp_path / "out").rglob(".*.tmp"))

@@ -16,6 +16,7 @@ from hmgr_jax.data.fingerprint import fingerprint
 from hmgr_jax.data.split import ArraySource, DataSet, Split
 from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import FoundNonFinite, UserError
+from hmgr_jax.files.npy_rows import check_features
 
 SIDES = ("image", "text")
 ROLES: Mapping[str, tuple[str, ...]] = {
@@ -246,13 +247,11 @@ def _vectors(array: np.ndarray, key: str, where: str) -> np.ndarray:
             f"{key} ({where}) is {array.dtype} {list(array.shape)} where numbers [pairs, size] "
             "were expected: store one vector a row."
         )
-    found = np.ascontiguousarray(array.reshape(len(array), -1), np.float32)
-    finite = np.isfinite(found).all(axis=1)
-    if not finite.all():
-        row = int(np.argmin(finite))
-        raise FoundNonFinite(
-            f"row {row} of {key} ({where}) holds NaN or infinity: correct it or leave it out."
-        )
+    with np.errstate(over="ignore"):
+        found = np.ascontiguousarray(array.reshape(len(array), -1), np.float32)
+    check_features(
+        found, lambda row: f"row {row} of {key} ({where})", "correct it or leave it out."
+    )
     return found
 
 
