@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -298,7 +299,7 @@ def durations(told: Sequence[Event], end: float) -> Mapping[str, float]:
     found: dict[str, list[float]] = defaultdict(list)
     saved = {event.step: event.at for event in told if event.phase == "saved"}
     rest = [event for event in told if event.phase != "saved"]
-    for event, later in zip(rest, [*rest[1:], Event("", 0, end)], strict=True):
+    for event, later in itertools.pairwise([*rest, Event("", 0, end)]):
         until = saved.get(event.step, end) if event.phase == "saving" else later.at
         found[event.phase].append(until - event.at)
     return {name: sorted(each)[len(each) // 2] for name, each in found.items()}
