@@ -21,7 +21,12 @@ from hmgr_jax.evaluation import by_labels, results, score_store
 from hmgr_jax.evaluation.ensemble import mean_of_runs
 from hmgr_jax.evaluation.judged import open_judged
 from hmgr_jax.evaluation.retriever import Retriever
-from hmgr_jax.files.workdir import write_json_atomic, write_npy_atomic, write_text_atomic
+from hmgr_jax.files.workdir import (
+    check_writable,
+    write_json_atomic,
+    write_npy_atomic,
+    write_text_atomic,
+)
 from hmgr_jax.leaves import by_name
 from hmgr_jax.models.base import Model
 from hmgr_jax.progress import table
@@ -113,6 +118,7 @@ def evaluate(retriever: Retriever, split: str) -> int:
     objects ``map-SPLIT.png`` and sheets of neighbours.
     """
     config, workdir = retriever.config, retriever.workdir
+    check_writable(workdir)
     names = results.protocols(config, split)
     data, store = retriever.open((split,)), retriever.store(split)
     results.check_fit(names, data.splits[split], retriever.model.modalities)
@@ -160,6 +166,7 @@ def evaluate(retriever: Retriever, split: str) -> int:
 
 def ensemble(workdirs: Sequence[Path], split: str, overrides: Mapping[str, str | None]) -> int:
     """Evaluate the mean scores of several runs; write ``ensemble-SPLIT.json`` in the first."""
+    check_writable(workdirs[0])
     runs = [load(workdir, None, overrides) for workdir in workdirs]
     found = mean_of_runs(runs, split)
     path = runs[0].workdir / f"ensemble-{split}.json"
@@ -196,6 +203,7 @@ def written_folder(workdir: Path) -> Iterator[Path]:
 
 def encode(retriever: Retriever, split: str) -> int:
     """Write the codes of a split as ``codes/SPLIT_MODALITY.npy``, and their ids."""
+    check_writable(retriever.workdir)
     folder = retriever.workdir / "codes"
     data = retriever.open((split,)).splits[split]
     evaluator, variables = retriever.evaluator, retriever.variables

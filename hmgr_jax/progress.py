@@ -201,11 +201,12 @@ def table(title: str, rows: Sequence[Mapping[str, Cell]], *, stream: TextIO | No
     names, title = list(dict.fromkeys(name for row in rows for name in row)), shown(title)
     cells = [[_show(row.get(name)) for name in names] for row in rows]
     numeric = [all(not isinstance(row.get(name), str) for row in rows) for name in names]
+    heads = list(map(shown, names))
     if not is_live(console):
-        print_line(console, Text("\n".join(_align(title, names, cells, numeric))))
+        print_line(console, Text("\n".join(_align(title, heads, cells, numeric))))
         return
     drawn = Table(title=Text(title, style="bold"), title_justify="left")
-    for name, right in zip(names, numeric, strict=True):
+    for name, right in zip(heads, numeric, strict=True):
         drawn.add_column(Text(name), justify="right" if right else "left")
     for row_cells in cells:
         drawn.add_row(*map(Text, row_cells))

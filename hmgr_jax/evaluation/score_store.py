@@ -113,7 +113,7 @@ class ScoreStore:
             why = "are of other weights, items or tiles"
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError):
+        except Exception:  # numpy raises anything for a damaged header
             self._written, why = hashlib.sha256(), "are damaged or incomplete"
         warnings.warn(
             f"the unfinished scores in {self._folder} {why}: scoring starts from the beginning",

@@ -140,6 +140,15 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def check_writable(folder: Path) -> None:
+    """Raise `UserError` if no file can be made in ``folder``; called before hours of work."""
+    if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(
+            f"{folder} cannot be written, and the results belong there: change its permissions, or "
+            "work on a copy of it."
+        )
+
+
 def _holder(descriptor: int) -> str:
     """The holder of the lock, which may not have written its pid yet."""
     try:

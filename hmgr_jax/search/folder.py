@@ -19,7 +19,7 @@ from hmgr_jax.data.pictures.decode import READER
 from hmgr_jax.data.pictures.files import decodable, first_names, pictures_below
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.retriever import Retriever
-from hmgr_jax.files.npz import read_npz
+from hmgr_jax.files.arrays import read_npz
 from hmgr_jax.files.workdir import cache_folder, replacing
 from hmgr_jax.progress import Progress
 from hmgr_jax.search.searcher import model_key
@@ -118,11 +118,11 @@ def _vectors(retriever: Retriever, files: list[Path]) -> np.ndarray:
 def _read(file: Path) -> dict[str, tuple[Stamp, np.ndarray | None]]:
     """{picture: its stamp and vector}; empty without a whole file."""
     try:
-        data = read_npz(file)
-        names, stamps = data["names"].tolist(), data["stamps"].tolist()
-        rows, vectors = data["rows"], data["vectors"]
-    except (ValueError, KeyError):
+        data = read_npz(file, "it is made again.", ("names", "stamps", "rows", "vectors"))
+    except UserError:
         return {}
+    names, stamps = data["names"].tolist(), data["stamps"].tolist()
+    rows, vectors = data["rows"], data["vectors"]
     own = [vectors[row] if row >= 0 else None for row in rows.tolist()]
     return {n: ((s[0], s[1]), v) for n, s, v in zip(names, stamps, own, strict=True)}
 

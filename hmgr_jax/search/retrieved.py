@@ -25,7 +25,7 @@ from hmgr_jax.data.vqa.questions import QUESTION, Bank, QuestionSource
 from hmgr_jax.distributed import hosts
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.retriever import Retriever
-from hmgr_jax.files.npz import read_npz
+from hmgr_jax.files.arrays import read_npz
 from hmgr_jax.files.workdir import replacing
 from hmgr_jax.models.base import Banks
 from hmgr_jax.search import needs
@@ -267,7 +267,7 @@ def _read(path: Path, about: Mapping[str, Any]) -> Tables | None:
     if not path.is_file():
         return None
     try:
-        found = read_npz(path)
+        found = read_npz(path, "delete it to retrieve again.")
         saved = {"retriever": None, **json.loads(str(found.pop("about", "{}")))}
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({error}): delete it to retrieve again.") from None

@@ -26,9 +26,8 @@ from hmgr_jax.data.text.vectors import vectors_of_bags
 from hmgr_jax.data.text.vocabulary import MARKS
 from hmgr_jax.errors import UserError
 from hmgr_jax.files import digests
-from hmgr_jax.files.arrays import read_npy
+from hmgr_jax.files.arrays import read_npy, read_npz
 from hmgr_jax.files.npy_rows import check_features
-from hmgr_jax.files.npz import read_npz
 from hmgr_jax.files.workdir import replacing
 from hmgr_jax.leaves import by_name
 from hmgr_jax.models.base import Model
@@ -208,7 +207,4 @@ def read_tables(workdir: Path) -> Tree:
     """Read the constants that `keep_tables` wrote; raises `UserError` if they are damaged."""
     advice = "delete it to compute it again from the training data"
     digests.check_run(workdir, FILE, advice)
-    try:
-        return unflatten_dict(read_npz(workdir / FILE), sep="/")
-    except ValueError as error:
-        raise UserError(f"{workdir / FILE} cannot be read ({error}): {advice}.") from None
+    return unflatten_dict(read_npz(workdir / FILE, f"{advice}."), sep="/")
