@@ -128,8 +128,9 @@ def _notes(found: VectorExplanation, gallery: SplitPictures) -> list[str]:
         each = [f"{s:.3g} of the {names.get(m, noun)}" for m, s in found.uncertainty.items()]
         notes.append(f"Uncertainty σ (geometric mean over dimensions): {', '.join(each)}.")
     if found.without_word is not None:
-        sigma, own = found.without_word, found.uncertainty["text"]
-        places = np.argsort(-np.abs(np.nan_to_num(sigma, nan=own) - own), kind="stable")[:MOST]
+        sigma, whole = found.without_word, found.uncertainty["text"]
+        change = np.abs(np.nan_to_num(sigma, nan=whole) - whole)
+        places = np.argsort(-change, kind="stable")[:MOST]
         each = [
             f"{sigma[i]:.3g} without {found.words[i]!r}" for i in places if sigma[i] == sigma[i]
         ]
