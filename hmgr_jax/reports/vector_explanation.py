@@ -227,6 +227,7 @@ def explain_vectors(
     if not all(np.isfinite(x).all() for x in (found.scores, *weights.values())):
         raise FoundNonFinite("A score or weight holds NaN or infinity: train the model again.")
     boxes = items[visual].get("boxes")
+    sigmas = _uncertainty(evaluator, codes, {visual: image, "text": 0})
     return VectorExplanation(
         image=image,
         words=words,
@@ -239,8 +240,8 @@ def explain_vectors(
         without=without,
         uncalibrated=uncalibrated,
         calibration=evaluator.calibration,
-        uncertainty=_uncertainty(evaluator, codes, {visual: image, "text": 0}),
-        without_word=_without_each_word(retriever, items["text"]),
+        uncertainty=sigmas,
+        without_word=_without_each_word(retriever, items["text"]) if "text" in sigmas else None,
     )
 
 
@@ -253,16 +254,16 @@ def _uncertainty(
 
 
 def _without_each_word(retriever: Retriever, text: Items) -> np.ndarray | None:
-    """σ [W] of a caption without each word but its ends; None without uncertainties."""
+    """σ [W] of a caption without each word but its ends; None of fewer than two words."""
     (count,), (tokens,) = text["lengths"].tolist(), text["tokens"]
     inner = range(1, count - 1)
-    if set(retriever.model.inputs()["text"]) != {"tokens", "lengths"} or len(inner) < 2:
+    if len(inner) < 2:
         return None
     shorter = np.stack([np.append(np.delete(tokens, place), 0) for place in inner])
     lengths = np.full(len(shorter), count - 1, np.int32)
     codes = retriever.encode("text", {"tokens": shorter, "lengths": lengths})
-    sigma = retriever.evaluator.uncertainty(codes)
-    return None if sigma is None else np.array([np.nan, *sigma.tolist(), np.nan])
+    found: Any = retriever.evaluator.uncertainty(codes)
+    return np.array([np.nan, *found.tolist(), np.nan])
 
 
 def _weights(retriever: Retriever, items: Mapping[str, Items]) -> dict[str, np.ndarray]:
