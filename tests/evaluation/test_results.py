@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from tiny_run import config, finished
 
-from hmgr_jax import modes
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation import results
 from hmgr_jax.files import digests
+from hmgr_jax.files.workdir import check_writable
 from hmgr_jax.training.tables import FILE, keep_tables, read_tables
 
 
@@ -105,4 +105,4 @@ def test_changed_constants_of_a_model_are_refused(tmp_path, change):
 def test_a_folder_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(UserError, match="cannot be written"):
-        modes.ensemble([tmp_path], "test", {})
+        check_writable(tmp_path)
