@@ -40,12 +40,14 @@ def test_other_captions_of_the_same_pictures(tmp_path):
     write_folder(tmp_path)
     for split in ("train", "dev", "test"):
         text = (tmp_path / f"{split}_caps.txt").read_text()
-        (tmp_path / f"{split}_caps_zh.txt").write_text(text.replace("a ", "eine "))
+        (tmp_path / f"{split}_caps_zh.txt").write_text(text.replace("image", "Bild"))
     found = open_scan(tmp_path, captions="{split}_caps_zh.txt")
     plain = open_scan(tmp_path)
     for name, split in found.splits.items():
         own = plain.splits[name].sources["text"].captions
-        assert split.sources["text"].captions == [text.replace("a ", "eine ") for text in own]
+        assert list(split.sources["text"].captions) == [
+            text.replace("image", "Bild") for text in own
+        ]
     assert found.fingerprint != plain.fingerprint
     with pytest.raises(UserError, match=r"lacks train_caps_de\.txt, dev_caps_de\.txt"):
         open_scan(tmp_path, captions="{split}_caps_de.txt")
