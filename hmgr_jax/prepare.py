@@ -17,7 +17,8 @@ from hmgr_jax.command import Parser, guarded, required
 from hmgr_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from hmgr_jax.preparation.modelnet import Making, Report
+    from hmgr_jax.preparation.modelnet import Report
+    from hmgr_jax.preparation.modelnet_objects import Making
     from hmgr_jax.preparation.plan import Plan
 
 KINDS = {
@@ -180,7 +181,7 @@ def _parser(kind: str) -> Parser:
         return parser
     defaults = {}
     if kind == "modelnet":
-        from hmgr_jax.preparation.modelnet import Making, usual_workers
+        from hmgr_jax.preparation.modelnet_objects import Making, usual_workers
 
         defaults = dataclasses.asdict(Making()) | {"workers": usual_workers()}
     for name in OPTIONS_OF[kind]:
@@ -243,7 +244,8 @@ def _dependencies(flags: argparse.Namespace) -> int:
 
 def _modelnet(flags: argparse.Namespace) -> int:
     """Prepare objects; the exit code is 0 even if some files were left out."""
-    from hmgr_jax.preparation.modelnet import Making, prepare_objects
+    from hmgr_jax.preparation.modelnet import prepare_objects
+    from hmgr_jax.preparation.modelnet_objects import Making
 
     source, out = (Path(required(flags, name)) for name in ("source", "out"))
     making = Making(**{f.name: getattr(flags, f.name) for f in dataclasses.fields(Making)})

@@ -105,6 +105,8 @@ class Group(Mapping[str, "Group | Dataset"]):
     def __iter__(self) -> Iterator[str]:
         with self._readable():
             names = list(self._group)
+            if not all(isinstance(name, str) for name in names):
+                raise ValueError("a name in it is not UTF-8")
         return iter(names)
 
     def __len__(self) -> int:

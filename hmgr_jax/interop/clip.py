@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from hmgr_jax.data.text.tokenizer_file import TokenizerFile
 from hmgr_jax.errors import UserError
-from hmgr_jax.interop.transformers_folder import CONFIG, read_json
+from hmgr_jax.interop.transformers_folder import CONFIG, check_parameters, positive, read_json
 from hmgr_jax.layers.clip_text import TextSizes, TextTower
 from hmgr_jax.layers.transformer import Sizes
 from hmgr_jax.layers.vit import PictureSizes, ViT
@@ -126,10 +126,12 @@ def towers_of(config: Mapping[str, Any]) -> Towers:
     if kind == SIGLIP and not image["vision_use_head"]:
         raise ValueError("vision_use_head is false, so that pictures have no vector")
     of_text, of_image = _encoder(text), _encoder(image)
-    words, places = _size(text, "vocab_size"), _size(text, "max_position_embeddings")
-    side, patch = _size(image, "image_size"), _size(image, "patch_size")
+    words, places = positive(text, "vocab_size"), positive(text, "max_position_embeddings")
+    side, patch = positive(image, "image_size"), positive(image, "patch_size")
+    for tower, count in ((of_text, words), (of_image, side)):
+        check_parameters(count, tower.width, tower.layers, tower.intermediate)
     if kind == CLIP:
-        shared = _size({"projection_dim": 512, **config}, "projection_dim")
+        shared = positive({"projection_dim": 512, **config}, "projection_dim")
         end = text["eos_token_id"]
         if type(end) is not int:
             raise ValueError(f"eos_token_id is {end!r}")
@@ -139,7 +141,7 @@ def towers_of(config: Mapping[str, Any]) -> Towers:
             PictureSizes(of_image, side, patch, shared),
             TextSizes(of_text, words, places, shared, causal=True, end=marked),
         )
-    shared = _size({"projection_size": of_text.width, **text}, "projection_size")
+    shared = positive({"projection_size": of_text.width, **text}, "projection_size")
     if shared != of_image.width:
         raise ValueError(
             f"vectors of texts have {shared} numbers and those of pictures {of_image.width}"
@@ -161,20 +163,13 @@ def _given(config: Mapping[str, Any], part: str) -> dict[str, Any]:
 
 def _encoder(config: Mapping[str, Any]) -> Sizes:
     return Sizes(
-        _size(config, "hidden_size"),
-        _size(config, "num_hidden_layers"),
-        _size(config, "num_attention_heads"),
-        _size(config, "intermediate_size"),
+        positive(config, "hidden_size"),
+        positive(config, "num_hidden_layers"),
+        positive(config, "num_attention_heads"),
+        positive(config, "intermediate_size"),
         str(config["hidden_act"]),
         float(config["layer_norm_eps"]),
     )
-
-
-def _size(config: Mapping[str, Any], key: str) -> int:
-    value = config[key]
-    if type(value) is not int or value < 1:
-        raise ValueError(f"{key} is {value!r}, no positive integer")
-    return value
 
 
 def text_options(towers: Towers, words: TokenizerFile) -> dict[str, Any]:

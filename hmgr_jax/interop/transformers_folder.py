@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,26 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """Files of weights; the first one found, whole or in shards, is read."""
 INDEX = ".index.json"
 """Ending of the file that names the shard of each tensor."""
+
+
+MOST_LAYERS, MOST = 1000, 10**7
+"""Most layers, and largest other size, of a network."""
+MOST_PARAMETERS = 2 * 10**10
+
+
+def positive(config: Mapping[str, Any], key: str) -> int:
+    """A size in a ``config.json``; raises `ValueError` unless it is a positive, possible one."""
+    value, most = config[key], MOST_LAYERS if key == "num_hidden_layers" else MOST
+    if type(value) is not int or not 1 <= value <= most:
+        raise ValueError(f"{key} is {value!r:.40}, no positive integer up to {most:,}")
+    return value
+
+
+def check_parameters(words: int, width: int, layers: int, intermediate: int) -> None:
+    """Raise `ValueError` for a transformer that no machine holds."""
+    count = words * width + layers * (4 * width * width + 2 * width * intermediate)
+    if count > MOST_PARAMETERS:
+        raise ValueError(f"it describes {count:,} parameters")
 
 
 def is_folder(place: str | Path) -> bool:
