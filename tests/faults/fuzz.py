@@ -14,8 +14,8 @@ Allowed are an equal result, and a refusal by `UserError` in one sentence. ``val
 the files have no checksums: another result then counts as ``other``. Anything else fails: another
 exception, another result, more than ``seconds`` of the processor, `WAIT` times as long on the
 clock, or ``megabytes`` a run. The message names each failure with the seed, and
-``damaged(data, seed)`` gives the same bytes again. Returned are the numbers of ``equal``, ``refused`` and ``other``; `note`
-prints them with ``pytest -s``.
+``damaged(data, seed)`` gives the same bytes again. Returned are the numbers of ``equal``,
+``refused`` and ``other``; `note` prints them with ``pytest -s``.
 
 The usual number of damages is `COUNT`; under ``pytest -m slow`` call with `MANY` divided by the
 number of groups of files. Crashes of the process are failures too, of the whole pytest worker:
