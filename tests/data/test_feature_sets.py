@@ -385,7 +385,7 @@ def test_a_mat_that_brings_scipy_down_is_refused(tmp_path, monkeypatch):
 
 def test_pickles_of_lists_are_arrays_and_others_are_refused(tmp_path):
     path, row = tmp_path / "a.pkl", [1.0] * 200
-    for stored in ([1, 2], [[1, 2], [3, 4]], (np.ones(2), np.zeros(2))):
+    for stored in ([1, 2], [[1, 2], [3, 4]], (np.ones(2), np.zeros(2)), np.array(["a", "bc"])):
         path.write_bytes(pickle.dumps(stored, 4))
         np.testing.assert_array_equal(read_array_pickle(path), np.asarray(stored))
     for stored in ([1, "a", None], [[1], [[2]]], {"a": 1}, [row] * 200, np.array([{}], object)):

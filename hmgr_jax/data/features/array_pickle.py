@@ -25,8 +25,6 @@ class _DType:
     def __setstate__(self, state: Any) -> None:
         if state[1] in ("<", ">", "|", "="):
             self.dtype = self.dtype.newbyteorder(state[1])
-        if self.dtype.kind in "US":
-            self.dtype = np.dtype(f"{self.dtype.kind}{int(state[5])}")
 
 
 def _numbers(raw: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
