@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from hmgr_jax.data.split import Items
-from hmgr_jax.errors import FoundNonFinite, UserError
-from hmgr_jax.files.npy_rows import computed
+from hmgr_jax.errors import UserError
+from hmgr_jax.files.npy_rows import check_features, computed
 from hmgr_jax.models.base import Feature
 
 COUNTS = {"n_regions": "regions", "n_frames": "frames"}
@@ -21,7 +21,7 @@ class Arrays:
 
     Integers become int32 and float64 becomes float32. ``n_regions`` (``n_frames``) may be left out
     if every image (clip) uses all regions (frames). Raises ``UserError`` for an input that is
-    missing or of another shape, ``FoundNonFinite`` for NaN and infinity.
+    missing, of another shape or too large, ``FoundNonFinite`` for NaN and infinity.
     """
 
     lengths: np.ndarray | None = None
@@ -79,6 +79,5 @@ def _check_array(
     ):
         got = "nothing" if value is None else list(value.shape)
         raise UserError(f"{modality} items need {name} of shape {list(shape)}, got {got}.")
-    if value.dtype.kind == "f" and not np.isfinite(value).all():
-        row = int(np.flatnonzero(~np.isfinite(value).reshape(len(value), -1).all(axis=1))[0])
-        raise FoundNonFinite(f"{name} of {modality} item {row} holds NaN or infinity.")
+    if value.dtype.kind == "f":
+        check_features(value, lambda row: f"{name} of {modality} item {row}", "correct it.")
