@@ -189,6 +189,7 @@ def table(title: str, rows: Sequence[Mapping[str, Cell]], *, stream: TextIO | No
     Numbers get one decimal and stand to the right; a missing value is left blank.
     """
     console = Console(file=stream or sys.stdout, highlight=False)
+    title = printable(title)
     names = list(dict.fromkeys(name for row in rows for name in row))
     cells = [[_show(row.get(name)) for name in names] for row in rows]
     numeric = [all(not isinstance(row.get(name), str) for row in rows) for name in names]
@@ -218,7 +219,14 @@ def _align(title: str, names: list[str], cells: list[list[str]], numeric: list[b
 def _show(cell: Cell) -> str:
     if cell is None:
         return ""
-    return str(cell) if isinstance(cell, str | int) else f"{float(cell):.1f}"
+    return printable(str(cell)) if isinstance(cell, str | int) else f"{float(cell):.1f}"
+
+
+def printable(text: str) -> str:
+    """Text for a terminal: control characters are shown as escapes, as ``\\x1b``, not sent."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def is_live(console: Console) -> bool:

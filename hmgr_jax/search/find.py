@@ -13,9 +13,7 @@ from hmgr_jax.search.index import Index, Item
 from hmgr_jax.search.index_engine import FLAT
 from hmgr_jax.search.retrieved import load_run
 from hmgr_jax.search.searcher import Searcher, model_key
-
-NAMED = 5
-"""Pictures that are named in a message."""
+from hmgr_jax.search.upkeep import tell_broken
 
 
 def load_model(model: str) -> Retriever:
@@ -78,6 +76,4 @@ def _tell(folder: Path, found: FolderVectors) -> None:
     """What was done, on standard error."""
     done = f"{found.encoded:,} encoded now" + (f", {found.gone:,} gone" if found.gone else "")
     print(f"{folder}: {len(found.names):,} pictures ({done})", file=sys.stderr)
-    if found.broken:
-        named = ", ".join(found.broken[:NAMED]) + (", ..." if len(found.broken) > NAMED else "")
-        print(f"left out: {len(found.broken):,} that cannot be read: {named}", file=sys.stderr)
+    tell_broken(found.broken)

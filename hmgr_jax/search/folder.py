@@ -6,7 +6,6 @@ are left out. The cache is written after every few hundred pictures, so that a k
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import sys
 import zipfile
@@ -16,17 +15,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hmgr_jax.data.pictures.files import load_picture, pictures_below
+from hmgr_jax.data.pictures.files import pictures_below
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.retriever import Retriever
 from hmgr_jax.files.workdir import cache_folder, replacing
 from hmgr_jax.progress import Progress
+from hmgr_jax.search.encoded_blocks import is_readable
+from hmgr_jax.search.followed import Stamp, stamp_of
 from hmgr_jax.search.searcher import model_key
 
 AT_ONCE = 256
 """Pictures between two writes of the cache."""
-Stamp = tuple[int, int]
-"""Bytes and time of change in nanoseconds."""
 
 
 class FolderVectors(NamedTuple):
@@ -58,7 +57,7 @@ def vectors_of(folder: Path, retriever: Retriever, cache: Path | None = None) ->
     name = hashlib.sha256(place.encode()).hexdigest()[:16]
     file = (cache or cache_folder()) / "folders" / f"{name}.npz"
     found = {path.relative_to(folder).as_posix(): path for path in pictures_below(folder)}
-    stamps = {name: _stamp(path) for name, path in found.items()}
+    stamps = {name: stamp_of(path) for name, path in found.items()}
     known = _read(file)
     kept = {n: entry for n, entry in known.items() if stamps.get(n) == entry[0]}
     wanted = [name for name in stamps if name not in kept]
@@ -78,11 +77,6 @@ def vectors_of(folder: Path, retriever: Retriever, cache: Path | None = None) ->
     return FolderVectors(names, stacked, broken, len({*wanted} - {*broken}), gone)
 
 
-def _stamp(path: Path) -> Stamp:
-    about = path.stat()
-    return about.st_size, about.st_mtime_ns
-
-
 def _with_progress(names: list[str]) -> Iterator[list[str]]:
     if not names:
         return
@@ -100,7 +94,7 @@ def _encode(retriever: Retriever, files: list[Path]) -> list[np.ndarray | None]:
     try:
         vectors = _vectors(retriever, files)
     except UserError:
-        good = [file for file in files if _is_readable(file)]
+        good = [file for file in files if is_readable(file)]
         vectors = _vectors(retriever, good) if good else np.zeros((0, 0), np.float32)
     found = dict(zip(good, vectors, strict=True))
     return [found.get(file) for file in files]
@@ -109,13 +103,6 @@ def _encode(retriever: Retriever, files: list[Path]) -> list[np.ndarray | None]:
 def _vectors(retriever: Retriever, files: list[Path]) -> np.ndarray:
     codes = retriever.encode("image", files)
     return retriever.evaluator.vectors(retriever.variables, "image", codes)
-
-
-def _is_readable(file: Path) -> bool:
-    with contextlib.suppress(UserError):
-        load_picture(file)
-        return True
-    return False
 
 
 def _read(file: Path) -> dict[str, tuple[Stamp, np.ndarray | None]]:

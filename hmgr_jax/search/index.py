@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hmgr_jax.errors import FoundNonFinite, UserError
-from hmgr_jax.search import index_files
+from hmgr_jax.search import index_files, index_numpy, versions
 from hmgr_jax.search.index_engine import ENGINES, FLAT, IVF, MILVUS, NOBODY, Engine
 from hmgr_jax.search.index_faiss import FaissEngine, measure_recall, tune
+from hmgr_jax.search.index_numpy import NumpyEngine
 from hmgr_jax.shapes import Float, Int
 
 FLAT_UP_TO = 500_000
@@ -75,8 +76,8 @@ class Index:
             about: further values of the manifest.
 
         Raises:
-            UserError: there are no vectors, the numbers of vectors and items differ, the engine is
-                unknown, or its package is missing.
+            UserError: there are no vectors, the numbers of vectors and items differ, an id is empty
+                or given twice, the engine is unknown, or its package is missing.
             FoundNonFinite: a vector holds NaN or infinity.
         """
         vectors = _check_vectors(vectors, None, "Vectors")
@@ -92,6 +93,8 @@ class Index:
             from hmgr_jax.search.index_milvus import MilvusEngine
 
             built = MilvusEngine.build(vectors, uri)
+        elif engine == FLAT and len(vectors) < index_numpy.BELOW:
+            built = NumpyEngine(vectors)
         else:
             built = FaissEngine.build(engine, vectors)
             made |= tune(built, vectors) if not built.exact else {}
@@ -105,21 +108,22 @@ class Index:
             UserError: there is no index, it is incomplete or damaged (with the command that builds
                 it again), it is of another ``model``, or the package of its engine is missing.
         """
-        folder = Path(folder)
+        folder = versions.current(folder)
         found = index_files.read(folder, model, verify=verify)
         if found.about["engine"] == MILVUS:
             from hmgr_jax.search.index_milvus import MilvusEngine
 
             engine: Engine = MilvusEngine.read(folder, found.engine)
         else:
-            engine = index_files.read_engine(folder, found, FaissEngine.read)
+            kind = NumpyEngine if found.engine["kind"] == index_numpy.KIND else FaissEngine
+            engine = index_files.read_engine(folder, found, kind.read)
         items = [Item(*values) for values in found.items]
         return cls(engine, items, set(found.deleted), found.about)
 
     @staticmethod
     def about_of(folder: str | Path) -> dict[str, Any]:
         """The description of a saved index; raises UserError as `load`."""
-        return index_files.manifest_of(Path(folder))["about"]
+        return index_files.manifest_of(versions.current(folder))["about"]
 
     def save(
         self,
@@ -170,14 +174,18 @@ class Index:
         return np.delete(np.arange(len(self._items)), sorted(self._deleted))
 
     def add(self, vectors: Float[np.ndarray, "n E"], items: Sequence[Item]) -> None:
-        """Add vectors float32 [n, E] with the next numbers.
+        """Add vectors float32 [n, E] with the next numbers; an item replaces that of its id.
 
         Raises:
-            UserError: the dimension differs, or the numbers of vectors and items differ.
+            UserError: the dimension differs, the numbers of vectors and items differ, or an id is
+                empty or given twice.
             FoundNonFinite: a vector holds NaN or infinity.
         """
         vectors = _check_vectors(vectors, self.dim, "Vectors")
         _check_items(vectors, items)
+        known = {self._items[number].id for number in self.numbers()}
+        if replaced := [item.id for item in items if item.id in known]:
+            self.delete(replaced)
         self.engine.add(vectors)
         self._items += items
         self._register_owners(range(len(self._items) - len(items), len(self._items)))
@@ -323,3 +331,10 @@ def _check_items(vectors: np.ndarray, items: Sequence[Item]) -> None:
         raise UserError(
             f"{len(vectors)} vectors need as many items, got {len(items)}: give one per vector."
         )
+    seen: set[str] = set()
+    for row, item in enumerate(items):
+        if not item.id:
+            raise UserError(f"Item {row} has an empty id: give every item an id.")
+        if item.id in seen:
+            raise UserError(f"Two items have the id {item.id!r}: give every item an id of its own.")
+        seen.add(item.id)

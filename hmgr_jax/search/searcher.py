@@ -7,6 +7,7 @@ finds a shortlist by the ``coarse`` vectors, and the model scores the pairs of t
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,8 @@ import numpy as np
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.retriever import Retriever
 from hmgr_jax.leaves import by_name
+from hmgr_jax.search import versions
+from hmgr_jax.search.followed import Followed
 from hmgr_jax.search.gallery import Gallery
 from hmgr_jax.search.index import Index, Item
 from hmgr_jax.search.rerank import CodeStore, score_candidates
@@ -25,25 +28,23 @@ from hmgr_jax.training import config as configs
 
 CANDIDATES = 100
 """Default number of items in a shortlist."""
+PIXELS = ("size", "resize", "resample", "mean", "std")
+"""How a picture is read; the other keys of ``data.pixels`` are of training."""
 
 
 def model_key(retriever: Retriever) -> str:
-    """16 hex digits that identify a model: configuration, step, weights and calibration."""
-    digest = hashlib.sha256()
-    digest.update(f"{configs.config_hash(retriever.config)} {retriever.step}\0".encode())
+    """16 hex digits that identify a model: weights, reading and scoring, calibration."""
+    digest = hashlib.sha256(_scoring(retriever).encode())
     own = retriever.variables
     for name, leaf in by_name((own.params, own.stats, own.memory)).items():
         array = np.asarray(jax.device_get(leaf))
         digest.update(f"{name} {array.dtype} {array.shape}\0".encode())
         digest.update(array.tobytes())
-    calibration = retriever.evaluator.calibration
-    if calibration is not None:
-        digest.update(calibration.fingerprint().encode())
     return digest.hexdigest()[:16]
 
 
 def run_key(retriever: Retriever) -> str | None:
-    """16 hex digits of configuration, step and the digests of the checkpoint; None without digests.
+    """16 hex digits of scoring and the digests of the checkpoint; None without digests.
 
     Loading the run has checked the weights against these digests, so the weights need not be
     hashed again if the key is equal.
@@ -51,10 +52,24 @@ def run_key(retriever: Retriever) -> str | None:
     file = retriever.workdir / "digests" / f"{retriever.step}.json"
     if not file.is_file():
         return None
-    calibration = retriever.evaluator.calibration
-    own = calibration.fingerprint() if calibration is not None else ""
-    about = f"{configs.config_hash(retriever.config)} {retriever.step}{own}\0".encode()
+    about = _scoring(retriever).encode()
     return hashlib.sha256(about + file.read_bytes()).hexdigest()[:16]
+
+
+def _scoring(retriever: Retriever) -> str:
+    """All but the weights that vectors and scores depend on; how a run was trained is no part."""
+    config, calibration = retriever.config, retriever.evaluator.calibration
+    options = (key.removeprefix("model.") for key in configs.SCORING)
+    pixels = config.data.get("pixels") or {}
+    about = {
+        "system": config.model.name,
+        "scoring": {key: config.model[key] for key in options if key in config.model},
+        "words": retriever.vocabulary.saved(),
+        "max_words": retriever.max_words,
+        "pixels": {key: pixels[key] for key in PIXELS if key in pixels},
+        "calibration": calibration.fingerprint() if calibration is not None else "",
+    }
+    return json.dumps(about, sort_keys=True, default=str) + "\0"
 
 
 class Hit(NamedTuple):
@@ -68,8 +83,15 @@ class Hit(NamedTuple):
 class Searcher:
     """An index with the run that made it."""
 
-    def __init__(self, retriever: Retriever, index: Index, codes: CodeStore | None) -> None:
+    def __init__(
+        self,
+        retriever: Retriever,
+        index: Index,
+        codes: CodeStore | None,
+        followed: Followed | None = None,
+    ) -> None:
         self.retriever, self.index, self.codes = retriever, index, codes
+        self.followed = followed or Followed()
 
     @classmethod
     def build(
@@ -95,7 +117,23 @@ class Searcher:
         """
         if candidates < 1:
             raise UserError(f"candidates must be at least 1, got {candidates}.")
-        codes, model = gallery.codes(retriever), retriever.model
+        return cls.of_codes(
+            retriever, gallery, gallery.codes(retriever), engine, uri, candidates=candidates
+        )
+
+    @classmethod
+    def of_codes(
+        cls,
+        retriever: Retriever,
+        gallery: Gallery,
+        codes: Any,
+        engine: str | None = None,
+        uri: str | None = None,
+        *,
+        candidates: int = CANDIDATES,
+    ) -> Searcher:
+        """Build the index of a gallery whose codes are known; see `build`."""
+        model = retriever.model
         vectors = retriever.evaluator.vectors(retriever.variables, gallery.modality, codes)
         about: dict[str, Any] = {
             "workdir": str(retriever.workdir.resolve()),
@@ -125,7 +163,7 @@ class Searcher:
         Raises:
             UserError: see `Index.load` and `Retriever.load`; or the run was trained further.
         """
-        folder = Path(folder).resolve()  # a name may be swapped later
+        folder = versions.current(folder)  # a name may be swapped later
         about = Index.about_of(folder)
         if not {"workdir", "modality", "split"} <= about.keys():
             raise UserError(
@@ -136,11 +174,23 @@ class Searcher:
         same = about.get("run") is not None and about["run"] == run_key(retriever)
         index = Index.load(folder, model=about["model"] if same else model_key(retriever))
         codes = None if retriever.model.coarse_exact else CodeStore.read(folder)
-        return cls(retriever, index, codes)
+        return cls(retriever, index, codes, Followed.read(folder))
+
+    def with_index(self, index: Index, folder: Path) -> Searcher:
+        """Another version of the index, which lies in ``folder``, with the same run."""
+        codes = None if self.codes is None else CodeStore.read(folder)
+        return Searcher(self.retriever, index, codes, Followed.read(folder))
 
     def save(self, folder: str | Path, command: str = "") -> None:
         """Write the index, with the codes of a system that scores pairs; see `Index.save`."""
-        self.index.save(folder, command=command, more=self.codes.write if self.codes else None)
+
+        def more(partial: Path) -> None:
+            if self.codes is not None:
+                self.codes.write(partial)
+            if self.followed != Followed():
+                self.followed.write(partial)
+
+        self.index.save(folder, command=command, more=more)
 
     @property
     def modality(self) -> str:

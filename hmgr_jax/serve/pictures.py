@@ -1,0 +1,100 @@
+"""Pictures for the page: uploads that are bounded, and small copies of the index's own, cached."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from hmgr_jax.data.pictures.files import BROKEN, load_picture
+from hmgr_jax.errors import UserError
+from hmgr_jax.files.workdir import cache_folder, replacing
+from hmgr_jax.search.followed import stamp_of
+from hmgr_jax.search.index import Item
+
+THUMBNAIL, PICTURE = 320, 1600
+"""Pixels of the longer side."""
+QUALITY = 85
+MOST_BYTES = 1 << 30
+"""Of the cache; when the server starts, the oldest are removed above it."""
+
+
+def decode(content: bytes, pixels: int) -> Image.Image:
+    """An uploaded picture in RGB, rotated by its EXIF orientation.
+
+    Raises:
+        UserError: it is no picture, or has more than ``pixels`` pixels, which are not decoded.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(content)) as image:
+                if image.width * image.height > pixels:
+                    raise UserError(
+                        f"The picture has {image.width:,} x {image.height:,} pixels, of at most "
+                        f"{pixels:,}: send a smaller copy."
+                    )
+                return ImageOps.exif_transpose(image).convert("RGB")
+    except (*BROKEN, MemoryError) as error:
+        raise UserError(f"The upload is not a readable picture ({error}): send another.") from None
+
+
+class Pictures:
+    """Copies of pictures as JPEG, at two sizes; any number of threads may call it."""
+
+    def __init__(
+        self, drawn: Callable[[Item], np.ndarray | None], folder: Path | None = None
+    ) -> None:
+        self._drawn = drawn
+        self._folder = folder or cache_folder() / "thumbnails"
+        self._lock = threading.Lock()
+
+    def jpeg(self, item: Item, side: int) -> bytes:
+        """A copy of the picture of an item.
+
+        Raises:
+            UserError: there is none, or it cannot be read.
+        """
+        if not item.picture:
+            with self._lock:  # it may open a split
+                picture = self._drawn(item)
+            if picture is None:
+                raise UserError(f"{item.id} has no picture.")
+            return _coded(Image.fromarray(picture), side)
+        path = Path(item.picture)
+        try:
+            key = hashlib.sha256(f"{path}\0{stamp_of(path)}\0{side}".encode()).hexdigest()
+        except (OSError, ValueError):
+            raise UserError(f"The picture of {item.id} is gone: run search update.") from None
+        file = self._folder / key[:2] / f"{key}.jpg"
+        try:
+            return file.read_bytes()
+        except OSError:
+            made = _coded(load_picture(path, near=side), side)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as opened:
+            opened.write(made)
+        return made
+
+    def prune(self) -> None:
+        """Remove the oldest copies above `MOST_BYTES`."""
+        files = [(path.stat(), path) for path in self._folder.glob("*/*.jpg")]
+        total = sum(about.st_size for about, _ in files)
+        for about, path in sorted(files, key=lambda each: each[0].st_mtime):
+            if total <= MOST_BYTES:
+                return
+            path.unlink(missing_ok=True)
+            total -= about.st_size
+
+
+def _coded(picture: Image.Image, side: int) -> bytes:
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=QUALITY)
+    return out.getvalue()
