@@ -45,8 +45,8 @@ class Changes(NamedTuple):
     gone: list[str]
     broken: list[str]
     """Pictures that cannot be read, among those that were new or changed."""
-    count: int
-    """Items of the index now."""
+    items: int
+    """Of the index now."""
 
 
 def build(
@@ -194,7 +194,10 @@ def _apply(
         {id: stamp for id, stamp in before.broken.items() if id not in gone},
         before.removed,
     )
-    blocks, codes, items, broken = folder.resolve() / BLOCKS, None, [], []
+    blocks = folder.resolve() / BLOCKS
+    codes: Any = None
+    items: list[Item] = []
+    broken: list[str] = []
     if wanted:
         codes, items, broken = _encode(searcher.retriever, followed, wanted, blocks)
     if strict and broken:

@@ -115,8 +115,9 @@ class Index:
 
             engine: Engine = MilvusEngine.read(folder, found.engine)
         else:
-            kind = NumpyEngine if found.engine["kind"] == index_numpy.KIND else FaissEngine
-            engine = index_files.read_engine(folder, found, kind.read)
+            small = found.engine["kind"] == index_numpy.KIND
+            read: Any = NumpyEngine.read if small else FaissEngine.read
+            engine = index_files.read_engine(folder, found, read)
         items = [Item(*values) for values in found.items]
         return cls(engine, items, set(found.deleted), found.about)
 

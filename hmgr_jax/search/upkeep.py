@@ -90,5 +90,5 @@ def _tell(done: Changes) -> int:
     tell_broken(done.broken)
     counts = (done.added, "added"), (done.changed, "changed"), (done.gone, "dropped")
     told = ", ".join(f"{len(ids):,} {what}" for ids, what in counts)
-    print(f"{told}; the index has {done.count:,} items")
+    print(f"{told}; the index has {done.items:,} items")
     return 0

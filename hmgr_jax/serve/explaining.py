@@ -34,7 +34,8 @@ def explain(encoder: QueryEncoder, snapshot: Snapshot, item: Item, sentence: str
         raise UserError(f"The places of the regions of {item.id} are unknown.")
     if retriever.model.explainable():
         found = explain_pair(retriever, image, sentence)
-        weights = found.attention["t2i"].weights if "t2i" in found.attention else []
+        attention = found.attention.get("t2i")
+        weights = () if attention is None else tuple(attention.weights)
         return {
             "words": [{"word": word, "weight": None} for word in found.words],
             "unknown": list(found.unknown),

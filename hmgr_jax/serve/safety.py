@@ -1,4 +1,4 @@
-"""What stands between the network and the application: hosts, origins, the token, bounds, headers."""
+"""Between the network and the application: hosts, origins, the token, bounds, headers."""
 
 from __future__ import annotations
 
