@@ -15,6 +15,8 @@ CLUSTERS, TYPICAL = 16, 12
 FEWEST = 6
 """Items of a cluster on average."""
 ROUNDS = 30
+OUTER = (0.02, 0.98)
+"""Quantiles of the places that become -1 and 1."""
 
 
 def overview(snapshot: Snapshot) -> dict[str, Any]:
@@ -72,4 +74,5 @@ def _map(vectors: np.ndarray) -> np.ndarray:
     found = centred @ directions[:, :-3:-1]
     if found.shape[1] < 2:
         found = np.pad(found, ((0, 0), (0, 2 - found.shape[1])))
-    return found / np.maximum(np.abs(found).max(axis=0), 1e-12)
+    low, high = np.quantile(found, OUTER, axis=0)  # a few outliers must not squeeze the others
+    return np.clip(2 * (found - low) / np.maximum(high - low, 1e-12) - 1, -1, 1)
