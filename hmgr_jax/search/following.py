@@ -90,13 +90,15 @@ def build(
     return made, broken
 
 
-def update(folder: Path, workdir: str | Path | None = None) -> Changes:
+def update(
+    folder: Path, workdir: str | Path | None = None, *, retriever: Retriever | None = None
+) -> Changes:
     """Follow the folders of an index: add, encode again, drop; one new version if anything changed.
 
     Raises:
         UserError: the index follows no folder, a folder is missing or empty, or no item is left.
     """
-    with _writing(folder, workdir) as (searcher, publish):
+    with _writing(folder, workdir, retriever) as (searcher, publish):
         followed = searcher.followed
         if not followed.folders and not followed.stamps:
             raise UserError(
@@ -115,7 +117,13 @@ def update(folder: Path, workdir: str | Path | None = None) -> Changes:
         return _apply(folder, searcher, publish, wanted, known.keys() - kept.keys())
 
 
-def add(folder: Path, files: Sequence[Path], workdir: str | Path | None = None) -> Changes:
+def add(
+    folder: Path,
+    files: Sequence[Path],
+    workdir: str | Path | None = None,
+    *,
+    retriever: Retriever | None = None,
+) -> Changes:
     """Add pictures to an index; a picture replaces the item of its id.
 
     The id is the path below a followed folder, or else the whole path.
@@ -126,7 +134,7 @@ def add(folder: Path, files: Sequence[Path], workdir: str | Path | None = None) 
     for file in files:
         if not file.is_file():
             raise UserError(f"There is no picture {file}: correct the path.")
-    with _writing(folder, workdir) as (searcher, publish):
+    with _writing(folder, workdir, retriever) as (searcher, publish):
         if searcher.modality != "image":
             raise UserError(
                 f"{folder} holds {searcher.modality} items, not pictures: build an index of them."
@@ -138,13 +146,19 @@ def add(folder: Path, files: Sequence[Path], workdir: str | Path | None = None) 
         return _apply(folder, searcher, publish, wanted, (), strict=True)
 
 
-def remove(folder: Path, ids: Sequence[str], workdir: str | Path | None = None) -> Changes:
+def remove(
+    folder: Path,
+    ids: Sequence[str],
+    workdir: str | Path | None = None,
+    *,
+    retriever: Retriever | None = None,
+) -> Changes:
     """Remove items by their ids; `update` does not bring them back.
 
     Raises:
         UserError: an id is unknown, or no item is left; then nothing is removed.
     """
-    with _writing(folder, workdir) as (searcher, publish):
+    with _writing(folder, workdir, retriever) as (searcher, publish):
         own = {item.id for item in searcher.index.items(searcher.index.numbers())}
         if unknown := [id for id in ids if id not in own]:
             raise UserError(
@@ -161,12 +175,12 @@ def remove(folder: Path, ids: Sequence[str], workdir: str | Path | None = None) 
 
 @contextlib.contextmanager
 def _writing(
-    folder: Path, workdir: str | Path | None
+    folder: Path, workdir: str | Path | None, retriever: Retriever | None
 ) -> Iterator[tuple[Searcher, Callable[[Searcher], None]]]:
     """The index as it is, and a function that publishes the next version; others have to wait."""
     Index.about_of(folder)  # before a lock is written
     with lock(folder.resolve(), "--index"):
-        searcher = Searcher.open(folder, workdir)
+        searcher = Searcher.open(folder, workdir, retriever)
         command = versions.command_of(versions.current(folder))
 
         def publish(made: Searcher) -> None:

@@ -101,14 +101,27 @@ class Index:
         return cls(built, list(items), set(), made)
 
     @classmethod
-    def load(cls, folder: str | Path, *, model: str | None = None, verify: bool = False) -> Index:
-        """The index that `save` wrote; ``verify`` also hashes files with an unchanged time.
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        model: str | None = None,
+        verify: bool = False,
+        pinned: bool = False,
+    ) -> Index:
+        """The index that `save` wrote.
+
+        Args:
+            folder: the index, whose current version is read.
+            model: key that the index must have.
+            verify: also hash files with an unchanged time.
+            pinned: ``folder`` is that of a version, see `versions.current`.
 
         Raises:
             UserError: there is no index, it is incomplete or damaged (with the command that builds
                 it again), it is of another ``model``, or the package of its engine is missing.
         """
-        folder = versions.current(folder)
+        folder = Path(folder) if pinned else versions.current(folder)
         found = index_files.read(folder, model, verify=verify)
         if found.about["engine"] == MILVUS:
             from hmgr_jax.search.index_milvus import MilvusEngine

@@ -17,7 +17,7 @@ import numpy as np
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.retriever import Retriever
 from hmgr_jax.leaves import by_name
-from hmgr_jax.search import versions
+from hmgr_jax.search import index_files, versions
 from hmgr_jax.search.followed import Followed
 from hmgr_jax.search.gallery import Gallery
 from hmgr_jax.search.index import Index, Item
@@ -92,6 +92,8 @@ class Searcher:
     ) -> None:
         self.retriever, self.index, self.codes = retriever, index, codes
         self.followed = followed or Followed()
+        self.version: Path | None = None
+        """The folder of the version that was opened."""
 
     @classmethod
     def build(
@@ -157,24 +159,37 @@ class Searcher:
         return cls(retriever, index, store)
 
     @classmethod
-    def open(cls, folder: str | Path, workdir: str | Path | None = None) -> Searcher:
-        """Load a saved index and its run; ``workdir`` is the new folder of a moved run.
+    def open(
+        cls,
+        folder: str | Path,
+        workdir: str | Path | None = None,
+        retriever: Retriever | None = None,
+    ) -> Searcher:
+        """Load a saved index and its run.
+
+        Args:
+            folder: the index, or a name created by swap.
+            workdir: the new folder of a run that was moved.
+            retriever: the run, if it is loaded.
 
         Raises:
             UserError: see `Index.load` and `Retriever.load`; or the run was trained further.
         """
         folder = versions.current(folder)  # a name may be swapped later
-        about = Index.about_of(folder)
+        about = index_files.manifest_of(folder)["about"]
         if not {"workdir", "modality", "split"} <= about.keys():
             raise UserError(
                 f"{folder} was not written by hmgr_jax.search index and names no run: open it with "
                 "Index.load, or build an index with that command."
             )
-        retriever = load_run(workdir or about["workdir"])
+        retriever = retriever or load_run(workdir or about["workdir"])
         same = about.get("run") is not None and about["run"] == run_key(retriever)
-        index = Index.load(folder, model=about["model"] if same else model_key(retriever))
+        key = about["model"] if same else model_key(retriever)
+        index = Index.load(folder, model=key, pinned=True)
         codes = None if retriever.model.coarse_exact else CodeStore.read(folder)
-        return cls(retriever, index, codes, Followed.read(folder))
+        found = cls(retriever, index, codes, Followed.read(folder))
+        found.version = folder
+        return found
 
     def with_index(self, index: Index, folder: Path) -> Searcher:
         """Another version of the index, which lies in ``folder``, with the same run."""

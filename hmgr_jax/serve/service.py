@@ -55,7 +55,7 @@ class Service:
         self.snapshot = Snapshot.open(folder, workdir)
         self.encoder = QueryEncoder(self.snapshot.searcher.retriever)
         self.swaps = 0
-        self.refused = ""
+        self.refused = self._refused_version = ""
         """Why the newest version of the index is not served."""
 
     @property
@@ -126,15 +126,15 @@ class Service:
 
     def renew(self) -> bool:
         """Take over another version of the index if there is one; called by one other thread."""
+        version = str(versions.current(self.folder))
         try:
-            version = str(versions.current(self.folder))
-            if version == self.snapshot.version or version == self.refused.partition(":")[0]:
+            if version in (self.snapshot.version, self._refused_version):
                 return False
-            self.snapshot = self.snapshot.renewed(self.folder)
+            self.snapshot = self.snapshot.renewed(Path(version))
         except (UserError, OSError) as error:
-            self.refused = f"{version}: {error}"
+            self.refused, self._refused_version = str(error), version
             return False
-        self.refused = ""
+        self.refused = self._refused_version = ""
         self.swaps += 1
         return True
 

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.search import versions
 from hmgr_jax.search.index import Index, Item
 from hmgr_jax.search.searcher import Searcher
 
@@ -45,18 +44,18 @@ class Snapshot:
     @classmethod
     def open(cls, folder: Path, workdir: str | None = None) -> Snapshot:
         """The current version of an index; see `Searcher.open`."""
-        version = versions.current(folder)
-        return cls(Searcher.open(version, workdir), version)
+        searcher = Searcher.open(folder, workdir)
+        assert searcher.version is not None
+        return cls(searcher, searcher.version)
 
-    def renewed(self, folder: Path) -> Snapshot:
-        """The version that is current now, of the same model.
+    def renewed(self, version: Path) -> Snapshot:
+        """The snapshot of another version, of the same model.
 
         Raises:
             UserError: it cannot be read, or is of another model or modality.
         """
-        version = versions.current(folder)
         mine = self.searcher
-        index = Index.load(version, model=mine.index.model)
+        index = Index.load(version, model=mine.index.model, pinned=True)
         if index.about["modality"] != mine.modality:
             raise UserError(
                 f"{version} holds {index.about['modality']} items, not {mine.modality}: serve it "
