@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from hmgr_jax.errors import UserError
+from hmgr_jax.errors import UserError, printable
 
 REPEAT_AFTER = 60.0
 """Seconds after which a warning has scrolled away."""
@@ -155,7 +155,7 @@ def _quiet_threads() -> Iterator[None]:
 
 
 def _fail(sentence: str, code: int = 2) -> int:
-    print("error: " + sentence.replace("\n", " "), file=sys.stderr, flush=True)
+    print("error: " + printable(sentence.replace("\n", " ")), file=sys.stderr, flush=True)
     return code
 
 
@@ -165,8 +165,9 @@ def _repeated_warnings() -> Iterator[None]:
     shown: dict[str, float] = {}
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        print(f"warning: {message}", file=sys.stderr, flush=True)
-        shown.setdefault(str(message), time.monotonic())
+        text = printable(str(message).replace("\n", " "))
+        print(f"warning: {text}", file=sys.stderr, flush=True)
+        shown.setdefault(text, time.monotonic())
 
     warnings.showwarning = show
     try:

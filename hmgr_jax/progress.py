@@ -14,6 +14,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from hmgr_jax.errors import printable
+
 Cell = str | float | None
 T = TypeVar("T")
 
@@ -220,13 +222,6 @@ def _show(cell: Cell) -> str:
     if cell is None:
         return ""
     return printable(str(cell)) if isinstance(cell, str | int) else f"{float(cell):.1f}"
-
-
-def printable(text: str) -> str:
-    """Text for a terminal: control characters are shown as escapes, as ``\\x1b``, not sent."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def is_live(console: Console) -> bool:

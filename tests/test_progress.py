@@ -238,3 +238,10 @@ def test_work_is_one_live_line_once_it_is_announced(announce_after):
         return
     assert lines[-2].rstrip() == "scoring 3 x 4  tiles 4/4  0:00 left"
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1  # the cursor comes back
+
+
+def test_control_characters_of_a_table_are_shown_not_sent(capsys):
+    table("title\x1b[2J", [{"name": "a\x07b", "count": 1}])
+    told = capsys.readouterr().out
+    assert r"title\x1b[2J" in told
+    assert r"a\x07b" in told

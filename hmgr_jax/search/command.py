@@ -53,9 +53,11 @@ def index(flags: argparse.Namespace, command: str) -> int:
         raise UserError(f"{out} exists: give another --out, or remove it.")
     _check_gallery(flags)
     # Slow imports come after the options are checked.
+    from hmgr_jax.search.index import FLAT, check_engine
     from hmgr_jax.search.retrieved import load_run
     from hmgr_jax.search.searcher import CANDIDATES, Searcher
 
+    check_engine(flags.engine or FLAT, flags.uri)
     retriever = load_run(workdir)
     candidates = CANDIDATES if flags.candidates is None else flags.candidates
     blocks = out.with_name(f"{out.name}.encoded")

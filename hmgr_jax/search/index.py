@@ -19,8 +19,8 @@ import numpy as np
 
 from hmgr_jax.errors import FoundNonFinite, UserError
 from hmgr_jax.search import index_files, index_numpy, versions
-from hmgr_jax.search.index_engine import ENGINES, FLAT, IVF, MILVUS, NOBODY, Engine
-from hmgr_jax.search.index_faiss import FaissEngine, measure_recall, tune
+from hmgr_jax.search.index_engine import ENGINES, FLAT, HNSW, IVF, MILVUS, NOBODY, Engine
+from hmgr_jax.search.index_faiss import FaissEngine, import_faiss, measure_recall, tune
 from hmgr_jax.search.index_numpy import NumpyEngine
 from hmgr_jax.shapes import Float, Int
 
@@ -83,10 +83,7 @@ class Index:
         vectors = _check_vectors(vectors, None, "Vectors")
         _check_items(vectors, items)
         engine = engine or (FLAT if len(vectors) <= FLAT_UP_TO else IVF)
-        if engine not in ENGINES:
-            raise UserError(f"There is no engine {engine!r}: choose from {', '.join(ENGINES)}.")
-        if uri is not None and engine != MILVUS:
-            raise UserError(f"uri is for engine milvus, but the engine is {engine}.")
+        check_engine(engine, uri)
         made = {"model": model, "engine": engine, "dim": vectors.shape[1], **(about or {})}
         built: Engine
         if engine == MILVUS:
@@ -314,6 +311,24 @@ class Index:
         for number in numbers:
             if self._items[number].owner:
                 self._owned.setdefault(self._items[number].owner, []).append(number)
+
+
+def check_engine(engine: str, uri: str | None = None) -> None:
+    """Check that an engine exists and that its package is installed.
+
+    Raises:
+        UserError: it does not, or ``uri`` is given for another engine than Milvus.
+    """
+    if engine not in ENGINES:
+        raise UserError(f"There is no engine {engine!r}: choose from {', '.join(ENGINES)}.")
+    if uri is not None and engine != MILVUS:
+        raise UserError(f"uri is for engine milvus, but the engine is {engine}.")
+    if engine == MILVUS:
+        from hmgr_jax.search.index_milvus import import_milvus
+
+        import_milvus(uri is None)
+    elif engine in (HNSW, IVF):
+        import_faiss()
 
 
 def _count_wanted(numbers: np.ndarray, excluded: Sequence[Sequence[int]]) -> np.ndarray:

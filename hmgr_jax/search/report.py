@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hmgr_jax.data.generated.worlds.clip import draw_clips
+from hmgr_jax.data.generated.worlds.frames import render_frames
 from hmgr_jax.data.generated.worlds.render import world_picture
+from hmgr_jax.data.generated.worlds.scene import SIBLINGS
 from hmgr_jax.data.pictures.files import read_picture
+from hmgr_jax.data.split import Source, Split
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.retriever import Retriever
 from hmgr_jax.reports.grid import INK, Thumbnail, draw_grid, shorten, wrap
-from hmgr_jax.reports.object_pictures import pictures_of
+from hmgr_jax.reports.object_pictures import pictures_of, views_of
 from hmgr_jax.search.asking import Questions
 from hmgr_jax.search.gallery import ALL, ROLES
 from hmgr_jax.search.index import Item
@@ -95,13 +99,37 @@ def pictures_of_items(
             owner_role, _, scene = item.owner.rpartition("/")
             return world_picture(data, owner_role, int(scene))
         if data.source in OBJECTS:
-            splits = [open_split(each) for each in (ROLES if role == ALL else (role,))]
-            split = next(each for each in splits if item.id in each.ids[modality])
-            number = list(split.ids[modality]).index(item.id)
-            return pictures_of(modality, split.sources[modality], np.array([number]), PIXELS)[0]
-        return None
+            source, number = _find(open_split, role, modality, item)
+            return pictures_of(modality, source, np.array([number]), PIXELS)[0]
+        found = frames_of_item(retriever, role, modality, item)
+        return None if found is None else found[len(found) // 2]
 
     return [picture(item) for item in items]
+
+
+def frames_of_item(retriever: Retriever, role: str, modality: str, item: Item) -> np.ndarray | None:
+    """Frames uint8 [T, S, S, 3] of a generated clip or of a 3D object that turns; None of others.
+
+    For a caption, those of the clip that it describes.
+    """
+    data = retriever.config.data
+    if data.source == "clips" and role:
+        owner_role, _, number = item.owner.rpartition("/")
+        family, sibling = divmod(int(number), SIBLINGS)
+        return render_frames(draw_clips(data.clips.seed, owner_role, family)[sibling], PIXELS)
+    if data.source in OBJECTS and role:
+        open_split = functools.cache(lambda role: retriever.open((role,)).splits[role])
+        return views_of(modality, *_find(open_split, role, modality, item), PIXELS)
+    return None
+
+
+def _find(
+    open_split: Callable[[str], Split], role: str, modality: str, item: Item
+) -> tuple[Source, int]:
+    """The source of an item, and its number there."""
+    splits = (open_split(each) for each in (ROLES if role == ALL else (role,)))
+    split = next(each for each in splits if item.id in each.ids[modality])
+    return split.sources[modality], list(split.ids[modality]).index(item.id)
 
 
 def _is_missing(item: Item) -> bool:

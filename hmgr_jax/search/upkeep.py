@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hmgr_jax.command import required
-from hmgr_jax.progress import printable
+from hmgr_jax.errors import printable
 
 if TYPE_CHECKING:
     from hmgr_jax.search.following import Changes

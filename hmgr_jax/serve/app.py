@@ -23,7 +23,7 @@ import hmgr_jax
 from hmgr_jax.errors import UserError
 from hmgr_jax.reports.explanation import explains
 from hmgr_jax.search.index import Item
-from hmgr_jax.search.report import pictures_of_items
+from hmgr_jax.search.report import frames_of_item, pictures_of_items
 from hmgr_jax.serve.asked import read_search
 from hmgr_jax.serve.batching import Batcher
 from hmgr_jax.serve.explaining import explain
@@ -50,13 +50,14 @@ class Application:
         self.local = is_loopback(access.host)
         self.metrics = Metrics()
         self.batcher = Batcher(service.answer, self.metrics.batches.add)
-        self.pictures = Pictures(self._draw)
+        self.pictures = Pictures(self._draw, self._frames)
         self._overview: tuple[Snapshot, dict[str, Any]] | None = None
         self._looking = asyncio.Lock()
 
     @contextlib.asynccontextmanager
     async def running(self, app: Starlette) -> AsyncIterator[None]:
         """Answer and follow the index until the server ends."""
+        await run_in_threadpool(self.pictures.prune)
         tasks = [asyncio.create_task(each) for each in (self.batcher.run(), self._follow())]
         try:
             yield
@@ -78,6 +79,11 @@ class Application:
         return pictures_of_items(
             searcher.retriever, searcher.index.about["split"], searcher.modality, [item]
         )[0]
+
+    def _frames(self, item: Item) -> Any:
+        searcher = self.service.snapshot.searcher
+        split = searcher.index.about["split"]
+        return frames_of_item(searcher.retriever, split, searcher.modality, item)
 
     async def search(self, request: Request) -> Response:
         """``POST /api/search``."""
@@ -101,7 +107,11 @@ class Application:
         return await self._picture(request, THUMBNAIL)
 
     async def picture(self, request: Request) -> Response:
-        """``GET /api/items/ID/picture``."""
+        """``GET /api/items/ID/picture``: clips play and 3D objects turn."""
+        item = _item(self.service.snapshot, request.path_params["id"])
+        made = await run_in_threadpool(self.pictures.moving, item)
+        if made is not None:
+            return Response(made, media_type="image/webp", headers=CACHED)
         return await self._picture(request, PICTURE)
 
     async def _picture(self, request: Request, side: int) -> Response:

@@ -86,7 +86,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _check_packages() -> None:
     try:
-        import multipart  # noqa: F401
+        import python_multipart  # noqa: F401
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:

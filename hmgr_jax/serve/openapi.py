@@ -17,7 +17,9 @@ def document(limits: Limits) -> dict[str, Any]:
             "/api/search": {"post": _search(limits)},
             "/api/items/{id}": {"get": _get("An item", "id*")},
             "/api/items/{id}/thumbnail": {"get": _get("A small copy of its picture", "id*", JPEG)},
-            "/api/items/{id}/picture": {"get": _get("A large copy of its picture", "id*", JPEG)},
+            "/api/items/{id}/picture": {
+                "get": _get("A large copy of its picture, or its frames", "id*", JPEG)
+            },
             "/api/explain": {"get": _get("Where the words of a sentence look", "query id")},
             "/api/overview": {"get": _get("Clusters and a map of the index", "")},
             "/api/health": {"get": _get("What is served and can be asked", "")},

@@ -21,6 +21,8 @@ from hmgr_jax.search.index import Item
 THUMBNAIL, PICTURE = 320, 1600
 """Pixels of the longer side."""
 QUALITY = 85
+FRAME_MS = 350
+"""Milliseconds of a frame of a clip, or of a view of a 3D object."""
 MOST_BYTES = 1 << 30
 """Of the cache; when the server starts, the oldest are removed above it."""
 
@@ -49,11 +51,26 @@ class Pictures:
     """Copies of pictures as JPEG, at two sizes; any number of threads may call it."""
 
     def __init__(
-        self, drawn: Callable[[Item], np.ndarray | None], folder: Path | None = None
+        self,
+        drawn: Callable[[Item], np.ndarray | None],
+        frames: Callable[[Item], np.ndarray | None] = lambda item: None,
+        folder: Path | None = None,
     ) -> None:
-        self._drawn = drawn
+        self._drawn, self._frames = drawn, frames
         self._folder = folder or cache_folder() / "thumbnails"
         self._lock = threading.Lock()
+
+    def moving(self, item: Item) -> bytes | None:
+        """An animated WebP of an item that has frames; None of others."""
+        with self._lock:
+            frames = self._frames(item)
+        if frames is None:
+            return None
+        first, *others = [Image.fromarray(frame) for frame in frames]
+        out = io.BytesIO()
+        how = {"duration": FRAME_MS, "loop": 0, "quality": QUALITY}
+        first.save(out, "WEBP", save_all=True, append_images=others, **how)
+        return out.getvalue()
 
     def jpeg(self, item: Item, side: int) -> bytes:
         """A copy of the picture of an item.

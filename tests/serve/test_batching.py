@@ -25,7 +25,9 @@ def _run(answer, asking):
     return asyncio.run(main()), sizes
 
 
-def test_requests_that_arrive_together_are_one_batch():
+def test_requests_that_arrive_together_are_one_batch(monkeypatch):
+    monkeypatch.setattr("hmgr_jax.serve.batching.DEADLINE", 0.5)
+
     async def ask(batcher):
         return await asyncio.gather(*(batcher.ask(n) for n in range(AT_ONCE + 3)))
 
