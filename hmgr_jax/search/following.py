@@ -6,7 +6,6 @@ Each change writes a new version of the index beside the one in use, see `versio
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
@@ -15,13 +14,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hmgr_jax.data.pictures.files import pictures_below
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.retriever import Retriever
 from hmgr_jax.files.workdir import lock
 from hmgr_jax.search import versions
 from hmgr_jax.search.encoded_blocks import concatenate, encode_files
-from hmgr_jax.search.followed import Followed, stamp_of
+from hmgr_jax.search.followed import (
+    Followed,
+    base_of,
+    check_folders,
+    check_mounted,
+    has_text_name,
+    id_of,
+    stamp_of,
+    walk,
+)
 from hmgr_jax.search.gallery import Gallery, check_modality
 from hmgr_jax.search.index import Index, Item
 from hmgr_jax.search.index_engine import HNSW, IVF, MILVUS
@@ -73,8 +80,8 @@ def build(
     """
     check_modality(retriever, "image")
     retriever.picture_source([Path()])  # which says whether the system reads files
-    followed = Followed([str(folder.resolve()) for folder in _checked(folders)])
-    found = _walk(followed)
+    followed = Followed([str(folder.resolve()) for folder in check_folders(folders)])
+    found = walk(followed)
     named = " and ".join(map(str, folders))
     if not found:
         raise UserError(f"{named} holds no picture: give a folder of JPEG, PNG or other files.")
@@ -105,9 +112,9 @@ def update(
                 f"{folder} follows no folder: use search add and search remove, or build an index "
                 "with search index FOLDER."
             )
-        _checked([Path(each) for each in followed.folders])
-        found = _walk(followed)
-        _check_mounted(followed, found)
+        check_folders([Path(each) for each in followed.folders])
+        found = walk(followed)
+        check_mounted(followed, found)
         for id in followed.stamps.keys() - found.keys():
             if (path := Path(id)).is_absolute() and path.is_file():  # added by hand
                 found[id] = path
@@ -139,8 +146,8 @@ def add(
             raise UserError(
                 f"{folder} holds {searcher.modality} items, not pictures: build an index of them."
             )
-        base = _base(searcher.followed.folders)
-        wanted = {_id_of(file.resolve(), base): file.resolve() for file in files}
+        base = base_of(searcher.followed.folders)
+        wanted = {id_of(file.resolve(), base): file.resolve() for file in files}
         removed = [id for id in searcher.followed.removed if id not in wanted]
         searcher.followed = replace(searcher.followed, removed=removed)
         return _apply(folder, searcher, publish, wanted, (), strict=True)
@@ -240,10 +247,16 @@ def _encode(
 ) -> tuple[Any, list[Item], list[str]]:
     """Codes and items of readable pictures, and the ids of others; ``followed`` learns of both."""
     stamps = {id: stamp_of(path) for id, path in files.items()}
-    both = [(path, stamps[id]) for id, path in files.items()]
-    codes, readable = encode_files(retriever, model_key(retriever), both, blocks)
+    named = {id: path for id, path in files.items() if has_text_name(path)}
+    readable = dict.fromkeys(files, False)
+    codes = None
+    if named:
+        both = [(path, stamps[id]) for id, path in named.items()]
+        codes, found = encode_files(retriever, model_key(retriever), both, blocks)
+        readable |= zip(named, found.tolist(), strict=True)
     items, broken = [], []
-    for (id, path), good in zip(files.items(), readable.tolist(), strict=True):
+    for id, path in files.items():
+        good = readable[id]
         (followed.stamps if good else followed.broken)[id] = stamps[id]
         (followed.broken if good else followed.stamps).pop(id, None)
         if good:
@@ -294,46 +307,3 @@ def _changed(
         parts = [store.gather(kept)] if len(kept) else []
         store = CodeStore.of(concatenate([*parts, codes] if items else parts))
     return Searcher(retriever, index, store, followed)
-
-
-def _checked(folders: Sequence[Path]) -> Sequence[Path]:
-    """Check that the folders exist and that none lies in another."""
-    for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"There is no folder {folder}: correct the path, or mount its disk.")
-    for a in folders:
-        for b in folders:
-            if a is not b and b.resolve().is_relative_to(a.resolve()):
-                raise UserError(f"{b} lies in {a}: give one of them.")
-    return folders
-
-
-def _walk(followed: Followed) -> dict[str, Path]:
-    """{id: picture} below the followed folders."""
-    base = _base(followed.folders)
-    found = [path for folder in followed.folders for path in pictures_below(Path(folder))]
-    return {_id_of(path, base): path for path in found}
-
-
-def _base(folders: Sequence[str]) -> Path | None:
-    """The folder that ids are relative to."""
-    return Path(os.path.commonpath(folders)) if folders else None
-
-
-def _id_of(path: Path, base: Path | None) -> str:
-    inside = base is not None and path.is_relative_to(base)
-    return (path.relative_to(base) if inside and base else path).as_posix()
-
-
-def _check_mounted(followed: Followed, found: dict[str, Path]) -> None:
-    """Refuse a folder without any picture, as an unmounted disk is, if the index has some of it."""
-    base = _base(followed.folders)
-    for folder in followed.folders:
-        if any(path.is_relative_to(folder) for path in found.values()):
-            continue
-        lost = sum((base or Path()).joinpath(id).is_relative_to(folder) for id in followed.stamps)
-        if lost:
-            raise UserError(
-                f"{folder} holds no picture any more, but the index has {lost:,} of it: mount its "
-                "disk, or build another index."
-            )

@@ -74,11 +74,10 @@ def run(arguments: Sequence[str]) -> int:
             f"{len(service.snapshot.numbers):,} {service.snapshot.searcher.modality} items, "
             f"{programs} programs compiled, ready after {time.monotonic() - begun:.1f} s"
         )
-        print(
-            f"page:       {url}/" + (f"?token={access.token}" if access.token else ""), flush=True
-        )
+        own = f"?token={access.token}" if access.token else ""
         with running.announced(index, url, access.token):
             listener.listen(CONNECTIONS)
+            print(f"page:       {url}/{own}", flush=True)
             asyncio.run(_serve(app, listener))
     print("ended: every accepted request was answered", flush=True)
     return 0

@@ -85,10 +85,10 @@ class Pictures:
                 raise UserError(f"{item.id} has no picture.")
             return _coded(Image.fromarray(picture), side)
         path = Path(item.picture)
-        try:
-            key = hashlib.sha256(f"{path}\0{stamp_of(path)}\0{side}".encode()).hexdigest()
-        except (OSError, ValueError):
-            raise UserError(f"The picture of {item.id} is gone: run search update.") from None
+        if not path.is_file():
+            raise UserError(f"The picture of {item.id} is gone: run search update.")
+        text = f"{path}\0{stamp_of(path)}\0{side}"
+        key = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
         file = self._folder / key[:2] / f"{key}.jpg"
         try:
             return file.read_bytes()

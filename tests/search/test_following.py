@@ -183,6 +183,21 @@ def test_a_killed_command_goes_on(place, retriever, monkeypatch):
     assert set(later) == {"broken.jpg", "c.png"}
 
 
+def test_a_broken_link_is_named_and_left_out(place, retriever):
+    (place / "pictures" / "link.png").symlink_to(place / "nowhere.png")
+    done = following.update(place / "index", retriever=retriever)
+    assert (done.broken, done.items) == (["link.png"], 3)
+    _draw(place / "nowhere.png", 3)
+    assert following.update(place / "index", retriever=retriever).added == ["link.png"]
+
+
+def test_a_name_that_is_not_utf8_is_named_and_left_out(place, retriever):
+    odd = os.fsdecode(bytes(place / "pictures") + b"/caf\xe9.png")
+    shutil.copy(place / "pictures" / "a.png", odd)
+    done = following.update(place / "index", retriever=retriever)
+    assert (done.broken, done.items) == ([r"caf\xe9.png"], 3)
+
+
 def test_several_folders_have_ids_below_their_parent(place, retriever):
     _draw(place / "more" / "a.png", 7)
     folders = [place / "pictures", place / "more"]
