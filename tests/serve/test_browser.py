@@ -153,6 +153,12 @@ def test_a_person_searches(browser, page):
     weights = [float(hole.get_attribute("fill-opacity")) for hole in holes]
     assert max(weights) == 1.0
     assert min(weights) == 0.0
+    # The cover lies on the picture, which keeps its shape.
+    shapes = browser.execute_script(
+        "return ['img', 'svg'].map((name) => document.querySelector(`.stage ${name}`)"
+        ".getBoundingClientRect()).map(({width, height}) => width / height)"
+    )
+    assert shapes == [pytest.approx(30 / 40, abs=0.01)] * 2
     assert len(_wait(browser, ".near .tile", 8)) == 8
     browser.back()
     assert not browser.find_elements("css selector", "dialog[open]")

@@ -53,7 +53,12 @@ export async function show(id, sentence, can, actions) {
 function picture(stage, found) {
   const name = shown(found.caption || found.id);
   const image = make("img", { src: api.address(found.id, "/picture"), alt: name });
-  image.addEventListener("load", () => stage.classList.toggle("small", image.naturalWidth < 560));
+  // The stage has the shape of the picture, so that the cover over it fits.
+  image.addEventListener("load", () => {
+    const { naturalWidth: width, naturalHeight: height } = image;
+    stage.style.aspectRatio = `${width} / ${height}`;
+    stage.style.width = `min(100%, ${Math.max(560, width)}px, calc(${width / height} * min(66dvh, 720px)))`;
+  });
   image.addEventListener("error", () => stage.replaceChildren(make("p", { class: "empty" }, name)));
   stage.append(image);
 }
