@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -237,6 +237,8 @@ def _told(
             return refused(400, str(error))
         except TimeoutError:
             return refused(408, "The request came too slowly.")
+        except ClientDisconnect:  # nobody reads this
+            return refused(400, "The request was cut short.")
 
     return handle
 

@@ -37,8 +37,10 @@ OPEN = ("/api/health",)
 class Limits:
     """Bounds of requests."""
 
-    body: int = 20 << 20
-    """Bytes of a request."""
+    form: int = 20 << 20
+    """Bytes of a form with pictures."""
+    text: int = 1 << 20
+    """Bytes of any other request."""
     running: int = 128
     """Requests at a time; further ones are refused with 503."""
     k: int = 1000
@@ -119,10 +121,10 @@ class Gate:
             if refusal is not None:
                 await refusal(scope, receive, sending)
             else:
-                await self.app(scope, self._bounded(receive), sending)
+                await self.app(scope, _bounded(receive, self._most(scope)), sending)
         except _TooLarge:
             if not begun:
-                await self._too_large()(scope, receive, sending)
+                await _too_large(self._most(scope))(scope, receive, sending)
         finally:
             self.metrics.running -= counted
             self.metrics.requests[kind_of(path), status] += 1
@@ -148,9 +150,14 @@ class Gate:
         if path not in OPEN and self.metrics.running >= self.limits.running:
             return refused(503, "Too many requests at a time: try again.", {"Retry-After": "1"})
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > self.limits.body:
-            return self._too_large()
+        if not length.isdigit() or int(length) > self._most(scope):
+            return _too_large(self._most(scope))
         return None
+
+    def _most(self, scope: Scope) -> int:
+        """Bytes that the request may have."""
+        kind = Headers(scope=scope).get("content-type", "")
+        return self.limits.form if kind.startswith("multipart/") else self.limits.text
 
     def _same(self, origin: str, host: str) -> bool:
         return origin != "null" and urlsplit(origin).netloc == host
@@ -175,21 +182,23 @@ class Gate:
     def _equal(self, given: str) -> bool:
         return hmac.compare_digest(given.encode("utf-8", "replace"), self.access.token.encode())
 
-    def _bounded(self, receive: Receive) -> Receive:
-        taken = 0
 
-        async def receiving() -> Message:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > self.limits.body:
-                raise _TooLarge
-            return message
+def _bounded(receive: Receive, most: int) -> Receive:
+    taken = 0
 
-        return receiving
+    async def receiving() -> Message:
+        nonlocal taken
+        message = await receive()
+        taken += len(message.get("body", b""))
+        if taken > most:
+            raise _TooLarge
+        return message
 
-    def _too_large(self) -> Response:
-        return refused(413, f"A request has at most {self.limits.body:,} bytes: send less.")
+    return receiving
+
+
+def _too_large(most: int) -> Response:
+    return refused(413, f"Such a request has at most {most:,} bytes: send less.")
 
 
 def refused(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -170,10 +170,11 @@ def test_wrong_values_are_refused_in_a_sentence(client, asked, sentence):
         (b"a", {"content-type": "text/plain"}, 400, "Send application/json"),
         (b"a", {"content-type": "multipart/form-data"}, 400, "The form cannot be read"),
         (b"a" * 3_000_000, {"content-type": "application/json"}, 413, "at most 2,000,000 bytes"),
+        (b"a" * 11, {"content-type": "multipart/form-data; boundary=b"}, 413, "at most 10 bytes"),
     ],
 )
 def test_bodies_that_are_no_search(service, content, headers, status, sentence):
-    app = create_app(service, limits=Limits(body=2_000_000))
+    app = create_app(service, limits=Limits(text=2_000_000, form=10))
     with TestClient(app, base_url=HERE) as client:
         answer = client.post("/api/search", content=content, headers=headers)
         assert (answer.status_code, sentence in answer.json()["error"]) == (status, True)
