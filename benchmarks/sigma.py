@@ -14,7 +14,8 @@ from benchmarks.damaged import Erased, FewerRegions, FewerWords
 from hmgr_jax import bench
 from hmgr_jax.data.split import Source, Split
 from hmgr_jax.errors import FoundNonFinite, UserError
-from hmgr_jax.evaluation.retriever import COUNTS, Retriever
+from hmgr_jax.evaluation.arrays import COUNTS
+from hmgr_jax.evaluation.retriever import Retriever
 from hmgr_jax.files.workdir import write_json_atomic
 from hmgr_jax.metrics.ranks import ranks, recalls
 from hmgr_jax.metrics.uncertainty import spearman

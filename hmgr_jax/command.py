@@ -5,14 +5,28 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import io
+import os
+import platform
+import re
+import select
 import sys
+import tempfile
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
-from hmgr_jax.errors import UserError, printable
+from hmgr_jax.errors import UserError, reason
+from hmgr_jax.terminal import shown
 
+NO_READER = 141
+"""The exit code of shells for a command whose output is no longer read."""
+FAULT = 70
+"""The exit code for a fault of the program."""
+REPORTS = "the project's issue tracker"
 REPEAT_AFTER = 60.0
 """Seconds after which a warning has scrolled away."""
 
@@ -115,20 +129,29 @@ def guarded(run: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> 
     """Call ``run`` with the arguments of ``argv`` (default ``sys.argv``); the exit code.
 
     Errors the user can fix, errors of the operating system and Ctrl-C are one line ``error: ...``
-    and an exit code other than 0; warnings are lines ``warning: ...``, which are repeated at the
-    end if they are older than `REPEAT_AFTER`.
+    and an exit code other than 0; any other error is reported as a fault of the program with the
+    code `FAULT`, and its traceback is kept in a file. Warnings are lines ``warning: ...``, which
+    are repeated at the end if they are older than `REPEAT_AFTER`. If nobody reads the output any
+    more, as behind ``| head``, the command ends in silence.
     """
-    arguments = list(sys.argv if argv is None else argv)[1:]
+    arguments = list(map(expand_home, list(sys.argv if argv is None else argv)[1:]))
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal in Latin-1 still shows the rest
+        sys.stdout.reconfigure(errors="backslashreplace")
     # Orbax's other writes after one that failed; they are collected after its error was printed.
     warnings.filterwarnings("ignore", "coroutine 'async_serialize.* was never awaited")
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # such pictures are refused
     with warnings.catch_warnings(), _quiet_threads(), _repeated_warnings():
         try:
-            return run(arguments)
-        except HelpShown:
-            return 0
+            code = 0
+            with contextlib.suppress(HelpShown):
+                code = run(arguments)
+            sys.stdout.flush()
+            return code
         except UserError as error:
             return _fail(str(error))
         except OSError as error:
+            if isinstance(error, BrokenPipeError) and _output_is_closed():
+                return NO_READER
             what = error.filename or "a file or connection"
             return _fail(
                 f"The system refused {what} ({error.strerror or error}): check the path, its "
@@ -136,6 +159,33 @@ def guarded(run: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> 
             )
         except KeyboardInterrupt:
             return _fail("Stopped by Ctrl-C: run the same command to resume.", code=130)
+        except Exception as error:
+            if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+                return _fail(
+                    f"The memory is not enough ({reason(error)}): use smaller batches or less data."
+                )
+            return _fail(_fault(error, arguments), code=FAULT)
+
+
+def expand_home(text: str) -> str:
+    """A path with ``~`` as the user's folder; also after ``=``, where shells leave it."""
+    home = os.path.expanduser("~")
+    return re.sub(r"(^|=)~(?=/|$)", lambda found: found[1] + home, text)
+
+
+def _output_is_closed() -> bool:
+    """Whether standard output has no reader; what is still to be written there is dropped."""
+    try:
+        output = sys.stdout.fileno()
+    except (OSError, ValueError):  # it is not a file, or it is closed
+        return False
+    state = select.poll()
+    state.register(output, 0)  # errors are always reported
+    if not any(found & (select.POLLERR | select.POLLHUP) for _, found in state.poll(0)):
+        return False
+    with open(os.devnull, "w") as nowhere:  # or the interpreter complains as it ends
+        os.dup2(nowhere.fileno(), output)
+    return True
 
 
 @contextlib.contextmanager
@@ -154,25 +204,39 @@ def _quiet_threads() -> Iterator[None]:
         sys.unraisablehook = former
 
 
+def _fault(error: Exception, arguments: Sequence[str]) -> str:
+    """Describe a fault of the program; the traceback goes to a file."""
+    trace = "".join(traceback.format_exception(error))
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(last.filename).name}:{last.lineno}"
+    kept = "the traceback, which could not be saved"
+    with contextlib.suppress(OSError):
+        handle, kept = tempfile.mkstemp(prefix="hmgr-jax-fault-", suffix=".txt")
+        with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{platform.platform()}, Python {platform.python_version()}\n")
+            file.write(f"{' '.join(arguments)}\n\n{trace}")
+    what = f"{type(error).__name__}: {reason(error)}, at {where}"
+    return f"This is a fault of the program ({what}): please report it with {kept} at {REPORTS}."
+
+
 def _fail(sentence: str, code: int = 2) -> int:
-    print("error: " + printable(sentence.replace("\n", " ")), file=sys.stderr, flush=True)
+    print("error: " + shown(sentence.replace("\n", " ")), file=sys.stderr, flush=True)
     return code
 
 
 @contextlib.contextmanager
 def _repeated_warnings() -> Iterator[None]:
     """Print warnings at once, and those of long ago again at the end."""
-    shown: dict[str, float] = {}
+    told: dict[str, float] = {}
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        text = printable(str(message).replace("\n", " "))
-        print(f"warning: {text}", file=sys.stderr, flush=True)
-        shown.setdefault(text, time.monotonic())
+        print(f"warning: {shown(str(message))}", file=sys.stderr, flush=True)
+        told.setdefault(str(message), time.monotonic())
 
     warnings.showwarning = show
     try:
         yield
     finally:
-        for message, when in shown.items():
+        for message, when in told.items():
             if time.monotonic() - when > REPEAT_AFTER:
-                print(f"warning: {message}", file=sys.stderr, flush=True)
+                print(f"warning: {shown(message)}", file=sys.stderr, flush=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import jax
 from ml_collections import ConfigDict
 
+from hmgr_jax.data.open import missing_root
 from hmgr_jax.data.pipeline import batches
 from hmgr_jax.data.text.captions import unknown_shares
 from hmgr_jax.distributed import hosts
@@ -17,16 +21,25 @@ from hmgr_jax.evaluation import by_labels, results, score_store
 from hmgr_jax.evaluation.ensemble import mean_of_runs
 from hmgr_jax.evaluation.judged import open_judged
 from hmgr_jax.evaluation.retriever import Retriever
-from hmgr_jax.files.workdir import write_json_atomic, write_text_atomic
+from hmgr_jax.files.workdir import (
+    check_writable,
+    write_json_atomic,
+    write_npy_atomic,
+    write_text_atomic,
+)
 from hmgr_jax.leaves import by_name
+from hmgr_jax.models.base import Model
 from hmgr_jax.progress import table
 from hmgr_jax.reports import finish, object_reports, uncertainty
 from hmgr_jax.reports.finish import RunEvaluation
 from hmgr_jax.search import needs
 from hmgr_jax.search.retrieved import load_run, run_tables
+from hmgr_jax.shapes import Tree
+from hmgr_jax.terminal import shown
+from hmgr_jax.training import assumed, loop, recipe_file
 from hmgr_jax.training import config as configs
-from hmgr_jax.training import loop, recipe_file
-from hmgr_jax.training.experiment import Experiment, build
+from hmgr_jax.training.check import check
+from hmgr_jax.training.experiment import Experiment, build, make_model
 from hmgr_jax.training.flops import matmul_flops
 
 CHANGEABLE = ("data.", "eval.", "parallel.")
@@ -38,7 +51,7 @@ def train(config: ConfigDict, workdir: Path, seeds: Sequence[int] = ()) -> int:
     if not seeds:
         found = train_run(config, workdir)
         if found and hosts.is_first():
-            finish.show(found, config.name)
+            finish.show(found, configs.data_name(config))
             finish.show_files(found, workdir)
         return 0
     if hosts.is_first():  # launchers would take an old file for the end of this run
@@ -51,7 +64,7 @@ def train(config: ConfigDict, workdir: Path, seeds: Sequence[int] = ()) -> int:
             return 0
         runs[seed] = found
     if hosts.is_first():
-        finish.spread(runs, config.name, workdir)
+        finish.spread(runs, configs.data_name(config), workdir)
         print(f"results:    {workdir / results.SEEDS}")
     return 0
 
@@ -119,11 +132,15 @@ def evaluate(retriever: Retriever, split: str) -> int:
         data=data.fingerprint,
         weights=retriever.variables,
     )
-    title = f"{config.model.name} on {config.name}, {split}"
+    title = f"{config.model.name} on {configs.data_name(config)}, {split}"
     own, evaluator = data.splits[split], retriever.evaluator
     suffix = f"-{split}"
-    more = finish.reports(evaluator, workdir, own, names, title, suffix)
-    metrics = retriever.evaluate(own, names, store=store, tell=True, more=more)
+    with written_folder(workdir) as folder:
+        more = finish.reports(evaluator, folder, own, names, title, suffix)
+        metrics = retriever.evaluate(own, names, store=store, tell=True, more=more)
+        if hosts.is_first():
+            shown = object_reports.heading(config, names, split)
+            object_reports.heat_map(folder, metrics, retriever.model.modalities, shown, suffix)
     if config.eval.get("train_gallery") and split == "test":
         train = retriever.open(("train",)).splits["train"]
         metrics |= by_labels.against_train(evaluator, retriever.variables, own, train, names)
@@ -133,6 +150,7 @@ def evaluate(retriever: Retriever, split: str) -> int:
         config,
         protocols=names,
         split=split,
+        items=own,
         metrics=metrics,
         step=retriever.step,
         fingerprint=data.fingerprint,
@@ -140,8 +158,6 @@ def evaluate(retriever: Retriever, split: str) -> int:
     )
     code = _finish(found, config, workdir / f"evaluation-{split}.json", [store])
     if hosts.is_first():
-        shown = object_reports.heading(config, names, split)
-        object_reports.heat_map(workdir, metrics, retriever.model.modalities, shown, suffix)
         object_reports.show(workdir, suffix)
         finish.show_uncertainty(workdir, f"{uncertainty.NAME}{suffix}")
     return code
@@ -158,28 +174,42 @@ def ensemble(workdirs: Sequence[Path], split: str, overrides: Mapping[str, str |
 def _finish(
     found: Mapping[str, Any], config: ConfigDict, path: Path, stores: Sequence[Path | None]
 ) -> int:
-    """Write and print an evaluation, and delete its score files."""
+    """Print and write an evaluation, and delete its score files."""
     if not hosts.is_first():
+        return 0
+    finish.show(found, configs.data_name(config))  # first: writing may fail
+    if not os.access(path.parent, os.W_OK):
+        print(f"results:    not written, {path.parent} may only be read")
         return 0
     write_json_atomic(path, found)
     for store in stores:
         if store is not None:
             score_store.discard(store)
-    finish.show(found, config.name)
     print(f"results:    {path}")
     return 0
 
 
+@contextlib.contextmanager
+def written_folder(workdir: Path) -> Iterator[Path]:
+    """``workdir``, or where it may only be read a folder that is deleted at the end."""
+    if os.access(workdir, os.W_OK):
+        yield workdir
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        yield Path(scratch)
+
+
 def encode(retriever: Retriever, split: str) -> int:
     """Write the codes of a split as ``codes/SPLIT_MODALITY.npy``, and their ids."""
+    check_writable(retriever.workdir)
     folder = retriever.workdir / "codes"
-    folder.mkdir(exist_ok=True)
     data = retriever.open((split,)).splits[split]
     evaluator, variables = retriever.evaluator, retriever.variables
     for modality, codes in evaluator.encode_split(variables, data).items():
         vectors = evaluator.vectors(variables, modality, codes)
         path = folder / f"{split}_{modality}.npy"
-        np.save(path, vectors)
+        folder.mkdir(exist_ok=True)
+        write_npy_atomic(path, vectors)
         ids = folder / f"{split}_{modality}_ids.txt"
         write_text_atomic(ids, "".join(f"{name}\n" for name in data.ids[modality]))
         print(f"{modality}: {vectors.shape[0]} x {vectors.shape[1]} in {path}, ids in {ids}")
@@ -187,12 +217,33 @@ def encode(retriever: Retriever, split: str) -> int:
 
 
 def show(config: ConfigDict) -> int:
-    """Print the model, the data and the plan of a recipe, without training."""
+    """Print the model, the data and the plan of a recipe, without training.
+
+    While the data is not there, the model has `assumed` sizes, and a sentence says what is wanted.
+    """
+    if wanted := missing_root(config.data):
+        return _show_without_data(config, wanted)
     experiment = build(config)
     _show_config(config)
-    _show_model(experiment)
+    _show_model(experiment.config, experiment.model, experiment.abstract_state().params)
     _show_data(experiment)
     _show_plan(experiment)
+    return 0
+
+
+def _show_without_data(config: ConfigDict, wanted: str) -> int:
+    check(config)
+    _show_config(config)
+    try:
+        model = make_model(config, assumed.assumed_plan(config))
+    except UserError:
+        print(f"Model {config.model.name}: its sizes depend on the data.")
+    else:
+        params = jax.eval_shape(lambda: model.init(jax.random.key(0)).params)
+        _show_model(config, model, params, f", as with {assumed.SAID}")
+    t = config.train
+    print(f"Plan: {t.steps} steps of {t.batch_size} rows.")
+    print(f"The data is not there, so its sizes are unknown. {wanted}")
     return 0
 
 
@@ -202,15 +253,15 @@ def _show_config(config: ConfigDict) -> None:
         print(f"  {key} = {value}")
 
 
-def _show_model(experiment: Experiment) -> None:
+def _show_model(config: ConfigDict, model: Model, params: Tree, note: str = "") -> None:
     """Print the parameters by part; parts may be nested."""
-    sizes = {name: x.size for name, x in by_name(experiment.abstract_state().params).items()}
+    sizes = {name: x.size for name, x in by_name(params).items()}
     rows: list[dict[str, Any]] = []
-    for part, paths in experiment.model.parts().items():
+    for part, paths in model.parts().items():
         inside = [s for name, s in sizes.items() if f"{name}/".startswith(_folders(paths))]
         rows.append({"part": part, "parameters": f"{sum(inside):,}", "within": ", ".join(paths)})
     rows.append({"part": "total", "parameters": f"{sum(sizes.values()):,}", "within": ""})
-    table(f"Model {experiment.config.model.name}", rows)
+    table(f"Model {config.model.name}{note}", rows)
 
 
 def _folders(paths: Sequence[str]) -> tuple[str, ...]:
@@ -231,7 +282,7 @@ def _show_data(experiment: Experiment) -> None:
     print("Row 0 of train:")
     for modality, source in split.sources.items():
         item = split.rows[modality][:1]
-        print(f"  {modality} {split.ids[modality][int(item[0])]}")
+        print(shown(f"  {modality} {split.ids[modality][int(item[0])]}"))
         for name, value in source.gather(item).items():
             print(f"    {name}: {value.dtype} {list(value.shape[1:])}")
         captions = getattr(source, "captions", None)

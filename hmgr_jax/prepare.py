@@ -17,7 +17,8 @@ from hmgr_jax.command import Parser, guarded, required
 from hmgr_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from hmgr_jax.preparation.modelnet import Making, Report
+    from hmgr_jax.preparation.modelnet import Report
+    from hmgr_jax.preparation.modelnet_objects import Making
     from hmgr_jax.preparation.plan import Plan
 
 KINDS = {
@@ -102,7 +103,8 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "grid": COUNT | {"help": "cells per side (6 of a picture; of a frame 1, or 2 patches)"},
     "pca": {
         "metavar": "N|FILE",
-        "help": "keep N principal components of the features, fitted to train, or those of FILE",
+        "help": "keep N principal components of the features, fitted to train, or those of FILE "
+        "(.npz, or a packed run)",
     },
     "csv": {"metavar": "FILE", "help": "MSRVTT_JSFUSION_test.csv: its rows are the test split"},
     "names": {"metavar": "DIR", "help": "{trn,val,tst}_names.npy of HGR, for its ref_captions"},
@@ -128,6 +130,8 @@ DIFFERENT: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "modelnet": {"source": {"metavar": "DIR", "help": "folder with CLASS/{train,test}/NAME.off"}},
 }
 """What an option of the same name is in these kinds."""
+LARGEST = 10**9
+"""The largest number that an option takes."""
 VIEWS, POINTS = 4, 1024
 """What the recipe of ModelNet reads of an object."""
 NAMED = 20
@@ -149,8 +153,10 @@ def run(arguments: Sequence[str]) -> int:
     del flags.preparation
     for name, value in vars(flags).items():
         dashed = name.replace("_", "-")
-        if OPTIONS[dashed].get("type") is int and value is not None and value < 1:
-            raise UserError(f"--{dashed} is {value}, but must be at least 1: correct it.")
+        if OPTIONS[dashed].get("type") is not int or value is None:
+            continue
+        if not 1 <= value <= LARGEST:
+            raise UserError(f"--{dashed} is {value}, but must be at least 1 and below a billion.")
     if kind == "dependencies":
         return _dependencies(flags)
     from hmgr_jax.preparation.writing import Terminated  # after the options are known to be right
@@ -175,7 +181,7 @@ def _parser(kind: str) -> Parser:
         return parser
     defaults = {}
     if kind == "modelnet":
-        from hmgr_jax.preparation.modelnet import Making, usual_workers
+        from hmgr_jax.preparation.modelnet_objects import Making, usual_workers
 
         defaults = dataclasses.asdict(Making()) | {"workers": usual_workers()}
     for name in OPTIONS_OF[kind]:
@@ -238,7 +244,8 @@ def _dependencies(flags: argparse.Namespace) -> int:
 
 def _modelnet(flags: argparse.Namespace) -> int:
     """Prepare objects; the exit code is 0 even if some files were left out."""
-    from hmgr_jax.preparation.modelnet import Making, prepare_objects
+    from hmgr_jax.preparation.modelnet import prepare_objects
+    from hmgr_jax.preparation.modelnet_objects import Making
 
     source, out = (Path(required(flags, name)) for name in ("source", "out"))
     making = Making(**{f.name: getattr(flags, f.name) for f in dataclasses.fields(Making)})

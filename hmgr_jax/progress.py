@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from hmgr_jax.errors import printable
+from hmgr_jax.terminal import shown
 
 Cell = str | float | None
 T = TypeVar("T")
@@ -37,6 +37,7 @@ class Progress:
         done: units that were done before.
         items: of training: rows of a global batch.
         steps_per_epoch: of training, may be a fraction; 0: this is not training.
+        epochs_before: of training: epochs that ``done`` steps read; by default in equal batches.
         announce_after: seconds before anything is shown; then a line is, even without an update.
             None: the live line is shown at once.
         shown: False on all processes but one: nothing is printed.
@@ -52,12 +53,16 @@ class Progress:
         done: int = 0,
         items: int = 0,
         steps_per_epoch: float = 0.0,
+        epochs_before: float | None = None,
         announce_after: float | None = None,
         shown: bool = True,
         stream: TextIO | None = None,
     ) -> None:
         self._done, self._total, self._unit, self._title = done, total, unit, title
         self._items, self._steps_per_epoch = items, steps_per_epoch
+        if epochs_before is None:
+            epochs_before = done / steps_per_epoch if steps_per_epoch else 0.0
+        self._epochs_before, self._first = epochs_before, done
         self._console = Console(file=stream or sys.stdout, highlight=False)
         self._shown, self._open = shown, False
         self._live: Live | None = None
@@ -171,7 +176,8 @@ class Progress:
     def _line(self) -> Text:
         fields = [self._title] if self._title else []
         if self._steps_per_epoch:
-            fields.append(f"epoch {1 + int(max(self._done - 1, 0) / self._steps_per_epoch)}")
+            read = max(self._done - self._first - 1, 0) / self._steps_per_epoch
+            fields.append(f"epoch {1 + int(self._epochs_before + read + 1e-9)}")
         if self._total:
             fields.append(f"{self._unit} {self._done:,}/{self._total:,}")
         if self._loss is not None:
@@ -188,18 +194,19 @@ class Progress:
 def table(title: str, rows: Sequence[Mapping[str, Cell]], *, stream: TextIO | None = None) -> None:
     """Print ``rows`` under ``title``, a column for every key in the order of first sight.
 
-    Numbers get one decimal and stand to the right; a missing value is left blank.
+    Control characters are escaped. Numbers get one decimal and stand to the right; a missing value
+    is left blank.
     """
     console = Console(file=stream or sys.stdout, highlight=False)
-    title = printable(title)
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    names, title = list(dict.fromkeys(name for row in rows for name in row)), shown(title)
     cells = [[_show(row.get(name)) for name in names] for row in rows]
     numeric = [all(not isinstance(row.get(name), str) for row in rows) for name in names]
+    heads = list(map(shown, names))
     if not is_live(console):
-        print_line(console, Text("\n".join(_align(title, names, cells, numeric))))
+        print_line(console, Text("\n".join(_align(title, heads, cells, numeric))))
         return
     drawn = Table(title=Text(title, style="bold"), title_justify="left")
-    for name, right in zip(names, numeric, strict=True):
+    for name, right in zip(heads, numeric, strict=True):
         drawn.add_column(Text(name), justify="right" if right else "left")
     for row_cells in cells:
         drawn.add_row(*map(Text, row_cells))
@@ -221,7 +228,7 @@ def _align(title: str, names: list[str], cells: list[list[str]], numeric: list[b
 def _show(cell: Cell) -> str:
     if cell is None:
         return ""
-    return printable(str(cell)) if isinstance(cell, str | int) else f"{float(cell):.1f}"
+    return shown(str(cell)) if isinstance(cell, str | int) else f"{float(cell):.1f}"
 
 
 def is_live(console: Console) -> bool:

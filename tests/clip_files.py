@@ -9,7 +9,7 @@ import numpy as np
 import safetensors.numpy
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from hmgr_jax.interop import clip
+from hmgr_jax.interop import clip, clip_weights
 from hmgr_jax.interop.names import from_params
 
 GOLDEN = os.environ.get("HMGR_TEST_GOLDEN", Path(__file__).parents[2] / "shared" / "golden")
@@ -75,7 +75,7 @@ def written(folder: Path, kind: str, **settings):
     (folder / "tokenizer.json").write_text(tokenizer().to_str())
     towers = clip.towers_of(config)
     params = drawn(towers)
-    state = from_params(clip.names(towers), params)
+    state = from_params(clip_weights.names(towers), params)
     safetensors.numpy.save_file(state, folder / "model.safetensors")
     return folder, params
 

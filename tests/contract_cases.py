@@ -83,6 +83,8 @@ CASES["clip-sigmoid"] = ("clip", SIGMOID | {"checkpoint": True, "bias": -2.0})
 LEARNED = {"learned_reads": True, "visual_read": 0.2, "slots": 30, "text": "words"}
 CASES["hmgr-learned"] = ("hmgr", LEARNED | {"objective": "infonce"})
 CASES["hmgr-video"] = ("hmgr", VIDEO | {"frame_positions": True, "frame_times": True})
+# Thresholds that a step of training sets, and that later ones use.
+CASES["resg-calibrated"] = ("resg", {"calibration_step": 3})
 # Uniformity of some of the samples, drawn in both ways; a CNN with batch norm over all devices.
 UNIFORM = {"uniform_lambda": 1.0, "uniform_rows": 24}
 CASES["pcme"] = ("pcme", UNIFORM | {"uniform_replace": True})
@@ -138,6 +140,7 @@ equal codes have none. Their loss must halve, and positives must lead all the sa
 LEARNING_RATE = 0.005
 """Low: rounding errors between one and eight devices grow with the step size."""
 LEARNING_RATES = {"resg": 0.0025, "pcme-pixels": 0.002, "gin": 0.1, "sckr": 0.1, "gin-labels": 0.1}
+LEARNING_RATES |= {"resg-calibrated": 0.0015}
 LEARNING_RATES |= {"center3d": 0.0009, "center3d-moving": 0.002, "dxr": 0.05}
 LEARNING_RATES |= {"clip-sigmoid": 0.002}
 LEARNING_RATES |= {"imram": 0.002, "scan": 0.002, "imram-infonce": 0.001}

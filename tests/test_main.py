@@ -210,7 +210,7 @@ def _edit(name, change):
             _edit("dev_caps.txt", lambda x: x.__setitem__(2, "very " * 40)),
             ["dev's text holds an item of length 42, but the last bucket is 32"],
         ),
-        (_nan, ["train_ims.npy holds NaN or infinity in row 5"]),
+        (_nan, ["train_ims.npy, row 5 (counted from 0), holds NaN or infinity"]),
     ],
 )
 def test_rejects_bad_data(fails, tmp_path, harm, parts):
@@ -265,10 +265,13 @@ def test_rejects_a_finished_run_of_another_configuration(fails, tmp_path):
     workdir = shutil.copytree(finished(), tmp_path / "run")
     command = arguments(workdir, train__lr=0.5)
     fails(command, "train.lr: 0.001 -> 0.5", "use --mode=evaluate", kept=workdir)
+    (workdir / "config.json").rename(tmp_path / "config.json")
+    fails(arguments(workdir), "config.json is missing or damaged", kept=workdir)
+    (tmp_path / "config.json").rename(workdir / "config.json")
     shutil.rmtree(workdir / "checkpoints")
     fails(command, "holds the results of a finished run", kept=workdir)
     (workdir / "results.json").write_text("{")
-    fails(command, "results.json is not the results of a run", kept=workdir)
+    fails(command, "results.json is damaged", kept=workdir)
 
 
 @pytest.mark.slow
@@ -334,10 +337,10 @@ def test_ctrl_c_outside_of_training_is_no_traceback(tmp_path, capsys, monkeypatc
     assert capsys.readouterr().err.startswith("error: Stopped by Ctrl-C")
 
 
-def test_an_internal_error_is_a_traceback(tmp_path, monkeypatch):
+def test_an_internal_error_is_a_fault_of_the_program(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(commands, "show", lambda config: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        run(tmp_path / "run", "--mode=show")
+    assert run(tmp_path / "run", "--mode=show") == 70
+    assert capsys.readouterr().err.startswith("error: This is a fault of the program (ZeroDiv")
 
 
 @pytest.mark.parametrize(

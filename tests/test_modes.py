@@ -1,6 +1,8 @@
 """What a finished run is good for: evaluate, encode, show, several seeds, ``hmgr_jax.load``."""
 
 import json
+import os
+import re
 import shutil
 
 import numpy as np
@@ -54,6 +56,16 @@ def test_evaluate_reproduces_the_results(workdir, capsys):
 
 
 @pytest.mark.slow
+def test_evaluate_of_a_run_that_may_only_be_read_shows_its_results(workdir, capsys, monkeypatch):
+    before = files(workdir)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert main(["main", "--mode=evaluate", f"--workdir={workdir}"]) == 0
+    out = capsys.readouterr().out
+    assert f"results:    not written, {workdir} may only be read" in out
+    assert re.search(r"i2t .*\n(.*\n)*.*chance, i2t", out)
+    assert files(workdir) == before
+
+
 def test_evaluate_dev_as_training_did(workdir):
     assert run(workdir, "--mode=evaluate", "--split=dev") == 0
     found = json.loads((workdir / "evaluation-dev.json").read_text())
@@ -266,6 +278,15 @@ def test_a_stop_between_seeds_exits_with_0(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "train", lambda config, workdir, **_: None)
     assert run(tmp_path, "--seeds=0,1") == 0
     assert not (tmp_path / "seeds.json").exists()
+
+
+@pytest.mark.parametrize("recipe", ["f8k", "coco_images", "modelnet", "vqa", "wikipedia", "msrvtt"])
+def test_show_without_data_shows_the_model_and_what_is_wanted(tmp_path, capsys, recipe):
+    root = tmp_path / "none"
+    assert main(["main", "--mode=show", f"--config={recipe}", f"--config.data.root={root}"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"total\s+[\d,]{6,}", out)
+    assert f"data.root is {root}, which does not exist: give the f" in out
 
 
 def test_show(tmp_path, capsys):

@@ -240,8 +240,10 @@ def test_work_is_one_live_line_once_it_is_announced(announce_after):
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1  # the cursor comes back
 
 
-def test_control_characters_of_a_table_are_shown_not_sent(capsys):
-    table("title\x1b[2J", [{"name": "a\x07b", "count": 1}])
-    told = capsys.readouterr().out
-    assert r"title\x1b[2J" in told
-    assert r"a\x07b" in told
+def test_epochs_after_other_batches_count_what_was_read():
+    stream = io.StringIO()
+    given = {"done": 10, "epochs_before": 2.5, "stream": stream}
+    progress = Progress(20, "step", items=1, steps_per_epoch=4, **given)
+    for step in (11, 12, 13, 17):
+        progress.update(step, 1.0)
+    assert re.findall(r"epoch (\d)", stream.getvalue()) == ["3", "3", "4", "5"]

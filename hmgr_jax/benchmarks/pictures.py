@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hmgr_jax.data.pictures.files import PictureFolder, load_picture
+from hmgr_jax.data.pictures.decode import load_picture
+from hmgr_jax.data.pictures.files import pictures_below
 from hmgr_jax.data.pictures.pixels import Augmentation, PictureFiles, PixelSource
 from hmgr_jax.data.pipeline import batches, stop_workers_on_close
 from hmgr_jax.data.split import Split
@@ -96,7 +97,7 @@ def _decode(path: Path) -> int:
 
 
 def _files(folder: Path) -> list[Path]:
-    found = sorted(path for path in PictureFolder(folder).path.rglob("*.jpg"))
+    found = [path for path in pictures_below(folder) if path.suffix.lower() == ".jpg"]
     if not found:
         raise UserError(f"{folder} holds no .jpg: give a folder of JPEG pictures as --folder.")
     return found

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from hmgr_jax.data.pictures.pca import Pca
 from hmgr_jax.data.text.pieces import vocabulary_from_json
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.trained_run import read_run
-from hmgr_jax.files.workdir import write_json_atomic
+from hmgr_jax.files.manifest import ENCODER, ENCODER_PCA
+from hmgr_jax.files.workdir import CONFIG, temporary_for, write_json_atomic
 from hmgr_jax.shapes import Tree
 from hmgr_jax.training import config as configs
-from hmgr_jax.training.checkpoint import Checkpoints, versions
+from hmgr_jax.training.checkpoint import Checkpoints
+from hmgr_jax.training.versions import versions
 
 Meta = dict[str, Any]
 """Saved with a state: config, vocabulary, features, steps_per_epoch, fingerprint; and ``imported``
@@ -35,6 +34,10 @@ class Saved:
     """``{"params", "stats", "memory"}``."""
     meta: Meta
     step: int
+    encoder: dict[str, Any] | None = None
+    """What `ENCODER` of the run describes: the network that made its features of pictures."""
+    pca: Pca | None = None
+    """That followed the network."""
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -45,7 +48,14 @@ class Saved:
 def read(workdir: Path) -> Saved:
     """The best step of a run with its state on the host; see `read_run`."""
     run = read_run(workdir)
-    return Saved(jax.device_get(run.state), dict(run.meta), run.step)
+    encoder, pca = workdir / ENCODER, workdir / ENCODER_PCA
+    return Saved(
+        jax.device_get(run.state),
+        dict(run.meta),
+        run.step,
+        json.loads(encoder.read_text("utf-8")) if encoder.is_file() else None,
+        Pca.read(pca) if pca.is_file() else None,
+    )
 
 
 def write(workdir: Path, saved: Saved) -> None:
@@ -55,11 +65,16 @@ def write(workdir: Path, saved: Saved) -> None:
     optimiser state.
     """
     check_new_folder(workdir)
-    with _folder_for(workdir) as temporary:
+    with temporary_for(workdir) as temporary:
+        temporary.mkdir(parents=True)
         with Checkpoints(temporary / "checkpoints") as checkpoints:
             meta = {**saved.meta, "versions": versions(), "imported": True}
             checkpoints.save(saved.step, saved.state, json.loads(json.dumps(meta)), None)
-        write_json_atomic(temporary / "config.json", configs.plain(saved.meta["config"]))
+        write_json_atomic(temporary / CONFIG, configs.plain(saved.meta["config"]))
+        if saved.encoder is not None:
+            write_json_atomic(temporary / ENCODER, saved.encoder)
+        if saved.pca is not None:
+            saved.pca.write(temporary / ENCODER_PCA)
         check_new_folder(workdir)
         temporary.rename(workdir)
 
@@ -76,14 +91,3 @@ def check_new_folder(workdir: Path) -> None:
     """Raise `UserError` unless ``workdir`` is absent or an empty folder."""
     if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
         raise UserError(f"{workdir} exists and is not overwritten: give the name of a new folder.")
-
-
-@contextlib.contextmanager
-def _folder_for(workdir: Path) -> Iterator[Path]:
-    """A temporary folder beside ``workdir``, deleted unless it is renamed."""
-    temporary = workdir.with_name(f".{workdir.name}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -14,10 +14,12 @@ from ml_collections import ConfigDict
 
 from hmgr_jax.conversion import run_folder
 from hmgr_jax.conversion.run_folder import Meta, Saved
+from hmgr_jax.data.pictures.pca import ARRAYS, Pca
 from hmgr_jax.data.text.pieces import vocabulary_from_json
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.trained_run import saved_config, saved_model, state_shapes
+from hmgr_jax.files.reading import parse_json
 from hmgr_jax.interop import imram, pcme, state_dict
 from hmgr_jax.interop import names as naming
 from hmgr_jax.interop.names import Names
@@ -29,6 +31,8 @@ from hmgr_jax.training.check import check
 
 OFFICIAL, OWN = "official", "own"
 """The kind of names in an exported file."""
+PCA = "encoder_pca/"
+"""Before the names of a PCA's arrays."""
 
 
 @dataclass(frozen=True)
@@ -115,13 +119,15 @@ def export_weights(workdir: Path, out: Path) -> None:
     vocabulary = saved.vocabulary  # words are written in SCAN's layout
     words = vocabulary.to_scan() if vocabulary.whole_words else vocabulary.saved()
     about = {k: v for k, v in saved.meta.items() if k not in ("config", "vocabulary")}
+    pca = {} if saved.pca is None else dict(zip(ARRAYS, saved.pca.arrays, strict=True))
     metadata = {
         "names": kind,
         "config": json.dumps(saved.meta["config"]),
         "vocabulary": json.dumps(words, ensure_ascii=False),
         "about": json.dumps(about | {"step": saved.step}),
+        "encoder": json.dumps(saved.encoder),
     }
-    state_dict.write(out, state, metadata)
+    state_dict.write(out, {**state, **{f"{PCA}{n}": x for n, x in pca.items()}}, metadata)
     whose = "their official names" if kind == OFFICIAL else "our own names"
     print(
         f"exported:  step {saved.step} of {workdir}, {len(state)} tensors under {whose}, to {out}"
@@ -184,14 +190,19 @@ def _fitted(
         "config": configs.plain(config),
         "vocabulary": vocabulary.saved(),
     }
-    step = int(meta.pop("step", 0))
+    step, encoder = int(meta.pop("step", 0)), meta.pop("encoder", None)
     template = state_shapes(saved_model(meta))
     names = _names(weights.metadata["names"] if exported else OFFICIAL, meta, template)
     # Nothing depends on the number of calls of PyTorch's norms.
-    given = {n: x for n, x in weights.state.items() if not n.endswith("num_batches_tracked")}
+    given = {
+        n: x
+        for n, x in weights.state.items()
+        if not n.endswith("num_batches_tracked") and not n.startswith(PCA)
+    }
     state = naming.to_params(names, given, template)
+    arrays = [weights.state[f"{PCA}{n}"] for n in ARRAYS if f"{PCA}{n}" in weights.state]
     unused = [n for n in naming.unused(names, template) if n in weights.state]
-    return Saved(state, meta, step), unused
+    return Saved(state, meta, step, encoder, Pca(*arrays) if arrays else None), unused
 
 
 def _names(kind: str, meta: Meta, state: Tree) -> Names:
@@ -232,10 +243,10 @@ def _exported(weights: Weights, path: Path) -> Meta | None:
         texts = weights.metadata
         if texts["names"] not in (OFFICIAL, OWN):
             raise ValueError(texts["names"])
-        words = json.loads(texts["vocabulary"])
+        words = parse_json(texts["vocabulary"])
         if "word2idx" in words:
             words = Vocabulary.from_scan(words, f"the vocabulary in {path}").saved()
-        about, config = json.loads(texts["about"]), json.loads(texts["config"])
+        about, config = parse_json(texts["about"]), parse_json(texts["config"])
         for group in ("model", "data", "train", "eval", "parallel"):
             config[group].items()
         return {
@@ -246,6 +257,7 @@ def _exported(weights: Weights, path: Path) -> Meta | None:
             "fingerprint": str(about["fingerprint"]),
             "step": int(about["step"]),
             "classes": int(about.get("classes", 0)),
+            "encoder": json.loads(texts.get("encoder", "null")),
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(

@@ -22,6 +22,7 @@ from hmgr_jax.data.pictures.cub import open_cub
 from hmgr_jax.data.pictures.pixels import Augmentation
 from hmgr_jax.data.pictures.sets import Settings
 from hmgr_jax.data.regions.scan import open_scan
+from hmgr_jax.data.regions.scan_files import CAPTIONS
 from hmgr_jax.data.shapes3d.augment import Shaping
 from hmgr_jax.data.shapes3d.modelnet.joining import Folders
 from hmgr_jax.data.shapes3d.modelnet.open import open_modelnet
@@ -67,10 +68,8 @@ def open_data(
     if data.source not in SOURCES:
         raise UserError(f"data.source is one of {', '.join(SOURCES)}, not {data.source!r}.")
     source = SOURCES[data.source]
-    if source.root and not data.root:
-        files = [f"{data.splits[role]}{end}" for role in roles for end in ("_ims.npy", "_caps.txt")]
-        root = source.root.format(files=", ".join(files))
-        raise UserError(f"data.root is empty: give {root}, as --config.data.root=FOLDER.")
+    if not data.root and (wanted := missing_root(data, roles)):
+        raise UserError(wanted)
     opened = source.open(data, roles, vocabulary)
     captions = captions_of(opened.splits)
     warn_cut(captions)
@@ -78,23 +77,49 @@ def open_data(
     return opened
 
 
+def missing_root(data: Any, roles: Roles = ("train", "dev", "test")) -> str:
+    """Which data is wanted, if ``data.root`` is empty or does not exist; empty if it is there.
+
+    The folder of a TFDS name is not looked for.
+    """
+    root = SOURCES[data.source].root if data.source in SOURCES else ""
+    if not root or (data.root and (data.source == "tfds" or Path(data.root).exists())):
+        return ""
+    texts = data.captions or CAPTIONS
+    names = [data.splits[role] for role in roles]
+    files = [f for n in names for f in (f"{n}_ims.npy", texts.replace("{split}", n))]
+    found = f"data.root is {data.root}, which does not exist" if data.root else "data.root is empty"
+    return f"{found}: give {root.format(files=', '.join(files))}, as --config.data.root=FOLDER."
+
+
 # --- openers, a source each ---------------------------------------------------------------------
 
 
 def _scan(data: Any, roles: Roles, vocabulary: Vocabulary | None) -> DataSet:
-    return open_scan(data.root, **_scan_options(data, roles, vocabulary))
+    given = {"captions": data.captions} if data.captions else {}
+    return open_scan(data.root, **given, **_scan_options(data, roles, vocabulary))
 
 
 def _array_record(data: Any, roles: Roles, vocabulary: Vocabulary | None) -> DataSet:
     from hmgr_jax.data.records.open import open_array_record  # imports TFDS
 
+    _check_own_captions(data)
     return open_array_record(data.root, **_scan_options(data, roles, vocabulary))
 
 
 def _tfds(data: Any, roles: Roles, vocabulary: Vocabulary | None) -> DataSet:
     from hmgr_jax.data.records.open import open_tfds  # imports TFDS
 
+    _check_own_captions(data)
     return open_tfds(data.root, data.tfds_dir, **_scan_options(data, roles, vocabulary))
+
+
+def _check_own_captions(data: Any) -> None:
+    if data.captions:
+        raise UserError(
+            f"data.captions names {data.captions}, but records hold their own captions: leave it "
+            "empty, or train on the SCAN folder that they were made of."
+        )
 
 
 def _scan_options(data: Any, roles: Roles, vocabulary: Vocabulary | None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 from jax.tree_util import Partial
 
 from hmgr_jax.evaluation import score_store
-from hmgr_jax.evaluation.score_store import ScoreStore
+from hmgr_jax.evaluation.score_store import Place, ScoreStore
 from hmgr_jax.evaluation.tiles import Bucket, Codes, Tile, as_buckets, check_memory, cut, n_items
 
 AXIS = "columns"
@@ -78,7 +78,8 @@ def score_matrix(
     if store is None:
         return _fill(np.empty(shape, np.float32), score_tile, tiles, mesh, progress, None)
     key = score_store.key_of(score_tile, tiles, mesh)
-    with score_store.opened(store, key, shape) as kept:
+    places = [_place(a.items, b.items) for a in tiles[0] for b in tiles[1]]
+    with score_store.opened(store, key, shape, places) as kept:
         return _fill(kept.scores, score_tile, tiles, mesh, progress, kept)
 
 
@@ -153,11 +154,16 @@ def _in_flight(dispatched: Iterator) -> Iterator:
 
 
 def _write(scores: np.ndarray, rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> None:
-    """Write the unpadded part of a tile; consecutive items as slices, which are much faster."""
+    """Write the unpadded part of a tile."""
+    scores[_place(rows, columns)] = values[: len(rows), : len(columns)]
+
+
+def _place(rows: np.ndarray, columns: np.ndarray) -> Place:
+    """The index of rows and columns: consecutive ones as slices, which are much faster."""
     target = tuple(
         slice(int(items[0]), int(items[0]) + len(items)) if (np.diff(items) == 1).all() else items
         for items in (rows, columns)
     )
     if all(isinstance(index, np.ndarray) for index in target):
-        target = np.ix_(rows, columns)
-    scores[target] = values[: len(rows), : len(columns)]
+        return np.ix_(rows, columns)
+    return target

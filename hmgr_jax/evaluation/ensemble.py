@@ -62,6 +62,7 @@ def mean_of_runs(runs: Sequence[Retriever], role: str) -> dict[str, Any]:
     if people:
         each = [run.judged_scores(people) for run in runs]
         metrics |= people.metrics(np.mean(each, axis=0))
+    random = results.chance_of(splits[0], metrics)
     return {
         "model": "+".join(run.config.model.name for run in runs),
         "protocol": ",".join(names),
@@ -77,6 +78,7 @@ def mean_of_runs(runs: Sequence[Retriever], role: str) -> dict[str, Any]:
         ],
         "data_fingerprint": opened[0].fingerprint,
         **({"judgments": people.counts()} if people else {}),
+        **({"chance": random} if random else {}),
     }
 
 

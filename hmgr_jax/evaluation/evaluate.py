@@ -10,20 +10,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
-from hmgr_jax.data.pipeline import BUCKETS, eval_batches
-from hmgr_jax.data.split import Source, Split
+from hmgr_jax.data.split import Split
 from hmgr_jax.distributed import hosts
-from hmgr_jax.distributed.parallel import DATA, MappedAxis, memory_specs, place, shard
 from hmgr_jax.distributed.watchdog import report_progress
 from hmgr_jax.evaluation.all_pairs import Bucket, Report, score_matrix
 from hmgr_jax.evaluation.calibration import Calibration
+from hmgr_jax.evaluation.encoders import Codes, Encoders, check_finite
 from hmgr_jax.evaluation.tiles import (
     as_buckets,
     check_memory,
@@ -31,13 +28,9 @@ from hmgr_jax.evaluation.tiles import (
     in_shares,
     n_items,
 )
-from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.metrics.protocols import evaluate_all, over_pairs, pairs_of
-from hmgr_jax.models.base import Model, Variables, select_inputs
+from hmgr_jax.models.base import Model, Variables
 from hmgr_jax.progress import Progress
-from hmgr_jax.shapes import Tree
-
-Codes = Any
 
 
 class Scored(NamedTuple):
@@ -54,30 +47,10 @@ More = Callable[[Scored], Mapping[str, float]]
 """Further metrics, or files, from the scores of a pair of modalities."""
 
 
-class Evaluator:
-    """The compiled encoders of a model, used for all evaluations of a run."""
+class Evaluator(Encoders):
+    """Encodes, scores and measures splits; its compiled encoders serve all evaluations of a run."""
 
-    def __init__(
-        self,
-        model: Model,
-        mesh: Mesh,
-        *,
-        batch_size: int = 256,
-        tile: int = 4096,
-        buckets: Sequence[int] = BUCKETS,
-        threads: int = 2,
-    ) -> None:
-        devices = mesh.devices.size
-        self.model, self.tile, self.buckets = model, tile, tuple(buckets)
-        self.threads = threads
-        self.mesh = hosts.local_mesh(mesh)
-        self.batch_size = -(-batch_size // devices) * devices
-        self.split = bool(model.split_slots) and model.split_slots % self.mesh.devices.size == 0
-        self._with_whole_memory = {m: jax.jit(self._encoder(m)) for m in model.modalities}
-        self._encoders = self._with_whole_memory
-        if self.split:
-            self._encoders = {m: jax.jit(self._encoder_over_parts(m)) for m in model.modalities}
-        self.calibration: Calibration | None = None
+    calibration: Calibration | None = None
 
     @classmethod
     def of(cls, config: ConfigDict, model: Model, mesh: Mesh) -> Evaluator:
@@ -97,59 +70,6 @@ class Evaluator:
         found.calibration = calibration
         return found
 
-    def _encoder(self, modality: str) -> Callable[[Variables, Tree, Any], Codes]:
-        def encode(variables: Variables, items: Tree, numbers: Any) -> Codes:
-            zero = jnp.zeros((), jnp.int32)
-            keys = Keys.at(zero, zero, numbers)
-            return self.model.encode(variables, modality, items, train=False, keys=keys)[0]
-
-        return encode
-
-    def _encoder_over_parts(self, modality: str) -> Callable[[Variables, Tree, Any], Codes]:
-        """The encoder of a model whose memory the devices split."""
-
-        def own_items(variables: Variables, items: Tree) -> Codes:
-            return self.model.encode_over_parts(variables, modality, items, MappedAxis())
-
-        def encode(variables: Variables, items: Tree, _: Any) -> Codes:
-            into, out = (memory_specs(variables, split_memory=True), P(DATA)), P(DATA)
-            given: dict[str, Any] = {"in_specs": into, "out_specs": out, "check_vma": False}
-            return jax.shard_map(own_items, mesh=self.mesh, **given)(variables, items)
-
-        return encode
-
-    def encode_batch(
-        self, variables: Variables, modality: str, items: Tree, numbers: np.ndarray
-    ) -> Codes:
-        """Codes on the host of one batch; the batch size is a multiple of the devices."""
-        wanted = select_inputs(self.model.inputs()[modality], items, f"{modality} items")
-        items = shard(self.mesh, wanted)
-        return jax.device_get(self._encoders[modality](variables, items, numbers))
-
-    def encode(self, variables: Variables, modality: str, source: Source) -> Codes | list[Bucket]:
-        """Codes of all items of ``source`` in order, or buckets if their shapes differ."""
-        found: dict[Any, list[tuple[np.ndarray, Codes]]] = {}
-        report_progress(compiling=True)
-        share, buckets = hosts.process_share(), self.buckets
-        for numbers, valid, items in eval_batches(
-            source, self.batch_size, process=share, buckets=buckets, threads=self.threads
-        ):
-            codes = self.encode_batch(variables, modality, items, numbers)
-            numbers, valid, codes = hosts.exchange((numbers, valid, codes))
-            codes = jax.tree.map(lambda x, keep=valid: x[keep], codes)
-            shape = str(jax.tree.map(lambda x: x.shape[1:], codes))
-            found.setdefault(shape, []).append((numbers[valid], codes))
-            report_progress()
-        parts = [_bucket(of_shape) for of_shape in found.values()]
-        if len(parts) > 1:
-            return parts
-        order = np.argsort(parts[0].items)
-        return jax.tree.map(lambda x: x[order], parts[0].codes)
-
-    def encode_split(self, variables: Variables, split: Split) -> dict[str, Codes]:
-        """Codes of every modality of a split."""
-        return {m: self.encode(variables, m, split.sources[m]) for m in self.model.modalities}
-
     def vectors(
         self,
         variables: Variables,
@@ -162,19 +82,15 @@ class Evaluator:
 
         With a calibration they have two more dimensions, see `Calibration.widened`; ``against`` is
         the modality that they search, by default the other one.
+
+        Raises:
+            FoundNonFinite: a vector holds NaN or infinity.
         """
-        found = self._coarse(variables, modality, codes)
+        found = self.coarse(variables, modality, codes)
+        check_finite(found, f"The vector of {modality} item")
         if self.calibration is None:
             return found
         return self.calibration.widened(modality, found, against)
-
-    def _coarse(
-        self, variables: Variables, modality: str, codes: Codes | list[Bucket]
-    ) -> np.ndarray:
-        if not isinstance(codes, list):
-            codes = jax.tree.map(jnp.asarray, codes)
-            return np.asarray(self.model.coarse(variables, modality, codes))
-        return _in_order(codes, [self._coarse(variables, modality, b.codes) for b in codes])
 
     def penalties(
         self, variables: Variables, modality: str, codes: Codes | list[Bucket]
@@ -182,17 +98,8 @@ class Evaluator:
         """What the calibration takes from every score of these items: float32 [n]."""
         if self.calibration is None:
             return np.zeros(n_items(as_buckets(codes)), np.float32)
-        found = self._coarse(variables, modality, codes)
+        found = self.coarse(variables, modality, codes)
         return self.calibration.unit * self.calibration.penalty(modality, found)
-
-    def uncertainty(self, codes: Codes | list[Bucket]) -> np.ndarray | None:
-        """``model.uncertainty`` of codes: [n], in the order of items, or None for points."""
-        if not isinstance(codes, list):
-            found = self.model.uncertainty(codes)
-            return None if found is None else np.asarray(found)
-        parts = [self.uncertainty(bucket.codes) for bucket in codes]
-        known = [part for part in parts if part is not None]
-        return _in_order(codes, known) if known else None
 
     def scores(
         self,
@@ -318,10 +225,6 @@ class Evaluator:
             found.append(metrics)
         return over_pairs(found)
 
-    def to_local_devices(self, variables: Variables) -> Variables:
-        """Variables, copied to the devices of this process; they split a memory that is split."""
-        return place(self.mesh, hosts.local_arrays(variables), split_memory=self.split)
-
     def finalized(self, variables: Variables, split: Callable[[str], Split]) -> Variables:
         """Variables for evaluation; encodes the training items if the model needs them.
 
@@ -367,25 +270,3 @@ class _ScoreTile:
     def __repr__(self) -> str:
         """Equal in every process, because it is part of the key of stored scores."""
         return f"{type(self).__name__}{self._key}"
-
-
-def _bucket(parts: list[tuple[np.ndarray, Codes]]) -> Bucket:
-    items = np.concatenate([numbers for numbers, _ in parts])
-    codes = jax.tree.map(lambda *leaves: np.concatenate(leaves), *[codes for _, codes in parts])
-    return Bucket(items, codes)
-
-
-def _in_order(buckets: Sequence[Bucket], parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Results of every bucket, joined in the order of items."""
-    order = np.argsort(np.concatenate([bucket.items for bucket in buckets]))
-    return np.concatenate(parts)[order]
-
-
-def recall_table(metrics: Mapping[str, float | str]) -> list[dict[str, float | str]]:
-    """Metrics as rows of a table, one per direction and protocol."""
-    rows: dict[str, dict[str, float | str]] = {}
-    for name, value in metrics.items():
-        direction, _, measure = name.rpartition("/")
-        whole = "sum" if measure == "rsum" else "mean"
-        rows.setdefault(direction or whole, {"": direction or whole})[measure] = value
-    return list(rows.values())

@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +20,10 @@ from ml_collections import ConfigDict
 
 from hmgr_jax.data.split import SomeItems, Source, Split
 from hmgr_jax.distributed import hosts
+from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.calibration import MOST_STORED, Calibration, choose, stored_items
 from hmgr_jax.evaluation.evaluate import Evaluator
+from hmgr_jax.files.arrays import read_npz
 from hmgr_jax.files.workdir import replacing
 from hmgr_jax.leaves import arrange_like, by_name
 from hmgr_jax.metrics.protocols import evaluate_all
@@ -34,7 +34,7 @@ from hmgr_jax.training.check import check_calibration
 FILE, FORMAT = "finalized.npz", 2
 AT_ONCE = 4096
 """Items whose codes are in memory at once."""
-DAMAGED = (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, EOFError)
+AGAIN = "it is made again."
 MEMORY, STORED = "memory/", "stored/"
 
 
@@ -152,9 +152,8 @@ def _key(config: ConfigDict, workdir: Path, step: int) -> str:
 def _is_of_checkpoint(path: Path, key: str) -> bool:
     """Whether the file is whole and of the checkpoint of ``key``, under any options."""
     try:
-        with path.open("rb") as opened, np.load(opened) as file:
-            return str(file["key"]).split("-")[0] == key.split("-")[0]
-    except DAMAGED:
+        return str(read_npz(path, AGAIN, ("key",))["key"]).split("-")[0] == key.split("-")[0]
+    except UserError:
         return False
 
 
@@ -192,10 +191,9 @@ def _read(path: Path, key: str, variables: Variables) -> tuple[Calibration | Non
     if not path.is_file():
         return None
     try:
-        with path.open("rb") as opened, np.load(opened) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = read_npz(path, AGAIN)
         known = str(arrays["key"])
-    except DAMAGED:
+    except (UserError, KeyError):
         warnings.warn(f"{path} is damaged: it is made again", RuntimeWarning, stacklevel=3)
         return None
     if known != key:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
@@ -34,6 +35,7 @@ from hmgr_jax.evaluation.trained_run import (
     state_shapes,
 )
 from hmgr_jax.files.manifest import ENCODER
+from hmgr_jax.files.reading import parse_json
 from hmgr_jax.interop import names, state_dict
 from hmgr_jax.interop.picture_encoder import Encoder
 from hmgr_jax.leaves import arrange_like, by_name
@@ -70,7 +72,7 @@ def _included() -> Path:
 
 def path_of(name: str | Path) -> Path | None:
     """The file of a model that comes with the package, or of this path; None for another path."""
-    path = Path(name)
+    path = Path(os.path.expanduser(name))
     if path.exists():
         return path if path.is_file() and path.suffix == ENDING else None
     file = _included() / f"{name}{ENDING}"
@@ -173,7 +175,7 @@ def read(path: Path, change: Callable[[ConfigDict], ConfigDict] = lambda saved: 
             f"{path} was not written by hmgr-jax convert pack (format {FORMAT}): give the "
             "--workdir of a trained run or a packed file."
         )
-    texts = {k: json.loads(weights.metadata[k]) for k in ("config", "vocabulary", "about")}
+    texts = {k: parse_json(weights.metadata[k]) for k in ("config", "vocabulary", "about")}
     about = texts["about"]
     meta = {**about, "config": texts["config"], "vocabulary": texts["vocabulary"]}
     config = change(saved_config(meta))
@@ -189,6 +191,18 @@ def read(path: Path, change: Callable[[ConfigDict], ConfigDict] = lambda saved: 
         calibration = Calibration(stored or held or {}, *about["calibration"])
     run = TrainedRun(config, model, state, meta, about["step"])
     return Packed(run, calibration, _encoder(about.get("encoder"), arrays))
+
+
+def pca_of(path: Path) -> Pca:
+    """The PCA of the encoder in a packed file.
+
+    Raises:
+        UserError: the file is damaged or holds none.
+    """
+    state = state_dict.read_weights(path).state
+    if f"{PCA}0" not in state:
+        raise UserError(f"{path} holds no PCA: give the file of one, or leave --pca out.")
+    return Pca(*(state[f"{PCA}{n}"].astype(np.float32) for n in range(2)))
 
 
 def _encoder(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,17 @@ from hmgr_jax.data.open import open_data
 from hmgr_jax.data.split import Split
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation import by_labels, judged
-from hmgr_jax.files.workdir import RESULTS
+from hmgr_jax.files import digests
+from hmgr_jax.files.workdir import CONFIG, RESULTS, read_json
+from hmgr_jax.metrics.directions import chance_of_both, direction
 from hmgr_jax.metrics.protocols import Sides, get_protocol
 from hmgr_jax.training import config as configs
 from hmgr_jax.training.experiment import Experiment
+from hmgr_jax.training.records import METRICS, MetricLog
 
 SEEDS = "seeds.json"
+FEW = 1000
+"""A split of fewer items has its chance beside its recalls."""
 
 
 def protocols(config: ConfigDict, split: str) -> tuple[str, ...]:
@@ -32,12 +37,17 @@ def record(
     *,
     protocols: Sequence[str],
     split: str,
+    items: Split,
     metrics: Mapping[str, float],
     step: int,
     fingerprint: str,
     judgments: Mapping[str, Mapping[str, int]] | None = None,
 ) -> dict[str, Any]:
-    """The record of an evaluation: metrics, and what identifies model, run and data."""
+    """The record of an evaluation: metrics, and what identifies model, run and data.
+
+    A split of fewer than `FEW` items also has the recalls of chance.
+    """
+    random = chance_of(items, metrics)
     return {
         "model": config.model.name,
         "protocol": ",".join(protocols),
@@ -47,28 +57,51 @@ def record(
         "config_hash": configs.config_hash(config),
         "data_fingerprint": fingerprint,
         **({"judgments": judgments} if judgments else {}),
+        **({"chance": random} if random else {}),
     }
 
 
+def chance_of(split: Split, metrics: Mapping[str, float]) -> dict[str, float]:
+    """{metric: percent of a random order} of the recalls among ``metrics``; empty if of `FEW`."""
+    if min(len(groups) for groups in split.groups.values()) >= FEW:
+        return {}
+    found: dict[str, float] = {}
+    for a, b in itertools.combinations(split.groups, 2):
+        if any(name.startswith(f"{direction(a, b)}/R@") for name in metrics):
+            found |= chance_of_both(split.groups[a], split.groups[b], (a, b))
+    return {name: value for name, value in found.items() if name in metrics}
+
+
 def finished(workdir: Path, config: ConfigDict) -> dict[str, Any] | None:
-    """Results of the same configuration in ``workdir``, or None.
+    """Results of the same configuration in ``workdir``, or None; warns if they are not verified.
 
     Raises:
-        UserError: the results cannot be read, or are of other files of the same names.
+        UserError: the results cannot be read, were changed, or are of other files of the same
+            names.
     """
-    path = workdir / RESULTS
+    path, again = workdir / RESULTS, "remove it, and the same command computes it again"
     if not path.is_file():
         return None
-    try:
-        found = json.loads(path.read_bytes())
-        same = found["config_hash"] == configs.config_hash(config)
-        begun = json.loads((workdir / "config.json").read_bytes()) if same else {}
-    except (OSError, ValueError, KeyError, TypeError):
+    found = read_json(path, "move it away, or give another --workdir")
+    if not {"config_hash", "data_fingerprint", "metrics"} <= found.keys():
         raise UserError(
             f"{path} is not the results of a run: move it away, or give another --workdir."
-        ) from None
-    if not same:
+        )
+    if found["config_hash"] != configs.config_hash(config):
         return None
+    known = digests.read(workdir / digests.RUN)
+    if known is None:
+        warnings.warn(
+            f"{path} is not verified: {workdir / digests.RUN} is missing or damaged",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    elif RESULTS not in known["files"]:  # the run was killed between writing the two
+        return None
+    digests.check_run(workdir, RESULTS, again)
+    digests.check_run(workdir, CONFIG, f"remove it and {RESULTS}, and the same command writes them")
+    MetricLog(workdir).check(known and known["files"].get(METRICS))
+    begun = read_json(workdir / CONFIG, f"remove {path} too, and the same command writes both")
     moved = configs.moved(begun, configs.plain(config))
     if set(moved) == {"data.root"}:  # the same files may have moved
         opened = open_data(config.data)

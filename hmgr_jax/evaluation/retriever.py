@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import warnings
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,31 +19,26 @@ from hmgr_jax.data.text.captions import CaptionSource, warn_cut, warn_unknown
 from hmgr_jax.data.text.text_graph import open_sentences
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.distributed.parallel import make_mesh
-from hmgr_jax.errors import FoundNonFinite, UserError
+from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation import packed as packed_runs
+from hmgr_jax.evaluation.arrays import Arrays
+from hmgr_jax.evaluation.encoders import check_finite
 from hmgr_jax.evaluation.evaluate import Evaluator, Scored
 from hmgr_jax.evaluation.finalized import finalize
 from hmgr_jax.evaluation.judged import Judged
 from hmgr_jax.evaluation.packed import Packed
 from hmgr_jax.evaluation.tower_folder import read_folder
-from hmgr_jax.evaluation.trained_run import read_run
+from hmgr_jax.evaluation.trained_run import read_run, replaced
 from hmgr_jax.files.manifest import ENCODER
-from hmgr_jax.files.npy_rows import computed
 from hmgr_jax.interop.clip import is_towers
 from hmgr_jax.interop.picture_encoder import EncodedPictures, Encoder
-from hmgr_jax.models.base import Banks, Feature, Model, Variables
+from hmgr_jax.models.base import Banks, Model, Variables
 from hmgr_jax.shapes import Tree
-from hmgr_jax.training import config as configs
 from hmgr_jax.training.check import check
 from hmgr_jax.training.tables import FILE, make_tables, read_tables
 
 Retrieve = Callable[[Banks, str, ConfigDict, DataSet, Path], Tree]
 """Makes the tables of a named bank, see `hmgr_jax.search.retrieved.retrieved_tables`."""
-
-OF_FOLDERS = ("pieces", "max_words", "buckets", "pixels")
-"""Keys of data that a folder of weights has set, so that no recipe replaces them."""
-COUNTS = {"n_regions": "regions", "n_frames": "frames"}
-"""{input: the input whose true rows it counts}."""
 
 
 class Retriever:
@@ -58,7 +53,9 @@ class Retriever:
         vocabulary: Vocabulary,
         step: int,
         packed: Packed | None = None,
+        fingerprint: str = "",
     ) -> None:
+        self.fingerprint = fingerprint  # of the data of the training; empty if it is unknown
         self.workdir, self.config, self.step = workdir, config, step
         self.model, self.vocabulary = model, vocabulary
         evaluator = Evaluator.of(config, model, make_mesh(config.parallel.devices))
@@ -93,12 +90,12 @@ class Retriever:
                 the model retrieves and ``retrieve`` is None.
         """
         file = packed_runs.path_of(workdir)
-        place = file or Path(workdir)
+        place = file or Path(os.path.expanduser(workdir))
 
         def changed(saved: ConfigDict) -> ConfigDict:
             # A run on many devices can be used on any machine.
             saved.parallel.devices = min(saved.parallel.devices, len(jax.devices()))
-            saved = _replaced(saved, config, place) if config is not None else saved
+            saved = replaced(saved, config, place) if config is not None else saved
             saved = change(saved) if change is not None else saved
             check(saved)
             return saved
@@ -124,7 +121,8 @@ class Retriever:
         else:  # all splits are opened, because the held-out part of train depends on them
             tables = make_tables(model, saved.data, lambda: open_data(saved.data, vocabulary))
         variables = Variables(**run.state, tables=tables)
-        return cls(place, saved, model, variables, vocabulary, run.step, packed)
+        known = "" if run.meta.get("imported") else run.meta.get("fingerprint", "")
+        return cls(place, saved, model, variables, vocabulary, run.step, packed, known)
 
     def open(self, roles: Sequence[str]) -> DataSet:
         """The run's data set, with the vocabulary of the checkpoint."""
@@ -154,9 +152,11 @@ class Retriever:
     def store(self, role: str) -> Path | None:
         """The folder for the scores of a split until they are evaluated.
 
-        It is None for systems whose score is an inner product, which takes seconds.
+        It is None for systems whose score is an inner product, which takes seconds, and for a run
+        that may only be read.
         """
-        return None if self.model.coarse_exact else self.workdir / "scores" / role
+        kept = not self.model.coarse_exact and os.access(self.workdir, os.W_OK)
+        return self.workdir / "scores" / role if kept else None
 
     def encode(self, modality: str, items: Sequence[str | Path] | Mapping[str, np.ndarray]) -> Any:
         """Codes of items, one for each, in order.
@@ -263,6 +263,10 @@ class Retriever:
         for place, sentence in enumerate(sentences):
             if not sentence.strip():
                 raise UserError(f"Sentence {place} is empty: leave it out.")
+            if any("\ud800" <= letter <= "\udfff" for letter in sentence):
+                raise UserError(
+                    f"Sentence {place} is not UTF-8 text ({sentence!r:.60}): correct it."
+                )
         wanted = self.model.inputs()["text"]
         source = open_sentences(sentences, self.vocabulary, wanted, self.max_words)
         warn_cut({"the request": source})
@@ -280,6 +284,7 @@ class Retriever:
             raise UserError(f"k must be at least 1, got {k}.")
         first = self.model.modalities.index(query[0]) < self.model.modalities.index(gallery[0])
         scores = self.score(query, gallery) if first else self.score(gallery, query).T
+        check_finite(scores, "The scores of query")
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return order, np.take_along_axis(scores, order, axis=1)
 
@@ -298,102 +303,3 @@ def _listed(items: Any, kind: Any, noun: str) -> list[Any]:
                 "expected: correct it or leave it out."
             )
     return found
-
-
-def _replaced(saved: ConfigDict, config: ConfigDict, workdir: Path) -> ConfigDict:
-    """``saved`` with data, scoring and evaluation of ``config``; warns of the changes."""
-    if config.model.name != saved.model.name:
-        raise UserError(
-            f"{workdir} holds a {saved.model.name}, not a {config.model.name}: give its own "
-            "recipe or another --workdir."
-        )
-    before = configs.plain(saved)
-    data = ConfigDict(config.data.to_dict())
-    if saved.data.get("pieces"):
-        data.update({key: saved.data[key] for key in OF_FOLDERS})
-    saved.data, saved.eval, saved.parallel = data, config.eval, config.parallel
-    for key in (k.removeprefix("model.") for k in configs.SCORING):
-        if key in config.model:
-            saved.model[key] = config.model[key]
-    kept = configs.differences(configs.plain(config), configs.plain(saved))
-    if kept:
-        warnings.warn(
-            "the run keeps its trained options instead of the recipe's: "
-            f"{configs.format_differences(kept)}",
-            stacklevel=3,
-        )
-    changed = configs.differences(before, configs.plain(saved))
-    if changed:
-        warnings.warn(
-            f"the recipe changes options of the trained run: {configs.format_differences(changed)}",
-            stacklevel=3,
-        )
-    return saved
-
-
-class Arrays:
-    """A source of the arrays in ``items``, each [n, ...], checked against the inputs of a model.
-
-    Integers become int32 and float64 becomes float32. ``n_regions`` (``n_frames``) may be left out
-    if every image (clip) uses all regions (frames). Raises ``UserError`` for an input that is
-    missing or of another shape, ``FoundNonFinite`` for NaN and infinity.
-    """
-
-    lengths: np.ndarray | None = None
-
-    def __init__(
-        self, items: Mapping[str, np.ndarray], modality: str, inputs: Mapping[str, Feature]
-    ) -> None:
-        found = {name: _narrow(name, value) for name, value in items.items()}
-        counts = {len(value) if value.ndim else 0 for value in found.values()}
-        if len(counts) != 1 or 0 in counts:
-            shapes = {name: list(value.shape) for name, value in found.items()}
-            raise UserError(f"Arrays of {modality} items must have one length, got {shapes}.")
-        self._count = counts.pop()
-        for name, of in COUNTS.items():
-            if name in inputs and name not in found and of in found:
-                found[name] = np.full(self._count, found[of].shape[1:2] or 0, np.int32)
-        for name, feature in inputs.items():
-            if name in found or not feature.optional:
-                _check_array(found, name, (self._count, *feature.shape), modality)
-        self._items = found
-
-    def __len__(self) -> int:
-        return self._count
-
-    def gather(self, items: np.ndarray, length: int | None = None) -> Items:
-        """The rows ``items`` of every array."""
-        return {name: value[items] for name, value in self._items.items()}
-
-
-def _narrow(name: str, given: Any) -> np.ndarray:
-    """Convert integers to int32 and floats to at most float32."""
-    try:
-        value = np.asarray(given)
-    except ValueError:  # rows of different lengths
-        value = np.empty(0, object)
-    if value.dtype.kind not in "biuf":
-        raise UserError(f"{name} must be an array of numbers, got {value.dtype}: convert it.")
-    if value.dtype.kind not in "iu":
-        return computed(value)
-    narrow = value.astype(np.int32)
-    if (narrow != value).any():
-        first = value[narrow != value].flat[0]
-        raise UserError(f"{name} holds the integer {first}, which does not fit int32: correct it.")
-    return narrow
-
-
-def _check_array(
-    found: Mapping[str, np.ndarray], name: str, shape: tuple[int | None, ...], modality: str
-) -> None:
-    value = found.get(name)
-    if (
-        value is None
-        or len(value.shape) != len(shape)
-        or any(wanted not in (None, has) for wanted, has in zip(shape, value.shape, strict=True))
-    ):
-        got = "nothing" if value is None else list(value.shape)
-        raise UserError(f"{modality} items need {name} of shape {list(shape)}, got {got}.")
-    if value.dtype.kind == "f" and not np.isfinite(value).all():
-        row = int(np.flatnonzero(~np.isfinite(value).reshape(len(value), -1).all(axis=1))[0])
-        raise FoundNonFinite(f"{name} of {modality} item {row} holds NaN or infinity.")

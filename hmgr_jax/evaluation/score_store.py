@@ -1,7 +1,7 @@
 """A score matrix on disk to resume an interrupted scoring: a cache, never a result.
 
 The folder holds ``scores.npy`` (float32 [n_a, n_b]) and ``tiles.json``: a key of everything the
-scores depend on, and the number of finished tiles.
+scores depend on, the number of finished tiles, and the sha256 of their scores.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.tiles import Tile
 from hmgr_jax.files.workdir import lock, write_json_atomic
 
+Place = tuple[Any, ...]
+"""The index of a tile's scores in the matrix."""
 SCORES, RECORD = "scores.npy", "tiles.json"
 RECORD_SECONDS = 5.0
 """Least time between writes of the record; a kill loses the tiles since the last one."""
@@ -34,16 +36,19 @@ RECORD_SHARE = 0.1
 
 
 @contextlib.contextmanager
-def opened(folder: Path, key: str, shape: tuple[int, int]) -> Iterator[ScoreStore]:
+def opened(
+    folder: Path, key: str, shape: tuple[int, int], places: Sequence[Place]
+) -> Iterator[ScoreStore]:
     """Lock and open the scores in ``folder``, or create them; record the progress at the end.
 
-    Scores of another key are discarded with a warning.
+    ``places`` are those of the tiles, in order. Scores of another key are discarded with a warning,
+    and so are scores that do not match their sha256.
 
     Raises:
         UserError: another process uses the folder, or the disk has no room for the scores.
     """
     with lock(folder):
-        store = ScoreStore(folder, key, shape)
+        store = ScoreStore(folder, key, shape, places)
         try:
             yield store
         finally:
@@ -63,8 +68,11 @@ def discard(folder: Path) -> None:
 class ScoreStore:
     """Scores mapped to a file, and the number of finished tiles."""
 
-    def __init__(self, folder: Path, key: str, shape: tuple[int, int]) -> None:
-        self._folder, self._key = folder, key
+    def __init__(
+        self, folder: Path, key: str, shape: tuple[int, int], places: Sequence[Place]
+    ) -> None:
+        self._folder, self._key, self._places = folder, key, places
+        self._written = hashlib.sha256()  # of finished tiles
         done = self._usable(shape)
         self._map = self._begin(shape) if done is None else self._open(shape)
         self.scores = np.asarray(self._map)
@@ -75,6 +83,8 @@ class ScoreStore:
 
     def advance(self, done: int) -> None:
         """Set the number of finished tiles; recorded from time to time."""
+        for place in self._places[self.done : done]:
+            self._written.update(np.ascontiguousarray(self.scores[place]).data)
         self.done = done
         if time.monotonic() >= self._due:
             self.record()
@@ -94,13 +104,17 @@ class ScoreStore:
             record = json.loads((self._folder / RECORD).read_bytes())
             key, done = str(record["key"]), int(record["done"])
             if key == self._key:
-                self._open(shape)
-                return done
+                scores = self._open(shape)
+                for place in self._places[:done]:
+                    self._written.update(np.ascontiguousarray(scores[place]).data)
+                if self._written.hexdigest() == record["sha256"]:
+                    return done
+                raise ValueError("the scores do not match their sha256")
             why = "are of other weights, items or tiles"
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError):
-            why = "cannot be read"
+        except Exception:  # numpy raises anything for a damaged header
+            self._written, why = hashlib.sha256(), "are damaged or incomplete"
         warnings.warn(
             f"the unfinished scores in {self._folder} {why}: scoring starts from the beginning",
             RuntimeWarning,
@@ -134,7 +148,8 @@ class ScoreStore:
         return found
 
     def _write_record(self, done: int) -> None:
-        write_json_atomic(self._folder / RECORD, {"key": self._key, "done": done})
+        record = {"key": self._key, "done": done, "sha256": self._written.hexdigest()}
+        write_json_atomic(self._folder / RECORD, record)
         self._recorded = done
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from hmgr_jax.evaluation.trained_run import TrainedRun, saved_config, saved_model, state_shapes
-from hmgr_jax.interop import clip
+from hmgr_jax.interop import clip, clip_inputs, clip_weights
 from hmgr_jax.training import config as configs
 from hmgr_jax.training import recipe_file
 from hmgr_jax.training.check import check
@@ -46,7 +46,7 @@ def read_folder(
     side = towers.image.image
     meta: dict[str, Any] = {
         "config": configs.plain(config),
-        "vocabulary": clip.read_tokenizer(folder, towers).saved(),
+        "vocabulary": clip_inputs.read_tokenizer(folder, towers).saved(),
         "features": {
             "image": {"pixels": (side, side, 3)},
             "text": {"tokens": (1,), "lengths": ()},
@@ -57,5 +57,5 @@ def read_folder(
     changed = change(saved_config(meta))
     model = saved_model(meta, changed)
     state = state_shapes(model)
-    params = clip.with_towers(state["params"], folder)
+    params = clip_weights.with_towers(state["params"], folder)
     return TrainedRun(changed, model, {**state, "params": params}, meta, 0)

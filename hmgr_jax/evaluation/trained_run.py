@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,9 @@ from hmgr_jax.shapes import Tree
 from hmgr_jax.training import config as configs
 from hmgr_jax.training.checkpoint import Checkpoints
 from hmgr_jax.training.experiment import make_model
+
+OF_FOLDERS = ("pieces", "max_words", "buckets", "pixels")
+"""Keys of data that a folder of weights has set, so that no recipe replaces them."""
 
 
 class TrainedRun(NamedTuple):
@@ -56,9 +60,39 @@ def read_run(
         meta = checkpoints.meta(newest)
         config = change(saved_config(meta))
         model = saved_model(meta, config)
-        best = checkpoints.best_step()
-        state, meta, step = checkpoints.restore(state_shapes(model), best, partial=True)
+        state, meta, step = checkpoints.restore(state_shapes(model), best=True, partial=True)
     return TrainedRun(config, model, state, meta, step)
+
+
+def replaced(saved: ConfigDict, config: ConfigDict, workdir: Path) -> ConfigDict:
+    """``saved`` with data, scoring and evaluation of ``config``; warns of the changes."""
+    if config.model.name != saved.model.name:
+        raise UserError(
+            f"{workdir} holds a {saved.model.name}, not a {config.model.name}: give its own "
+            "recipe or another --workdir."
+        )
+    before = configs.plain(saved)
+    data = ConfigDict(config.data.to_dict())
+    if saved.data.get("pieces"):
+        data.update({key: saved.data[key] for key in OF_FOLDERS})
+    saved.data, saved.eval, saved.parallel = data, config.eval, config.parallel
+    for key in (k.removeprefix("model.") for k in configs.SCORING):
+        if key in config.model:
+            saved.model[key] = config.model[key]
+    kept = configs.differences(configs.plain(config), configs.plain(saved))
+    if kept:
+        warnings.warn(
+            "the run keeps its trained options instead of the recipe's: "
+            f"{configs.format_differences(kept)}",
+            stacklevel=3,
+        )
+    changed = configs.differences(before, configs.plain(saved))
+    if changed:
+        warnings.warn(
+            f"the recipe changes options of the trained run: {configs.format_differences(changed)}",
+            stacklevel=3,
+        )
+    return saved
 
 
 def saved_model(meta: Mapping[str, Any], config: ConfigDict | None = None) -> Model:

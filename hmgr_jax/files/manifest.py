@@ -7,13 +7,14 @@ fingerprint that runs save (`hmgr_jax.data.fingerprint`).
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.reading import parse_json
 from hmgr_jax.files.workdir import replacing, write_json_atomic
 from hmgr_jax.progress import Progress
 
@@ -27,16 +28,57 @@ GALLERY = "gallery"
 GRAPHS = "_caps.conllu"
 FORMAT = 1
 _BLOCK = 8 << 20
+BLOCKS, BLOCK_BYTES = 64, 4096
 
 
 def listed(folder: Path, files: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """{name: its bytes and sha256} of files by their names in ``folder``."""
+    """{name: its bytes, sha256 and `sampled`} of files by their names in ``folder``."""
     sizes = {name: (folder / name).stat().st_size for name in sorted(files)}
     with Progress(sum(sizes.values()), "bytes", title="checksums", stream=sys.stderr) as bar:
         return {
-            name: {"bytes": size, "sha256": _sha256(folder / name, bar.advance)}
+            name: {
+                "bytes": size,
+                "sha256": _sha256(folder / name, bar.advance),
+                "sampled": sampled(folder / name),
+            }
             for name, size in sizes.items()
         }
+
+
+def blocks(path: Path) -> Iterator[bytes]:
+    """A small file whole, else `BLOCKS` evenly spread blocks from the first byte to the last."""
+    size = path.stat().st_size
+    if size <= BLOCKS * BLOCK_BYTES:
+        yield path.read_bytes()
+        return
+    with path.open("rb") as file:
+        for k in range(BLOCKS):
+            yield os.pread(file.fileno(), BLOCK_BYTES, (size - BLOCK_BYTES) * k // (BLOCKS - 1))
+
+
+def sampled(path: Path) -> str:
+    """Hexadecimal sha256 of the `blocks` of a file, which is that of a small file."""
+    return hashlib.sha256(b"".join(blocks(path))).hexdigest()
+
+
+def stands_for(folder: Path, path: Path) -> bool:
+    """Whether the manifest of ``folder`` describes ``path`` as it is, by size and `blocks`.
+
+    The manifest of another program, without files, stands for everything. Older ones of ours tell
+    only the size of large files. Files elsewhere are derived from the folder, see
+    `hmgr_jax.data.records.open`.
+    """
+    try:
+        entries = parse_json((folder / MANIFEST).read_bytes())["files"]
+        if path.parent.resolve() != folder.resolve():
+            return True
+        if path.name not in entries:
+            return False
+        size, entry = path.stat().st_size, entries[path.name]
+        wanted = entry.get("sampled", entry.get("sha256") if size <= BLOCKS * BLOCK_BYTES else None)
+        return entry["bytes"] == size and wanted in (None, sampled(path))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return True
 
 
 def digest(text: str) -> str:
@@ -70,7 +112,7 @@ def verify(folder: Path) -> str:
             )
     total = sum(entry["bytes"] for entry in files.values())
     for name, entry in listed(folder, list(files)).items():
-        if entry != files[name]:
+        if entry["sha256"] != files[name]["sha256"]:
             raise UserError(
                 f"{folder / name} has sha256 {entry['sha256'][:12]}... where {MANIFEST} says "
                 f"{files[name]['sha256'][:12]}...: it has changed, so copy it again or prepare "
@@ -93,7 +135,7 @@ def add(folder: Path, name: str) -> bool:
     if not path.is_file():
         return False
     files = _read(folder) | listed(folder, [name])
-    found = json.loads(path.read_text("utf-8"))
+    found = parse_json(path.read_text("utf-8"))
     write_json_atomic(path, found | {"files": dict(sorted(files.items()))})
     return True
 
@@ -104,7 +146,7 @@ def encoder_of(folder: Path) -> Any:
     Raises `UserError` if ``folder`` has no manifest.
     """
     _read(folder)
-    return json.loads((folder / MANIFEST).read_text("utf-8")).get("encoder")
+    return parse_json((folder / MANIFEST).read_text("utf-8")).get("encoder")
 
 
 def keep_encoder(root: str | Path, workdir: Path) -> None:
@@ -119,7 +161,7 @@ def keep_encoder(root: str | Path, workdir: Path) -> None:
 def made_by(folder: Path) -> str | None:
     """The key of the preparation that made ``folder``; None if none did."""
     try:
-        made = json.loads((folder / PREPARED).read_text("utf-8"))
+        made = parse_json((folder / PREPARED).read_text("utf-8"))
         return str(made["key"]) if (folder / MANIFEST).is_file() else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -129,9 +171,9 @@ def _read(folder: Path) -> dict[str, Any]:
     """The files of a manifest."""
     path = folder / MANIFEST
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = parse_json(path.read_text("utf-8"))
         files = {
-            str(name): {"bytes": int(entry["bytes"]), "sha256": str(entry["sha256"])}
+            str(name): {**entry, "bytes": int(entry["bytes"]), "sha256": str(entry["sha256"])}
             for name, entry in found["files"].items()
         }
     except OSError as error:

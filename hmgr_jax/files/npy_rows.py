@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-import threading
 import weakref
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from hmgr_jax.errors import UserError
+from hmgr_jax.errors import FoundNonFinite, UserError, reason
+from hmgr_jax.files.arrays import read_header
 
 _MOST_BYTES = 1 << 30  # the kernel moves at most 2 GiB in one call
 
@@ -52,17 +53,17 @@ class NpyRows(Rows):
     """An array on disk whose rows (first axis) are gathered with ``os.preadv``.
 
     Rows are converted from ``stored``, the type of the file, to ``dtype``, see `computed_dtype`. A
-    memory map would be as fast, but its pages count as the process's memory. The file is opened
-    once a process and read at explicit offsets, so threads share one handle; a pickle holds only
-    the path. Raises ``UserError`` for a file that is missing, truncated, in Fortran order, or
-    holds objects.
+    memory map would be as fast, but its pages count as the process's memory. The file is held open,
+    so that replacing it changes nothing, and read at explicit offsets, so that threads share one
+    handle; a pickle holds only the path. Raises ``UserError`` for a file that is missing,
+    truncated, in Fortran order, or holds objects.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._lock = threading.Lock()
-        self._fd: int | None = None
         self.shape, self.stored, self._offset = _read_header(self.path)
+        self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._fd)
         self.dtype = computed_dtype(self.stored)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -103,7 +104,7 @@ class NpyRows(Rows):
         """Fill ``buffer`` from byte ``offset`` of the file."""
         done = 0
         while done < len(buffer):
-            got = os.preadv(self._handle(), [buffer[done : done + _MOST_BYTES]], offset + done)
+            got = os.preadv(self._fd, [buffer[done : done + _MOST_BYTES]], offset + done)
             if got == 0:
                 raise UserError(
                     f"{self.path} ended at byte {offset + done} while it was read: it was "
@@ -111,12 +112,31 @@ class NpyRows(Rows):
                 )
             done += got
 
-    def _handle(self) -> int:
-        with self._lock:
-            if self._fd is None:
-                self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-                weakref.finalize(self, os.close, self._fd)
-            return self._fd
+
+LARGEST = np.float32(2**50)
+"""Largest magnitude of a feature. The norm of larger ones overflows in float32 (of 1e20), or loses
+what tells them apart."""
+
+
+def check_features(values: np.ndarray, where: Callable[[int], str], advice: str) -> None:
+    """Check float features [n, ...].
+
+    Raises:
+        FoundNonFinite: a row holds NaN or infinity; the message is ``where(row) holds ...``.
+        UserError: a row holds a number above `LARGEST`.
+    """
+    # A comparison with NaN is false.
+    bad = np.flatnonzero(~(np.abs(values) <= LARGEST).reshape(len(values), -1).all(axis=1))
+    if not len(bad):
+        return
+    row = int(bad[0])
+    largest = float(np.abs(values[row]).max())
+    if not np.isfinite(largest):
+        raise FoundNonFinite(f"{where(row)} holds NaN or infinity: {advice}")
+    raise UserError(
+        f"{where(row)} holds a number of {largest:.3g}, whose square does not fit into float32 "
+        f"(at most {LARGEST:.3g}): divide all features by a constant."
+    )
 
 
 def computed_dtype(stored: np.dtype) -> np.dtype:
@@ -131,32 +151,20 @@ def computed(values: np.ndarray) -> np.ndarray:
         return values.astype(computed_dtype(values.dtype), copy=False)
 
 
-def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether in Fortran order, and dtype of the ``.npy`` at the position of ``file``.
-
-    Raises:
-        ValueError, KeyError, EOFError: no header, or a version that numpy uses for objects only.
-    """
-    readers = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    return readers[np.lib.format.read_magic(file)](file)
-
-
 def _read_header(path: Path) -> tuple[tuple[int, ...], np.dtype, int]:
     """Shape, dtype and the offset of the first row, checked against the size of the file."""
     try:
         with path.open("rb") as file:
-            shape, fortran, dtype = read_header(file)
+            header = read_header(file)
             offset = file.tell()
         found = path.stat().st_size
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): give a .npy file.") from None
-    except (ValueError, KeyError, EOFError) as error:
+    except ValueError as error:
         raise UserError(
-            f"{path} does not begin with a .npy header ({error}): write it with numpy.save."
+            f"{path} does not begin with a .npy header ({reason(error)}): write it with numpy.save."
         ) from None
+    shape, fortran, dtype = header
     if dtype.hasobject:
         raise UserError(f"{path} holds pickled objects: save it as an array of plain numbers.")
     if fortran:
@@ -165,10 +173,10 @@ def _read_header(path: Path) -> tuple[tuple[int, ...], np.dtype, int]:
         )
     if not shape:
         raise UserError(f"{path} holds a single number where rows were expected.")
-    wanted = offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    wanted = offset + header.nbytes
     if found < wanted:
         raise UserError(
-            f"{path} is truncated: its header promises {wanted} bytes for shape {tuple(shape)}, "
+            f"{path} is truncated: its header promises {wanted} bytes for shape {shape}, "
             f"the file has {found}, so copy or extract it again."
         )
-    return tuple(shape), dtype, offset
+    return shape, dtype, offset

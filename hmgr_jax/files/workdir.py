@@ -6,16 +6,21 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from io import BufferedWriter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hmgr_jax.errors import UserError
 
 RESULTS = "results.json"
-"""The file of a run's test metrics, written last."""
+"""The file of a run's test metrics."""
+CONFIG = "config.json"
+"""The file of a run's configuration."""
 
 
 @contextlib.contextmanager
@@ -44,6 +49,23 @@ def lock(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
         os.close(descriptor)
 
 
+def read_json(path: Path, advice: str) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        UserError: it cannot be read, or holds no object; the message ends with ``advice``.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): {advice}.") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({error}): {advice}.") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds {found!r:.40} and no JSON object: {advice}.")
+    return found
+
+
 def write_json_atomic(path: Path, obj: Any) -> None:
     """Write ``obj`` as JSON; a reader or a crash finds either the old or the new file, complete.
 
@@ -58,19 +80,55 @@ def write_text_atomic(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
+def write_npy_atomic(path: Path, array: np.ndarray) -> None:
+    """Replace the ``.npy`` at ``path`` atomically and durably.
+
+    `numpy.save` does not notice that the last bytes were not written, as on a full disk.
+    """
+    array = np.ascontiguousarray(array)
+    header = np.lib.format.header_data_from_array_1_0(array)
+    with replacing(path) as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(array.reshape(-1).view(np.uint8).data)
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BufferedWriter]:
     """Open a new file that replaces ``path`` atomically and durably when the block succeeds."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with temporary_for(path) as temporary:
         with temporary.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     sync(path.parent)  # the new name is an entry of the folder
+
+
+@contextlib.contextmanager
+def temporary_for(path: Path) -> Iterator[Path]:
+    """A name beside ``path`` for a file or folder that will replace it; removed at the end.
+
+    What a killed process of the same id has left there is removed too: in a container, a command
+    has the same id every time. Errors of the system name ``path``.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _remove(temporary)
+    try:
+        yield temporary
+    except OSError as error:
+        named = {str(name) for name in (error.filename, error.filename2) if name is not None}
+        if error.errno is not None and (not named or str(temporary) in named):
+            error.filename, error.filename2 = str(path), None
+        raise
+    finally:
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:
@@ -80,6 +138,15 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise `UserError` if no file can be made in ``folder``; called before hours of work."""
+    if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(
+            f"{folder} cannot be written, and the results belong there: change its permissions, or "
+            "work on a copy of it."
+        )
 
 
 def _holder(descriptor: int) -> str:

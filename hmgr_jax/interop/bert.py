@@ -10,7 +10,13 @@ import numpy as np
 from hmgr_jax.errors import UserError
 from hmgr_jax.interop.layouts import linear
 from hmgr_jax.interop.names import Names, same, to_params
-from hmgr_jax.interop.transformers_folder import CONFIG, read_json, read_state
+from hmgr_jax.interop.transformers_folder import (
+    CONFIG,
+    check_parameters,
+    positive,
+    read_json,
+    read_state,
+)
 from hmgr_jax.layers.bert import Sizes
 from hmgr_jax.shapes import Tree
 
@@ -44,14 +50,15 @@ def read_sizes(folder: str | Path) -> Sizes:
         if config.get(key, value) != value:
             raise UserError(f"{path} has {key} {config[key]!r}, not {value!r}: {advice}")
     try:
-        found = {name: config[key] for name, key in _KEYS.items() if key in config}
+        given = {name: key for name, key in _KEYS.items() if key in config}
+        dropout = config.get("hidden_dropout_prob", 0.0)
+        if type(dropout) not in (int, float) or not 0 <= dropout < 1:
+            raise ValueError(f"hidden_dropout_prob is {dropout!r:.40}, not in [0, 1)")
+        found = {n: config[k] if n == "dropout" else positive(config, k) for n, k in given.items()}
         sizes = Sizes(**found)
+        check_parameters(sizes.vocabulary, sizes.width, sizes.layers, sizes.intermediate)
     except (TypeError, ValueError) as error:
         raise UserError(f"{path} gives no sizes of a BERT ({error}): {advice}") from None
-    for name, key in _KEYS.items():
-        value = getattr(sizes, name)
-        if name != "dropout" and not (type(value) is int and value > 0):
-            raise UserError(f"{path} has {key} {value!r}, no positive integer: {advice}")
     return sizes
 
 

@@ -10,9 +10,6 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import importlib
-import json
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from hmgr_jax.errors import FoundNonFinite, UserError
+from hmgr_jax.files.arrays import read_npz
+from hmgr_jax.files.reading import parse_json, readable
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.models.base import LocalAxis, Model, Variables
 from hmgr_jax.shapes import Array, Float, Int, Tree
@@ -114,14 +113,10 @@ def check_all(paths: Iterable[Path]) -> tuple[list[Comparison], list[str]]:
 
 def load(path: Path) -> Case:
     """Read a case; raises `UserError` unless it is an .npz of plain arrays with valid ``meta``."""
-    broken = (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError)
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
-            arrays = {name: data[name] for name in data.files}
-        meta = json.loads(str(arrays.pop("meta", "{}")))
+    arrays = read_npz(path, "get it again.")
+    with readable(path, "a whole case", "get it again."):
+        meta = parse_json(str(arrays.pop("meta", "{}")))
         state = _state(meta)
-    except (*broken, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} is not a whole case ({error}): get it again.") from error
     return Case(path.stem, meta, state, arrays)
 
 

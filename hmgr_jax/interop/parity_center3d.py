@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping
 
 import jax
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.reading import parse_json
 from hmgr_jax.interop.known_answers import Answer, Case, Checker
 from hmgr_jax.metrics.directions import direction
 from hmgr_jax.metrics.protocols import evaluate_all
@@ -67,7 +67,7 @@ def _official_map(case: Case) -> dict[str, float]:
     """The official mAP in percent by direction."""
     every = {direction(a, b) for a, b in itertools.product(FEATURES, repeat=2)}
     try:
-        found = {name: float(x) for name, x in json.loads(str(case.arrays[MAP])).items()}
+        found = {name: float(x) for name, x in parse_json(str(case.arrays[MAP])).items()}
     except (ValueError, TypeError, AttributeError, KeyError):
         found = {}
     if not found or not found.keys() <= every:

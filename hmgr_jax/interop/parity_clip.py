@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.interop.clip import CLIP, names, params_of, towers_of
+from hmgr_jax.interop.clip import CLIP, towers_of
+from hmgr_jax.interop.clip_weights import names, params_of
 from hmgr_jax.interop.known_answers import RTOL_NORMS, Answer, Case, Checker, in_order
 from hmgr_jax.interop.names import from_params
 from hmgr_jax.layers.masking import l2n, length_mask

@@ -25,13 +25,14 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from hmgr_jax.data.pictures.files import load_picture, read_ahead
+from hmgr_jax.data.pictures.decode import load_picture, read_ahead
 from hmgr_jax.data.pictures.pca import Pca
 from hmgr_jax.data.split import Items
 from hmgr_jax.distributed.hosts import local_mesh
 from hmgr_jax.distributed.parallel import make_mesh, replicate, shard
 from hmgr_jax.errors import UserError
 from hmgr_jax.files.manifest import ENCODER, ENCODER_PCA
+from hmgr_jax.files.reading import parse_json
 from hmgr_jax.files.workdir import write_json_atomic
 from hmgr_jax.interop.picture_networks import Network, read_network
 from hmgr_jax.layers.linear import einsum
@@ -138,7 +139,7 @@ class Encoder:
         """The encoder saved in a folder; raises `UserError` as `from_description`."""
         path = folder / ENCODER
         try:
-            found = json.loads(path.read_text("utf-8"))
+            found = parse_json(path.read_text("utf-8"))
             place, wanted = found.pop("place"), found["pca"] is not None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} cannot be read ({error}): prepare the data again.") from None

@@ -23,7 +23,7 @@ from hmgr_jax.data.pictures.pixels import MEAN, STD
 from hmgr_jax.data.pictures.preprocessing import Preprocessing
 from hmgr_jax.errors import UserError
 from hmgr_jax.files.digests import sha256
-from hmgr_jax.interop import clip, efficientnet, resnet
+from hmgr_jax.interop import clip, clip_inputs, clip_weights, efficientnet, resnet
 from hmgr_jax.interop.transformers_folder import CONFIG, weight_files
 from hmgr_jax.layers.efficientnet import CHANNELS, EfficientNet
 from hmgr_jax.layers.efficientnet import KINDS as LITE
@@ -137,7 +137,10 @@ def _tower(kind: str, folder: Path) -> Network:
     towers = clip.read_towers(folder)
     if towers.kind != kind:
         raise UserError(f"{folder} holds a {towers.kind}, not a {kind}: give {towers.kind}=DIR.")
-    how, params = clip.read_preprocessing(folder, towers), clip.read_params(folder, towers)
+    how, params = (
+        clip_inputs.read_preprocessing(folder, towers),
+        clip_weights.read_params(folder, towers),
+    )
     net, sizes = towers.modules()[0], towers.image
 
     def cells(variables: Tree, pixels: Array) -> Any:

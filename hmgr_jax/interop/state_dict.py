@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
-import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,14 +16,11 @@ import safetensors
 import safetensors.numpy
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.interop.torch_files import (
-    PICKLE,
-    LegacyPickle,
-    Namespace,
-    Saved,
-    Tensor,
-    TorchZip,
-)
+from hmgr_jax.files.arrays import read_npz
+from hmgr_jax.files.reading import readable
+from hmgr_jax.files.workdir import sync, temporary_for
+from hmgr_jax.interop.torch_files import PICKLE, LegacyPickle, Saved, TorchZip
+from hmgr_jax.interop.torch_pickle import Namespace, Tensor
 
 NESTED = ("model", "state_dict")
 """Keys under which training scripts save the state_dict beside other things."""
@@ -33,6 +30,7 @@ CONFIG = "config"
 """The key of grouped options in PCME's release."""
 PREFIX = "module."
 """DataParallel's prefix of every name."""
+AGAIN = "it is cut short or damaged, get the file again."
 _PICKLE = b"\x80"  # first byte of a pickle of protocol 2 and later
 _LARGEST_HEADER = 100_000_000  # bytes of a safetensors header
 
@@ -99,18 +97,16 @@ def write(path: str | Path, state: Mapping[str, np.ndarray], metadata: Mapping[s
     """Write a safetensors file atomically; raises `UserError` rather than replace a file."""
     path = Path(path)
     check_free(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        arrays = {name: np.ascontiguousarray(x).reshape(x.shape) for name, x in state.items()}
-        safetensors.numpy.save_file(arrays, temporary, dict(metadata))
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+    arrays = {name: np.ascontiguousarray(x).reshape(x.shape) for name, x in state.items()}
+    with temporary_for(path) as temporary:
+        try:
+            safetensors.numpy.save_file(arrays, temporary, dict(metadata))
+        except safetensors.SafetensorError as error:
+            what = f"{path} could not be written ({error})"
+            raise UserError(f"{what}: make room on the disk.") from None
+        sync(temporary)
         check_free(path)
         temporary.rename(path)
-    except safetensors.SafetensorError as error:
-        raise UserError(f"{path} could not be written ({error}): make room on the disk.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def check_free(path: Path) -> None:
@@ -125,19 +121,18 @@ def check_free(path: Path) -> None:
 
 
 def _read_zip(path: Path) -> Weights:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            if names and all(name.endswith(".npy") for name in names):
-                return Weights(_read_npz(path))
-            if not any(name.endswith(f"/{PICKLE}") for name in names):
-                raise UserError(
-                    f"{path} is a zip file, but neither PyTorch's nor numpy's: unpack it and give "
-                    "what is in it."
-                )
-            return _weights_of(TorchZip(archive, path), path)
-    except zipfile.BadZipFile as error:
-        raise UserError(f"{path} is cut short or damaged ({error}): get the file again.") from None
+    with contextlib.ExitStack() as stack:
+        with readable(path, "weights", AGAIN):
+            archive = stack.enter_context(zipfile.ZipFile(path))
+        names = archive.namelist()
+        if names and all(name.endswith(".npy") for name in names):
+            return Weights(read_npz(path, "give arrays of plain numbers."))
+        if not any(name.endswith(f"/{PICKLE}") for name in names):
+            raise UserError(
+                f"{path} is a zip file, but neither PyTorch's nor numpy's: unpack it and give "
+                "what is in it."
+            )
+        return _weights_of(TorchZip(archive, path), path)
 
 
 def _weights_of(saved: Saved, path: Path) -> Weights:
@@ -184,23 +179,8 @@ def _kind(node: Any) -> str:
     return f"it is a {type(node).__name__}"
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            return {name: data[name] for name in data.files}
-    except (ValueError, EOFError) as error:  # pickled objects, or a header that is none
-        raise UserError(
-            f"{path} holds an array that cannot be read ({error}): give arrays of plain numbers."
-        ) from None
-
-
 def _read_safetensors(path: Path) -> Weights:
-    try:
+    with readable(path, "safetensors", AGAIN):
         with safetensors.safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
         return Weights(safetensors.numpy.load_file(path), metadata=metadata)
-    except (safetensors.SafetensorError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} cannot be read as safetensors ({error}): it is cut short or damaged, get the "
-            "file again."
-        ) from None

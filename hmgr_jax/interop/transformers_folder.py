@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hmgr_jax.errors import UserError
+from hmgr_jax.files import reading
 from hmgr_jax.interop.state_dict import read
 
 CONFIG = "config.json"
@@ -18,6 +19,26 @@ INDEX = ".index.json"
 """Ending of the file that names the shard of each tensor."""
 
 
+MOST_LAYERS, MOST = 1000, 10**7
+"""Most layers, and largest other size, of a network."""
+MOST_PARAMETERS = 2 * 10**10
+
+
+def positive(config: Mapping[str, Any], key: str) -> int:
+    """A size in a ``config.json``; raises `ValueError` unless it is a positive, possible one."""
+    value, most = config[key], MOST_LAYERS if key == "num_hidden_layers" else MOST
+    if type(value) is not int or not 1 <= value <= most:
+        raise ValueError(f"{key} is {value!r:.40}, no positive integer up to {most:,}")
+    return value
+
+
+def check_parameters(words: int, width: int, layers: int, intermediate: int) -> None:
+    """Raise `ValueError` for a transformer that no machine holds."""
+    count = words * width + layers * (4 * width * width + 2 * width * intermediate)
+    if count > MOST_PARAMETERS:
+        raise ValueError(f"it describes {count:,} parameters")
+
+
 def is_folder(place: str | Path) -> bool:
     """Whether ``place`` is a folder with a ``config.json``, but not a run folder."""
     return Path(place, CONFIG).is_file() and not Path(place, "checkpoints").is_dir()
@@ -25,12 +46,7 @@ def is_folder(place: str | Path) -> bool:
 
 def read_json(path: Path, advice: str) -> dict[str, Any]:
     """The object in a JSON file; raises `UserError` that ends with ``advice`` if there is none."""
-    try:
-        found = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): {advice}") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}): {advice}") from None
+    found = reading.read_json(path, advice)
     if not isinstance(found, dict):
         raise UserError(f"{path} holds a {type(found).__name__} instead of an object: {advice}")
     return found

@@ -51,3 +51,15 @@ def masked_max(x: Float[Array, "B N D"], mask: Bool[Array, "B N"]) -> Float[Arra
     """Maximum over the valid nodes; 0 in rows without valid nodes."""
     top = largest(jnp.where(mask[:, :, None], x, -jnp.inf))
     return jnp.where(jnp.any(mask, axis=1)[:, None], top, 0.0)
+
+
+def move_valid_first(
+    x: Float[Array, "B N D"], mask: Bool[Array, "B N"]
+) -> tuple[Float[Array, "B N D"], Bool[Array, "B N"]]:
+    """Nodes and mask with the valid nodes first, in the original order; other nodes are 0."""
+    order = jnp.argsort(jnp.where(mask, 0.0, jnp.inf), axis=1, stable=True)
+    x = jnp.where(mask[:, :, None], x, 0.0)
+    return (
+        jnp.take_along_axis(x, order[:, :, None], axis=1),
+        jnp.take_along_axis(mask, order, axis=1),
+    )

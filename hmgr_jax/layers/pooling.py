@@ -10,7 +10,14 @@ import numpy as np
 
 from hmgr_jax.layers.dropout import Keys, dropout
 from hmgr_jax.layers.linear import Linear, einsum
-from hmgr_jax.layers.masking import l2n, length_mask, masked_max, masked_mean, masked_softmax
+from hmgr_jax.layers.masking import (
+    l2n,
+    length_mask,
+    masked_max,
+    masked_mean,
+    masked_softmax,
+    move_valid_first,
+)
 from hmgr_jax.layers.recurrent import GRU, BiGRU
 from hmgr_jax.shapes import Array, Bool, Float
 
@@ -40,10 +47,9 @@ class GlobalPool(nn.Module):
         if self.kind == "max":
             return l2n(masked_max(x, mask))
         if self.kind == "gru":
-            states = GRU(x.shape[-1], dtype=self.dtype, name="gru")(
-                jnp.where(mask[:, :, None], x, 0.0)
-            )
-            last = jnp.max(jnp.where(mask, jnp.arange(mask.shape[1])[None, :], 0), axis=1)
+            x, mask = move_valid_first(x, mask)  # a dropped node is no step
+            states = GRU(x.shape[-1], dtype=self.dtype, name="gru")(x)
+            last = jnp.maximum(jnp.sum(mask, axis=1) - 1, 0)
             return l2n(jnp.take_along_axis(states, last[:, None, None], axis=1)[:, 0])
         if self.kind == "gpo":
             return l2n(GPO(dtype=self.dtype, name="gpo")(x, mask))

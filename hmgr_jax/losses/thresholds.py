@@ -7,13 +7,17 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 
 from hmgr_jax.losses.mined import Hardest
-from hmgr_jax.shapes import Array, Bool, Float
+from hmgr_jax.shapes import Array, Bool, Float, Tree
 
 QUANTILES = (0.25, 0.5, 0.75)
 
 
 def threshold_hinge(
-    found: Hardest, valid: Bool[Array, " B"], *, above: float = 0.7, below: float = 0.5
+    found: Hardest,
+    valid: Bool[Array, " B"],
+    *,
+    above: float | Float[Array, ""] = 0.7,
+    below: float | Float[Array, ""] = 0.5,
 ) -> Float[Array, ""]:
     """Σ [above - positive]_+ + Σ [hardest negative - below]_+ over rows and columns of a batch.
 
@@ -54,16 +58,35 @@ def spread(found: Hardest, valid: Bool[Array, " B"]) -> dict[str, Array]:
     }
 
 
-def calibration(report: Mapping[str, float], above: float, below: float) -> str:
-    """A message about `spread` and the thresholds in use.
+def calibrated(
+    thresholds: Mapping[str, Array], spread: Mapping[str, Array], due: Bool[Array, ""]
+) -> dict[str, Array]:
+    """The thresholds after a step: where ``due``, those of `fitting`, once.
 
-    It suggests the 75th percentile of positives for ``above`` and the median of hardest negatives
-    for ``below``, if they are in that order.
+    Args:
+        thresholds: ``above`` and ``below``, float32 scalars, and ``fitted``, whether they were set.
+        spread: `spread` of the step.
+        due: whether they may be set. A batch whose `fitting` thresholds are not in order leaves
+            them, and the next one is tried.
     """
+    above, below = fitting(spread)
+    now = due & ~thresholds["fitted"] & (above > below)
+    fresh = {"above": above, "below": below, "fitted": jnp.ones((), bool)}
+    return {name: jnp.where(now, fresh[name], old) for name, old in thresholds.items()}
+
+
+def fitting(spread: Mapping[str, Tree]) -> tuple[Tree, Tree]:
+    """The 75th percentile of positives, for ``above``, and the median of hardest negatives."""
+    return spread[_names("positive")[2]], spread[_names("hardest")[1]]
+
+
+def calibration(report: Mapping[str, float], above: float, below: float) -> str:
+    """A message about `spread`, the thresholds in use, and those of `fitting` if in order."""
     positive, hardest = ([report[n] for n in _names(side)] for side in ("positive", "hardest"))
     shown = [", ".join(f"{x:.3f}" for x in values) for values in (positive, hardest)]
-    advice = f"thresholds of {positive[2]:.2f} and {hardest[1]:.2f} would fit"
-    if hardest[1] >= positive[2]:
+    high, low = fitting(report)
+    advice = f"thresholds of {high:.2f} and {low:.2f} would fit"
+    if low >= high:
         advice = "they overlap, so no thresholds fit yet"
     return (
         f"the quartiles of similarity are {shown[0]} for positives and {shown[1]} for hardest "

@@ -61,6 +61,21 @@ def own_negatives(
     return both & (groups[:, None] != axis.gather(groups)[None, :]), own
 
 
+def constant_triplet(
+    valid: Bool[Array, " b"],
+    groups: Int[Array, " b"] | None,
+    axis: Any,
+    *,
+    margin: float,
+    hard: bool | Bool[Array, ""],
+) -> Float[Array, ""]:
+    """``triplet`` of a batch whose scores are all equal, the same on all devices."""
+    is_negative, _ = own_negatives(valid, groups, axis)
+    number = jnp.sum(is_negative, axis=1)
+    each = jnp.where(hard, jnp.minimum(number, 1), number)
+    return 2.0 * margin * axis.sum(jnp.sum(each)).astype(jnp.float32)
+
+
 def triplet_of_vectors(
     a: Float[Array, "b D"],
     b: Float[Array, "b D"],

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hmgr_jax.metrics.ranks import ranks, recalls
+from hmgr_jax.metrics.ranks import chance, ranks, recalls
 
 KS = (1, 5, 10)
 LETTERS = {"image": "i", "video": "v", "text": "t"}
@@ -40,3 +40,18 @@ def both_directions(
     ):
         metrics |= {f"{name}/{measure}": value for measure, value in recalls(found, KS).items()}
     return metrics | {"rsum": sum(v for name, v in metrics.items() if "/R@" in name)}
+
+
+def chance_of_both(
+    groups_a: np.ndarray, groups_b: np.ndarray, modalities: tuple[str, str]
+) -> dict[str, float]:
+    """R@1, R@5 and R@10 of random orders in both directions, named as by `both_directions`."""
+    a, b = modalities
+    ways = (
+        (direction(a, b), chance(groups_a, groups_b, KS)),
+        (
+            direction(b, a),
+            chance(groups_b, groups_a, KS),
+        ),
+    )
+    return {f"{way}/{measure}": value for way, found in ways for measure, value in found.items()}

@@ -114,8 +114,8 @@ PROTOCOLS: dict[str, Protocol] = {
     p.name: p
     for p in (
         Protocol("plain", "all items of the split against all, one matrix"),
-        Protocol("f8k", "Flickr8K: all images of the split against all captions, one matrix"),
-        Protocol("f30k", "Flickr30K: all images of the split against all captions, one matrix"),
+        Protocol("f8k", "all images of the split against all captions, one matrix"),
+        Protocol("f30k", "all images of the split against all captions, one matrix"),
         Protocol("coco5k", "COCO 5K: all 5,000 test images against all captions, one matrix", 5000),
         Folds("coco1k", "COCO 1K: mean of five consecutive folds of 1,000 test images", 5000),
         Protocol("msrvtt", "MSR-VTT full: all clips against all captions, the best own one counts"),

@@ -66,6 +66,25 @@ def recalls(ranks: np.ndarray, ks: Sequence[int] = (1, 5, 10)) -> dict[str, floa
     }
 
 
+def chance(
+    query_groups: np.ndarray, gallery_groups: np.ndarray, ks: Sequence[int] = (1, 5, 10)
+) -> dict[str, float]:
+    """``R@K`` in percent of a random order of the gallery, exactly; groups as in `ranks`.
+
+    A query with c positives among G items misses them in the first K with the probability
+    Π_i<K (G - c - i) / (G - i).
+    """
+    size = len(gallery_groups)
+    positives = _positives(np.asarray(query_groups), np.asarray(gallery_groups)).count
+    counts, queries = np.unique(positives, return_counts=True)
+    found = {}
+    for k in ks:
+        drawn = np.arange(min(k, size))[:, None]
+        missed = np.prod(np.maximum(size - counts - drawn, 0) / (size - drawn), axis=0)
+        found[f"R@{k}"] = 100.0 * float(np.average(1.0 - missed, weights=queries))
+    return found
+
+
 def require_finite(scores: np.ndarray) -> None:
     """Raise `FoundNonFinite` with row and column of the first NaN or infinite score of [Q, G]."""
     for first, block in row_blocks(scores):

@@ -143,6 +143,11 @@ class DXR(ReadsWords, RankedVectors):
         total = total / jnp.maximum(jnp.sum(valid), 1).astype(jnp.float32)
         return total, {self.objective: total}, variables.stats, None
 
+    @property
+    def summed(self) -> frozenset[str]:
+        """None: the objective is a mean."""
+        return frozenset()
+
     # --- hyper-parameters and plumbing --------------------------------------------------------
 
     def sizes(self, features: Mapping[str, Mapping[str, tuple[int, ...]]]) -> Mapping[str, Any]:

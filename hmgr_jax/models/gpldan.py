@@ -34,7 +34,7 @@ from hmgr_jax.layers.dropout import Keys, uniform_numbers
 from hmgr_jax.layers.linear import Linear, einsum
 from hmgr_jax.layers.masking import l2n
 from hmgr_jax.losses import graph_pattern as pattern
-from hmgr_jax.losses.triplet import triplet_of_vectors
+from hmgr_jax.losses.triplet import constant_triplet, triplet_of_vectors
 from hmgr_jax.models.base import Axis, Codes, Feature, Items, Parts, Terms, Variables
 from hmgr_jax.models.options import option
 from hmgr_jax.models.vector_scored import VectorScored
@@ -411,6 +411,17 @@ class GPLDAN(VectorScored):
             weights[name] = weight
         total = sum((weights[name] * value for name, value in terms.items()), jnp.float32(0.0))
         return total, terms, variables.stats, None
+
+    @property
+    def summed(self) -> frozenset[str]:
+        """The hinges of ``objective`` triplet."""
+        return frozenset(("loss", "triplet") if self.objective == "triplet" else ())
+
+    def plateau(self, row: Items, step: Array, axis: Axis) -> Float[Array, ""] | None:
+        """2 · margin · the number of negatives, under ``objective`` triplet."""
+        if self.objective != "triplet":
+            return None
+        return constant_triplet(row["valid"], None, axis, margin=self.margin, hard=False)
 
     def _edge_terms(
         self, codes: Mapping[str, Codes], row: Items, keys: Keys, axis: Axis

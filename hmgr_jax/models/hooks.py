@@ -121,6 +121,20 @@ class Hooks:
         """Inference codes of this device's items, with this device's part of a split memory."""
         raise NotImplementedError
 
+    # --- reports of a step --------------------------------------------------------------------
+
+    @property
+    def summed(self) -> frozenset[str]:
+        """Terms of ``loss``, and ``loss`` itself, that are sums over the rows of the batch.
+
+        A step reports them per row (`hmgr_jax.training.step`); its gradients are of the sums.
+        """
+        return frozenset()
+
+    def plateau(self, row: Mapping[str, Array], step: Array, axis: Any) -> Array | None:
+        """The ``triplet`` term, a sum, of scores that are all equal; None without hinges."""
+        return None
+
     # --- after the first epoch, before evaluation ---------------------------------------------
 
     def first_epoch_message(self, report: Mapping[str, float]) -> str | None:

@@ -5,7 +5,7 @@ regions v_r = l2n(f_r W + b), words t_w = l2n of the mean of both directions of 
 lets the fragments of one item (queries X) attend to the other item's (context Y): words to
 regions (t2i, text-IMRAM) or regions to words (i2t, image-IMRAM). Step k = 1..K, with x¹ = x:
 
-    c_x^k   = Σ_y a_xy y                  attention of x^k to Y (layers/matching.py)
+    c_x^k   = Σ_y a_xy y                  attention of x^k to Y (layers/cross_attention.py)
     s_k     = mean_x cos(x, c_x^k)        the ORIGINAL fragment in every step
     g, o    = σ([x^k; c_x^k] W_g + b_g),  tanh([x^k; c_x^k] W_o + b_o)
     x^{k+1} = g ⊙ x^k + (1 - g) ⊙ o       the memory distillation unit, shared by all steps
@@ -29,20 +29,19 @@ import jax
 import jax.numpy as jnp
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.layers.dropout import Keys
-from hmgr_jax.layers.linear import einsum, repeated, uniform
-from hmgr_jax.layers.masking import l2n
-from hmgr_jax.layers.matching import (
+from hmgr_jax.layers.cross_attention import (
     RAW_NORMS,
     Attention,
     Contexts,
     Projected,
     Queries,
     attended_cosine,
-    match_all_pairs,
-    match_given_pairs,
     products,
 )
+from hmgr_jax.layers.dropout import Keys
+from hmgr_jax.layers.linear import einsum, repeated, uniform
+from hmgr_jax.layers.masking import l2n
+from hmgr_jax.layers.matching import match_all_pairs, match_given_pairs
 from hmgr_jax.layers.regions import RegionEmbedding, read_regions
 from hmgr_jax.models.base import Codes, Explanation, Items, Parts, Variables
 from hmgr_jax.models.options import option

@@ -25,9 +25,10 @@ import jax
 import jax.numpy as jnp
 
 from hmgr_jax.layers.classes import ClassEmbedding
+from hmgr_jax.layers.cross_attention import Matching
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.layers.masking import l2n, masked_mean
-from hmgr_jax.layers.matching import Matching, attend_in_pairs
+from hmgr_jax.layers.matching import attend_in_pairs
 from hmgr_jax.layers.pair_blocks import score_all_pairs, score_given_pairs
 from hmgr_jax.layers.regions import SCALES, RegionEmbedding, read_regions
 from hmgr_jax.layers.words import WordEncoder
@@ -150,6 +151,11 @@ class PairScored(Ranked):
         total, hardest = self.rank(variables, codes, valid, group, step, axis)
         terms = {self.objective: total, "hardest": hardest.triplet(self.margin)}
         return total, terms, variables.stats, None
+
+    @property
+    def summed(self) -> frozenset[str]:
+        """The hinges, those of the hardest negatives always."""
+        return super().summed | {"hardest"}
 
     def rank(
         self,

@@ -194,7 +194,8 @@ class PCME(RankedVectors):
     ) -> Codes:
         """``mu`` [B, D], ``log_sigma`` [B, D] of a probabilistic side, ``samples`` [B, J, D].
 
-        Samples are keyed by row: batch positions in training, item numbers at evaluation.
+        Training draws noise for each row. At evaluation the items of a modality share it: equal
+        items have equal samples, so that data without differences is not ranked by chance.
         """
         codes = {"mu": output.means[:, 0]}
         if output.log_sigma is not None:
@@ -206,8 +207,16 @@ class PCME(RankedVectors):
             if keys is None:
                 raise ValueError("PCME draws samples: encode needs keys")
             count = self.samples_train if train else self.samples_eval
+            keys = keys if train else Keys(keys.base, jnp.zeros_like(keys.rows))
             codes["samples"] = draw(codes["mu"], output.log_sigma, count, keys.named("samples"))
         return codes
+
+    def pool_weights(
+        self, variables: Variables, modality: str, items: Items
+    ) -> Float[Array, "B N"] | None:
+        """The attention of the mean, of several proposals their mean; None without attention."""
+        weights = self.apply_tower(variables, modality, items)[0].attention
+        return None if weights is None else jnp.mean(weights, axis=2)
 
     def uncertainty(self, codes: Codes) -> Float[Array, " n"] | None:
         """The geometric mean of σ over dimensions; None for point embeddings."""
@@ -291,6 +300,12 @@ class PCME(RankedVectors):
             terms["uniform"] = self._uniformity(together, valid, index, keys)
             total = total + self.uniform_lambda * terms["uniform"]
         return total, terms, variables.stats, None
+
+    @property
+    def summed(self) -> frozenset[str]:
+        """Likelihoods are of all pairs of the batch, and a row has a pair with each item."""
+        likelihoods = frozenset(("loss", "positive", "negative", "vib"))
+        return super().summed if self.objective == "triplet" else likelihoods
 
     def _sigma_terms(
         self, codes: Mapping[str, Codes], valid: Array, count: Array, axis: Axis

@@ -28,12 +28,12 @@ import jax
 import jax.numpy as jnp
 
 from hmgr_jax.errors import UserError
+from hmgr_jax.layers.cross_attention import scan_attention
 from hmgr_jax.layers.dropout import Keys
 from hmgr_jax.layers.graph import GraphReasoning, full_support
 from hmgr_jax.layers.grouped_cosines import apply_head, group_cosines, group_lengths, init_head
 from hmgr_jax.layers.linear import einsum, repeated
 from hmgr_jax.layers.masking import l2n, masked_softmax
-from hmgr_jax.layers.matching import scan_attention
 from hmgr_jax.layers.pair_blocks import score_given_pairs
 from hmgr_jax.models.base import (
     Attended,

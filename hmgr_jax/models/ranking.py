@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.losses.triplet import negatives
+from hmgr_jax.losses.triplet import constant_triplet, negatives
 from hmgr_jax.models.base import Axis, Items, Model, Parts, Plan
 from hmgr_jax.models.options import option
 from hmgr_jax.shapes import Array, Bool, Float, Tree
@@ -73,6 +73,20 @@ class Ranked(Model):
     def warmup_of(self, plan: Plan) -> int:
         """``sum_warmup_steps``, or the steps of an epoch."""
         return plan.steps_per_epoch if self.sum_warmup_steps < 0 else self.sum_warmup_steps
+
+    @property
+    def summed(self) -> frozenset[str]:
+        """The hinges."""
+        sums = ("loss", "triplet", "before_memory") if self.objective == "triplet" else ()
+        return frozenset(sums)
+
+    def plateau(self, row: Items, step: Array, axis: Axis) -> Float[Array, ""] | None:
+        """2 · margin · B, or of the sum over all negatives 2 · margin · their number."""
+        if self.objective != "triplet":
+            return None
+        group = row["group"] if self.mask_same_image else None
+        hard = step >= self.sum_warmup_steps
+        return constant_triplet(row["valid"], group, axis, margin=self.margin, hard=hard)
 
     def negatives(self, row: Items, axis: Axis) -> Bool[Array, "B B"]:
         """The pairs of the global batch that count as negatives."""

@@ -21,7 +21,7 @@ deviations, options and numbers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -29,24 +29,23 @@ import jax
 import jax.numpy as jnp
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.layers.dropout import Keys
-from hmgr_jax.layers.graph import box_geometry, full_support, window_support
-from hmgr_jax.layers.grouped_cosines import apply_head, group_cosines, group_lengths, init_head
-from hmgr_jax.layers.linear import Linear, einsum, repeated, update_norm
-from hmgr_jax.layers.masking import l2n, masked_softmax
-from hmgr_jax.layers.matching import (
+from hmgr_jax.layers.cross_attention import (
     Attention,
     Contexts,
     CosineMatcher,
     Matching,
     Queries,
-    match_all_pairs,
-    match_given_pairs,
     products,
 )
+from hmgr_jax.layers.dropout import Keys
+from hmgr_jax.layers.graph import box_geometry, full_support, window_support
+from hmgr_jax.layers.grouped_cosines import apply_head, group_cosines, group_lengths, init_head
+from hmgr_jax.layers.linear import Linear, einsum, repeated, update_norm
+from hmgr_jax.layers.masking import l2n, masked_softmax
+from hmgr_jax.layers.matching import match_all_pairs, match_given_pairs
 from hmgr_jax.layers.pooling import GlobalPool
 from hmgr_jax.losses.centers import center_hinge
-from hmgr_jax.losses.thresholds import calibration, spread, threshold_hinge
+from hmgr_jax.losses.thresholds import calibrated, calibration, spread, threshold_hinge
 from hmgr_jax.models.base import (
     Axis,
     Codes,
@@ -157,18 +156,7 @@ def _read_out(m: ReSG, x: Array, mask: Array, keys: Keys | None) -> Float[Array,
     if m.readout == "none":
         return None
     pool = GlobalPool(m.readout, dtype=jnp.dtype(m.dtype), name="readout")
-    return pool(*move_valid_first(x, mask), keys)
-
-
-def move_valid_first(
-    x: Float[Array, "B N D"], mask: Bool[Array, "B N"]
-) -> tuple[Float[Array, "B N D"], Bool[Array, "B N"]]:
-    """Nodes and mask with the valid nodes first, in the original order."""
-    order = jnp.argsort(jnp.where(mask, 0.0, jnp.inf), axis=1, stable=True)
-    return (
-        jnp.take_along_axis(x, order[:, :, None], axis=1),
-        jnp.take_along_axis(mask, order, axis=1),
-    )
+    return pool(x, mask, keys)
 
 
 class SemanticGraph(nn.Module):
@@ -320,6 +308,9 @@ class ReSG(ReadsDetections):
     threshold_weight: float = option(0.5, at_least=0.0)
     positive_threshold: float = 0.7
     negative_threshold: float = 0.5
+    calibration_step: int = option(0, at_least=-1)
+    """The step after which the thresholds are set once, from its batch; -1: the last one of the
+    first epoch; 0: none."""
 
     # --- encode -------------------------------------------------------------------------------
 
@@ -395,28 +386,42 @@ class ReSG(ReadsDetections):
         valid, group = axis.gather((row["valid"], row["group"]))
         ranking, hardest = self.rank(variables, codes, valid, group, step, axis)
         similarity = hardest.scaled(1.0 / self._highest_score())
+        quartiles, stats = spread(similarity, valid), variables.stats
         terms = {self.objective: ranking, "hardest": hardest.triplet(self.margin)}
         total = self.triplet_weight * ranking
         if self.threshold_weight:
-            terms["thresholds"] = threshold_hinge(
-                similarity, valid, above=self.positive_threshold, below=self.negative_threshold
-            )
+            above, below = self.positive_threshold, self.negative_threshold
+            if stats is not None:
+                above, below = stats["thresholds"]["above"], stats["thresholds"]["below"]
+                due = step + 1 >= self.calibration_step
+                fixed = jax.lax.stop_gradient(quartiles)
+                stats = {"thresholds": calibrated(stats["thresholds"], fixed, due)}
+                terms |= {f"threshold/{n}": stats["thresholds"][n] for n in ("above", "below")}
+            terms["thresholds"] = threshold_hinge(similarity, valid, above=above, below=below)
             total = total + self.threshold_weight * terms["thresholds"]
         if self.center_weight:
             vectors = codes["image"]["vector"], codes["text"]["vector"]
             terms["centers"] = center_hinge(*vectors, row["valid"], row["group"], axis)
             total = total + self.center_weight * terms["centers"]
-        return total, terms | spread(similarity, valid), variables.stats, None
+        return total, terms | quartiles, stats, None
+
+    @property
+    def summed(self) -> frozenset[str]:
+        """Hinges are sums, and with them the loss."""
+        sums = {"thresholds": self.threshold_weight, "centers": self.center_weight}
+        also = {name for name, weight in sums.items() if weight}
+        return super().summed | also | ({"loss"} if also else set())
 
     def _highest_score(self) -> float:
         """S of a perfect pair: S̄ is S divided by it."""
         return 2.0 + (self.global_weight if self.readout != "none" else 0.0)
 
     def first_epoch_message(self, report: Mapping[str, float]) -> str | None:
-        """Message after the first epoch: the quartiles of S̄ and suggested thresholds."""
+        """Message after the first epoch: the quartiles of S̄, and fitting thresholds."""
         if not self.threshold_weight:
             return None
-        return calibration(report, self.positive_threshold, self.negative_threshold)
+        above = report.get("threshold/above", self.positive_threshold)
+        return calibration(report, above, report.get("threshold/below", self.negative_threshold))
 
     # --- sizes, inputs, parameters and checks -------------------------------------------------
 
@@ -427,7 +432,9 @@ class ReSG(ReadsDetections):
             "text_support": "dependency" if parsed else "window",
             "text_edges": "dependency" if parsed else "distance",
         }
-        chosen = {name: value for name, value in auto.items() if getattr(self, name) == "auto"}
+        chosen: dict[str, Any] = {n: x for n, x in auto.items() if getattr(self, n) == "auto"}
+        if self.calibration_step < 0:
+            chosen["calibration_step"] = plan.steps_per_epoch
         return super().decide(plan) | chosen
 
     def inputs(self) -> dict[str, dict[str, Feature]]:
@@ -451,6 +458,16 @@ class ReSG(ReadsDetections):
             return {}
         named = zip(DIRECTIONS, keys, strict=True)
         return {"heads": {name: init_head(k, self.groups) for name, k in named}}
+
+    def init(self, key: Array, tables: Tree = None) -> Variables:
+        """Fresh parameters; the statistics are the thresholds, if they are calibrated."""
+        variables = super().init(key, tables)
+        if not self.calibration_step or not self.threshold_weight:
+            return variables
+        start = {"above": self.positive_threshold, "below": self.negative_threshold}
+        thresholds = {name: jnp.float32(value) for name, value in start.items()}
+        stats = {"thresholds": {**thresholds, "fitted": jnp.zeros((), bool)}}
+        return replace(variables, stats=stats)
 
     def parts(self) -> Parts:
         """Encoders, word and class vectors, graphs and read-outs within them, and the heads."""

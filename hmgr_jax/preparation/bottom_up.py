@@ -144,6 +144,8 @@ BYTES = {"f": (4, 8, 2), "i": (8, 4, 2)}
 """Bytes of a number by its kind, the most common first."""
 PLAUSIBLE, MOST_STRANGE = (1e-6, 1e4), 0.01
 """Magnitudes of features, and the share of other ones above which they are of another type."""
+LARGEST = 10**7
+"""Most boxes, and largest width or height of an image."""
 LONGEST = 64 << 20
 """Longest line in bytes, so that a file without line ends does not fill the memory."""
 
@@ -182,7 +184,7 @@ class Line(NamedTuple):
             value = int(float(cell))
         except (ValueError, OverflowError):
             value = 0
-        if value < 1:
+        if not 1 <= value <= LARGEST:
             raise UserError(
                 f"{self.where} has {cell[:20].decode('utf-8', 'replace')!r} as {name} where a "
                 f"positive number was expected: the columns are {', '.join(self.columns)}."

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -15,9 +13,11 @@ from hmgr_jax.data.regions.regions import open_features
 from hmgr_jax.data.regions.row_arrays import check_zero_padding, read_boxes, read_counts
 from hmgr_jax.data.text.captions import read_lines
 from hmgr_jax.errors import UserError
-from hmgr_jax.files.npy_rows import read_header
+from hmgr_jax.files.arrays import Stored, open_arrays
+from hmgr_jax.files.npy_rows import NpyRows
+from hmgr_jax.files.walk import files_below
 from hmgr_jax.preparation.plan import BOXES, FEATURES, identity
-from hmgr_jax.preparation.region_arrays import COUNT_NAMES, find_regions, read_regions, stem
+from hmgr_jax.preparation.region_arrays import find_regions, read_regions, stem
 from hmgr_jax.preparation.stores import Store
 from hmgr_jax.progress import Progress
 
@@ -43,13 +43,12 @@ class FileStore(Store):
 
     def _find_files(self) -> dict[str, Path]:
         files: dict[str, Path] = {}
-        for file in sorted(self.path.rglob("*")):
-            if file.suffix in ENDINGS and file.is_file():
-                name = file.relative_to(self.path).with_suffix("").as_posix()
-                if files.setdefault(name, file) != file:
-                    raise UserError(
-                        f"{file} and {files[name].name} are features of the same image: remove one."
-                    )
+        for file in files_below(self.path, ENDINGS):
+            name = file.relative_to(self.path).with_suffix("").as_posix()
+            if files.setdefault(name, file) != file:
+                raise UserError(
+                    f"{file} and {files[name].name} are features of the same image: remove one."
+                )
         return files
 
     def regions(self, ids: Sequence[str]) -> np.ndarray:
@@ -57,68 +56,26 @@ class FileStore(Store):
         counts = np.zeros(len(ids), np.int64)
         with Progress(len(ids), "files", title="checking", stream=sys.stderr) as bar:
             for i, name in enumerate(ids):
-                shapes = _shapes(self.ids[name])
-                counts[i] = find_regions(shapes, self._key(shapes), self.where(name)).number
+                with _arrays(self.ids[name]) as arrays:
+                    counts[i] = find_regions(arrays, self._key(arrays), self.where(name)).number
                 bar.advance(1)
         return counts
 
     def read(self, name: str) -> dict[str, np.ndarray]:
         """Features, and boxes if present, of one image."""
-        arrays = _arrays(self.ids[name])
-        key, where = self._key(arrays), self.where(name)
-        return read_regions(arrays, key, where, with_boxes=self.with_boxes)
+        with _arrays(self.ids[name]) as arrays:
+            key, where = self._key(arrays), self.where(name)
+            return read_regions(arrays, key, where, with_boxes=self.with_boxes)
 
     def _key(self, arrays: Mapping[str, object]) -> str | None:
         return self.array if len(arrays) > 1 or stem(self.array) in arrays else None
 
 
-class _Header(NamedTuple):
-    """The header of an array."""
-
-    shape: tuple[int, ...]
-
-
-def _shapes(path: Path) -> dict[str, _Header | np.ndarray]:
-    """The headers of the arrays of a file by name, and the number of regions."""
-    with _readable(path):
-        if not zipfile.is_zipfile(path):
-            with path.open("rb") as file:
-                return {"features": _Header(read_header(file)[0])}
-        shapes: dict[str, _Header | np.ndarray] = {}
-        with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                with archive.open(name) as member:
-                    shape, _, dtype = read_header(member)
-                    name = name.removesuffix(".npy")
-                    if name in COUNT_NAMES and shape in ((), (1,)) and not dtype.hasobject:
-                        shapes[name] = np.frombuffer(member.read(dtype.itemsize), dtype)
-                    elif not dtype.hasobject:
-                        shapes[name] = _Header(shape)
-        return shapes
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file by name, without pickled objects, which bottom-up files also hold."""
-    with _readable(path), path.open("rb") as file:  # numpy leaves a bad file open
-        found = np.load(file, allow_pickle=False)
-        if not isinstance(found, np.lib.npyio.NpzFile):
-            return {"features": found}
-        arrays = {}
-        for name in found.files:
-            with contextlib.suppress(ValueError):
-                arrays[name] = found[name]
-        return arrays
-
-
 @contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turn the errors of numpy and zipfile for a bad file into one sentence."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path} is no .npy or .npz that can be read ({error}): extract it again."
-        ) from None
+def _arrays(path: Path) -> Iterator[dict[str, Stored]]:
+    """The arrays of a file by name, without pickled objects, which bottom-up files also hold."""
+    with open_arrays(path, "extract it again.") as arrays:
+        yield {name: array for name, array in arrays.items() if not array.dtype.hasobject}
 
 
 class NpyStore(Store):
@@ -130,7 +87,10 @@ class NpyStore(Store):
 
     def __init__(self, path: Path, ids: Path | None, *, with_boxes: bool = True) -> None:
         self.path = path
-        self.rows = open_features(path)
+        rows = NpyRows(path)
+        if len(rows.shape) == 2:  # a vector an image is one region
+            rows.shape = rows.shape[0], 1, rows.shape[1]
+        self.rows = open_features(rows)
         self.size = self.rows.shape[2]
         stem = path.stem.removesuffix("_ims").removesuffix("_feat")
         self.ids_file = ids or path.with_name(f"{stem}_ids.txt")

@@ -11,6 +11,7 @@ import numpy as np
 
 from hmgr_jax.data.text.captions import read_lines
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.hdf5 import Dataset, Group, open_hdf5
 from hmgr_jax.preparation.plan import BOXES, FEATURES, identity
 from hmgr_jax.preparation.region_arrays import (
     BOX_NAMES,
@@ -33,7 +34,8 @@ BEGINNINGS = "pos_boxes"
 class H5Store(Store):
     """An HDF5 file in one of four layouts. Needs h5py, the extra ``h5``.
 
-    - ``features`` [n, R, D] with ``ids`` [n], and perhaps ``boxes`` in 0..1 and ``num_boxes`` [n];
+    - ``features`` [n, R, D] or [n, D] with ``ids`` [n], and perhaps ``boxes`` in 0..1 and
+      ``num_boxes`` [n];
     - BAN's ``image_features`` [rows, D] with ``pos_boxes`` [n, 2], the first row and one past the
       last row of every image (``spatial_features`` begin with boxes in 0..1);
     - a dataset or group per image, named by its id;
@@ -47,8 +49,8 @@ class H5Store(Store):
     ) -> None:
         self.path, self.array, self.with_boxes = path, array, with_boxes
         self.ids_file = ids
-        self._file = _open(path)
-        self._columns: dict[str, Any] = {}
+        self._file = open_hdf5(path)
+        self._columns: dict[str, Dataset] = {}
         self._ends: np.ndarray | None = None
         self.ids = self._rows() or self._images()
         if not self.ids:
@@ -62,11 +64,11 @@ class H5Store(Store):
     def _rows(self) -> dict[str, Any]:
         """{id: row} if one dataset holds all images, else empty."""
         usual = [self.array] if self.array else [*FEATURE_NAMES]
-        key = next((name for name in usual if hasattr(self._file.get(name), "shape")), None)
+        key = next((name for name in usual if isinstance(self._file.get(name), Dataset)), None)
         whole = BEGINNINGS in self._file or any(name in self._file for name in IDS)
-        if key is None or not (whole or self.ids_file or self._file[key].ndim == 3):
+        if key is None or not (whole or self.ids_file or self._dataset(key).ndim == 3):
             return {}
-        count = len(self._file[key])
+        count = len(self._dataset(key))
         if BEGINNINGS in self._file:
             self._ends = self._read_ends(count)
             count = len(self._ends)
@@ -76,12 +78,17 @@ class H5Store(Store):
                 f"{self.path} has {len(ids)} ids, {len(set(ids))} different, for the {count} "
                 f"images of {key}: there must be one id per image."
             )
-        self._columns = {"features": self._file[key]}
+        self._columns = {"features": self._dataset(key)}
         several = [(SPATIAL, *BOX_NAMES)] + [COUNT_NAMES] * (self._ends is None)
         for names in several:
             given = next((name for name in names if name in self._file), None)
             if given is not None:
-                self._columns[names[-1]] = self._file[given]
+                self._columns[names[-1]] = self._dataset(given)
+        for name, column in self._columns.items():
+            if name != "features" and self._ends is None and len(column) != count:
+                raise UserError(
+                    f"{self.path} holds {len(column)} {name} for {count} images: copy it again."
+                )
         return {name: row for row, name in enumerate(ids)}
 
     def _read_ids(self) -> list[str]:
@@ -93,11 +100,11 @@ class H5Store(Store):
                 f"{self.path} holds the rows of all images but no ids: give --ids a file with one "
                 "id per image, in their order."
             )
-        return [_text(value) for value in self._file[names][:].tolist()]
+        return [_text(value) for value in np.asarray(self._dataset(names)).reshape(-1).tolist()]
 
     def _read_ends(self, rows: int) -> np.ndarray:
         """BAN's first row and one past the last row of every image, int64 [n, 2]."""
-        ends = np.asarray(self._file[BEGINNINGS][:])
+        ends = np.asarray(self._dataset(BEGINNINGS))
         if ends.ndim != 2 or ends.shape[1] != 2 or ends.dtype.kind not in "iu":
             raise UserError(
                 f"{self.path} holds {BEGINNINGS} {ends.dtype} {ends.shape} where the first row and "
@@ -128,8 +135,9 @@ class H5Store(Store):
             if self._ends is not None:
                 return np.diff(self._ends[rows])[:, 0]
             if COUNT_NAMES[-1] in self._columns:
-                return np.asarray(self._columns[COUNT_NAMES[-1]][:]).reshape(-1)[rows]
-            return np.full(len(ids), self._columns["features"].shape[1])
+                return np.asarray(self._columns[COUNT_NAMES[-1]]).reshape(-1)[rows]
+            shape = self._columns["features"].shape
+            return np.full(len(ids), shape[1] if len(shape) == 3 else 1)
         counts = np.zeros(len(ids), np.int64)
         with Progress(len(ids), "datasets", title="checking", stream=sys.stderr) as bar:
             for i, name in enumerate(ids):
@@ -140,15 +148,10 @@ class H5Store(Store):
 
     def read(self, name: str) -> dict[str, np.ndarray]:
         """Features, and boxes if present, of one image."""
-        place, where = self.ids[name], self.where(name)
-        try:
-            if isinstance(place, int):
-                arrays = self._row(place)
-            else:
-                arrays = self._arrays(name)
-            return read_regions(arrays, self._key(arrays), where, with_boxes=self.with_boxes)
-        except OSError as error:
-            raise UserError(f"{where} cannot be read ({error}): copy it again.") from None
+        place = self.ids[name]
+        arrays = self._row(place) if isinstance(place, int) else self._arrays(name)
+        where, key = self.where(name), self._key(arrays)
+        return read_regions(arrays, key, where, with_boxes=self.with_boxes)
 
     def _row(self, row: int) -> dict[str, Any]:
         """The arrays of an image that has a row, or several rows, of all datasets."""
@@ -161,12 +164,19 @@ class H5Store(Store):
     def _arrays(self, name: str) -> dict[str, Any]:
         """The datasets of an image that has its own."""
         place = self.ids[name]
-        if hasattr(self._file[place], "keys"):
-            return dict(self._file[place].items())
-        arrays = {"features": self._file[place]}
+        found = self._file[place]
+        if isinstance(found, Group):
+            return {key: item for key, item in found.items() if isinstance(item, Dataset)}
+        arrays = {"features": found}
         if f"{name}_boxes" in self._file:
-            arrays["boxes"] = self._file[f"{name}_boxes"]
+            arrays["boxes"] = self._dataset(f"{name}_boxes")
         return arrays
+
+    def _dataset(self, name: str) -> Dataset:
+        found = self._file[name]
+        if not isinstance(found, Dataset):
+            raise UserError(f"{self.path} holds a group {name} where numbers were expected.")
+        return found
 
     def _key(self, arrays: Mapping[str, Any]) -> str | None:
         return self.array if stem(self.array) in arrays else None
@@ -178,21 +188,6 @@ class H5Store(Store):
     def identity(self, ids: Sequence[str]) -> str:
         """A digest of the files."""
         return identity([self.path, *([self.ids_file] if self.ids_file else [])])
-
-
-def _open(path: Path) -> Any:
-    try:
-        import h5py
-    except ImportError:
-        raise UserError(
-            f"{path} needs h5py to be read: install it with pip install 'hmgr-jax[h5]'."
-        ) from None
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise UserError(
-            f"{path} is no HDF5 file that can be read ({error}): copy it again."
-        ) from None
 
 
 def _text(value: Any) -> str:

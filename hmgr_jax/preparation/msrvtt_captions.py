@@ -21,6 +21,8 @@ from hmgr_jax.data.text.captioned import (
 )
 from hmgr_jax.data.text.captions_files import cell, load_json, table_rows
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.arrays import read_npy
+from hmgr_jax.files.reading import readable
 
 COLUMNS = (("video_id", "video", "vid"), ("sentence", "caption"))
 HGR = {"train": "trn_names.npy", "dev": "val_names.npy", "test": "tst_names.npy"}
@@ -125,19 +127,14 @@ def hold_out(videos: Sequence[Captioned], dev: float | None) -> dict[str, list[C
 
 
 def _names(path: Path) -> list[str]:
-    try:
-        found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(
-            f"{path} is no array of names that can be read ({error}): save it as a plain array of "
-            "text with numpy.save."
-        ) from None
+    found = read_npy(path, "save it as a plain array of text with numpy.save.")
     if found.ndim != 1 or found.dtype.kind not in "US" or not found.size:
         raise UserError(
             f"{path} has shape {found.shape} and type {found.dtype} where names of videos were "
             "expected: save a plain array of text."
         )
-    return [name.decode() if isinstance(name, bytes) else str(name) for name in found.tolist()]
+    with readable(path, "a list of names", "save a plain array of text."):
+        return found.astype(np.str_).tolist()
 
 
 def _listed(path: Path, found: Mapping[str, Any], key: str) -> list[Any]:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from hmgr_jax.data.pictures.files import pictures_below, read_ahead
+from hmgr_jax.data.pictures.decode import read_ahead
+from hmgr_jax.data.pictures.equal import warn_equal
+from hmgr_jax.data.pictures.files import pictures_below
 from hmgr_jax.data.pictures.pca import Pca
 from hmgr_jax.errors import UserError
 from hmgr_jax.files.manifest import ENCODER_PCA
+from hmgr_jax.files.npy_rows import NpyRows
+from hmgr_jax.files.walk import files_below
+from hmgr_jax.preparation.frames import CLIP_ENDINGS, choose_frames, import_av, read_frames
 from hmgr_jax.preparation.plan import BOXES, FEATURES
 from hmgr_jax.preparation.stores import Store
 from hmgr_jax.progress import Progress
@@ -22,7 +27,6 @@ from hmgr_jax.progress import Progress
 if TYPE_CHECKING:
     from hmgr_jax.interop.picture_encoder import Encoder  # which loads JAX
 
-CLIP_ENDINGS = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".MP4", ".AVI", ".MOV")
 FIT_ON, FRAMES_TO_FIT = 1000, 4000
 """Most pictures, and most frames of clips, to which a PCA is fitted."""
 
@@ -95,6 +99,13 @@ class PictureStore(EncodedStore):
         for regions, boxes in self.encoder.encode_files(self.ids[name] for name in names):
             yield {FEATURES: regions, BOXES: boxes}
 
+    def end(self, folder: Path, names: Mapping[str, Sequence[str]]) -> None:
+        """Warn of equal features."""
+        files = [NpyRows(folder / f"{split}_{FEATURES}.npy") for split in names]
+        rows = (one.gather(np.array([row])) for one in files for row in range(len(one)))
+        pictures = [self.ids[name] for found in names.values() for name in found]
+        warn_equal(rows, pictures, str(self.path))
+
 
 def by_names(root: Path, found: Sequence[Path]) -> dict[str, Path]:
     """Files below ``root`` by name and, if unique, by name without ending."""
@@ -122,7 +133,7 @@ class FrameStore(Store):
     def read(self, name: str) -> dict[str, np.ndarray]:
         """The features of the chosen frames."""
         values = self.store.read(name)[FEATURES]
-        return {FEATURES: values[choose_frames(len(values), self.frames)]}
+        return {FEATURES: values[choose_frames(range(len(values)), self.frames)]}
 
     def where(self, name: str) -> str:
         """Of the inner store."""
@@ -149,7 +160,7 @@ class ClipStore(EncodedStore):
         self.path, self.frames, self.encoder, self.components = path, frames, encoder, components
         self.fit_on = max(1, FRAMES_TO_FIT // frames)
         self.size = encoder.grid**2 * self.features
-        clips = sorted(file for file in path.rglob("*") if file.suffix in CLIP_ENDINGS)
+        clips = files_below(path, CLIP_ENDINGS)
         self.files = self.ids = by_names(path, clips)
         if not self.files:
             raise UserError(f"{path} holds no .mp4, .avi, .mkv, .webm or .mov: give the folder.")
@@ -170,70 +181,3 @@ class ClipStore(EncodedStore):
 
     def _preprocess(self, frame: np.ndarray) -> np.ndarray:
         return self.encoder.preprocess(Image.fromarray(frame))
-
-
-def choose_frames(count: int, most: int) -> np.ndarray:
-    """Choose ``most`` of ``count`` frames, int [min(count, most)], evenly spread, ends included."""
-    if count <= most:
-        return np.arange(count)
-    return np.round(np.linspace(0, count - 1, most)).astype(np.int64)
-
-
-def read_frames(
-    path: Path, most: int, describe: Callable[[np.ndarray], np.ndarray]
-) -> list[np.ndarray]:
-    """Apply ``describe`` to at most ``most`` frames (uint8 [H, W, 3], rotated for display).
-
-    The choice depends on the number of frames, which is nearly always the number of packets of the
-    file; otherwise the clip is decoded twice.
-    """
-    av = import_av(path)
-    try:
-        with av.open(str(path)) as container:
-            packets = container.demux(_stream(container))
-            count = sum(packet.size > 0 for packet in packets)
-        found, seen = _decode(av, path, choose_frames(count, most), describe)
-        if seen != count:
-            found, seen = _decode(av, path, choose_frames(seen, most), describe)
-    except (av.FFmpegError, OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise UserError(
-            f"{path} holds no clip that can be decoded ({why}): replace the file or take its "
-            "captions out."
-        ) from None
-    if not found:
-        raise UserError(f"{path} holds no frames: replace the file or take its captions out.")
-    return found
-
-
-def import_av(path: Path) -> Any:
-    """Import PyAV, or raise a UserError that names the extra."""
-    try:
-        import av
-    except ImportError:
-        raise UserError(
-            f"{path} needs PyAV to be decoded: install it with pip install 'hmgr-jax[video]'."
-        ) from None
-    return av
-
-
-def _decode(
-    av: Any, path: Path, chosen: np.ndarray, describe: Callable[[np.ndarray], np.ndarray]
-) -> tuple[list[np.ndarray], int]:
-    """Features of the chosen frames, and the number of frames."""
-    wanted, found, seen = set(chosen.tolist()), [], 0
-    with av.open(str(path)) as container:
-        stream = _stream(container)
-        stream.thread_type = "AUTO"
-        for frame in container.decode(stream):
-            if seen in wanted:
-                picture = frame.to_ndarray(format="rgb24")
-                found.append(describe(np.rot90(picture, round(frame.rotation / 90))))
-            seen += 1
-    return found, seen
-
-
-def _stream(container: Any) -> Any:
-    if not container.streams.video:
-        raise ValueError("it has no pictures")
-    return container.streams.video[0]

@@ -94,6 +94,9 @@ class RowSource:
         """Write what rows depend on into the ``folder`` in the making; names of its files."""
         return []
 
+    def end(self, folder: Path) -> None:
+        """Warn of what the written rows in the ``folder`` in the making show."""
+
     def described(self) -> dict[str, Any]:
         """Further values of the manifest."""
         return {}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hmgr_jax.command import required
 from hmgr_jax.data.pictures import patches
+from hmgr_jax.data.pictures.decode import READER
 from hmgr_jax.data.pictures.pca import Pca
 from hmgr_jax.data.text.captioned import Captioned, by_split, first_captions
 from hmgr_jax.data.text.captions_files import read_captions, read_karpathy
@@ -108,16 +109,18 @@ def _encoder(
     flags: argparse.Namespace, grid: int | None, *, has_train: bool
 ) -> tuple[Encoder, int | None, dict[str, Any]]:
     """The encoder, the components of a PCA to fit, and what the key of the preparation says."""
-    from hmgr_jax.interop.picture_encoder import GRID, Encoder  # which loads JAX
+    from hmgr_jax.evaluation import packed as packed_runs  # which loads JAX, as the next one
+    from hmgr_jax.interop.picture_encoder import GRID, Encoder
 
     specification, pca = flags.encoder or patches.NAME, None
     components = int(flags.pca) if flags.pca and flags.pca.isdecimal() else None
     if flags.pca and components is None:
-        pca = Pca.read(flags.pca)
+        packed = packed_runs.path_of(flags.pca)
+        pca = packed_runs.pca_of(packed) if packed else Pca.read(flags.pca)
     elif components is not None and not has_train:
         raise UserError(
             f"--pca {components} is fitted to pictures with captions, and there are none: give "
-            f"--pca the {ENCODER_PCA} of the data that a run was trained on."
+            f"--pca the {ENCODER_PCA} of the data that a run was trained on, or a packed run."
         )
     encoder = Encoder.of(specification, flags.grid or grid or GRID, pca)
     if components is not None:
@@ -127,7 +130,8 @@ def _encoder(
                 "give at most as many, or the file of a PCA."
             )
         encoder = encoder.with_pca(None, sqrt=encoder.network.positive)
-    return encoder, components, {"encoder": encoder.describe(), "pca": components}
+    more = {"encoder": encoder.describe(), "pca": components, "reader": READER}
+    return encoder, components, more
 
 
 def _refuse_encoder(flags: argparse.Namespace, source: str) -> None:

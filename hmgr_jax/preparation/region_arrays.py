@@ -42,6 +42,8 @@ def stem(name: str | None) -> str | None:
 def find_regions(arrays: Mapping[str, Any], name: str | None, where: str) -> Regions:
     """Find the features of one image by ``shape`` and by its number of regions, if that is stored.
 
+    A vector is one region.
+
     Args:
         arrays: by name; only shapes and the values of `COUNT_NAMES` are read.
         name: the array as the user names it, perhaps with `TURNED`; None for a common name.
@@ -52,12 +54,14 @@ def find_regions(arrays: Mapping[str, Any], name: str | None, where: str) -> Reg
     """
     key = _find_features(arrays, stem(name), where)
     shape = tuple(arrays[key].shape)
+    if len(shape) == 1 and name == stem(name) and shape[0]:
+        return Regions(key, False, 1, shape[0])
     if len(shape) != 2 or 0 in shape:
         raise UserError(
             f"{where} holds features of shape {shape} where [regions, features] was expected (of "
             "a video [frames, features]): extract them again."
         )
-    boxes = next((arrays[box].shape[0] for box in BOX_NAMES if box in arrays), None)
+    boxes = next((len(arrays[b]) for b in BOX_NAMES if b in arrays and arrays[b].shape), None)
     count = _count(arrays, where)
     likely = count if boxes is None and key == UNSURE else boxes
     turned = likely == shape[1] != shape[0] if name is None else name != stem(name)
@@ -118,7 +122,7 @@ def read_regions(
     """
     regions = find_regions(arrays, name, where)
     values = _numbers(arrays[regions.name], where)
-    found = {FEATURES: values.T if regions.turned else values}
+    found = {FEATURES: values.T if regions.turned else np.atleast_2d(values)}
     given = next((key for key in BOX_NAMES if key in arrays), None)
     if with_boxes and given:
         boxes = _numbers(arrays[given], where)
@@ -140,8 +144,9 @@ def _boxes(given: np.ndarray, arrays: Mapping[str, Any], count: int, where: str)
     height = next((arrays[key] for key in HEIGHTS if key in arrays), None)
     given = given.astype(np.float64)
     if width is not None and height is not None:
-        size = np.asarray([np.asarray(width).item(), np.asarray(height).item()], np.float64)
-        if not (size > 0).all():
+        both = [_numbers(side, where).reshape(-1) for side in (width, height)]
+        size = np.concatenate(both).astype(np.float64)
+        if size.shape != (2,) or not (size > 0).all():
             raise UserError(f"{where} holds an image size that is not positive: correct it.")
         given = given / np.tile(size, 2)[None]
     return clip_boxes(given[None], lambda _: f"{where} holds")[0]
@@ -149,10 +154,7 @@ def _boxes(given: np.ndarray, arrays: Mapping[str, Any], count: int, where: str)
 
 def _numbers(array: Any, where: str) -> np.ndarray:
     """Read an array; pickled objects, which could run code, are refused."""
-    try:
-        values = np.asarray(array)
-    except ValueError:
-        values = np.empty(0, object)
+    values = np.asarray(array)
     if values.dtype.kind not in "fiu":
         raise UserError(
             f"{where} holds {values.dtype} where numbers were expected: save it as a plain array."

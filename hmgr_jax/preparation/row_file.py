@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from hmgr_jax.errors import FoundNonFinite, UserError
+from hmgr_jax.files.reading import parse_json
 from hmgr_jax.files.workdir import write_json_atomic
 from hmgr_jax.preparation.plan import Array
 
@@ -104,7 +104,7 @@ class Written:
     def _read(self) -> None:
         advice = "remove it to begin anew, or give another --out."
         try:
-            found = json.loads(self.path.read_text("utf-8"))
+            found = parse_json(self.path.read_text("utf-8"))
             if found["key"] != self.key:
                 raise UserError(
                     f"{self.path.parent} is another preparation half done, or its sources or "

@@ -11,6 +11,7 @@ import numpy as np
 from hmgr_jax.data.regions.row_arrays import COUNTS, KINDS
 from hmgr_jax.data.text.captioned import Captioned
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.walk import one_name
 from hmgr_jax.preparation.plan import (
     BOXES,
     CHUNK_BYTES,
@@ -64,6 +65,9 @@ class Store:
         ``train`` are the ids of the training split.
         """
         return []
+
+    def end(self, folder: Path, names: Mapping[str, Sequence[str]]) -> None:
+        """Warn of what the written rows show; ``names`` are the ids of each split, in order."""
 
     def described(self) -> dict[str, Any]:
         """Further values of the manifest."""
@@ -121,6 +125,10 @@ class StoreSource(RowSource):
         """Of the store."""
         return self.store.begin(folder, self.names.get("train", ()))
 
+    def end(self, folder: Path) -> None:
+        """Of the store."""
+        self.store.end(folder, self.names)
+
     def described(self) -> dict[str, Any]:
         """Of the store."""
         return self.store.described()
@@ -172,7 +180,7 @@ def join(
     features in messages; ``kind`` is the kind of ids, or None for the kind that fits all images.
     """
     images = [image for found in splits.values() for image in found]
-    kinds = _kinds(images, kind)
+    have, kinds = _Named(have), _kinds(images, kind)
     missing = {k: next((i for i in images if i.names[k] not in have), None) for k in kinds}
     fitting = [k for k in kinds if missing[k] is None]
     if not fitting:
@@ -193,7 +201,30 @@ def join(
                 f"which are {chosen} and {other} of {apart.id}: say with --key which is meant."
             )
     _check_distinct(images, chosen, have)
-    return {name: [image.names[chosen] for image in found] for name, found in splits.items()}
+    return {
+        name: [have.own_name(image.names[chosen]) for image in found]
+        for name, found in splits.items()
+    }
+
+
+class _Named(Mapping[str, Any]):
+    """Features by id, where ids that `one_name` makes equal are the same."""
+
+    def __init__(self, have: Mapping[str, Any]) -> None:
+        self._have, self._names = have, {one_name(name): name for name in have}
+
+    def own_name(self, name: str) -> str:
+        """The id as the features have it."""
+        return name if name in self._have else self._names[one_name(name)]
+
+    def __getitem__(self, name: str) -> Any:
+        return self._have[self.own_name(name)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._have)
+
+    def __len__(self) -> int:
+        return len(self._have)
 
 
 def _kinds(images: Sequence[Captioned], kind: str | None) -> list[str]:

@@ -80,10 +80,13 @@ def write(plan: Plan, out: Path, layout: Layout | None = None) -> bool:
         finally:
             for file in _each(files):
                 file.close()
+        plan.source.end(partial)
         described = describe(partial, names, plan)
         made = {"key": key, "version": hmgr_jax.__version__, **plan.about}
         write_json_atomic(partial / manifest.PREPARED, made)
         write_json_atomic(partial / manifest.MANIFEST, described)
+        for unfinished in partial.rglob(".*.tmp"):  # of a process that was killed
+            unfinished.unlink()
         os.replace(partial, out)
         for name in (PROGRESS, ".lock"):
             (out / name).unlink()

@@ -1,7 +1,8 @@
 """``--mode=explain``: what a caption and an image attend to, or what their vectors are made of.
 
-Systems that score pairs have pages of attention; HMGR has one page of the weights of words and
-regions, the pairs that the memory read, and the results with and without it.
+Systems that score pairs have pages of attention; HMGR and PCME have one page of the weights of
+words and regions, and of the results. HMGR adds the pairs that the memory read and the results
+without it, PCME the uncertainties, also without each word.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from hmgr_jax.data.pictures.files import PictureFolder
 from hmgr_jax.data.split import Items, Split
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.named_items import Caption, find_caption, find_image
@@ -29,6 +31,7 @@ from hmgr_jax.reports.relation_picture import draw_relations
 from hmgr_jax.reports.retrieval_picture import draw_retrieval
 from hmgr_jax.reports.split_pictures import SplitPictures
 from hmgr_jax.reports.vector_explanation import VectorExplanation, explain_vectors
+from hmgr_jax.terminal import shown
 
 LONGEST = 48
 """Most letters of a sentence in the name of a folder."""
@@ -47,7 +50,7 @@ def explain(
         out: folder of the files; None for ``explain/IMAGE-CAPTION`` in the folder of the run.
     """
     check_explainable(retriever)
-    files = Path(images) if images is not None else None
+    files = PictureFolder(Path(images), "--images") if images is not None else None
     gallery = SplitPictures(retriever.config.data, retriever.open((split,)).splits[split], files)
     image, caption = find_image(gallery.split, pair[0]), find_caption(gallery.split, pair[1])
     name = gallery.id(image)
@@ -98,7 +101,7 @@ def _explain_vectors(
     """Write ``retrieval.png`` and ``retrieval.json``."""
     train = None
     if retriever.model.remembers:
-        train = replace(gallery, split=retriever.open(("train",)).splits["train"])
+        train = replace(gallery, split=_training_split(retriever))
     gallery.warn_if_missing(image, "boxes and sentences are drawn in place of pictures")
     stored = train.split if train is not None else None
     found = explain_vectors(retriever, gallery.split, image, caption, stored)
@@ -108,6 +111,22 @@ def _explain_vectors(
     rows = found.rows(gallery, train)
     write_text_atomic(folder / "retrieval.json", _json({**about, **rows}))
     _tell_search(found, gallery.id(image), caption, folder)
+
+
+def _training_split(retriever: Retriever) -> Split:
+    """The training split, by whose numbers the memory knows its pairs.
+
+    Raises:
+        UserError: the data is not that of the run.
+    """
+    data = retriever.open(("train", "dev", "test"))
+    if retriever.fingerprint not in ("", data.fingerprint):
+        raise UserError(
+            f"{data.name} is not the data that {retriever.workdir} was trained on (its fingerprint "
+            "differs), so the pairs in its memory cannot be named: give the data of the run, as "
+            "--config.data.root=FOLDER."
+        )
+    return data.splits["train"]
 
 
 def folder_name(split: str, image: str, caption: Caption) -> str:
@@ -154,7 +173,7 @@ def _dumped(value: Any) -> str:
 
 
 def _tell_search(found: VectorExplanation, image: str, caption: Caption, folder: Path) -> None:
-    print(f"{image} with {caption.id or 'a new sentence'}: {caption.sentence}")
+    print(shown(f"{image} with {caption.id or 'a new sentence'}: {caption.sentence}"))
     print(f"rank:       {found.describe_rank(found.image)}")
     print(f"picture:    {folder / 'retrieval.png'}")
     print(f"numbers:    {folder / 'retrieval.json'}")
@@ -162,7 +181,7 @@ def _tell_search(found: VectorExplanation, image: str, caption: Caption, folder:
 
 def _tell(found: PairExplanation, image: str, caption: Caption, folder: Path) -> None:
     steps = ", ".join(f"{score:.3f}" for score in found.steps)
-    print(f"{image} with {caption.id or 'a new sentence'}: {caption.sentence}")
+    print(shown(f"{image} with {caption.id or 'a new sentence'}: {caption.sentence}"))
     print(f"score:      {found.score:.4f} (steps: {steps})")
     print(f"pictures:   {folder / 'step1.png'}" + _to_the_last(found))
     if found.relations:

@@ -15,9 +15,10 @@ from hmgr_jax.distributed import hosts
 from hmgr_jax.distributed.parallel import place
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation import by_labels, judged
-from hmgr_jax.evaluation.evaluate import Evaluator, More, Scored, recall_table
+from hmgr_jax.evaluation.evaluate import Evaluator, More, Scored
 from hmgr_jax.evaluation.finalized import finalize
 from hmgr_jax.evaluation.results import SEEDS, check_protocols, record
+from hmgr_jax.files import digests
 from hmgr_jax.files.workdir import RESULTS, write_json_atomic
 from hmgr_jax.metrics.protocols import get_protocol
 from hmgr_jax.metrics.vqa import chosen
@@ -26,8 +27,8 @@ from hmgr_jax.progress import table
 from hmgr_jax.reports import object_reports, plots, precision_recall, uncertainty
 from hmgr_jax.shapes import Tree
 from hmgr_jax.training.checkpoint import Checkpoints
+from hmgr_jax.training.config import data_name
 from hmgr_jax.training.experiment import Experiment
-from hmgr_jax.training.records import read_rows
 
 ANSWERS = "answers"
 
@@ -68,9 +69,7 @@ class RunEvaluation:
         """
         experiment, evaluator, workdir = self.experiment, self.evaluator, self.workdir
         config, splits = experiment.config, experiment.data.splits
-        state, _, step = checkpoints.restore(experiment.abstract_state(), checkpoints.best_step())
-        if hosts.is_first():
-            _warn_if_best_is_damaged(workdir, config.eval.select, step)
+        state, _, step = checkpoints.restore(experiment.abstract_state(), best=True)
         split = bool(experiment.model.split_slots)
         variables = place(experiment.mesh, state.variables(tables), split_memory=split)
         evaluator, variables = finalize(
@@ -78,7 +77,7 @@ class RunEvaluation:
         )
         if hosts.is_first() and evaluator.calibration is not None:
             print(evaluator.calibration.describe(), flush=True)
-        title = f"{config.model.name} on {config.name}, test"
+        title = f"{config.model.name} on {data_name(config)}, test"
         protocols = config.eval.protocols
         more = reports(evaluator, workdir, splits["test"], protocols, title)
         metrics = evaluator.metrics(variables, splits["test"], protocols, tell=True, more=more)
@@ -98,6 +97,7 @@ class RunEvaluation:
             config,
             protocols=protocols,
             split="test",
+            items=splits["test"],
             metrics=metrics,
             step=step,
             fingerprint=experiment.data.fingerprint,
@@ -108,7 +108,8 @@ class RunEvaluation:
             plots.recalls(workdir, metrics, title)
             shown = object_reports.heading(config, protocols, "test")
             object_reports.heat_map(workdir, metrics, experiment.model.modalities, shown)
-            write_json_atomic(workdir / RESULTS, found)  # last: it marks a finished run
+            write_json_atomic(workdir / RESULTS, found)
+            digests.write_run(workdir)  # last: it marks a finished run
         return found
 
 
@@ -158,19 +159,6 @@ def _answers(workdir: Path, split: Split, suffix: str) -> More:
     return more
 
 
-def _warn_if_best_is_damaged(workdir: Path, select: str, step: int) -> None:
-    rows = read_rows(workdir / "metrics.jsonl")
-    dev = {row["step"]: row[f"dev/{select}"] for row in rows if f"dev/{select}" in row}
-    best = max(dev, key=lambda at: (dev[at], -at), default=step)
-    if dev.get(best) != dev.get(step):
-        warnings.warn(
-            f"step {best} was the best on dev ({select} {dev[best]:.1f}), but its checkpoint is "
-            f"damaged or gone: step {step} ({dev.get(step, float('nan')):.1f}) is reported",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-
-
 def show(results: Mapping[str, Any], data: str) -> None:
     """Print an evaluation on the data set named ``data``: its protocols and its tables."""
     _show_protocols(results)
@@ -182,11 +170,23 @@ def show(results: Mapping[str, Any], data: str) -> None:
         for prefix in (judged.PREFIX, uncertainty.PREFIX)
     )
     apart = graded | rho
-    table(title, recall_table({k: v for k, v in results["metrics"].items() if k not in apart}))
+    shown = {k: v for k, v in results["metrics"].items() if k not in apart}
+    random = {f"chance, {name}": value for name, value in results.get("chance", {}).items()}
+    table(title, recall_table(shown | random))
     if graded:
         table("agreement with people", recall_table(graded))
     if rho:
         table("uncertainty", recall_table({k: f"{v:.2f}" for k, v in rho.items()}))
+
+
+def recall_table(metrics: Mapping[str, float | str]) -> list[dict[str, float | str]]:
+    """Metrics as rows of a table, one per direction and protocol."""
+    rows: dict[str, dict[str, float | str]] = {}
+    for name, value in metrics.items():
+        direction, _, measure = name.rpartition("/")
+        whole = "sum" if measure == "rsum" else "mean"
+        rows.setdefault(direction or whole, {"": direction or whole})[measure] = value
+    return list(rows.values())
 
 
 def _show_protocols(results: Mapping[str, Any]) -> None:

@@ -7,7 +7,6 @@ Lengths are in inches, measured from the top left corner of the page.
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
+
+from hmgr_jax.files.workdir import replacing
+from hmgr_jax.reports import fonts
 
 DPI = 110
 GAP, HEAD = 0.15, 0.4
@@ -62,8 +64,9 @@ class Page:
     def width_of(self, text: str, *, size: float = 9) -> float:
         """Width of a line of text."""
         renderer = FigureCanvasAgg(self.figure).get_renderer()
-        font = FontProperties(size=size)
-        return renderer.get_text_width_height_descent(text, font, ismath=False)[0] / DPI
+        font = FontProperties(size=size, family=fonts.families(text))
+        with fonts.quiet():
+            return renderer.get_text_width_height_descent(text, font, ismath=False)[0] / DPI
 
     def panel(self, left: float, top: float, width: float, height: float) -> Axes:
         """Axes without ticks."""
@@ -153,7 +156,8 @@ def draw_grid(
 
 
 def wrap(text: str, letters: int, lines: int | None = None) -> str:
-    """Text in lines of at most ``letters`` characters, the last one cut after ``lines`` lines."""
+    """Text in lines of at most ``letters`` `columns`, the last one cut after ``lines`` lines."""
+    letters = max(1, letters * len(text) // max(1, fonts.columns(text)))
     return "\n".join(textwrap.wrap(text, letters, max_lines=lines, placeholder=" …"))
 
 
@@ -169,13 +173,10 @@ def shorten(name: str, letters: int) -> str:
 
 
 def save_png(figure: Figure, path: Path) -> Path:
-    """Write a PNG atomically, so that a reader never sees half of a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        FigureCanvasAgg(figure).print_png(str(temporary))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a PNG atomically, so that a reader never sees half of a file; see `set_fonts`."""
+    fonts.set_fonts(figure)
+    with replacing(path) as file, fonts.quiet():
+        FigureCanvasAgg(figure).print_png(file)
     return path
 
 

@@ -17,6 +17,7 @@ from hmgr_jax.evaluation.evaluate import More, Scored
 from hmgr_jax.metrics.directions import direction
 from hmgr_jax.reports.grid import INK, Thumbnail, draw_grid, save_png, shorten
 from hmgr_jax.reports.object_pictures import pictures_of
+from hmgr_jax.training.config import data_name
 
 OF_OBJECTS = {"image", "point", "mesh"}
 HEAT_MAP, SHEETS = "map", "objects"
@@ -31,7 +32,7 @@ PIXELS, LETTERS = 128, 20
 def heading(config: ConfigDict, protocols: Sequence[str], split: str) -> str:
     """Title of a heat map: system, data, protocol and views."""
     views = f", views: {config.model.views_test}" if "views_test" in config.model else ""
-    return f"{config.model.name} on {config.name}, {split}\n{protocols[0]}{views}"
+    return f"{config.model.name} on {data_name(config)}, {split}\n{protocols[0]}{views}"
 
 
 def heat_map(

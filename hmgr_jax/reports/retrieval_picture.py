@@ -31,6 +31,8 @@ SENTENCE = 0.18
 """Height of a line below a thumbnail."""
 WORD, LETTERS, LONGEST, NOTE = 14, 28, 24, 134
 """Font size of the words; letters of a line below a thumbnail, of an id or a word, of a note."""
+MOST = 4
+"""Words whose absence is noted."""
 SHADE, CORRECT, UP, DOWN = "#f78c28", "#2f9e44", "#2b8a3e", "#c92a2a"
 
 
@@ -120,6 +122,20 @@ def _notes(found: VectorExplanation, gallery: SplitPictures) -> list[str]:
         notes.append(
             f"The {own} reads the {len(pairs)} training pairs whose {own} is most like it: the "
             f"{other}s of these pairs, in proportion to their weights, are added to its vector."
+        )
+    if found.uncertainty:
+        names = {"text": "caption"}
+        each = [f"{s:.3g} of the {names.get(m, noun)}" for m, s in found.uncertainty.items()]
+        notes.append(f"Uncertainty σ (geometric mean over dimensions): {', '.join(each)}.")
+    if found.without_word is not None:
+        sigma, whole = found.without_word, found.uncertainty["text"]
+        change = np.abs(np.nan_to_num(sigma, nan=whole) - whole)
+        places = np.argsort(-change, kind="stable")[:MOST]
+        each = [
+            f"{sigma[i]:.3g} without {found.words[i]!r}" for i in places if sigma[i] == sigma[i]
+        ]
+        notes.append(
+            f"σ of the caption changes most where one word is left out: {', '.join(each)}."
         )
     if found.calibration is not None and found.calibration.strength:
         numbers = f"λ = {found.calibration.strength:g}, β = {found.calibration.sharpness:g}"

@@ -11,7 +11,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from hmgr_jax.data.generated.worlds.render import world_picture
-from hmgr_jax.data.pictures.files import find_picture, read_picture
+from hmgr_jax.data.pictures.decode import read_picture
+from hmgr_jax.data.pictures.files import PictureFolder
 from hmgr_jax.data.split import Split
 from hmgr_jax.errors import UserError
 
@@ -23,7 +24,7 @@ class SplitPictures:
     data: ConfigDict
     """The options of the data set."""
     split: Split
-    folder: Path | None
+    folder: PictureFolder | None
     """The folder of the picture files, which are named by the ids; generated worlds need none."""
 
     def __post_init__(self) -> None:
@@ -36,7 +37,7 @@ class SplitPictures:
 
     def file(self, number: int) -> Path | None:
         """The picture file of an image; None if there is none."""
-        return find_picture(self.folder, self.id(number)) if self.folder is not None else None
+        return self.folder.find_shown(self.id(number)) if self.folder is not None else None
 
     def picture(self, number: int) -> np.ndarray | None:
         """The picture of an image, uint8 [H, W, 3]; None if there is none.
@@ -55,7 +56,7 @@ class SplitPictures:
             return
         why = "without --images FOLDER there is no picture"
         if self.folder is not None:
-            why = f"{self.folder} holds no {self.id(number)}, with or without .jpg or .png"
+            why = f"{self.folder.path} holds no {self.id(number)}, with or without an ending"
         warnings.warn(f"{why}: {instead}", RuntimeWarning, stacklevel=3)
 
     @property

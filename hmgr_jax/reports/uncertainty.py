@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import base64
 import csv
+import html
 import io
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +30,7 @@ from hmgr_jax.metrics.ranks import ranks
 from hmgr_jax.metrics.uncertainty import by_bin, rank_correlations
 from hmgr_jax.reports.grid import save_png
 from hmgr_jax.reports.plots import PALETTE
+from hmgr_jax.terminal import shown
 
 NAME = "uncertainty"
 PLOT, TABLE, SHEET = ".png", ".csv", ".html"
@@ -189,18 +190,18 @@ def sheet(split: Split, sides: Sequence[Shown], title: str, each: int = EACH) ->
     An image is shown with one of its captions, and a caption with its image, if the split has
     pictures and not features.
     """
-    parts = [f"<h1>{escape(title)}</h1>"]
+    parts = [f"<h1>{_escaped(title)}</h1>"]
     for side in sides:
         order = np.argsort(side.uncertainty, kind="stable").tolist()
         ends = {"Most certain": order[:each], "Least certain": order[::-1][:each]}
         for what, items in ends.items():
-            parts.append(f"<h2>{what}: {escape(side.modality)}</h2><ol>")
+            parts.append(f"<h2>{what}: {_escaped(side.modality)}</h2><ol>")
             parts += [_item(split, side, item) for item in items]
             parts.append("</ol>")
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head>"
+        f"<title>{_escaped(title)}</title><style>{STYLE}</style></head>"
         f"<body>{''.join(parts)}</body></html>\n"
     )
 
@@ -214,8 +215,8 @@ def _item(split: Split, side: Shown, item: int) -> str:
     name = split.ids[side.modality][item]
     picture = _picture(split, image, f"picture of {name}")
     return (
-        f"<li>{picture}<p>{escape(sentence)}</p>"
-        f'<p class="n">{escape(name)}<br>uncertainty {side.uncertainty[item]:.4g}, '
+        f"<li>{picture}<p>{_escaped(sentence)}</p>"
+        f'<p class="n">{_escaped(name)}<br>uncertainty {side.uncertainty[item]:.4g}, '
         f"right answer at rank {int(side.ranks[item]) + 1}</p></li>"
     )
 
@@ -232,6 +233,10 @@ def _picture(split: Split, image: int, alt: str) -> str:
     data = base64.b64encode(file.getvalue()).decode()
     width, height = picture.size
     return (
-        f'<img width="{width}" height="{height}" alt="{escape(alt)}" '
+        f'<img width="{width}" height="{height}" alt="{_escaped(alt)}" '
         f'src="data:image/jpeg;base64,{data}">'
     )
+
+
+def _escaped(text: str) -> str:
+    return html.escape(shown(text))

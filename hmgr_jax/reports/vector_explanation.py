@@ -7,7 +7,7 @@ scores are not calibrated by stored vectors.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -83,6 +83,10 @@ class VectorExplanation:
     """After the read, without calibration; None unless the run has both."""
     calibration: Calibration | None = None
     """Of the scores that evaluation uses."""
+    uncertainty: Mapping[str, float] = field(default_factory=dict)
+    """{modality: σ of its item}, of systems with uncertainties."""
+    without_word: np.ndarray | None = None
+    """float [W]: σ of the caption without each of its words; NaN for its ends."""
 
     def best_correct(self) -> int:
         """The correct image of the best rank."""
@@ -113,6 +117,14 @@ class VectorExplanation:
             **self._ranks(self.image),
             "weights": self._weight_rows(gallery.split.visual),
         }
+        if self.uncertainty:
+            found["uncertainty"] = {m: plain(sigma) for m, sigma in self.uncertainty.items()}
+        if self.without_word is not None:
+            found["uncertainty_without"] = [
+                {"word": word, "uncertainty": plain(sigma)}
+                for word, sigma in zip(self.words, self.without_word, strict=True)
+                if np.isfinite(sigma)
+            ]
         if self.calibration is not None:
             numbers = {"strength": self.calibration.strength}
             found["calibration"] = numbers | {"sharpness": self.calibration.sharpness}
@@ -215,6 +227,7 @@ def explain_vectors(
     if not all(np.isfinite(x).all() for x in (found.scores, *weights.values())):
         raise FoundNonFinite("A score or weight holds NaN or infinity: train the model again.")
     boxes = items[visual].get("boxes")
+    sigmas = _uncertainty(evaluator, codes, {visual: image, "text": 0})
     return VectorExplanation(
         image=image,
         words=words,
@@ -227,7 +240,30 @@ def explain_vectors(
         without=without,
         uncalibrated=uncalibrated,
         calibration=evaluator.calibration,
+        uncertainty=sigmas,
+        without_word=_without_each_word(retriever, items["text"]) if "text" in sigmas else None,
     )
+
+
+def _uncertainty(
+    evaluator: Evaluator, codes: Mapping[str, Any], numbers: Mapping[str, int]
+) -> dict[str, float]:
+    """σ of the item with a number in the codes of each modality that has one."""
+    found = {m: evaluator.uncertainty(codes[m]) for m in numbers}
+    return {m: float(sigma[numbers[m]]) for m, sigma in found.items() if sigma is not None}
+
+
+def _without_each_word(retriever: Retriever, text: Items) -> np.ndarray | None:
+    """σ [W] of a caption without each word but its ends; None of fewer than two words."""
+    (count,), (tokens,) = text["lengths"].tolist(), text["tokens"]
+    inner = range(1, count - 1)
+    if len(inner) < 2:
+        return None
+    shorter = np.stack([np.append(np.delete(tokens, place), 0) for place in inner])
+    lengths = np.full(len(shorter), count - 1, np.int32)
+    codes = retriever.encode("text", {"tokens": shorter, "lengths": lengths})
+    found: Any = retriever.evaluator.uncertainty(codes)
+    return np.array([np.nan, *found.tolist(), np.nan])
 
 
 def _weights(retriever: Retriever, items: Mapping[str, Items]) -> dict[str, np.ndarray]:
@@ -237,7 +273,8 @@ def _weights(retriever: Retriever, items: Mapping[str, Items]) -> dict[str, np.n
         weights = retriever.pool_weights(modality, item)
         if weights is not None:
             names = ("lengths", "n_regions", "n_frames")
-            count = next(int(item[name][0]) for name in names if name in item)
+            counts = (int(item[name][0]) for name in names if name in item)
+            count = next(counts, weights.shape[1])  # a picture in pixels has all its cells
             found[modality] = np.asarray(weights[0, :count], np.float64)
     return found
 

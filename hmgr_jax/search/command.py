@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from hmgr_jax.command import Parser, guarded, required
 from hmgr_jax.errors import UserError
 from hmgr_jax.search import running, upkeep
 from hmgr_jax.search.options import ACTIONS, MODEL, OPTIONS
+from hmgr_jax.terminal import shown
 
 if TYPE_CHECKING:
     from hmgr_jax.evaluation.retriever import Retriever
@@ -66,7 +68,7 @@ def index(flags: argparse.Namespace, command: str) -> int:
 
         how = {"engine": flags.engine, "uri": flags.uri}
         made, broken = following.build(retriever, folders, blocks, **how, candidates=candidates)
-        upkeep.tell_broken(broken)
+        upkeep.warn_of(broken, len(made.index), " and ".join(map(str, folders)))
     else:
         made = Searcher.build(
             retriever,
@@ -163,10 +165,15 @@ def _check_question(flags: argparse.Namespace) -> None:
     if flags.sheet and Path(flags.sheet).suffix != ".png":
         raise UserError(f"--sheet writes a PNG, not {flags.sheet}: the file name must end in .png.")
     for name in ("sheet", "json"):
-        folder = Path(getattr(flags, name) or ".").parent
-        if not folder.is_dir():
+        place = Path(getattr(flags, name) or "-")
+        if not place.parent.is_dir():
             raise UserError(
-                f"There is no folder {folder} for --{name}: make it, or correct the path."
+                f"There is no folder {place.parent} for --{name}: make it, or correct the path."
+            )
+        if str(place) != "-" and (place.is_dir() or not os.access(place.parent, os.W_OK)):
+            raise UserError(
+                f"--{name} {place} is a folder, or its folder cannot be written to: give another "
+                "path."
             )
 
 
@@ -239,7 +246,7 @@ def _tell(found: dict[str, Any], flags: argparse.Namespace) -> None:
     from hmgr_jax.search.table import show
 
     if flags.json == "-":
-        print(json.dumps(found, ensure_ascii=False, allow_nan=False))
+        print(shown(json.dumps(found, ensure_ascii=False, allow_nan=False)))
     else:
         show(found)
     if flags.json and flags.json != "-":

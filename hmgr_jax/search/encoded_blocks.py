@@ -3,12 +3,12 @@
     KEY/codes/       the codes of the readable pictures of a block, see `CodeStore`
     KEY/readable.npy bool [n]: which pictures of the block can be read
 
-KEY is a digest of the model, the files and their stamps: a file that changes is encoded again.
+KEY is a digest of the model, the reader, the files and their stamps: a file that changes is encoded
+again.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import shutil
 import sys
@@ -19,7 +19,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from hmgr_jax.data.pictures.files import load_picture
+from hmgr_jax.data.pictures.decode import READER
+from hmgr_jax.data.pictures.files import decodable
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.retriever import Retriever
 from hmgr_jax.files.workdir import partial_folder
@@ -58,7 +59,8 @@ def encode_files(
             good = np.load(own / READABLE)
             readable.append(good)
             if good.any():
-                parts.append(CodeStore.read(own).gather(np.arange(good.sum())))
+                count = int(good.sum())
+                parts.append(CodeStore.read(own, count).gather(np.arange(count)))
             progress.update(first + len(some))
     codes = concatenate(parts) if parts else None
     return codes, np.concatenate(readable)
@@ -80,7 +82,7 @@ def concatenate(parts: Sequence[Codes]) -> Codes:
 
 
 def _digest(key: str, files: Sequence[tuple[Path, Stamp]]) -> str:
-    text = "\0".join([key, *(f"{path}\0{stamp}" for path, stamp in files)])
+    text = "\0".join([key, str(READER), *(f"{path}\0{stamp}" for path, stamp in files)])
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
@@ -89,19 +91,11 @@ def _encode(retriever: Retriever, files: list[Path]) -> tuple[Codes, np.ndarray]
     try:
         return retriever.encode("image", files), readable
     except UserError:
-        readable = np.array([is_readable(file) for file in files])
+        readable = np.fromiter(decodable(files), bool)
         if readable.all():  # the error is not one of pictures
             raise
     good = [file for file, kept in zip(files, readable, strict=True) if kept]
     return (retriever.encode("image", good) if good else None), readable
-
-
-def is_readable(file: Path) -> bool:
-    """Whether a picture can be decoded."""
-    with contextlib.suppress(UserError):
-        load_picture(file)
-        return True
-    return False
 
 
 def _write(folder: Path, codes: Codes, readable: np.ndarray) -> None:

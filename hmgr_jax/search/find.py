@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from hmgr_jax.data.pictures.equal import warn_equal
+from hmgr_jax.data.pictures.files import warn_left_out
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation import packed
 from hmgr_jax.evaluation.retriever import Retriever
@@ -13,7 +15,7 @@ from hmgr_jax.search.index import Index, Item
 from hmgr_jax.search.index_engine import FLAT
 from hmgr_jax.search.retrieved import load_run
 from hmgr_jax.search.searcher import Searcher, model_key
-from hmgr_jax.search.upkeep import tell_broken
+from hmgr_jax.terminal import shown
 
 
 def load_model(model: str) -> Retriever:
@@ -46,6 +48,7 @@ def searcher_of(folder: Path, retriever: Retriever) -> Searcher:
     """
     found = vectors_of(folder, retriever)
     _tell(folder, found)
+    warn_equal(found.vectors, [folder / name for name in found.names], str(folder))
     items = [Item(name, "", str((folder / name).resolve()), name) for name in found.names]
     about = {
         "workdir": str(retriever.workdir.resolve()),
@@ -75,5 +78,5 @@ def _check(retriever: Retriever, model: str) -> None:
 def _tell(folder: Path, found: FolderVectors) -> None:
     """What was done, on standard error."""
     done = f"{found.encoded:,} encoded now" + (f", {found.gone:,} gone" if found.gone else "")
-    print(f"{folder}: {len(found.names):,} pictures ({done})", file=sys.stderr)
-    tell_broken(found.broken)
+    print(shown(f"{folder}: {len(found.names):,} pictures ({done})"), file=sys.stderr)
+    warn_left_out(found.broken, len(found.names) + len(found.broken), str(folder))

@@ -7,20 +7,21 @@ are left out. The cache is written after every few hundred pictures, so that a k
 from __future__ import annotations
 
 import hashlib
+import itertools
 import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from hmgr_jax.data.pictures.files import pictures_below
+from hmgr_jax.data.pictures.decode import READER
+from hmgr_jax.data.pictures.files import decodable, first_names, pictures_below
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.retriever import Retriever
+from hmgr_jax.files.arrays import read_npz
 from hmgr_jax.files.workdir import cache_folder, replacing
 from hmgr_jax.progress import Progress
-from hmgr_jax.search.encoded_blocks import is_readable
 from hmgr_jax.search.followed import Stamp, stamp_of
 from hmgr_jax.search.searcher import model_key
 
@@ -53,7 +54,7 @@ def vectors_of(folder: Path, retriever: Retriever, cache: Path | None = None) ->
     Raises:
         UserError: there is no readable picture, or the system reads no pictures.
     """
-    place = f"{folder.resolve()}\0{model_key(retriever)}"
+    place = f"{folder.resolve()}\0{model_key(retriever)}\0{READER}"
     name = hashlib.sha256(place.encode()).hexdigest()[:16]
     file = (cache or cache_folder()) / "folders" / f"{name}.npz"
     found = {path.relative_to(folder).as_posix(): path for path in pictures_below(folder)}
@@ -70,7 +71,7 @@ def vectors_of(folder: Path, retriever: Retriever, cache: Path | None = None) ->
     names = sorted(name for name, (_, vector) in kept.items() if vector is not None)
     broken = sorted(kept.keys() - {*names})
     if not names:
-        told = f"{len(broken):,} that cannot be read, such as {broken[0]}" if broken else "none"
+        told = f"{len(broken):,} that cannot be read: {first_names(broken)}" if broken else "none"
         raise UserError(f"{folder} holds no readable picture ({told}): give another folder.")
     stacked = np.stack([v for v in (kept[name][1] for name in names) if v is not None])
     gone = len(known.keys() - stamps.keys())
@@ -94,7 +95,7 @@ def _encode(retriever: Retriever, files: list[Path]) -> list[np.ndarray | None]:
     try:
         vectors = _vectors(retriever, files)
     except UserError:
-        good = [file for file in files if is_readable(file)]
+        good = list(itertools.compress(files, decodable(files)))
         vectors = _vectors(retriever, good) if good else np.zeros((0, 0), np.float32)
     found = dict(zip(good, vectors, strict=True))
     return [found.get(file) for file in files]
@@ -108,11 +109,11 @@ def _vectors(retriever: Retriever, files: list[Path]) -> np.ndarray:
 def _read(file: Path) -> dict[str, tuple[Stamp, np.ndarray | None]]:
     """{picture: its stamp and vector}; empty without a whole file."""
     try:
-        with file.open("rb") as opened, np.load(opened) as data:
-            names, stamps, rows = data["names"].tolist(), data["stamps"].tolist(), data["rows"]
-            vectors = data["vectors"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        data = read_npz(file, "it is made again.", ("names", "stamps", "rows", "vectors"))
+    except UserError:
         return {}
+    names, stamps = data["names"].tolist(), data["stamps"].tolist()
+    rows, vectors = data["rows"], data["vectors"]
     own = [vectors[row] if row >= 0 else None for row in rows.tolist()]
     return {n: ((s[0], s[1]), v) for n, s, v in zip(names, stamps, own, strict=True)}
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hmgr_jax.data.pictures.files import find_picture
+from hmgr_jax.data.pictures.files import PictureFolder
 from hmgr_jax.data.pictures.pixels import PictureFiles, PixelSource
 from hmgr_jax.data.regions.regions import RegionSource
 from hmgr_jax.data.split import Items, Source, Split
@@ -164,6 +164,11 @@ def of_prepared(retriever: Retriever, folder: Path, pictures: Path | None = None
         UserError: the folder is no such gallery, or another encoder than that of the run made it.
     """
     check_modality(retriever, "image")
+    if "pixels" in retriever.model.inputs()["image"]:
+        raise UserError(
+            f"{retriever.workdir} was trained on pixels, but {folder} holds features: give the "
+            "folder of the pictures as --images."
+        )
     described = manifest.encoder_of(folder)
     if described != json.loads(json.dumps(retriever.picture_encoder.describe())):
         raise UserError(
@@ -173,7 +178,8 @@ def of_prepared(retriever: Retriever, folder: Path, pictures: Path | None = None
     ids = read_lines(folder / f"{manifest.GALLERY}_ids.txt")
     boxes = np.load(folder / f"{manifest.GALLERY}_boxes.npy")
     source = RegionSource(folder / f"{manifest.GALLERY}_ims.npy", more={"boxes": boxes})
-    files = [pictures and find_picture(pictures, name) for name in ids]
+    shown = PictureFolder(pictures, "--pictures") if pictures else None
+    files = [shown.find_shown(name) if shown else None for name in ids]
     items = [
         Item(name, "", str(file.resolve()) if file else "", name)
         for name, file in zip(ids, files, strict=True)
@@ -224,7 +230,8 @@ def _files(split: Split, folder: Path | None) -> dict[int, str]:
     """{number of a visual item: file of its picture}, without unknown files."""
     source, ids = split.sources[split.visual], split.ids[split.visual]
     if folder is not None:
-        found = {n: find_picture(folder, str(name)) for n, name in enumerate(ids)}
+        pictures = PictureFolder(folder, "--pictures")
+        found = {n: pictures.find_shown(str(name)) for n, name in enumerate(ids)}
         if not any(found.values()):
             raise UserError(
                 f"{folder} holds no picture of the {split.name} split, such as {ids[0]}: correct "

@@ -13,14 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from hmgr_jax.errors import FoundNonFinite, UserError
+from hmgr_jax.errors import UserError
 from hmgr_jax.search import index_files, index_numpy, versions
 from hmgr_jax.search.index_engine import ENGINES, FLAT, HNSW, IVF, MILVUS, NOBODY, Engine
 from hmgr_jax.search.index_faiss import FaissEngine, import_faiss, measure_recall, tune
+from hmgr_jax.search.index_items import Item, check_items, check_vectors
 from hmgr_jax.search.index_numpy import NumpyEngine
 from hmgr_jax.shapes import Float, Int
 
@@ -28,17 +29,6 @@ FLAT_UP_TO = 500_000
 """Largest number of vectors of a flat index by default; a larger index is IVF."""
 SPARE = 8
 """Extra results beyond ``k``, to order equal scores at the end of the list."""
-
-
-class Item(NamedTuple):
-    """The item of a vector."""
-
-    id: str
-    caption: str = ""
-    picture: str = ""
-    """The file of a picture."""
-    owner: str = ""
-    """The owner, such as the picture of a caption."""
 
 
 class Index:
@@ -80,8 +70,8 @@ class Index:
                 or given twice, the engine is unknown, or its package is missing.
             FoundNonFinite: a vector holds NaN or infinity.
         """
-        vectors = _check_vectors(vectors, None, "Vectors")
-        _check_items(vectors, items)
+        vectors = check_vectors(vectors, None, "Vectors")
+        check_items(vectors, items)
         engine = engine or (FLAT if len(vectors) <= FLAT_UP_TO else IVF)
         check_engine(engine, uri)
         made = {"model": model, "engine": engine, "dim": vectors.shape[1], **(about or {})}
@@ -125,9 +115,10 @@ class Index:
 
             engine: Engine = MilvusEngine.read(folder, found.engine)
         else:
-            small = found.engine["kind"] == index_numpy.KIND
-            read: Any = NumpyEngine.read if small else FaissEngine.read
-            engine = index_files.read_engine(folder, found, read)
+            small = found.engine.get("kind") == index_numpy.KIND
+            kind: Any = NumpyEngine if small else FaissEngine
+            given = folder, found.engine, len(found.items), found.about["dim"]
+            engine = index_files.read_part(folder, lambda: kind.read(*given))
         items = [Item(*values) for values in found.items]
         return cls(engine, items, set(found.deleted), found.about)
 
@@ -167,6 +158,11 @@ class Index:
         return len(self._items) - len(self._deleted)
 
     @property
+    def size(self) -> int:
+        """The number of vectors, also deleted ones."""
+        return len(self._items)
+
+    @property
     def dim(self) -> int:
         """Dimension of the vectors."""
         return self.about["dim"]
@@ -192,8 +188,8 @@ class Index:
                 empty or given twice.
             FoundNonFinite: a vector holds NaN or infinity.
         """
-        vectors = _check_vectors(vectors, self.dim, "Vectors")
-        _check_items(vectors, items)
+        vectors = check_vectors(vectors, self.dim, "Vectors")
+        check_items(vectors, items)
         known = {self._items[number].id for number in self.numbers()}
         if replaced := [item.id for item in items if item.id in known]:
             self.delete(replaced)
@@ -237,7 +233,7 @@ class Index:
                 or ``k`` is larger than the index (without that owner).
             FoundNonFinite: a query holds NaN or infinity.
         """
-        queries = _check_vectors(queries, self.dim, "Queries")
+        queries = check_vectors(queries, self.dim, "Queries")
         excluded = self._excluded(len(queries), without)
         least = self.most(without)
         if not 1 <= k <= least:
@@ -336,34 +332,3 @@ def _count_wanted(numbers: np.ndarray, excluded: Sequence[Sequence[int]]) -> np.
     found = (numbers != NOBODY).sum(axis=1)
     both = zip(numbers, excluded, strict=True)
     return found - [np.isin(unwanted, row).sum() for row, unwanted in both]
-
-
-def _check_vectors(vectors: Any, dim: int | None, what: str) -> np.ndarray:
-    found = np.ascontiguousarray(vectors, np.float32)
-    if found.ndim != 2 or 0 in found.shape:
-        raise UserError(
-            f"{what} must have shape [at least one, dimension], got {list(found.shape)}."
-        )
-    if dim is not None and found.shape[1] != dim:
-        raise UserError(
-            f"{what} have dimension {found.shape[1]}, but the index has {dim}: use the model that "
-            "built it."
-        )
-    if not np.isfinite(found).all():
-        row = int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])
-        raise FoundNonFinite(f"{what}: row {row} holds NaN or infinity.")
-    return found
-
-
-def _check_items(vectors: np.ndarray, items: Sequence[Item]) -> None:
-    if len(items) != len(vectors):
-        raise UserError(
-            f"{len(vectors)} vectors need as many items, got {len(items)}: give one per vector."
-        )
-    seen: set[str] = set()
-    for row, item in enumerate(items):
-        if not item.id:
-            raise UserError(f"Item {row} has an empty id: give every item an id.")
-        if item.id in seen:
-            raise UserError(f"Two items have the id {item.id!r}: give every item an id of its own.")
-        seen.add(item.id)

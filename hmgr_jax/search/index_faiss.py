@@ -71,21 +71,34 @@ class FaissEngine:
         return engine
 
     @classmethod
-    def read(cls, folder: Path, about: dict[str, Any]) -> FaissEngine:
-        """The engine that `write` wrote.
+    def read(cls, folder: Path, about: dict[str, Any], count: int, dim: int) -> FaissEngine:
+        """The engine that `write` wrote, with ``about`` what it returned.
+
+        Args:
+            folder: the folder of the index.
+            about: what `write` returned.
+            count: number of vectors, also deleted ones.
+            dim: their dimension.
 
         Raises:
-            UserError: FAISS cannot read the file.
+            UserError: FAISS cannot read the file, or it holds other vectors.
         """
         faiss = import_faiss()
-        try:
-            index = faiss.read_index(str(folder / FILE))
-        except RuntimeError as error:
-            reason = str(error).strip().rpartition("\n")[2]
-            raise UserError(f"{folder / FILE} is not a FAISS index ({reason})") from None
-        engine = cls(about["kind"], index, np.asarray(about["deleted"], np.int64))
-        engine.effort = about["effort"]
-        if about["kind"] == IVF:
+        index, path = _read_index(faiss, folder / FILE), folder / FILE
+        classes = {FLAT: "IndexFlat", HNSW: "IndexHNSWFlat", IVF: "IndexIVFFlat"}
+        kind, effort, deleted = (about.get(name) for name in ("kind", "effort", "deleted"))
+        if kind not in classes or type(effort) is not int or not are_numbers(deleted, count):
+            raise UserError(f"{folder} has no valid description of its engine ({about!r:.60})")
+        metric = index.metric_type == faiss.METRIC_INNER_PRODUCT
+        if not isinstance(index, getattr(faiss, classes[kind])) or not metric:
+            raise UserError(f"{path} holds a {type(index).__name__}, not {kind} by inner product")
+        if (index.ntotal, index.d) != (count, dim):
+            raise UserError(
+                f"{path} holds {index.ntotal} vectors of dimension {index.d}, not {count} of {dim}"
+            )
+        engine = cls(kind, index, np.asarray(deleted, np.int64))
+        engine.effort = effort
+        if kind == IVF:
             index.make_direct_map()
         return engine
 
@@ -133,7 +146,8 @@ class FaissEngine:
 
     def write(self, folder: Path) -> dict[str, Any]:
         """Write one file; deleted vectors stay in it."""
-        self._faiss.write_index(self._index, str(folder / FILE))
+        with (folder / FILE).open("wb") as file:  # FAISS itself does not notice a full disk
+            self._faiss.write_index(self._index, self._faiss.PyCallbackIOWriter(file.write))
         return {"kind": self.kind, "effort": self.effort, "deleted": self._deleted.tolist()}
 
     def close(self) -> None:
@@ -155,6 +169,28 @@ class FaissEngine:
             effort = self._index.nlist if thorough else self.effort
             return faiss.SearchParametersIVF(nprobe=effort, **options)
         return faiss.SearchParameters(**options) if options else None
+
+
+def _read_index(faiss: Any, path: Path) -> Any:
+    """FAISS's index in a file; arrays that are larger than the file are refused, not allocated."""
+    limits = [f"deserialization_{name}_limit" for name in ("vector_byte", "loop")]
+    limits = [name for name in limits if hasattr(faiss, f"set_{name}")]  # of newer versions
+    former = {name: getattr(faiss, f"get_{name}")() for name in limits}
+    try:
+        for name in limits:
+            getattr(faiss, f"set_{name}")(path.stat().st_size)
+        return faiss.read_index(str(path))
+    except (RuntimeError, MemoryError, ValueError) as error:
+        reason = str(error).strip().rpartition("\n")[2]
+        raise UserError(f"{path} is not a FAISS index ({reason})") from None
+    finally:
+        for name, value in former.items():
+            getattr(faiss, f"set_{name}")(value)
+
+
+def are_numbers(found: Any, count: int) -> bool:
+    """Whether ``found`` is a list of numbers of vectors."""
+    return isinstance(found, list) and all(type(n) is int and 0 <= n < count for n in found)
 
 
 def _trained_cells(faiss: Any, vectors: Float[np.ndarray, "n E"]) -> Any:

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.npy_rows import NpyRows
 from hmgr_jax.search.index_engine import NOBODY
+from hmgr_jax.search.index_faiss import are_numbers
 from hmgr_jax.shapes import Float, Int
 
 KIND, FILE = "numpy", "vectors.npy"
@@ -29,16 +31,22 @@ class NumpyEngine:
         self._deleted[deleted or []] = True
 
     @classmethod
-    def read(cls, folder: Path, about: dict[str, Any]) -> NumpyEngine:
-        """The engine that `write` wrote.
+    def read(cls, folder: Path, about: dict[str, Any], count: int, dim: int) -> NumpyEngine:
+        """The engine that `write` wrote; see `FaissEngine.read`.
 
         Raises:
-            UserError: NumPy cannot read the file.
+            UserError: the file cannot be read, or holds other vectors.
         """
-        try:
-            return cls(np.load(folder / FILE, allow_pickle=False), about["deleted"])
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"{folder / FILE} is not an array of vectors ({error})") from None
+        path, deleted = folder / FILE, about.get("deleted")
+        if not are_numbers(deleted, count):
+            raise UserError(f"{folder} has no valid description of its engine ({about!r:.60})")
+        rows = NpyRows(path)
+        if (rows.shape, rows.dtype) != ((count, dim), np.float32):
+            raise UserError(
+                f"{path} holds {rows.dtype} of shape {list(rows.shape)}, not float32 of "
+                f"{[count, dim]}"
+            )
+        return cls(rows.gather(np.arange(count)), deleted)
 
     def __len__(self) -> int:
         return len(self._vectors)

@@ -7,6 +7,7 @@ ordinary runs: interrupted ones are resumed and finished ones are skipped. Inste
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,15 @@ def folder(config: ConfigDict, workdir: Path, name: str) -> Path:
     """The folder of the run ``config.needs.NAME``."""
     place = Path(config.needs[name])
     return place if _is_run(place) else workdir / FOLDER / name
+
+
+def retriever_digest(config: ConfigDict, workdir: Path) -> str | None:
+    """Hex digits that change when the retriever of a run is trained again; None without digests."""
+    places = [folder(config, workdir, name) for name in config.needs]
+    files = [file for place in places for file in sorted((place / "digests").glob("*.json"))]
+    if not files:
+        return None
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def load_retriever(config: ConfigDict, workdir: Path) -> Retriever:

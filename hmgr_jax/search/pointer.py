@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.workdir import temporary_for
 from hmgr_jax.search.index import Index
 
 
@@ -20,20 +21,20 @@ def point(name: str | Path, folder: str | Path) -> Path | None:
         UserError: ``folder`` is not a complete index, its model or dimension differs from the
             previous index, or ``name`` is not a symbolic link.
     """
-    name, folder = Path(name), Path(folder).resolve()
+    name, folder = Path(name), Path(os.path.realpath(folder))
     index = Index.load(folder, verify=True)  # a damaged index must not be served
     index.close()
     before = None
     if name.is_symlink():
-        before = name.resolve()
+        before = Path(os.path.realpath(name))
         if before.is_dir():  # a removed folder cannot be compared
             check_alike(Index.about_of(before), index.about)
     elif name.exists():
         raise UserError(f"{name} is a file or folder: give a new name, or a name created by swap.")
     name.parent.mkdir(parents=True, exist_ok=True)
-    temporary = name.with_name(f".{name.name}.{os.getpid()}.tmp")
-    temporary.symlink_to(folder, target_is_directory=True)
-    os.replace(temporary, name)
+    with temporary_for(name) as temporary:
+        temporary.symlink_to(folder, target_is_directory=True)
+        os.replace(temporary, name)
     return before
 
 

@@ -14,7 +14,7 @@ from hmgr_jax.data.generated.worlds.clip import draw_clips
 from hmgr_jax.data.generated.worlds.frames import render_frames
 from hmgr_jax.data.generated.worlds.render import world_picture
 from hmgr_jax.data.generated.worlds.scene import SIBLINGS
-from hmgr_jax.data.pictures.files import read_picture
+from hmgr_jax.data.pictures.decode import read_picture
 from hmgr_jax.data.split import Source, Split
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.retriever import Retriever

@@ -10,8 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from hmgr_jax.errors import UserError
 from hmgr_jax.files.npy_rows import NpyRows
-from hmgr_jax.files.workdir import write_json_atomic
+from hmgr_jax.files.workdir import write_json_atomic, write_npy_atomic
 from hmgr_jax.models.base import Model, Variables
 from hmgr_jax.shapes import Float, Int
 
@@ -83,19 +84,31 @@ class CodeStore:
         return cls(_number_leaves(codes, leaves), leaves)
 
     @classmethod
-    def read(cls, folder: Path) -> CodeStore:
-        """The store that `write` wrote; raises UserError for unreadable arrays."""
-        found = json.loads((folder / FOLDER / FORM).read_text("utf-8"))
-        return cls(
-            found["form"], [NpyRows(folder / FOLDER / f"{n}.npy") for n in range(found["leaves"])]
-        )
+    def read(cls, folder: Path, count: int) -> CodeStore:
+        """The store of ``count`` items that `write` wrote; its files stay open.
+
+        Raises:
+            UserError: a file cannot be read, or holds another number of items.
+        """
+        path = folder / FOLDER / FORM
+        try:
+            found = json.loads(path.read_bytes())
+            form, files = found["form"], [f"{n}.npy" for n in range(found["leaves"])]
+            _restore_leaves(form, files)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as why:
+            raise UserError(f"{path} is damaged ({why!r:.80})") from None
+        leaves = [NpyRows(folder / FOLDER / name) for name in files]
+        for rows in leaves:
+            if len(rows) != count:
+                raise UserError(f"{rows.path} holds codes of {len(rows)} items, not of {count}")
+        return cls(form, leaves)
 
     def write(self, folder: Path) -> None:
         """Write one ``.npy`` per array, and the structure of their tree."""
         (folder / FOLDER).mkdir()
         for number, leaf in enumerate(self._leaves):
             whole = leaf.gather(np.arange(len(leaf))) if isinstance(leaf, NpyRows) else leaf
-            np.save(folder / FOLDER / f"{number}.npy", whole)
+            write_npy_atomic(folder / FOLDER / f"{number}.npy", whole)
         form = {"form": self._form, "leaves": len(self._leaves)}
         write_json_atomic(folder / FOLDER / FORM, form)
 
@@ -124,7 +137,7 @@ def _number_leaves(tree: Any, leaves: list[Any]) -> Any:
     return len(leaves) - 1
 
 
-def _restore_leaves(form: Any, leaves: list[np.ndarray]) -> Codes:
+def _restore_leaves(form: Any, leaves: list[Any]) -> Codes:
     if isinstance(form, int):
         return leaves[form]
     if "dict" in form:

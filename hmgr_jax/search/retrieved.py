@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from hmgr_jax.data.vqa.questions import QUESTION, Bank, QuestionSource
 from hmgr_jax.distributed import hosts
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.retriever import Retriever
+from hmgr_jax.files.arrays import read_npz
 from hmgr_jax.files.workdir import replacing
 from hmgr_jax.models.base import Banks
 from hmgr_jax.search import needs
@@ -127,7 +127,12 @@ def _load_or_retrieve(
     """``retrieved`` (and ``vectors``) from the run's folder, or computed and stored there."""
     what = f"{name}-{banks.query}-{banks.what}{'' if banks.exclude_owner else '-own'}"
     path = workdir / FOLDER / f"{what}.npz"
-    about = {"bank": bank.fingerprint, "asked": _fingerprint(banks, sources)}
+    made_by = None if name == needs.RANDOM else needs.retriever_digest(config, workdir)
+    about = {
+        "bank": bank.fingerprint,
+        "asked": _fingerprint(banks, sources),
+        "retriever": made_by,
+    }
     stored = _read(path, about)
     enough = stored is not None and stored["retrieved"].shape[1] >= banks.most
     if hosts.broadcast_from_first(enough) and stored is not None:
@@ -255,15 +260,20 @@ def _encode_sentences(retriever: Retriever, sentences: Sequence[str]) -> np.ndar
 
 
 def _read(path: Path, about: Mapping[str, Any]) -> Tables | None:
-    """The tables that `_write` wrote with the same ``about``, or None."""
+    """The tables that `_write` wrote with the same ``about``, or None.
+
+    Tables outlive their retriever: one that is no longer there is not compared.
+    """
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        found = read_npz(path, "delete it to retrieve again.")
+        saved = {"retriever": None, **json.loads(str(found.pop("about", "{}")))}
+    except (ValueError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({error}): delete it to retrieve again.") from None
-    return found if json.loads(str(found.pop("about"))) == dict(about) else None
+    if about["retriever"] is None:
+        about = {**about, "retriever": saved["retriever"]}
+    return found if saved == dict(about) else None
 
 
 def _write(path: Path, tables: Tables, about: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ finds a shortlist by the ``coarse`` vectors, and the model scores the pairs of t
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -14,7 +15,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from hmgr_jax.data.pictures.equal import warn_equal
 from hmgr_jax.errors import UserError
+from hmgr_jax.evaluation.encoders import check_finite
 from hmgr_jax.evaluation.retriever import Retriever
 from hmgr_jax.leaves import by_name
 from hmgr_jax.search import index_files, versions
@@ -137,6 +140,9 @@ class Searcher:
         """Build the index of a gallery whose codes are known; see `build`."""
         model = retriever.model
         vectors = retriever.evaluator.vectors(retriever.variables, gallery.modality, codes)
+        files = [Path(item.picture) for item in gallery.items if item.picture]
+        if len(files) == len(gallery.items) and gallery.modality == "image":
+            warn_equal(vectors, files, gallery.split or "the gallery")
         about: dict[str, Any] = {
             "workdir": str(retriever.workdir.resolve()),
             "system": retriever.config.model.name,
@@ -176,7 +182,8 @@ class Searcher:
             UserError: see `Index.load` and `Retriever.load`; or the run was trained further.
         """
         folder = versions.current(folder)  # a name may be swapped later
-        about = index_files.manifest_of(folder)["about"]
+        manifest = index_files.manifest_of(folder)
+        about = manifest["about"]
         if not {"workdir", "modality", "split"} <= about.keys():
             raise UserError(
                 f"{folder} was not written by hmgr_jax.search index and names no run: open it with "
@@ -186,14 +193,15 @@ class Searcher:
         same = about.get("run") is not None and about["run"] == run_key(retriever)
         key = about["model"] if same else model_key(retriever)
         index = Index.load(folder, model=key, pinned=True)
-        codes = None if retriever.model.coarse_exact else CodeStore.read(folder)
+        codes = None if retriever.model.coarse_exact else read_codes(folder, index)
+        index_files.check_unchanged(folder, manifest)
         found = cls(retriever, index, codes, Followed.read(folder))
         found.version = folder
         return found
 
     def with_index(self, index: Index, folder: Path) -> Searcher:
         """Another version of the index, which lies in ``folder``, with the same run."""
-        codes = None if self.codes is None else CodeStore.read(folder)
+        codes = None if self.codes is None else read_codes(folder, index)
         return Searcher(self.retriever, index, codes, Followed.read(folder))
 
     def save(self, folder: str | Path, command: str = "") -> None:
@@ -259,6 +267,7 @@ class Searcher:
             model, retriever.variables, (modality, codes), (self.modality, self.codes), found
         )
         scores -= self._penalties(modality, codes, found)
+        check_finite(scores, "The scores of query")
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(found, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
@@ -282,3 +291,13 @@ class Searcher:
             ]
             for row, of_row in zip(numbers, scores, strict=True)
         ]
+
+
+def read_codes(folder: Path, index: Index) -> CodeStore:
+    """The codes beside the index of a system that scores pairs.
+
+    Raises:
+        UserError: they are damaged; the message has the command that builds the index again.
+    """
+    read = functools.partial(CodeStore.read, folder, index.size)
+    return index_files.read_part(folder, read)

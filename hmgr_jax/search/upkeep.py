@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hmgr_jax.command import required
-from hmgr_jax.errors import printable
+from hmgr_jax.terminal import shown
 
 if TYPE_CHECKING:
     from hmgr_jax.search.following import Changes
-
-NAMED = 5
-"""Pictures that are named in a message."""
 
 
 def update(flags: argparse.Namespace) -> int:
@@ -23,7 +19,7 @@ def update(flags: argparse.Namespace) -> int:
     folder = Path(required(flags, "index"))
     from hmgr_jax.search import following
 
-    return _tell(following.update(folder, flags.workdir))
+    return _tell(following.update(folder, flags.workdir), flags.index)
 
 
 def add(flags: argparse.Namespace) -> int:
@@ -31,7 +27,9 @@ def add(flags: argparse.Namespace) -> int:
     folder = Path(required(flags, "index"))
     from hmgr_jax.search import following
 
-    return _tell(following.add(folder, [Path(file) for file in flags.files], flags.workdir))
+    return _tell(
+        following.add(folder, [Path(file) for file in flags.files], flags.workdir), flags.index
+    )
 
 
 def remove(flags: argparse.Namespace) -> int:
@@ -39,7 +37,7 @@ def remove(flags: argparse.Namespace) -> int:
     folder = Path(required(flags, "index"))
     from hmgr_jax.search import following
 
-    return _tell(following.remove(folder, flags.ids, flags.workdir))
+    return _tell(following.remove(folder, flags.ids, flags.workdir), flags.index)
 
 
 def info(flags: argparse.Namespace) -> int:
@@ -67,7 +65,7 @@ def info(flags: argparse.Namespace) -> int:
     }
     for name, value in rows.items():
         if value not in (None, ""):
-            print(f"{name + ':':<12}{printable(str(value))}")
+            print(f"{name + ':':<12}{shown(str(value))}")
     return 0
 
 
@@ -79,15 +77,15 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
 }
 
 
-def tell_broken(broken: Sequence[str]) -> None:
-    """Name pictures that cannot be read, on standard error."""
-    if broken:
-        named = ", ".join(map(printable, broken[:NAMED])) + (", ..." if len(broken) > NAMED else "")
-        print(f"left out: {len(broken):,} that cannot be read: {named}", file=sys.stderr)
+def warn_of(broken: Sequence[str], items: int, where: str) -> None:
+    """Warn of pictures that cannot be read and are left out beside the items of an index."""
+    from hmgr_jax.data.pictures.files import warn_left_out
+
+    warn_left_out(broken, items + len(broken), where)
 
 
-def _tell(done: Changes) -> int:
-    tell_broken(done.broken)
+def _tell(done: Changes, where: str) -> int:
+    warn_of(done.broken, done.items, where)
     counts = (done.added, "added"), (done.changed, "changed"), (done.gone, "dropped")
     told = ", ".join(f"{len(ids):,} {what}" for ids, what in counts)
     print(f"{told}; the index has {done.items:,} items")

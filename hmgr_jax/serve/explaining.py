@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hmgr_jax.data.pictures.files import load_picture
+from hmgr_jax.data.pictures.decode import load_picture
 from hmgr_jax.data.split import Items
 from hmgr_jax.errors import UserError
 from hmgr_jax.reports.explanation import explain_pair, explains, plain, strongest_edges

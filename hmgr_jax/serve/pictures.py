@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from hmgr_jax.data.pictures.files import BROKEN, load_picture
+from hmgr_jax.data.pictures.decode import formats, load_picture, to_rgb, upright
 from hmgr_jax.errors import UserError
 from hmgr_jax.files.workdir import cache_folder, replacing
 from hmgr_jax.search.followed import stamp_of
@@ -36,14 +36,17 @@ def decode(content: bytes, pixels: int) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content)) as image:
+            with Image.open(io.BytesIO(content), formats=formats()) as image:
                 if image.width * image.height > pixels:
                     raise UserError(
                         f"The picture has {image.width:,} x {image.height:,} pixels, of at most "
                         f"{pixels:,}: send a smaller copy."
                     )
-                return ImageOps.exif_transpose(image).convert("RGB")
-    except (*BROKEN, MemoryError) as error:
+                image.load()
+                return to_rgb(upright(image))
+    except UserError:
+        raise
+    except Exception as error:  # Pillow raises nearly every kind for damaged files
         raise UserError(f"The upload is not a readable picture ({error}): send another.") from None
 
 

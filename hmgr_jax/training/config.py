@@ -104,7 +104,8 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
                 "splits": {"train": "train", "dev": "dev", "test": "test"},
                 "visual": "image",  # rows of a SCAN folder are images (regions) or video (frames)
                 "captions_per_image": 0,  # 0: from the files
-                "captions": "",  # of pictures: a file, or one a split ({split}); "": as prepared
+                # a file, or one a split ({split}); "": {split}_caps.txt, or pictures as prepared
+                "captions": "",
                 "pictures": "",  # folder of the pictures, from data.root on
                 "instances": "",  # of pictures: COCO's instances_X.json, for pmrp
                 "numbered": "",  # of Karpathy's pictures: COCO's captions_X.json, for eccv and cxc
@@ -233,6 +234,11 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
     return config
 
 
+def data_name(config: ConfigDict) -> str:
+    """The folder of the data, or the name of the recipe of generated data."""
+    return PurePath(config.data.root).name or str(config.name)
+
+
 def known_fields(model: str, **fields: Any) -> dict[str, Any]:
     """Those of the fields that are hyper-parameters of the system ``model``."""
     known = properties(model).fields
@@ -300,7 +306,10 @@ def format_differences(changed: Mapping[str, tuple[Any, Any]]) -> str:
 def _hashed(config: Mapping[str, Any]) -> dict[str, Any]:
     """The flat values that a result depends on."""
     values = {k: v for k, v in flatten(config).items() if k not in _NOT_HASHED}
-    return {k: PurePath(v).name if k.startswith(_BY_NAME) and v else v for k, v in values.items()}
+    return {
+        k: PurePath(v).name if k.startswith(_BY_NAME) and v and isinstance(v, str) else v
+        for k, v in values.items()
+    }
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

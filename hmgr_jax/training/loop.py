@@ -20,23 +20,30 @@ from hmgr_jax.distributed import hosts, watchdog
 from hmgr_jax.distributed.parallel import place, replicate, shard
 from hmgr_jax.distributed.preemption import StopSignal
 from hmgr_jax.errors import UserError
+from hmgr_jax.files import digests
 from hmgr_jax.files.manifest import keep_encoder
-from hmgr_jax.files.workdir import RESULTS, lock, write_json_atomic
+from hmgr_jax.files.workdir import CONFIG, RESULTS, lock, write_json_atomic
 from hmgr_jax.models.base import Variables
 from hmgr_jax.progress import Progress
 from hmgr_jax.shapes import Tree
 from hmgr_jax.training import bad_batches, resume
 from hmgr_jax.training import config as configs
-from hmgr_jax.training.checkpoint import Checkpoints, versions
+from hmgr_jax.training.checkpoint import Checkpoints
 from hmgr_jax.training.experiment import Experiment, build
 from hmgr_jax.training.optimizer import Stage
 from hmgr_jax.training.pretrained import runs_and_files
 from hmgr_jax.training.records import MetricLog
 from hmgr_jax.training.step import State
 from hmgr_jax.training.tables import RunTables, keep_tables
-from hmgr_jax.training.token_states import with_token_states
+from hmgr_jax.training.token_states import token_states
+from hmgr_jax.training.versions import versions
 
 Results = dict[str, Any]
+PLATEAU_WIDTH = 0.01
+"""A loss is at its plateau within this share of it."""
+PLATEAU_STEPS = 100
+TOLD = -1
+"""Instead of the first step at the plateau: the run has said so."""
 
 
 class Evaluation(Protocol):
@@ -121,9 +128,12 @@ class _Run:
         self.experiment, self.workdir, self.stop = experiment, workdir, stop
         self.checkpoints, self.config = checkpoints, experiment.config
         self.evaluation = parts.evaluation
+        self.seen: dict[str, int] = {}
         if saved:
             resume.check_same_data(saved, experiment)
-            state, _, self.start = checkpoints.restore(experiment.abstract_state(), saved.step)
+            state, meta, self.start = checkpoints.restore(experiment.abstract_state(), saved.step)
+            own = {str(meta["steps_per_epoch"]): self.start}  # of runs before 2026-12
+            self.seen = dict(meta.get("seen", own))
         else:
             state, self.start = experiment.first_state(), 0
         hosts.check_same(
@@ -138,6 +148,7 @@ class _Run:
         self.tables = replicate(experiment.mesh, tables.train)
         same = tables.test is tables.train
         self.test_tables = self.tables if same else replicate(experiment.mesh, tables.test)
+        self.plateau_since: int | None = None
         self.log = MetricLog(workdir, kept=hosts.is_first())
         if hosts.is_first():
             if experiment.model.needs_tables:
@@ -145,8 +156,11 @@ class _Run:
             keep_encoder(self.config.data.root, workdir)
             # Launchers would take the results of a shorter run for the end of this run.
             (workdir / RESULTS).unlink(missing_ok=True)
-            write_json_atomic(workdir / "config.json", configs.plain(self.config))
+            write_json_atomic(workdir / CONFIG, configs.plain(self.config))
+            if saved:
+                self.log.check(saved.meta.get("metrics"))
             self.log.cut_after(self.start if saved else -1)
+            digests.write_run(workdir)
 
     def run_to_end(self) -> bool:
         """Train until the last step (True) or until a signal (False)."""
@@ -159,6 +173,7 @@ class _Run:
             done=self.start,
             items=t.batch_size,
             steps_per_epoch=epoch,
+            epochs_before=self.seen_epochs(self.start),
             shown=hosts.is_first(),
         )
         with self.progress, contextlib.closing(self.log):
@@ -190,11 +205,21 @@ class _Run:
                     return False
         return True
 
+    def seen_epochs(self, step: int) -> float:
+        """Epochs of the data read up to ``step``; earlier ones may have had other batches."""
+        return sum(n / int(epoch) for epoch, n in self._seen(step).items())
+
+    def _seen(self, step: int) -> dict[str, int]:
+        """{steps per epoch: steps made with batches of that size} up to ``step``."""
+        own = str(self.experiment.plan.steps_per_epoch)
+        return {**self.seen, own: self.seen.get(own, 0) + step - self.start}
+
     def _batches(self) -> Iterator[dict[str, Any]]:
         """Batches on the devices, from step ``start`` on."""
         config, experiment = self.config, self.experiment
+        add_states = token_states(experiment, self.state.params) or (lambda batch: batch)
         stream = batches(
-            with_token_states(experiment, self.state.params),
+            experiment.data.splits["train"],
             batch_size=config.train.batch_size,
             seed=config.seed,
             steps=config.train.steps,
@@ -207,7 +232,7 @@ class _Run:
             batching=config.data.batching,
         )
         return (
-            shard(experiment.mesh, experiment.for_model(batch))
+            shard(experiment.mesh, experiment.for_model(add_states(batch)))
             for batch in stop_workers_on_close(stream)
         )
 
@@ -233,6 +258,7 @@ class _Run:
             row["bad_steps"] = total
         self.log.write(step, {k: v for k, v in row.items() if math.isfinite(v)})
         self.progress.update(step, row["loss"])
+        self._watch_plateau(step, row)
         if self.progress.items_per_second is not None:
             self.log.write_timing(step, {"items_per_second": self.progress.items_per_second})
         if in_a_row >= self.config.train.max_bad_steps:
@@ -243,6 +269,21 @@ class _Run:
                 f"{step}; their updates were discarded: lower train.lr, or look for extreme values "
                 f"in the features of the items listed in {file}."
             )
+
+    def _watch_plateau(self, step: int, row: Mapping[str, float]) -> None:
+        """Say once that the hinges have been those of equal scores for `PLATEAU_STEPS` steps."""
+        plateau = row.get("plateau", 0.0)
+        if not plateau or not abs(row["triplet"] / plateau - 1.0) <= PLATEAU_WIDTH:  # or NaN
+            self.plateau_since = None if self.plateau_since != TOLD else TOLD
+        elif self.plateau_since is None:
+            self.plateau_since = step
+        elif 0 <= self.plateau_since <= step - PLATEAU_STEPS:
+            self.progress.say(
+                f"The triplet loss has been {row['triplet']:.4g} since step {self.plateau_since}, "
+                "which is the loss of a model that gives all pairs the same score: if it stays "
+                "there, lower train.lr, raise train.warmup_steps, or set model.objective=infonce."
+            )
+            self.plateau_since = TOLD
 
     def _print_first_epoch_message(self, report: Mapping[str, jax.Array]) -> None:
         """Print the model's optional message after the first epoch."""
@@ -270,8 +311,10 @@ class _Run:
             "features": self.experiment.plan.features,
             "classes": self.experiment.plan.classes,
             "steps_per_epoch": self.experiment.plan.steps_per_epoch,
+            "seen": self._seen(step),
             "rows": self.experiment.plan.rows,
             "versions": versions(),
+            "metrics": self.log.digest(),
         }
         self.checkpoints.save(step, self.state, json.loads(json.dumps(meta)), metric)
 
@@ -281,9 +324,10 @@ class _Run:
         e, t = self.experiment, self.config.train
         sizes = ", ".join(f"{len(s)} {name} rows" for name, s in e.data.splits.items())
         parameters = sum(x.size for x in jax.tree.leaves(self.state.params))
-        epochs = t.steps / e.plan.steps_per_epoch
+        epochs = self.seen_epochs(t.steps)
+        title = f"{self.config.model.name} on {configs.data_name(self.config)}"
         print(
-            f"{self.config.model.name} on {self.config.name}: {parameters:,} parameters; {sizes}; "
+            f"{title}: {parameters:,} parameters; {sizes}; "
             f"{t.steps} steps of {t.batch_size} rows, {epochs:.1f} epochs, "
             f"on {e.mesh.devices.size} {jax.devices()[0].device_kind} device(s)"
             + (f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""),

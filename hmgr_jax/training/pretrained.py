@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from hmgr_jax.data.text.tokenizer_file import TokenizerFile
 from hmgr_jax.errors import UserError
-from hmgr_jax.interop import bert, clip, minilm
+from hmgr_jax.interop import bert, clip, clip_inputs, clip_weights, minilm
 from hmgr_jax.interop.resnet import read_backbone
 from hmgr_jax.interop.transformers_folder import is_folder
 from hmgr_jax.leaves import leaf_at, with_leaf
@@ -64,11 +64,11 @@ def _of_bert(config: ConfigDict, folder: str) -> dict[str, Any]:
 
 def _of_clip(config: ConfigDict, folder: str) -> dict[str, Any]:
     towers = clip.read_towers(folder)
-    words = clip.read_tokenizer(folder, towers)
+    words = clip_inputs.read_tokenizer(folder, towers)
     options, pixels = clip.text_options(towers, words), {}
     if config.model.name == CLIP:
         options |= clip.picture_options(towers)
-        process = clip.read_preprocessing(folder, towers)
+        process = clip_inputs.read_preprocessing(folder, towers)
         pixels = {**dataclasses.asdict(process), "resize": process.resize or 0}
     shorter = {size for size in config.data.buckets if size < words.length}
     return {
@@ -85,7 +85,7 @@ def read_tokens(data: ConfigDict) -> TokenizerFile | None:
     folder = data.get("pieces")
     if not folder or not clip.is_towers(folder):
         return None
-    return clip.read_tokenizer(folder, clip.read_towers(folder))
+    return clip_inputs.read_tokenizer(folder, clip.read_towers(folder))
 
 
 def runs_and_files(init: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -135,7 +135,7 @@ def pretrained(
                 "give the --workdir of a trained run."
             )
         if part == CLIP:
-            params = clip.with_towers(params, file)
+            params = clip_weights.with_towers(params, file)
             continue
         (path,) = model.parts()[part]
         own = leaf_at(params, path)

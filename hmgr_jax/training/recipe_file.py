@@ -14,6 +14,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from hmgr_jax.command import expand_home
 from hmgr_jax.errors import UserError
 from hmgr_jax.training.config import OPEN_GROUPS, flatten, plain
 from hmgr_jax.training.pretrained import fit_to_folders
@@ -60,6 +61,9 @@ def load(recipe: str, overrides: Mapping[str, str | None]) -> ConfigDict:
     for key, text in overrides.items():
         if key != "model.name":  # the recipe itself was asked for that system
             override(config, key, text)
+    for key, value in flatten(plain(config)).items():
+        if isinstance(value, str) and value.startswith("~"):
+            override(config, key, expand_home(value))
     fit_to_folders(config, overrides)
     return config.lock()
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from hmgr_jax.errors import FoundNonFinite
 from hmgr_jax.files.workdir import write_text_atomic
 
 Row = dict[str, float]
+METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
 
 
 class MetricLog:
@@ -33,17 +36,19 @@ class MetricLog:
         self._workdir, self._kept = workdir, kept
         self._events: _Events | None = None
         self._purge_step: int | None = None
+        self._written = hashlib.sha256()  # of metrics.jsonl
+        self._bytes = 0
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Append a row to ``metrics.jsonl``; ``values`` are numbers or arrays of one number.
 
         Raises FoundNonFinite for NaN or infinity; nothing of the row is written then.
         """
-        self._append("metrics.jsonl", step, values)
+        self._append(METRICS, step, values)
 
     def write_timing(self, step: int, values: Mapping[str, Any]) -> None:
         """Append a row to ``timing.jsonl``, such as the throughput; otherwise as ``write``."""
-        self._append("timing.jsonl", step, values)
+        self._append(TIMING, step, values)
 
     def cut_after(self, step: int) -> None:
         """Drop rows after ``step`` (-1: all rows) and incomplete lines of an interrupted run.
@@ -51,9 +56,31 @@ class MetricLog:
         Call it at every start, before the first row, so that no row is written twice.
         """
         self.close()
-        for name in ("metrics.jsonl", "timing.jsonl"):
-            _cut(self._workdir / name, step)
+        self._written, self._bytes = hashlib.sha256(), 0
+        self._count(_cut(self._workdir / METRICS, step))
+        _cut(self._workdir / TIMING, step)
         self._purge_step = step + 1
+
+    def digest(self) -> dict[str, Any]:
+        """Size and sha256 of ``metrics.jsonl`` as written so far, for `check`."""
+        return {"bytes": self._bytes, "sha256": self._written.hexdigest()}
+
+    def check(self, written: Mapping[str, Any] | None) -> None:
+        """Warn if ``metrics.jsonl`` does not begin with what `digest` described at a save."""
+        path = self._workdir / METRICS
+        found = path.read_bytes()[: written["bytes"]] if written and path.is_file() else b""
+        if written and hashlib.sha256(found).hexdigest() != written["sha256"]:
+            warnings.warn(
+                f"{path} was changed or has lost rows since they were written, so curves from it "
+                "are incomplete: restore the file from a copy if there is one",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+
+    def _count(self, text: str) -> None:
+        """Count text that is in ``metrics.jsonl``."""
+        self._written.update(text.encode())
+        self._bytes += len(text.encode())
 
     def close(self) -> None:
         """Close the file of TensorBoard events; everything is on disk already."""
@@ -66,8 +93,11 @@ class MetricLog:
         if not self._kept:
             return
         self._workdir.mkdir(parents=True, exist_ok=True)
+        line = json.dumps(row) + "\n"
         with (self._workdir / name).open("a", encoding="utf-8") as file:  # closing flushes
-            file.write(json.dumps(row) + "\n")
+            file.write(line)
+        if name == METRICS:
+            self._count(line)
         if self._events is None:
             self._events = _Events(self._workdir / "tensorboard", self._purge_step)
         self._events.write(int(step), {k: v for k, v in row.items() if k != "step"})
@@ -132,7 +162,9 @@ def _whole_lines(path: Path) -> list[tuple[Row, str]]:
     return found
 
 
-def _cut(path: Path, step: int) -> None:
+def _cut(path: Path, step: int) -> str:
+    """Drop rows after ``step``; returns what is left."""
+    kept = "".join(line + "\n" for row, line in _whole_lines(path) if row["step"] <= step)
     if path.exists():
-        kept = [line + "\n" for row, line in _whole_lines(path) if row["step"] <= step]
-        write_text_atomic(path, "".join(kept))
+        write_text_atomic(path, kept)
+    return kept

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,11 @@ from ml_collections import ConfigDict
 from hmgr_jax.data.text.pieces import vocabulary_from_json
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
-from hmgr_jax.files.workdir import RESULTS
+from hmgr_jax.files.workdir import CONFIG, RESULTS, read_json
 from hmgr_jax.training import config as configs
 from hmgr_jax.training.checkpoint import Checkpoints
 from hmgr_jax.training.experiment import Experiment
+from hmgr_jax.training.records import METRICS
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,11 @@ def _check_nothing_is_lost(checkpoints: Checkpoints, config: ConfigDict, workdir
             f"{workdir} holds the results of a finished run of another configuration and no "
             "checkpoint to resume from: give another --workdir."
         )
-    begun, rows = workdir / "config.json", workdir / "metrics.jsonl"
+    begun, rows = workdir / CONFIG, workdir / METRICS
     if not begun.is_file() or not rows.is_file() or not rows.stat().st_size:
         return
-    changed = configs.differences(json.loads(begun.read_bytes()), configs.plain(config))
+    saved = read_json(begun, "restore it from a copy, give another --workdir, or remove the folder")
+    changed = configs.differences(saved, configs.plain(config))
     if changed:
         raise UserError(
             f"{workdir} holds the first steps of a run of another configuration "

@@ -60,8 +60,9 @@ def device_step(
 ) -> Callable[[State, Tree, Mapping[str, Any]], tuple[State, Report]]:
     """The step ``(state, tables, local batch) -> (state, report)`` of one device.
 
-    The loss is the same number on every device, so the gradient is the mean of the gradients over
-    devices. If the loss, a gradient, a statistic or what the memory would store is not finite,
+    Sums over the batch (``Model.summed``) are reported per row: this is the only place that turns
+    them. The loss is the same number on every device, so the gradient is the mean of the gradients
+    over devices. If the loss, a gradient, a statistic or what the memory would store is not finite,
     only the step and the counters change. The state is the same on every device, except that each
     holds its part of a split memory.
     """
@@ -108,7 +109,12 @@ def device_step(
             bad_in_a_row=(state.bad_in_a_row + bad) * bad,
             bad_total=state.bad_total + bad,
         )
-        report = {"loss": total, **terms, "grad_norm": norm, "lr": rate}
+        report = {"loss": total, **terms}
+        if (plateau := model.plateau(row, state.step, axis)) is not None:
+            report["plateau"] = plateau
+        rows = jnp.maximum(axis.sum(jnp.sum(row["valid"])), 1).astype(jnp.float32)
+        report |= {n: report[n] / rows for n in (*model.summed, "plateau") if n in report}
+        report |= {"grad_norm": norm, "lr": rate}
         report["bad_in_a_row"] = new_state.bad_in_a_row
         report["bad_total"] = new_state.bad_total
         return new_state, report

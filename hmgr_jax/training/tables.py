@@ -6,8 +6,6 @@ does not need the training data. Texts are captions, or bags of words of a featu
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +25,9 @@ from hmgr_jax.data.text.captions import CaptionSource
 from hmgr_jax.data.text.vectors import vectors_of_bags
 from hmgr_jax.data.text.vocabulary import MARKS
 from hmgr_jax.errors import UserError
+from hmgr_jax.files import digests
+from hmgr_jax.files.arrays import read_npy, read_npz
+from hmgr_jax.files.npy_rows import check_features
 from hmgr_jax.files.workdir import replacing
 from hmgr_jax.leaves import by_name
 from hmgr_jax.models.base import Model
@@ -157,17 +158,16 @@ class TrainBags(_TrainTexts):
         path = self.config.vectors
         if path in ("none", "captions"):
             return vectors_of_bags(self._texts, dim)
-        try:
-            found = np.load(path, allow_pickle=False) if Path(path).suffix == ".npy" else None
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read ({error}): give an array of vectors.") from None
+        npy = Path(path).suffix == ".npy"
+        found = read_npy(Path(path), "give an array of vectors.") if npy else None
         nodes = self.bags.shape[1]
-        if found is None or found.ndim != 2 or len(found) != nodes:
+        if found is None or found.shape[:-1] != (nodes,) or found.dtype.kind not in "fiu":
             what = "no .npy file" if found is None else f"an array of shape {found.shape}"
             raise UserError(
                 f"data.vectors is {path}, {what}, but texts are vectors of {nodes} numbers: give "
                 f"a .npy array with one vector per number, [{nodes}, D]."
             )
+        check_features(found, lambda row: f"row {row} of {path}", "correct it.")
         return found.astype(np.float32)
 
     def triples(self) -> np.ndarray:
@@ -205,11 +205,6 @@ def keep_tables(workdir: Path, tables: Tree) -> None:
 
 def read_tables(workdir: Path) -> Tree:
     """Read the constants that `keep_tables` wrote; raises `UserError` if they are damaged."""
-    try:
-        with (workdir / FILE).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return unflatten_dict({name: arrays[name] for name in arrays.files}, sep="/")
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(
-            f"{workdir / FILE} cannot be read ({error}): delete it to compute it again from the "
-            "training data."
-        ) from None
+    advice = "delete it to compute it again from the training data"
+    digests.check_run(workdir, FILE, advice)
+    return unflatten_dict(read_npz(workdir / FILE, f"{advice}."), sep="/")

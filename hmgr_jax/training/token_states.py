@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,8 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hmgr_jax.data.pipeline import eval_batches
-from hmgr_jax.data.split import Items, Source, Split
+from hmgr_jax.data.pipeline import Batch, eval_batches
 from hmgr_jax.distributed import hosts, watchdog
 from hmgr_jax.leaves import leaf_at
 from hmgr_jax.models.text_side import STATES, ReadsWords, tower_states
@@ -25,25 +23,24 @@ BATCH, SHORT = 128, (8, 12, 16)
 """Captions read at once, and padded lengths besides those of training."""
 
 
-class WithStates:
-    """Captions with ``states`` of their tokens, float16 [k, L, H], 0 at padding."""
+class TokenStates:
+    """Adds ``states`` of the tokens of captions to batches, float16 [rows, L, H], 0 at padding.
 
-    def __init__(self, source: Source, lengths: np.ndarray, flat: np.ndarray) -> None:
-        self._source, self._flat = source, flat
-        self.lengths: np.ndarray | None = lengths
+    This is no source of data, which worker processes would copy with all its states.
+    """
+
+    def __init__(self, captions: np.ndarray, lengths: np.ndarray, flat: np.ndarray) -> None:
+        self._captions, self._flat = captions, flat
         self._starts = np.cumsum(lengths, dtype=np.int64) - lengths
 
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def gather(self, items: np.ndarray, length: int | None = None) -> Items:
-        """The items of the source, and the states of their tokens."""
-        found = self._source.gather(items, length)
-        inside = np.arange(found["tokens"].shape[1]) < found["lengths"][:, None]
+    def __call__(self, batch: Batch) -> Batch:
+        """The batch with states."""
+        text, captions = batch["text"], self._captions[batch["row"]["item"]]
+        inside = np.arange(text["tokens"].shape[1]) < text["lengths"][:, None]
         owner, place = np.nonzero(inside)
         states = np.zeros((*inside.shape, self._flat.shape[1]), self._flat.dtype)
-        states[inside] = self._flat[self._starts[items][owner] + place]
-        return found | {STATES: states}
+        states[inside] = self._flat[self._starts[captions][owner] + place]
+        return {**batch, "text": text | {STATES: states}}
 
 
 class _Tower(nn.Module):
@@ -56,29 +53,29 @@ class _Tower(nn.Module):
         return tower_states(self.model, items, None)[0]
 
 
-def with_token_states(experiment: Experiment, params: Tree) -> Split:
-    """The training split; with states of all tokens if BERT or CLIP is frozen in every stage.
+def token_states(experiment: Experiment, params: Tree) -> TokenStates | None:
+    """States of all tokens of the training split if BERT or CLIP is frozen in every stage.
 
-    The split itself is returned where the model has no such tower or trains it, or where the states
-    would exceed `MOST_BYTES`.
+    None where the model has no such tower or trains it, or where the states would exceed
+    `MOST_BYTES`.
     """
     split, model = experiment.data.splits["train"], experiment.model
     if not isinstance(model, ReadsWords) or not model.reads_pieces:
-        return split
+        return None
     source, (path,) = split.sources["text"], model.parts()[model.text]
     width = {"bert": model.bert_width, "clip": model.clip_width}[model.text]
     stages = [experiment.optimizer(stage).factors(params) for stage in experiment.stages()]
     tuned = any(any(jax.tree.leaves(leaf_at(factors, path))) for factors in stages)
     lengths = source.lengths
     if tuned or lengths is None:
-        return split
+        return None
     size, name = 2 * width * int(lengths.sum()), {"bert": "BERT", "clip": "CLIP"}[model.text]
     once, told = size <= MOST_BYTES, f"{len(source)} captions"
     how = "once" if once else "in every step, with its dropout, since their states are too large"
     if hosts.is_first():
         print(f"{name} is frozen: it reads {told} {how} ({size / 1e9:.2f} GB).", flush=True)
     if not once:
-        return split
+        return None
     weights = jax.device_put(jax.device_get(leaf_at(params, path)), jax.local_devices()[0])
 
     @jax.jit
@@ -94,6 +91,4 @@ def with_token_states(experiment: Experiment, params: Tree) -> Split:
         states = np.asarray(read(weights, {name: batch[name] for name in ("tokens", "lengths")}))
         owner, place = np.nonzero(np.arange(states.shape[1]) < batch["lengths"][:, None])
         flat[starts[items][owner] + place] = states[owner, place]
-    return dataclasses.replace(
-        split, sources={**split.sources, "text": WithStates(source, lengths, flat)}
-    )
+    return TokenStates(split.rows["text"], lengths, flat)

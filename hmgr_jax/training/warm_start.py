@@ -58,7 +58,7 @@ def _read(
     template = {of: unflatten_dict(dict(own), sep="/")}
     with Checkpoints(folder, read_only=True) as checkpoints:
         try:
-            state, meta, _ = checkpoints.restore(template, checkpoints.best_step(), partial=True)
+            state, meta, _ = checkpoints.restore(template, best=True, partial=True)
         except UserError as error:
             raise UserError(f"init.{part} cannot start from {workdir}: {error}") from None
     if words is not None and vocabulary_from_json(meta["vocabulary"]) != words:

@@ -11,7 +11,7 @@ from hmgr_jax.data.pictures.pixels import Augmentation
 from hmgr_jax.data.pipeline import eval_batches
 from hmgr_jax.data.text.captions import CaptionSource
 from hmgr_jax.data.text.vocabulary import END, START, Vocabulary
-from hmgr_jax.evaluation.retriever import Arrays
+from hmgr_jax.evaluation.arrays import Arrays
 
 pytestmark = pytest.mark.slow
 NAMES = {"name": "regions", "number": "n_regions"}

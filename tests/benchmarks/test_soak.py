@@ -2,39 +2,36 @@
 
 import json
 import random
+import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
 from benchmarks import soak
-from benchmarks.soak import Pace, phase
-from benchmarks.soak_recipe import STEPS
+from benchmarks.soak import AHEAD, AIMS, INSIDE, NEAR_THE_END, Event, durations, phase
 from hmgr_jax import bench
 
-pytestmark = pytest.mark.slow
 
-
+@pytest.mark.slow
 def test_a_killed_and_resumed_run_ends_like_an_uninterrupted_one(capsys):
-    assert bench.main_of(soak.run, ["soak", "--kills", "4", "--seed", "1"]) == 0
+    assert bench.main_of(soak.run, ["soak", "--kills", "8", "--seed", "1"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     row = json.loads(line)
-    assert row["kills"] == sum(row["killed_while"].values()) == 4
-    assert row["signals"] == {"SIGKILL": 2, "SIGTERM": 2}
+    assert row["kills"] == sum(row["killed_while"].values()) == 8
+    assert row["signals"] == {"SIGKILL": 4, "SIGTERM": 4}
+    assert row["inside"] >= 4
     assert row["runs_finished"] >= 1
     assert (row["differences"], row["damaged"], row["problems"]) == (0, 0, [])
 
 
 FAKE = """
-import pathlib, sys, time
+import pathlib, sys
 workdir = pathlib.Path(sys.argv[2].partition("=")[2])
 fault = sys.argv[1]
 workdir.mkdir(exist_ok=True)
-time.sleep(0.5)
 for name in ("metrics.jsonl", "results.json"):
-    fresh = not (workdir / "begun").exists()
-    with (workdir / name).open("a") as file:
-        file.write("row\\n" if fresh and not (fault == "twice" and workdir.name == "run0") else "x")
-(workdir / "begun").touch()
+    (workdir / name).write_text("other" if fault == "other" and workdir.name == "run0" else "rows")
 if fault == "damaged" and workdir.name == "run0":
     (workdir / "checkpoints" / "4.damaged").mkdir(parents=True)
 if fault == "fails" and workdir.name == "run0":
@@ -46,7 +43,7 @@ if fault == "fails" and workdir.name == "run0":
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        ("twice", "run0: metrics.jsonl is not that of an unbroken run"),
+        ("other", "run0: metrics.jsonl is not that of an unbroken run"),
         ("damaged", "run0: a checkpoint was damaged"),
         ("fails", "run0: it ended with 3 before it was killed: error: this is why"),
     ],
@@ -55,49 +52,76 @@ def test_each_failure_is_reported(tmp_path, monkeypatch, fault, sentence):
     """A script that is no run at all stands for a faulty one; it is too quick to be killed."""
     script = tmp_path / "fake.py"
     script.write_text(FAKE)
-    real = soak.subprocess.Popen
 
-    def popen(command, **options):
-        return real([sys.executable, script, fault, command[-1]], **options)
+    class Server:
+        def __init__(self, root):
+            pass
 
-    monkeypatch.setattr(soak.subprocess, "Popen", popen)
-    monkeypatch.setattr(soak.random.Random, "uniform", lambda *_: 60.0)
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def start(self, arguments, workdir):
+            command = [sys.executable, script, fault, arguments[-1]]
+            with soak.beside(workdir, "err").open("wb") as errors:
+                self.process = subprocess.Popen(command, stderr=errors)
+            return self.process.pid
+
+        def wait(self):
+            return self.process.wait()
+
+    monkeypatch.setattr(soak, "Server", Server)
     row = soak.run(kills=1, folder=str(tmp_path))
     assert any(problem.startswith(sentence) for problem in row["problems"]), row
     assert bench.main_of(soak.run, ["soak", "--kills", "1", "--folder", str(tmp_path)]) == 1
 
 
-def test_moments_are_spread_over_what_is_left_of_a_run():
-    pace, draw = Pace(first_step=2.0, training=12.0, finishing=1.0), random.Random(0)
-    for reached, seconds in ((0, 12.0), (90, 3.0), (STEPS, 0.0)):
-        found = [pace.moment(draw, reached) for _ in range(2000)]
-        starting = [s for step, s in found if step == 0]
-        finishing = [s for step, s in found if step == STEPS]
-        between = [(step, s) for step, s in found if 0 < step < STEPS]
-        for part, share in ((starting, 2.0), (between, seconds), (finishing, 1.0)):
-            assert len(part) / 2000 == pytest.approx(share / (3 + seconds), abs=0.05)
-        assert 0 <= min(starting) < 0.2 < 1.8 < max(starting) < 2
-        assert all(max(1, reached) <= step and 0 <= s <= 0.2 for step, s in between)
-        if between:
-            assert min(between)[0] <= reached + 2
-            assert max(between)[0] == STEPS - 2
+def test_kills_are_aimed_into_steps_saves_and_evaluations(tmp_path):
+    made = soak._Soak(tmp_path, "vse", random.Random(0), None)
+    made.seconds = dict.fromkeys(AIMS, 2.0)
+    for reached in (0, NEAR_THE_END):
+        aims = [made._aim(reached) for _ in range(1000)]
+        found = Counter(aim.phase for aim in aims)
+        assert 750 < sum(found[phase] for phase in INSIDE) < 950
+        assert found.keys() == AIMS.keys() - ({"finishing"} if not reached else set())
+        assert all(1 <= aim.number <= AHEAD.get(aim.phase, 1) for aim in aims)
+        assert min(aim.seconds for aim in aims) < 0.1 < 1.9 < max(aim.seconds for aim in aims) <= 2
 
 
-def test_the_phase_of_a_run(tmp_path):
-    workdir, said = tmp_path / "run", tmp_path / "run.out"
-    (workdir / "checkpoints").mkdir(parents=True)
-    assert phase(workdir, said) == "starting"
-    said.write_text("vse on soak: 120 steps of 16 rows, 4.8 epochs\n")
-    assert phase(workdir, said) == "compiling"
-    said.write_text(said.read_text() + "epoch 1  step 2/120\n")
-    metrics = workdir / "metrics.jsonl"
-    for rows, expected in (
-        ([{"step": 8, "loss": 1.0}], "training"),
-        ([{"step": 10, "loss": 1.0}], "evaluating"),
-        ([{"step": 10, "loss": 1.0}, {"step": 10, "dev/rsum": 1.0}], "training"),
-        ([{"step": STEPS, "loss": 1.0}, {"step": STEPS, "dev/rsum": 1.0}], "finishing"),
-    ):
-        metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        assert phase(workdir, said) == expected
-    (workdir / "checkpoints" / "12.orbax-checkpoint-tmp").mkdir()
-    assert phase(workdir, said) == "saving"
+def _events(*told):
+    return [Event(phase, step, float(at)) for at, (phase, step) in enumerate(told)]
+
+
+@pytest.mark.parametrize(
+    ("told", "doing"),
+    [
+        ([], "starting"),
+        ([("starting", 0)], "starting"),
+        ([("starting", 0), ("compiling", 5)], "compiling"),
+        ([("compiling", 5), ("training", 6)], "training"),
+        ([("training", 8), ("saving", 8)], "saving"),
+        ([("training", 8), ("saving", 8), ("training", 9)], "saving"),
+        ([("training", 8), ("saving", 8), ("training", 9), ("saved", 8)], "training"),
+        ([("training", 10), ("saving", 8), ("evaluating", 10)], "evaluating"),
+        ([("training", 120), ("finishing", 0)], "finishing"),
+    ],
+)
+def test_the_phase_of_a_run(told, doing):
+    assert phase(_events(*told)) == doing
+
+
+def test_the_seconds_of_phases():
+    told = _events(
+        *[("starting", 0), ("compiling", 1), ("training", 2), ("training", 3), ("saving", 4)],
+        *[("training", 5), ("saved", 4), ("evaluating", 10), ("finishing", 0)],
+    )
+    assert durations(told, 20.0) == {
+        "starting": 1.0,
+        "compiling": 1.0,
+        "training": 1.0,
+        "saving": 2.0,
+        "evaluating": 1.0,
+        "finishing": 12.0,
+    }

@@ -8,6 +8,8 @@ import pytest
 import scipy.io
 import scipy.sparse
 
+from hmgr_jax.data.features import mat
+from hmgr_jax.data.features.array_pickle import read_array_pickle
 from hmgr_jax.data.features.sets import Layout, open_features
 from hmgr_jax.data.open import open_data
 from hmgr_jax.errors import FoundNonFinite, UserError
@@ -289,7 +291,7 @@ def test_bad_files_are_refused(tmp_path):
     refused("holds no file that ends in .mat, .npz", tmp_path)
     for name in FORMATS:
         (tmp_path / name).write_bytes(b"not what it says" * 20)
-        refused(f"{name} cannot be read .*copy it again", tmp_path / name)
+        refused(f"{name} cannot be read as .*copy (it|the file) again", tmp_path / name)
     stored = arrays()
     stored["T_tr"][4, 1] = np.nan
     _save_npz(tmp_path / "set.npz", stored)
@@ -301,13 +303,13 @@ def test_pickles_of_acmr(tmp_path):
     folder = tmp_path / "acmr"
     folder.mkdir()
     for protocol, (name, array) in enumerate(stored.items()):
-        (folder / f"{name}.pkl").write_bytes(pickle.dumps(array, protocol % 5))
+        (folder / f"{name}.pkl").write_bytes(pickle.dumps(array, protocol % 6))
     _save_npz(tmp_path / "plain.npz", arrays())
     _assert_same(open_features(folder), open_features(tmp_path / "plain.npz"))
     (folder / "train_labels.pkl").write_bytes(pickle.dumps(["one", {"two": 2}][1:]))
     refused("train_labels.pkl holds a list where one array", folder)
     (folder / "train_labels.pkl").write_bytes(pickle.dumps(print))
-    refused("train_labels.pkl cannot be read .*it holds a builtins.print", folder)
+    refused("train_labels.pkl asks for builtins.print, .*nothing was run", folder)
 
 
 def test_nuswide_as_it_was_released(tmp_path):
@@ -372,3 +374,21 @@ def test_wikipedia(real_data):
     }
     assert opened.splits["train"].labels["image"].sum(axis=0).min() > 50
     assert opened.splits["test"].labels["text"].shape == (462, 10)
+
+
+def test_a_mat_that_brings_scipy_down_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "child.py").write_text("import os; os.abort()")
+    monkeypatch.setattr(mat.mat_child, "__file__", str(tmp_path / "child.py"))
+    scipy.io.savemat(tmp_path / "set.mat", arrays())
+    refused(r"set\.mat cannot be read as \.mat \(scipy broke down .*signal 6", tmp_path / "set.mat")
+
+
+def test_pickles_of_lists_are_arrays_and_others_are_refused(tmp_path):
+    path, row = tmp_path / "a.pkl", [1.0] * 200
+    for stored in ([1, 2], [[1, 2], [3, 4]], (np.ones(2), np.zeros(2)), np.array(["a", "bc"])):
+        path.write_bytes(pickle.dumps(stored, 4))
+        np.testing.assert_array_equal(read_array_pickle(path), np.asarray(stored))
+    for stored in ([1, "a", None], [[1], [[2]]], {"a": 1}, [row] * 200, np.array([{}], object)):
+        path.write_bytes(pickle.dumps(stored, 4))
+        with pytest.raises(UserError, match=r"a\.pkl "):
+            read_array_pickle(path)

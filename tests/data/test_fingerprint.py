@@ -6,6 +6,9 @@ import json
 import pytest
 
 from hmgr_jax.data.fingerprint import fingerprint
+from hmgr_jax.files.manifest import listed
+
+SHA = hashlib.sha256(b"a").hexdigest()
 
 
 @pytest.fixture
@@ -41,3 +44,27 @@ def test_a_manifest_of_another_program_stands_for_all(root, text):
     (root / "manifest.json").write_text(text)
     plain = hashlib.sha256(text.encode()).hexdigest()
     assert fingerprint([root / "a.npy"], root) == plain
+
+
+@pytest.mark.parametrize("known", [{}, {"sha256": SHA}, {"sampled": SHA}])
+def test_a_listed_file_that_was_replaced_counts_by_itself(root, known):
+    entry = {"bytes": 1, **known}
+    (root / "manifest.json").write_text(json.dumps({"files": {"a.npy": entry}}))
+    plain = fingerprint([root / "a.npy"], root)
+    assert plain == fingerprint([], root)
+    (root / "a.npy").write_bytes(b"longer")
+    assert fingerprint([root / "a.npy"], root) != plain
+    if known:
+        (root / "a.npy").write_bytes(b"b")
+        assert fingerprint([root / "a.npy"], root) != plain
+
+
+def test_a_large_file_counts_by_the_blocks_in_the_manifest(tmp_path):
+    path, data = tmp_path / "a.npy", bytearray(1 << 20)
+    path.write_bytes(data)
+    files = listed(tmp_path, ["a.npy"])
+    (tmp_path / "manifest.json").write_text(json.dumps({"files": files}))
+    plain = fingerprint([path], tmp_path)
+    data[-1] = 1
+    path.write_bytes(data)
+    assert fingerprint([path], tmp_path) != plain

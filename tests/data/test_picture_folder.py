@@ -1,10 +1,13 @@
 """Which file a name stands for, and files that are damaged."""
 
+import unicodedata
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from hmgr_jax.data.pictures.files import PictureFolder, load_picture
+from hmgr_jax.data.pictures.decode import load_picture
+from hmgr_jax.data.pictures.files import PictureFolder, pictures_below
 from hmgr_jax.errors import UserError
 
 
@@ -37,3 +40,50 @@ def test_a_name_stands_for_one_file(tmp_path):
     assert found("6.jpg") is None
     with pytest.raises(UserError, match=r"5\.jpg may be .*a/5\.jpg or .*b/5\.jpg: name pictures"):
         folder.find("5.jpg")
+
+
+def test_a_name_of_the_folder_itself_comes_first(tmp_path):
+    for name in ("1.jpg", "a/1.jpg", "2.jpg", "2.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    folder = PictureFolder(tmp_path, "--images")
+    assert folder.find("1") == tmp_path / "1.jpg"
+    with pytest.raises(UserError, match=r"2 may be .*2\.jpg or .*2\.png: .* or give --images one"):
+        folder.find("2")
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_names_are_the_same_in_both_forms_of_unicode(tmp_path, form):
+    file = tmp_path / unicodedata.normalize(form, "été/café.jpg")
+    file.parent.mkdir()
+    file.touch()
+    for other in ("NFC", "NFD"):
+        for name in ("été/café.jpg", "café.jpg", "café"):
+            assert PictureFolder(tmp_path).find(unicodedata.normalize(other, name)) == file
+
+
+def test_every_folder_is_read_once_and_endings_have_no_case(tmp_path):
+    """Real folders come before links to them, whatever their names."""
+    kinds = ("webp", "bmp", "tif", "TIFF", "gif", "Jpg", "jfif", "png", "jpeg", "avif")
+    names = [f"zoo/{number}.{kind}" for number, kind in enumerate(kinds)]
+    others = [".hidden.jpg", "._a.jpg", ".git/b.jpg", "c.txt", "d.eps", "e.svg"]
+    for name in [*names, *others]:
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).touch()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/f.jpg").touch()
+    (tmp_path / "in/album").symlink_to(tmp_path / "in/zoo")  # read already
+    (tmp_path / "in/zoo/up").symlink_to(tmp_path / "in")  # a loop
+    (tmp_path / "in/beyond").symlink_to(tmp_path / "out")
+    (tmp_path / "in/gone.jpg").symlink_to(tmp_path / "nowhere")
+    found = [
+        path.relative_to(tmp_path / "in").as_posix() for path in pictures_below(tmp_path / "in")
+    ]
+    assert found == sorted(["beyond/f.jpg", "gone.jpg", *names])
+
+
+def test_pictures_that_are_not_read_are_named(tmp_path):
+    for name in ("a.HEIC", "b.heif", "c.jpg"):
+        (tmp_path / name).touch()
+    with pytest.warns(RuntimeWarning, match=r"2 of 3 pictures in .* HEIC, .*: a\.HEIC, b\.heif;"):
+        assert pictures_below(tmp_path) == [tmp_path / "c.jpg"]

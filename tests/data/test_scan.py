@@ -36,6 +36,23 @@ def test_both_layouts_and_ids(tmp_path):
     assert data.name == tmp_path.name
 
 
+def test_other_captions_of_the_same_pictures(tmp_path):
+    write_folder(tmp_path)
+    for split in ("train", "dev", "test"):
+        text = (tmp_path / f"{split}_caps.txt").read_text()
+        (tmp_path / f"{split}_caps_zh.txt").write_text(text.replace("image", "Bild"))
+    found = open_scan(tmp_path, captions="{split}_caps_zh.txt")
+    plain = open_scan(tmp_path)
+    for name, split in found.splits.items():
+        own = plain.splits[name].sources["text"].captions
+        assert list(split.sources["text"].captions) == [
+            text.replace("image", "Bild") for text in own
+        ]
+    assert found.fingerprint != plain.fingerprint
+    with pytest.raises(UserError, match=r"lacks train_caps_de\.txt, dev_caps_de\.txt"):
+        open_scan(tmp_path, captions="{split}_caps_de.txt")
+
+
 def test_feat_files_in_float32_without_ids(tmp_path):
     write_split(tmp_path, "train", 6, ids=False, kind="feat", dtype=np.float32)
     write_split(tmp_path, "dev", 3, ids=False)

@@ -11,10 +11,10 @@ from hmgr_jax.data.text.captions import CaptionSource
 from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.distributed.parallel import make_mesh
 from hmgr_jax.errors import UserError
-from hmgr_jax.evaluation import tiles
+from hmgr_jax.evaluation import evaluate, tiles
 from hmgr_jax.evaluation.all_pairs import Bucket, score_matrix
+from hmgr_jax.evaluation.arrays import Arrays
 from hmgr_jax.evaluation.evaluate import Evaluator
-from hmgr_jax.evaluation.retriever import Arrays
 from hmgr_jax.models.base import Model, regions_and_tokens
 
 RNG = np.random.default_rng(0)
@@ -140,6 +140,22 @@ def test_codes_count_each_at_its_padded_length(monkeypatch):
     monkeypatch.setattr(tiles, "free_memory_bytes", lambda: codes + matrix)
     with pytest.raises(pytest.fail.Exception, match="encoded"):
         next(evaluator.matrices(None, split))
+
+
+def test_a_batch_is_cut_to_the_items_but_not_below_what_splits_share(monkeypatch):
+    sizes = []
+
+    def eval_batches(source, size, **_):
+        sizes.append(size)
+        yield np.arange(1), np.ones(1, bool), source.gather(np.arange(1))
+
+    monkeypatch.setattr(evaluate, "eval_batches", eval_batches)
+    inputs = regions_and_tokens(36, 8)["image"]
+    for count, batch_size in ((8, 100_000), (301, 100_000), (301, 100), (2000, 1000)):
+        pictures = Arrays({"regions": np.ones((count, 36, 8), np.float16)}, "image", inputs)
+        evaluator = Evaluator(FragmentsOnly(), make_mesh(1), batch_size=batch_size)
+        evaluator.encode(None, "image", pictures)
+    assert sizes == [256, 301, 100, 1000]
 
 
 def test_free_memory_is_known_here_and_plausible():

@@ -142,7 +142,7 @@ def test_other_weights_codes_and_tiles_begin_anew(tmp_path, scored, whole):
         score_store.discard(tmp_path / "s")
 
 
-@pytest.mark.parametrize("damage", ["truncated", "missing", "shape", "record"])
+@pytest.mark.parametrize("damage", ["truncated", "missing", "shape", "record", "bit"])
 def test_a_damaged_store_begins_anew(tmp_path, scored, whole, damage):
     with pytest.raises(Stop):
         score(store=tmp_path / "s", progress=stop_at(20))
@@ -151,6 +151,10 @@ def test_a_damaged_store_begins_anew(tmp_path, scored, whole, damage):
         scores.write_bytes(scores.read_bytes()[:500])
     elif damage == "shape":
         np.save(scores, np.zeros((3, 4), np.float32))
+    elif damage == "bit":
+        data = bytearray(scores.read_bytes())
+        data[130] ^= 1  # of the first tile
+        scores.write_bytes(data)
     elif damage == "record":
         record.write_text("{")
     else:
@@ -159,7 +163,7 @@ def test_a_damaged_store_begins_anew(tmp_path, scored, whole, damage):
     if damage == "missing":
         found = score(store=tmp_path / "s")
     else:
-        with pytest.warns(RuntimeWarning, match="cannot be read: scoring starts from"):
+        with pytest.warns(RuntimeWarning, match="damaged or incomplete: scoring starts from"):
             found = score(store=tmp_path / "s")
     assert len(scored) == TILES
     np.testing.assert_array_equal(found, whole)

@@ -1,5 +1,7 @@
 """Packed runs: a run in one small file, and what it finds."""
 
+import json
+
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -11,6 +13,7 @@ from hmgr_jax.convert import main
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation import packed
 from hmgr_jax.evaluation.calibration import stored_items
+from hmgr_jax.interop import state_dict
 
 
 def pack(workdir, out, *options):
@@ -69,6 +72,15 @@ def test_a_calibration_is_packed_with_its_vectors(tmp_path):
     for m, x in calibration.vectors.items():
         expected = codes[m][stored_items(len(codes[m]), 30)]
         np.testing.assert_allclose(x, expected, rtol=0, atol=5e-3)
+
+
+def test_the_pca_of_a_packed_run_describes_pictures_as_the_run_does(tmp_path):
+    file = packed.path_of("flickr8k")
+    about = json.loads(state_dict.read_weights(file).metadata["about"])
+    assert packed.pca_of(file).sha256() == about["encoder"]["pca"]["sha256"]
+    safetensors.numpy.save_file({"a": np.zeros(1)}, tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match="holds no PCA"):
+        packed.pca_of(tmp_path / "a.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Damaged checkpoints are found, named, set aside and never deleted."""
 
+import json
 import os
 import re
 import shutil
@@ -66,7 +67,7 @@ def test_a_damaged_step_that_was_asked_for_is_an_error(opened, folder):
         pytest.warns(RuntimeWarning, match="damaged"),
         pytest.raises(UserError, match=rf"step 1 .*{re.escape(str(file))}.*steps \[2\]"),
     ):
-        checkpoints.restore(make_state(0), checkpoints.best_step())
+        checkpoints.restore(make_state(0), 1)
     assert checkpoints.best_step() == 2
     with pytest.raises(UserError, match=r"step 1 .*found it damaged"):
         checkpoints.restore(make_state(0), 1)
@@ -97,28 +98,83 @@ def test_a_reader_of_nothing_makes_nothing(opened, folder):
     assert not folder.exists()
 
 
-def test_without_digests_a_step_is_unverified_not_damaged(opened, folder):
+@pytest.mark.parametrize("harm", [flip, truncate, os.remove])
+def test_without_whole_digests_a_step_is_unverified_not_damaged(opened, folder, harm):
     fill(opened(), [1.0, 2.0])
-    shutil.rmtree(folder.parent / "digests")
-    state, _, step = opened().restore(make_state(0))
+    harm(folder.parent / "digests" / "2.json")
+    with pytest.warns(RuntimeWarning, match=r"step 2 .* is not verified: .*2\.json is missing or"):
+        state, _, step = opened().restore(make_state(0))
     assert step == 2
     assert_same(state, make_state(2))
+
+
+@pytest.mark.parametrize("name", ["metrics/metrics", "meta/metadata"])
+@pytest.mark.parametrize("harm", [flip, truncate, os.remove])
+def test_instead_of_a_damaged_best_step_the_next_best_is_used_with_a_warning(
+    opened, folder, name, harm
+):
+    fill(opened(keep=3), [1.0, 9.0, 5.0])
+    harm(folder / "2" / name)
+    reader = opened(read_only=True)
+    with pytest.warns(RuntimeWarning) as told:
+        state, _, step = reader.restore(make_state(0), best=True)
+    assert step == 3
+    assert_same(state, make_state(3))
+    first, second = (str(warning.message) for warning in told)
+    assert re.match(rf"the checkpoint of step 2 .*{name}", first)
+    assert "step 2 was the best on dev (9.0), but its checkpoint is damaged or gone" in second
+    assert second.endswith("step 3 (5.0) is used")
+
+
+def test_a_lost_best_step_is_missed(opened, folder):
+    fill(opened(keep=3), [1.0, 9.0, 5.0])
+    shutil.rmtree(folder / "2")
+    with pytest.warns(RuntimeWarning, match="step 2 was the best on dev"):
+        assert opened().best() == 3
+
+
+def test_a_damaged_metric_of_a_worse_step_does_not_make_it_the_best(opened, folder):
+    fill(opened(), [3.0, 1.0])
+    (folder / "2" / "metrics" / "metrics").write_text('{"selected": 7.0}')
+    assert opened().best() == 1
+
+
+def test_digests_of_older_versions_vouch_for_the_metric(opened, folder):
+    fill(opened(), [3.0, 1.0])
+    for step in ("1", "2"):
+        file = folder.parent / "digests" / f"{step}.json"
+        file.write_text(json.dumps({"files": json.loads(file.read_text())["files"]}))
+    assert opened().best() == 1
+    flip(folder / "1" / "metrics" / "metrics")
+    with pytest.warns(RuntimeWarning, match="unknown whether this step is the best"):
+        assert opened().best() == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*is not verified")
+def test_damaged_meta_of_an_unverified_step_is_found(opened, folder):
+    fill(opened(), [1.0, 2.0])
+    shutil.rmtree(folder.parent / "digests")
+    file = folder / "2" / "meta" / "metadata"
+    file.write_text(file.read_text().replace("hmgr", "hmgs"))
+    with pytest.warns(RuntimeWarning, match="2 .*cannot be read: ValueError: its contents do not"):
+        assert opened().restore(make_state(0))[2] == 1
 
 
 def test_digests_of_a_lost_step_do_not_condemn_the_next_of_its_number(opened, folder, monkeypatch):
     fill(opened(), [1.0])
     shutil.rmtree(folder / "1")
-    monkeypatch.setattr(digests, "write", lambda *_: None)  # killed before the new ones
+    monkeypatch.setattr(digests, "write", lambda *_, **__: None)  # killed before the new ones
     checkpoints = opened()
     checkpoints.save(1, make_state(11), META, 1.0)
-    assert_same(checkpoints.restore(make_state(0))[0], make_state(11))
+    with pytest.warns(RuntimeWarning, match="not verified"):
+        assert_same(checkpoints.restore(make_state(0))[0], make_state(11))
 
 
 def test_digests_that_cannot_be_written_are_an_error_not_lost(opened, folder, monkeypatch):
     checkpoints = opened()
     fill(checkpoints, [1.0])
 
-    def fail(*_):
+    def fail(*_, **__):
         raise OSError("no space left")
 
     with monkeypatch.context() as patch:
@@ -126,9 +182,11 @@ def test_digests_that_cannot_be_written_are_an_error_not_lost(opened, folder, mo
         checkpoints.save(2, make_state(2), META, 1.0)
         with pytest.raises(UserError, match=r"\(OSError: no space left.* steps \[1, 2\]"):
             checkpoints.wait()
-    assert checkpoints.restore(make_state(0))[2] == 2
+    with pytest.warns(RuntimeWarning, match="not verified"):
+        assert checkpoints.restore(make_state(0))[2] == 2
 
 
+@pytest.mark.filterwarnings("ignore:.*is not verified")
 def test_an_unverified_step_that_cannot_be_read_is_damaged(opened, folder):
     fill(opened(), [1.0, 2.0])
     (folder.parent / "digests" / "2.json").write_text("{")  # illegible digests are none
@@ -143,7 +201,7 @@ def test_an_error_of_the_caller_does_not_condemn_a_step(opened, folder):
     fill(opened(), [1.0])
     shutil.rmtree(folder.parent / "digests")
     checkpoints = opened()
-    with pytest.raises(ZeroDivisionError):
+    with pytest.warns(RuntimeWarning, match="not verified"), pytest.raises(ZeroDivisionError):
         checkpoints.restore(lambda step, meta: 1 // 0)
     assert checkpoints.steps() == [1]
 

@@ -61,7 +61,9 @@ def test_a_feature_that_is_found_to_be_nan_when_it_is_read(folder, tmp_path, cap
     np.save(root / "train_ims.npy", features)
     assert run(workdir, **SCAN, data__root=root) == 2
     (error,) = capsys.readouterr().err.splitlines()
-    assert error.startswith(f"error: {root / 'train_ims.npy'} holds NaN or infinity in row 13")
+    assert error.startswith(
+        f"error: {root / 'train_ims.npy'}, row 13 (counted from 0), holds NaN or infinity"
+    )
     _goes_on_when_mended(root, copy, workdir)
 
 

@@ -181,10 +181,8 @@ def test_a_damaged_best_checkpoint_is_missed(tmp_path, capsys):
     (workdir / "results.json").unlink()
     shutil.rmtree(workdir / "checkpoints" / str(best))
     assert best != 12, "the newest step would be trained again: choose another recipe"
-    found = [row | ({"dev/rsum": 999.0} if row["step"] == best else {}) for row in rows(workdir)]
-    (workdir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found))
     assert run(workdir) == 0
-    assert f"warning: step {best} was the best on dev (rsum 999.0)" in capsys.readouterr().err
+    assert f"warning: step {best} was the best on dev (" in capsys.readouterr().err
     assert results(workdir)["step"] != best
 
 

@@ -2,16 +2,18 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.files.workdir import lock, write_json_atomic
+from hmgr_jax.files.workdir import lock, temporary_for, write_json_atomic, write_npy_atomic
 
 HOLDER = """
 import sys, time
@@ -106,3 +108,60 @@ def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space left"):
         write_json_atomic(path, 2)
     assert (path.read_text(), os.listdir(tmp_path)) == ("1\n", ["results.json"])
+
+
+@pytest.mark.parametrize("left", ["file", "link", "folder"])
+def test_what_a_killed_process_of_the_same_id_has_left_is_replaced(tmp_path, left):
+    other = tmp_path / f".new.{os.getpid()}.tmp"
+    if left == "file":
+        other.write_text("half")
+    elif left == "link":
+        other.symlink_to(tmp_path / "gone")
+    else:
+        (other / "deep").mkdir(parents=True)
+    with temporary_for(tmp_path / "new") as temporary:
+        assert not os.path.lexists(temporary)
+        temporary.mkdir()
+        temporary.rename(tmp_path / "new")
+    assert os.listdir(tmp_path) == ["new"]
+
+
+def test_an_error_of_the_system_names_what_was_to_be_written(tmp_path):
+    with pytest.raises(OSError, match="none/index") as error:
+        write_json_atomic(tmp_path / "none" / "index", 1)
+    assert error.value.filename == str(tmp_path / "none" / "index")
+    with (
+        pytest.raises(OSError, match="current") as error,
+        temporary_for(tmp_path / "current") as temporary,
+    ):
+        (temporary / "in").symlink_to(tmp_path)
+    assert error.value.filename.startswith(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(6, dtype=np.float32).reshape(2, 3),
+        np.zeros((0, 4), np.int8),
+        np.asfortranarray(np.arange(6).reshape(3, 2)),
+        np.array([True, False]),
+    ],
+)
+def test_arrays_come_back(tmp_path, array):
+    write_npy_atomic(tmp_path / "a.npy", array)
+    found = np.load(tmp_path / "a.npy")
+    np.testing.assert_array_equal(found, array)
+    assert found.dtype == array.dtype
+
+
+def test_a_full_disk_leaves_no_short_array(tmp_path):
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, former[1]))
+    try:
+        with pytest.raises(OSError, match=r"a\.npy"):
+            write_npy_atomic(tmp_path / "a.npy", np.zeros(300, np.float32))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert os.listdir(tmp_path) == []

@@ -83,7 +83,11 @@ def test_weights_of_another_network_are_refused(params, tmp_path):
         (json.dumps(CONFIG | {"model_type": "roberta"}), "model_type 'roberta', not 'bert'"),
         (json.dumps(CONFIG | {"hidden_act": "relu"}), "hidden_act 'relu'"),
         (json.dumps(CONFIG | {"num_attention_heads": 3}), "3 heads do not divide"),
-        (json.dumps(CONFIG | {"vocab_size": "many"}), "vocab_size 'many', no positive"),
+        (json.dumps(CONFIG | {"vocab_size": "many"}), "vocab_size is 'many', no positive"),
+        (json.dumps(CONFIG | {"vocab_size": 10**12}), "vocab_size is 1000000000000, no positive"),
+        (json.dumps(CONFIG | {"num_hidden_layers": 10**5}), "integer up to 1,000"),
+        (json.dumps(CONFIG | {"hidden_size": 2 * 10**6}), "it describes .* parameters"),
+        (json.dumps(CONFIG | {"hidden_dropout_prob": "x"}), "hidden_dropout_prob is 'x'"),
         (json.dumps({"model_type": "bert"}), "gives no sizes of a BERT"),
     ],
 )

@@ -15,7 +15,7 @@ from PIL import Image
 from hmgr_jax.data.pictures.preprocessing import from_settings
 from hmgr_jax.data.text.pieces import vocabulary_from_json
 from hmgr_jax.errors import UserError
-from hmgr_jax.interop import clip
+from hmgr_jax.interop import clip, clip_inputs, clip_weights
 from hmgr_jax.layers.masking import l2n
 from hmgr_jax.layers.vit import scores
 
@@ -36,11 +36,11 @@ def test_folders_of_transformers_give_its_answers(name):
     if not folder.is_dir():
         pytest.skip(f"no folder {folder} (set HMGR_TEST_GOLDEN to a copy of what lies beside it)")
     towers = clip.read_towers(folder)
-    params = jax.tree.map(jnp.asarray, clip.read_params(folder, towers))
-    process = clip.read_preprocessing(folder, towers)
+    params = jax.tree.map(jnp.asarray, clip_weights.read_params(folder, towers))
+    process = clip_inputs.read_preprocessing(folder, towers)
     with np.load(folder / "answers.npz") as data:
         answers = {key: data[key] for key in data.files}
-    ids = clip.read_tokenizer(folder, towers).padded(answers["texts"].tolist())
+    ids = clip_inputs.read_tokenizer(folder, towers).padded(answers["texts"].tolist())
     np.testing.assert_array_equal(ids, answers["input_ids"])
 
     pixels = np.stack([process(Image.fromarray(answers[f"picture{i}"])) for i in range(4)])
@@ -73,7 +73,7 @@ def folder(kind, tmp_path):
 def test_a_folder_in_and_out(kind, tmp_path):
     folder, params = written(tmp_path / kind, kind)
     towers = clip.read_towers(folder)
-    found = clip.read_params(folder, towers)
+    found = clip_weights.read_params(folder, towers)
     assert jax.tree.structure(found) == jax.tree.structure(params)
     assert_equal(found, params)
 
@@ -94,7 +94,7 @@ def test_shards_and_half_precision(kind, tmp_path):
     whole.unlink()
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": places}))
-    found = clip.read_params(folder, clip.read_towers(folder))
+    found = clip_weights.read_params(folder, clip.read_towers(folder))
     half = jax.tree.map(lambda x: x.astype(ml_dtypes.bfloat16).astype(np.float32), params)
     assert_equal(found, half)
 
@@ -102,7 +102,7 @@ def test_shards_and_half_precision(kind, tmp_path):
     with pytest.raises(
         UserError, match=r"index\.json names 3 shards, of which model-00002.* is miss"
     ):
-        clip.read_params(folder, clip.read_towers(folder))
+        clip_weights.read_params(folder, clip.read_towers(folder))
 
 
 def test_sizes_left_out_are_those_of_transformers():
@@ -122,7 +122,7 @@ def test_parameters_are_those_of_the_released_base_models(kind, count):
     towers = clip.towers_of({"model_type": kind})
     leaves = jax.tree.leaves(towers.template())
     assert sum(x.size for x in leaves) == count
-    paths = [path for entry in clip.names(towers) for path in entry.paths]
+    paths = [path for entry in clip_weights.names(towers) for path in entry.paths]
     assert len(paths) == len(set(paths)) == len(leaves)
 
 
@@ -141,7 +141,9 @@ def test_first_names_of_the_settings_of_towers():
 
 def test_texts_are_cut_and_padded(folder):
     towers = clip.read_towers(folder)
-    ids = clip.read_tokenizer(folder, towers).padded(["two dogs", "a red dog a red dog a", ""])
+    ids = clip_inputs.read_tokenizer(folder, towers).padded(
+        ["two dogs", "a red dog a red dog a", ""]
+    )
     theirs = [[1, 7, 8, 2, 0, 0, 0], [1, 4, 5, 6, 4, 5, 2], [1, 2, 0, 0, 0, 0, 0]]
     np.testing.assert_array_equal(ids, theirs)
 
@@ -150,14 +152,16 @@ def test_settings_of_tokenizers(folder):
     """A pad token with flags or in another file, no limit, and SigLIP 2's lower case."""
     towers, path = clip.read_towers(folder), folder / "tokenizer_config.json"
     edited(path, pad_token={"content": "<pad>", "lstrip": False}, model_max_length=10**30)
-    assert clip.read_tokenizer(folder, towers).padded(["A"]).tolist() == [[1, 3, 2, 0, 0, 0, 0]]
+    assert clip_inputs.read_tokenizer(folder, towers).padded(["A"]).tolist() == [
+        [1, 3, 2, 0, 0, 0, 0]
+    ]
     edited(path, pad_token=None, model_max_length=5, tokenizer_class="GemmaTokenizerFast")
     (folder / "special_tokens_map.json").write_text('{"pad_token": "<end>"}')
-    assert clip.read_tokenizer(folder, towers).padded(["A"]).tolist() == [[1, 4, 2, 2, 2]]
+    assert clip_inputs.read_tokenizer(folder, towers).padded(["A"]).tolist() == [[1, 4, 2, 2, 2]]
 
 
 def test_a_checkpoint_can_hold_the_tokenizer(folder):
-    found = clip.read_tokenizer(folder, clip.read_towers(folder))
+    found = clip_inputs.read_tokenizer(folder, clip.read_towers(folder))
     (folder / "tokenizer.json").unlink()
     again = vocabulary_from_json(found.saved())
     assert again.padded(["two dogs"]).tolist() == found.padded(["two dogs"]).tolist()
@@ -194,7 +198,7 @@ def test_current_versions_save_all_processors_together(folder, kind):
     (folder / "preprocessor_config.json").unlink()
     both = {"image_processor": PROCESSORS[kind], "processor_class": "CLIPProcessor"}
     (folder / "processor_config.json").write_text(json.dumps(both))
-    assert clip.read_preprocessing(folder, clip.read_towers(folder)).size == 8
+    assert clip_inputs.read_preprocessing(folder, clip.read_towers(folder)).size == 8
 
 
 # --- what is refused ------------------------------------------------------------------------------
@@ -202,9 +206,9 @@ def test_current_versions_save_all_processors_together(folder, kind):
 
 def read_all(folder):
     towers = clip.read_towers(folder)
-    clip.read_tokenizer(folder, towers)
-    clip.read_preprocessing(folder, towers)
-    clip.read_params(folder, towers)
+    clip_inputs.read_tokenizer(folder, towers)
+    clip_inputs.read_preprocessing(folder, towers)
+    clip_weights.read_params(folder, towers)
 
 
 def sentence(folder):

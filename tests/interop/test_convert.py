@@ -16,8 +16,10 @@ from hmgr_jax import convert
 from hmgr_jax.conversion import run_folder
 from hmgr_jax.conversion import weights as conversion
 from hmgr_jax.conversion.weights import RELEASES, Release
+from hmgr_jax.data.pictures.pca import Pca
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.evaluation.retriever import Retriever
+from hmgr_jax.files.manifest import ENCODER, ENCODER_PCA
 from hmgr_jax.interop import state_dict
 from hmgr_jax.interop.layouts import bidirectional_gru, linear
 from hmgr_jax.interop.names import our_own, same
@@ -223,6 +225,20 @@ def test_a_release_that_does_not_know_all_parameters(tmp_path, release, monkeypa
     monkeypatch.setitem(RELEASES, "vse", known)
     assert _convert("export", workdir=finished(), out=tmp_path / "a.safetensors") == 0
     assert "under our own names" in capsys.readouterr().out
+
+
+def test_an_export_keeps_the_encoder_of_pictures(tmp_path):
+    described = {"place": "efficientnet_lite2", "pca": 2}
+    pca = Pca(np.arange(3, dtype=np.float32), np.eye(3, 2, dtype=np.float32))
+    workdir = tmp_path / "run"
+    shutil.copytree(finished(), workdir)
+    (workdir / ENCODER).write_text(json.dumps(described))
+    pca.write(workdir / ENCODER_PCA)
+    assert _convert("export", workdir=workdir, out=tmp_path / "w.safetensors") == 0
+    assert _convert("import", weights=tmp_path / "w.safetensors", workdir=tmp_path / "back") == 0
+    back = run_folder.read(tmp_path / "back")
+    assert back.encoder == described
+    assert back.pca.sha256() == pca.sha256()
 
 
 def test_an_export_in_the_metadata_can_be_changed(tmp_path, exported):

@@ -257,7 +257,7 @@ def test_a_failed_case_decides_the_exit_code_over_an_unknown_one(plain, parity_o
         ({"meta": {"mode": "vse"}}, "model.variant must be one of full, text, image, got 'vse'"),
         ({"meta": {"steps": "two"}}, "steps = 'two', no int"),
         ({"meta": {"embed_dim": 6}}, "The weights are not those of this model"),
-        ({"meta": {"params": [3]}}, "is not a whole case"),
+        ({"meta": {"params": [3]}}, "cannot be read as a whole case"),
         ({"meta": {"grad_names": ["fc.weight"]}}, "grad_names have fc.weight"),
         ({"attention": lambda _: np.ones(1)}, "it holds unknown outputs attention"),
         ({"lengths": lambda x: x[:2]}, "are no pairs"),

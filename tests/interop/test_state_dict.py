@@ -239,7 +239,7 @@ def test_a_flipped_bit(tmp_path):
     data = bytearray(path.read_bytes())
     data[data.index(STATE["fc.weight"].tobytes()) + 5] ^= 1
     path.write_bytes(data)
-    with pytest.raises(UserError, match=r"a\.pth is damaged \(Bad CRC-32"):
+    with pytest.raises(UserError, match=r"a\.pth cannot be read as weights \(Bad CRC-32"):
         read(path)
 
 
@@ -256,7 +256,7 @@ def test_a_flipped_bit(tmp_path):
         ({"x": Tensor(np.ones(3, np.float32), 0, (2,), ())}, {}, "another number of strides"),
         ({"x": Tensor(ONE, 0, (0, 2**62, 5), (1, 1, 1))}, {}, "damaged .*no possible shape"),
         ({"x": Tensor(ONE, 0, (0, 2**70), (1, 1))}, {}, "damaged .*no possible shape"),
-        ({"x": Tensor(ONE, 0, (1,) * 70, (0,) * 70)}, {}, "damaged .*no possible shape"),
+        ({"x": Tensor(ONE, 0, (1,) * 70, (0,) * 70)}, {}, "or over 64"),
         ({"x": Tensor(ONE, 0, (1,), (2**66,))}, {}, "damaged .*no possible shape"),
         (
             {"x": Tensor(ONE, 0, (2**40, 2**40), (0, 0))},
@@ -295,7 +295,7 @@ def test_other_files(tmp_path):
     with pytest.raises(UserError, match="neither PyTorch's nor numpy's"):
         read(page)
     np.savez(tmp_path / "a.npz", x=np.array([object()], object))
-    with pytest.raises(UserError, match="an array that cannot be read"):
+    with pytest.raises(UserError, match="it holds pickled objects"):
         read(tmp_path / "a.npz")
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from hmgr_jax.losses.mined import hardest_of
-from hmgr_jax.losses.thresholds import quantiles, spread, threshold_hinge
+from hmgr_jax.losses.thresholds import calibrated, quantiles, spread, threshold_hinge
 from hmgr_jax.losses.triplet import negatives
 
 SCORES = jnp.asarray([[0.9, 0.6, 0.1], [0.2, 0.5, 0.4], [0.3, 0.7, 0.8]])
@@ -47,3 +47,22 @@ def test_quantiles_equal_those_of_numpy(count):
 
 def test_quantiles_without_entries_are_zero():
     assert not np.any(quantiles(jnp.ones(4), jnp.zeros(4, bool)))
+
+
+def test_thresholds_are_fitted_once_when_due_and_in_order():
+    def after(thresholds, above, below, due):
+        found = {f"similarity/positive_p{q}": jnp.float32(above) for q in (25, 50, 75)}
+        found |= {f"similarity/hardest_p{q}": jnp.float32(below) for q in (25, 50, 75)}
+        return calibrated(thresholds, found, jnp.bool_(due))
+
+    def values(thresholds):
+        return tuple(float(thresholds[name]) for name in ("above", "below", "fitted"))
+
+    start = {"above": jnp.float32(0.7), "below": jnp.float32(0.5), "fitted": jnp.bool_(False)}
+    early = after(start, 0.4, 0.2, due=False)
+    assert values(early) == values(start)
+    overlapping = after(early, 0.2, 0.4, due=True)
+    assert values(overlapping) == values(start)
+    fitted = after(overlapping, 0.4, 0.2, due=True)
+    assert values(fitted) == pytest.approx((0.4, 0.2, 1))
+    assert values(after(fitted, 0.6, 0.1, due=True)) == values(fitted)

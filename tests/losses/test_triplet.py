@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from hmgr_jax.distributed.parallel import DATA, MappedAxis, make_mesh
-from hmgr_jax.losses.triplet import negatives, triplet, triplet_of_vectors
+from hmgr_jax.losses.triplet import constant_triplet, negatives, triplet, triplet_of_vectors
 from hmgr_jax.models.base import LocalAxis
 
 # Rows are images, columns captions; positives on the diagonal; the margin is 0.2.
@@ -114,3 +114,12 @@ def test_triplet_of_vectors_equals_triplet_of_the_matrix(hard, groups, devices):
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     for x, y in zip(gradient, expected_gradient, strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("hard", [True, False])
+@pytest.mark.parametrize("groups", [None, jnp.asarray([0, 1, 0, 2, 2])])
+def test_the_plateau_is_the_loss_of_equal_scores(hard, groups):
+    valid = jnp.asarray([True, True, True, True, False])
+    expected = triplet(jnp.full((5, 5), 0.3), negatives(valid, groups), margin=0.1, hard=hard)
+    found = constant_triplet(valid, groups, LocalAxis(), margin=0.1, hard=hard)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)

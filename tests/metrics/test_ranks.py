@@ -10,7 +10,7 @@ import pytest
 from hmgr_jax.errors import FoundNonFinite, UserError
 from hmgr_jax.metrics import ranks as ranks_module
 from hmgr_jax.metrics.directions import both_directions
-from hmgr_jax.metrics.ranks import count_ties, ranks, recalls, require_finite
+from hmgr_jax.metrics.ranks import chance, count_ties, ranks, recalls, require_finite
 
 
 @pytest.fixture(scope="module")
@@ -169,3 +169,13 @@ def test_known_answer_of_msrvtt_1ka(real_data):
     assert np.count_nonzero(ties) == 9
     assert recalls(ranks(scores.T, pairs, pairs) - ties)["R@1"] == pytest.approx(46.0)
     assert recalls(sorted_ranks(scores.T, pairs, pairs))["R@1"] == pytest.approx(45.7, abs=0.11)
+
+
+def test_chance_is_the_mean_of_random_orders():
+    queries, gallery = np.array([0, 0, 1, 2]), np.array([0, 0, 0, 1, 2, 2, 2, 2, 2])
+    rng = np.random.default_rng(0)
+    drawn = [ranks(rng.random((4, 9)), queries, gallery) for _ in range(4000)]
+    found = chance(queries, gallery, (1, 5, 9, 20))
+    expected = [100 * np.mean(np.array(drawn) < k) for k in (1, 5, 9, 20)]
+    np.testing.assert_allclose(list(found.values()), expected, atol=1.5)
+    assert found["R@20"] == 100

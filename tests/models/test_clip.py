@@ -15,7 +15,7 @@ from hmgr_jax.data.pipeline import Batches
 from hmgr_jax.distributed.parallel import replicate, shard
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.retriever import Retriever
-from hmgr_jax.interop import clip
+from hmgr_jax.interop import clip, clip_inputs, clip_weights
 from hmgr_jax.models import get_model
 from hmgr_jax.models.text_side import read_tokens
 from hmgr_jax.search.command import main as search
@@ -194,10 +194,10 @@ def test_states_are_those_of_the_folders_text_tower(kind, name):
     folder = answered(kind)
     experiment = build(from_folder(folder, f"worlds:{name}", model__dim="8"))
     towers = clip.read_towers(folder)
-    words, texts = clip.read_tokenizer(folder, towers), ["a photo of two dogs", "a man"]
+    words, texts = clip_inputs.read_tokenizer(folder, towers), ["a photo of two dogs", "a man"]
     ids = jnp.asarray(words.padded(texts))
     lengths = np.array([len(words.encode(words.tokenize(text))) for text in texts])
-    weights = jax.tree.map(jnp.asarray, clip.read_params(folder, towers)["text"])
+    weights = jax.tree.map(jnp.asarray, clip_weights.read_params(folder, towers)["text"])
     expected, _ = jax.jit(towers.modules()[1].apply)({"params": weights}, ids)
     items = {"tokens": ids[:, : lengths.max()], "lengths": jnp.asarray(lengths)}
     own = {"clip": jax.tree.map(jnp.asarray, experiment.first_state().params["text"]["clip"])}

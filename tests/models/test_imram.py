@@ -10,8 +10,9 @@ import pytest
 
 from hmgr_jax.errors import UserError
 from hmgr_jax.layers import matching
+from hmgr_jax.layers.cross_attention import RAW_NORMS, Attention, Contexts, Queries
 from hmgr_jax.layers.dropout import Keys
-from hmgr_jax.layers.matching import RAW_NORMS, Attention, Contexts, Queries, pack
+from hmgr_jax.layers.packing import pack
 from hmgr_jax.models import get_model
 from hmgr_jax.models.base import LocalAxis, Plan, Variables
 from hmgr_jax.models.imram import IMRAM, UNITS

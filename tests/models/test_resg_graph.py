@@ -15,7 +15,6 @@ from hmgr_jax.models.resg import (
     dependency_kinds,
     dependency_support,
     distance_kinds,
-    move_valid_first,
 )
 
 B, N, D = 2, 6, 8
@@ -124,13 +123,3 @@ def test_distance_kinds_are_clipped():
 def test_every_relation_has_a_kind():
     assert len(NAMES) <= RELATIONS
     assert len(set(NAMES)) == len(NAMES)
-
-
-# --- read-out order ------------------------------------------------------------------------------
-
-
-def test_masked_nodes_are_moved_last():
-    x = jnp.arange(4.0).reshape(1, 4, 1)
-    found, mask = move_valid_first(x, jnp.asarray([[False, True, False, True]]))
-    np.testing.assert_array_equal(found[0, :2, 0], [1, 3])
-    np.testing.assert_array_equal(mask[0], [True, True, False, False])

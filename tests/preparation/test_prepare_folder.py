@@ -1,6 +1,7 @@
 """A folder of one's own: pictures or features and a table of captions, and a model of it."""
 
 import json
+import unicodedata
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import tiny_run
 from clip_files import written
 from PIL import Image
 from preparing import boxes, check, opened, prepare, values
+from tiny_run import KilledError
 
 from hmgr_jax.data.pictures.patches import SIZE, describe_patches, preprocessing_of
 from hmgr_jax.data.pictures.pca import Pca
@@ -200,6 +202,54 @@ def test_a_picture_is_turned_as_its_camera_says(tmp_path):
     np.testing.assert_array_equal(found[:, 0], [1, 1, 0, 0])
 
 
+def test_captions_and_files_may_be_in_other_forms_of_unicode(tmp_path):
+    """A caption of either form finds a file of either form, and both forms are one picture."""
+    pictures = write_pictures(tmp_path / "p", range(3))
+    for n, form in ((1, "NFD"), (2, "NFC")):
+        (pictures / f"p{n}.png").rename(pictures / unicodedata.normalize(form, f"é{n}.png"))
+    names = [unicodedata.normalize(form, f"é{n}.png") for n in (1, 2) for form in ("NFC", "NFD")]
+    rows = [f"{name},a picture {n},train" for n, name in enumerate(names)]
+    (tmp_path / "c.csv").write_text("\n".join(["image,caption,split", *rows, "p0,b,test"]) + "\n")
+    assert prepare(*_command(pictures, tmp_path / "c.csv", tmp_path / "out")) == 0
+    assert (tmp_path / "out/train_ids.txt").read_text("utf-8").split() == [names[0], names[2]]
+    assert len((tmp_path / "out/train_caps.txt").read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize("kind", ["npy files", "npz files", "npy", "h5"])
+def test_a_vector_of_a_picture_is_one_region(tmp_path, kind):
+    rows = np.arange(30, dtype=np.float32).reshape(10, 3)
+    names, path = [f"p{n}" for n in TEN], tmp_path / "f"
+    if kind.endswith("files"):
+        path.mkdir()
+        for name, row in zip(names, rows, strict=True):
+            if kind == "npy files":
+                np.save(path / f"{name}.npy", row)
+            else:
+                np.savez(path / f"{name}.npz", feat=row)
+    elif kind == "npy":
+        path = tmp_path / "f.npy"
+        np.save(path, rows)
+        (tmp_path / "f_ids.txt").write_text("\n".join(names) + "\n")
+    else:
+        h5py, path = pytest.importorskip("h5py"), tmp_path / "f.h5"
+        with h5py.File(path, "w") as file:
+            file["features"], file["ids"] = rows, names
+    table = write_csv(tmp_path / "c.csv", split=lambda n: "train" if n < 8 else "test")
+    assert prepare("folder", "--features", path, "--captions", table, "--out", tmp_path / "o") == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "o/train_ims.npy"), rows[:8, None])
+
+
+@pytest.mark.filterwarnings("always:4 of 10 pictures:RuntimeWarning")
+def test_different_pictures_with_equal_features_are_counted(tmp_path, capsys):
+    """Pictures of one colour whose files differ in their sizes."""
+    pictures = write_pictures(tmp_path / "p", range(6))
+    for n in range(6, 10):
+        Image.new("RGB", (20 + n, 20), (90, 10, 10)).save(pictures / f"p{n}.png")
+    assert prepare("folder", "--pictures", pictures, "--out", tmp_path / "o") == 0
+    said = "have the same features as another, different picture, such as p6.png and p7.png"
+    assert said in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_from_pictures_to_codes(tmp_path):
     pictures = write_pictures(tmp_path / "p", range(24))
@@ -267,7 +317,7 @@ def test_a_killed_encoder_goes_on_with_its_pca(tmp_path, tower, monkeypatch):
     command = _encoded(tmp_path, tower, "out", "--pca", "3")
     with monkeypatch.context() as patch:
         patch.setattr(writing, "_write_chunk", _fail_at(3, writing._write_chunk))
-        with pytest.raises(KeyError):
+        with pytest.raises(KilledError):
             prepare(*command)
     pca = (tmp_path / "out.partial/encoder_pca.npz").read_bytes()
     fits = []
@@ -288,7 +338,7 @@ def _fail_at(count, real):
     def write(*arguments):
         calls.append(1)
         if len(calls) == count:
-            raise KeyError
+            raise KilledError
         real(*arguments)
 
     return write
@@ -298,6 +348,9 @@ def test_rejects_encoders_that_cannot_be(tmp_path, tower, refused):
     refused("There is no encoder 'vgg'", *_encoded(tmp_path, tower, "o", "--encoder", "vgg"))
     refused("clip names no weights", *_encoded(tmp_path, tower, "o", "--encoder", "clip"))
     refused("--pca is 9, but a cell of clip=", *_encoded(tmp_path, tower, "o", "--pca", "9"))
-    refused("holds no PCA", *_encoded(tmp_path, tower, "o", "--pca", tmp_path / "c.csv"))
+    refused(
+        "cannot be read as .npy or .npz",
+        *_encoded(tmp_path, tower, "o", "--pca", tmp_path / "c.csv"),
+    )
     given = ("--captions", tmp_path / "c.csv", "--out", tmp_path / "o", "--encoder", "patches")
     refused("--encoder is for --pictures", "folder", "--features", tmp_path / "p", *given)

@@ -256,11 +256,13 @@ def test_rejects_malformed_files(tmp_path, dataset, refused):
     command = _command(dataset, root, tmp_path / "out")
     good = (root / "pic_2.npz").read_bytes()
     (root / "pic_2.npz").write_bytes(good[:60])
-    refused("pic_2.npz is no .npy or .npz that can be read", *command)
+    refused("pic_2.npz cannot be read as .npy or .npz", *command)
     np.savez(root / "pic_2.npz", x=values(2)[:, :5], bbox=boxes(), image_w=1, image_h=1)
     refused("pic_2.npz holds features of 5 numbers where the first has 6", *command)
     np.savez(root / "pic_2.npz", x=values(2)[0], bbox=boxes(), image_w=1, image_h=1)
-    refused("pic_2.npz holds features of shape (6,) where [regions, features]", *command)
+    refused("pic_2.npz holds boxes of shape (4, 4) where (1, 4) was expected", *command)
+    np.savez(root / "pic_2.npz", x=values(2)[None], bbox=boxes(), image_w=1, image_h=1)
+    refused("pic_2.npz holds features of shape (1, 4, 6) where [regions, features]", *command)
     np.savez(root / "pic_2.npz", feat=values(2)[:3], bbox=boxes(), image_w=1, image_h=1)
     refused("pic_2.npz holds boxes of shape (4, 4) where (3, 4) was expected", *command)
     np.savez(root / "pic_2.npz", x=values(2)[:3], bbox=boxes(), image_w=1, image_h=1)
@@ -320,7 +322,7 @@ def test_rejects_malformed_hdf5(tmp_path, dataset, refused):
         file["ids"] = [b"a", b"b"]
     refused("has 2 ids, 2 different, for the 6", *_command(dataset, source, tmp_path / "out"))
     source.write_bytes(b"no HDF5")
-    refused("is no HDF5 file that can be read", *_command(dataset, source, tmp_path / "out"))
+    refused("cannot be read as HDF5", *_command(dataset, source, tmp_path / "out"))
 
 
 def test_without_h5py_the_extra_is_named(tmp_path, dataset, refused, monkeypatch):

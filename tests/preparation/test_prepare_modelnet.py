@@ -1,5 +1,7 @@
 """OFF files become objects: broken ones are named, what was interrupted goes on."""
 
+import errno
+import itertools
 import json
 import os
 import shutil
@@ -23,7 +25,7 @@ from hmgr_jax.data.shapes3d.modelnet.joining import Folders
 from hmgr_jax.data.shapes3d.modelnet.open import open_modelnet
 from hmgr_jax.data.shapes3d.off import write_off
 from hmgr_jax.errors import UserError
-from hmgr_jax.preparation import modelnet
+from hmgr_jax.preparation import modelnet_objects
 
 pytest.importorskip("embreex")
 SMALL = ("--points", "64", "--views", "3", "--size", "24", "--workers", "1")
@@ -141,7 +143,7 @@ def test_interrupted_and_run_again_it_makes_only_what_is_missing(
     source, whole, tmp_path, monkeypatch, capsys
 ):
     command = ("modelnet", "--source", source, "--out", tmp_path / "out", *SMALL)
-    asked, real = [], modelnet.make_object
+    asked, real = [], modelnet_objects.make_object
 
     def counted(task, making):
         asked.append(task.label)
@@ -149,7 +151,7 @@ def test_interrupted_and_run_again_it_makes_only_what_is_missing(
             raise KeyboardInterrupt
         return real(task, making)
 
-    monkeypatch.setattr(modelnet, "make_object", counted)
+    monkeypatch.setattr(modelnet_objects, "make_object", counted)
     stop = 61
     assert prepare(*command) == 130
     before = {name: p.stat().st_ino for name, p in _objects(tmp_path / "out").items()}
@@ -179,9 +181,9 @@ def test_a_file_that_was_lost_changed_or_mended_is_made_again(source, whole, tmp
     _objects(out)["objects/cross/train/cross_000004.npz"].unlink()
     write_off(raw / "star/test/star_000008.off", ball(1, 8, 6))
     write_off(raw / "chair/train/chair_000015.off", ball(1, 8, 6))
-    asked, real = [], modelnet.make_object
+    asked, real = [], modelnet_objects.make_object
     monkeypatch.setattr(
-        modelnet, "make_object", lambda task, making: asked.append(task.label)
+        modelnet_objects, "make_object", lambda task, making: asked.append(task.label)
         or real(task, making)
     )  # fmt: skip
     assert prepare("modelnet", "--source", raw, "--out", out, *SMALL) == 0
@@ -286,10 +288,10 @@ def test_processes_end_where_the_command_was_killed(source, tmp_path):
 def test_an_object_that_brings_its_process_down(tmp_path, monkeypatch):
     """Others that were handed out with it are made all the same."""
     source = _tree(tmp_path / "raw", train=12, test=0)
-    tasks = modelnet.find_objects(source, tmp_path / "out")
-    making = modelnet.Making(points=8, views=1, size=8)
-    monkeypatch.setattr(modelnet, "make_object", fatal)
-    found = dict(modelnet.made(tasks, making, 2))
+    tasks = modelnet_objects.find_objects(source, tmp_path / "out")
+    making = modelnet_objects.Making(points=8, views=1, size=8)
+    monkeypatch.setattr(modelnet_objects, "make_object", fatal)
+    found = dict(modelnet_objects.made(tasks, making, 2))
     assert len(found) == 12
     wrong = {task.name: why for task, why in found.items() if why}
     assert list(wrong) == ["gear/gear_000005"]
@@ -301,4 +303,24 @@ def fatal(task, making):
     """As a library that crashes does it; imported by the processes."""
     if task.name == "gear/gear_000005":
         os._exit(1)
-    return modelnet.make_object(task, making)
+    return modelnet_objects.make_object(task, making)
+
+
+def test_a_full_disk_is_not_the_fault_of_an_object(tmp_path, monkeypatch, refused):
+    source = _tree(tmp_path / "raw", train=12, test=12)
+    command = ("modelnet", "--source", source, "--out", tmp_path / "out", *SMALL)
+    real, count = modelnet_objects.write_object, itertools.count()
+
+    def full(*arguments):
+        if next(count) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(*arguments)
+
+    monkeypatch.setattr(modelnet_objects, "write_object", full)
+    refused(".npz cannot be written (No space left on device): it takes", *command)
+    assert not (tmp_path / "out/manifest.json").exists()
+    (tmp_path / "out/objects/.x.npz.1.tmp").touch()  # of a process that was killed
+    monkeypatch.undo()
+    assert prepare(*command) == 0
+    assert (tmp_path / "out/left_out.txt").read_text() == ""
+    assert not list((tmp_path / "out").rglob(".*.tmp"))

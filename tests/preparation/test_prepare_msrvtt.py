@@ -1,6 +1,7 @@
 """MSR-VTT: the official split, 1k-A, HGR's files; features of frames, HDF5, clips."""
 
 import json
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -22,8 +23,8 @@ from hmgr_jax.data.pictures.patches import SIZE, describe_patches, preprocessing
 from hmgr_jax.data.regions.scan import open_scan
 from hmgr_jax.data.text.captioned import Captioned, file_names
 from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
+from hmgr_jax.preparation.frames import choose_frames, displayed, read_frames
 from hmgr_jax.preparation.msrvtt_captions import split_1ka
-from hmgr_jax.preparation.picture_store import choose_frames, read_frames
 
 OFFICIAL = {"train": [0, 1, 2, 3], "dev": [4], "test": [5, 6]}
 
@@ -166,7 +167,7 @@ def test_hdf5_with_a_dataset_a_video(tmp_path):
     ("count", "most"), [(1, 20), (20, 20), (21, 20), (22, 20), (900, 20), (9, 1)]
 )
 def test_chosen_frames_are_different_and_have_both_ends(count, most):
-    found = choose_frames(count, most)
+    found = choose_frames(range(count), most)
     assert len(set(found.tolist())) == len(found) == min(count, most)
     assert found[0] == 0
     assert found[-1] == (count - 1 if most > 1 else 0)
@@ -217,6 +218,64 @@ def test_a_clip_is_turned_as_its_camera_says(tmp_path, clips):
     assert turned.shape == (32, 24, 3)
     assert turned[-4:, :, 0].mean() > 200  # red was on the right, and is below after a turn right
     assert turned[:4].max() < 60
+
+
+@pytest.mark.parametrize(
+    ("linear", "turned"),
+    [
+        ((1, 0, 0, 1), lambda x: x),
+        ((-1, 0, 0, 1), lambda x: x[:, ::-1]),  # mirrored, which is no half turn
+        ((1, 0, 0, -1), lambda x: x[::-1]),
+        ((-1, 0, 0, -1), lambda x: x[::-1, ::-1]),
+        ((0, 1, -1, 0), lambda x: np.rot90(x, -1)),
+        ((0, -1, 1, 0), np.rot90),
+        ((0, 1, 1, 0), lambda x: x.swapaxes(0, 1)),
+        ((0, -1, -1, 0), lambda x: x[::-1, ::-1].swapaxes(0, 1)),
+    ],
+)
+def test_frames_are_turned_and_mirrored_as_the_matrix_says(linear, turned):
+    picture = np.arange(18).reshape(2, 3, 3)
+    a, b, c, d = (x << 16 for x in linear)
+    matrix = np.array([a, b, 0, c, d, 0, 0, 0, 1 << 30], np.int32).tobytes()
+    np.testing.assert_array_equal(displayed(picture, matrix), turned(picture))
+
+
+def test_a_mirrored_clip_is_not_upside_down(clips):
+    path = clips / "video0.mp4"
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 44
+    data[at : at + 4] = (-(1 << 16)).to_bytes(4, "big", signed=True)
+    path.write_bytes(data)
+    shown = read_frames(path, 1, lambda frame: frame.copy())[0]
+    assert shown.shape == (24, 32, 3)
+    assert shown[:, :8, 0].mean() > 200  # red was on the right
+    assert shown[:, -8:].max() < 60
+
+
+def test_frames_are_spread_over_the_time_of_a_clip():
+    """Nine frames in the first second, then one each ten seconds."""
+    stamps = [*range(0, 900, 100), 10_000, 20_000, 30_000]
+    assert choose_frames(stamps, 4).tolist() == [0, 9, 10, 11]
+    assert choose_frames([None, *stamps[1:]], 4).tolist() == [0, 4, 7, 11]
+    still = [*range(100), 100_000]
+    assert choose_frames(still, 5).tolist() == [0, 99, 100]
+
+
+def test_frames_of_a_variable_rate_are_chosen_by_time(tmp_path):
+    av = pytest.importorskip("av")
+    times = [*range(0, 90, 10), 1000, 2000, 3000]
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=100)
+        stream.width, stream.height, stream.pix_fmt = 32, 24, "yuv420p"
+        stream.options = {"qscale": "1"}
+        for number, time in enumerate(times):
+            grey = np.full((24, 32, 3), 20 * number, np.uint8)
+            frame = av.VideoFrame.from_ndarray(grey, format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 100)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    found = read_frames(tmp_path / "a.mp4", 4, lambda frame: frame.mean() / 20)
+    np.testing.assert_allclose(found, [0, 9, 10, 11], atol=0.3)
 
 
 def test_rejects_unreadable_clips(tmp_path, clips, refused):
@@ -332,9 +391,9 @@ def test_rejects_bad_files_of_hgr(tmp_path, features, refused):
     names.mkdir()
     path.write_text(json.dumps({"video0": ["a"], "video1": ["b"]}))
     command = _command(features, tmp_path / "out", "--json", path, "--names", names)
-    refused("trn_names.npy is no array of names", *command)
+    refused("trn_names.npy cannot be read as .npy", *command)
     np.save(names / "trn_names.npy", np.array(["video0"], object), allow_pickle=True)
-    refused("trn_names.npy is no array of names", *command)
+    refused("trn_names.npy cannot be read as .npy", *command)
     np.save(names / "trn_names.npy", np.arange(3))
     refused("trn_names.npy has shape (3,) and type int64", *command)
     np.save(names / "trn_names.npy", ["video0", "video4"])
@@ -345,9 +404,9 @@ def test_rejects_bad_files_of_hgr(tmp_path, features, refused):
 def test_rejects_bad_features(tmp_path, features, refused):
     command = _command(features, tmp_path / "out", "--json", challenge(tmp_path / "v.json"))
     (features / "video2.npy").write_bytes(b"\x93NUMPY\x01\x00")
-    refused("video2.npy is no .npy or .npz that can be read", *command)
-    np.save(features / "video2.npy", np.zeros(6))
-    refused("video2.npy holds features of shape (6,) where [regions, features]", *command)
+    refused("video2.npy cannot be read as .npy or .npz", *command)
+    np.save(features / "video2.npy", np.zeros((1, 1, 6)))
+    refused("video2.npy holds features of shape (1, 1, 6) where [regions, features]", *command)
     np.save(features / "video2.npy", np.zeros((2, 5)))
     refused("video2.npy holds features of 5 numbers where the first has 6", *command)
     np.save(features / "video2.npy", np.full((2, 6), np.nan))

@@ -1,5 +1,7 @@
 """``--mode=explain`` of HMGR: weights of words, pairs read from the memory, ranks without it."""
 
+import types
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,11 +11,13 @@ from PIL import Image
 from tiny_run import finished, scan_folder
 
 import hmgr_jax
+from hmgr_jax.data.pictures.files import PictureFolder
 from hmgr_jax.data.regions.scan import open_scan
 from hmgr_jax.data.text.tokens import tokenize
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.calibration import Calibration
 from hmgr_jax.layers.bank import EMPTY
+from hmgr_jax.reports import explain as explain_module
 from hmgr_jax.reports.retrieval_picture import draw_retrieval
 from hmgr_jax.reports.split_pictures import SplitPictures
 from hmgr_jax.reports.vector_explanation import Ranking, StoredPair, VectorExplanation
@@ -146,7 +150,8 @@ def _page(tmp_path, images=(), *, memory=True, boxes=None, pairs=READ):
     folder.mkdir()
     for name in images:
         Image.new("RGB", (60, 40), (10, 200, 30)).save(folder / name)
-    gallery, train = (SplitPictures(data, splits[name], folder) for name in ("test", "train"))
+    files = PictureFolder(folder)
+    gallery, train = (SplitPictures(data, splits[name], files) for name in ("test", "train"))
     scores = np.arange(8.0)
     found = VectorExplanation(
         image=0,
@@ -197,3 +202,31 @@ def test_pairs_of_one_picture_are_drawn_together(tmp_path):
 def test_without_memory_there_is_one_row_of_results(tmp_path):
     texts = _texts(_page(tmp_path, memory=False))
     assert not [text for text in texts if "memory" in text or "▼" in text]
+
+
+@pytest.mark.parametrize("known", ["", "own", "other"])
+def test_a_memory_of_other_data_with_as_many_pictures_is_refused(known):
+    """An imported run does not know its data."""
+    data = types.SimpleNamespace(fingerprint="own", name="mine", splits={"train": "split"})
+    run = types.SimpleNamespace(fingerprint=known, workdir="runs/a", open=lambda roles: data)
+    if known == "other":
+        with pytest.raises(UserError, match="mine is not the data that runs/a was trained on"):
+            explain_module._training_split(run)
+    else:
+        assert explain_module._training_split(run) == "split"
+
+
+@pytest.mark.slow
+def test_pcme_has_weights_and_uncertainties_without_each_word(tmp_path):
+    assert explain(finished("pcme"), "test/000005", "a red star", tmp_path) == 0
+    found = numbers(tmp_path, "retrieval")
+    assert sum(row["weight"] for row in found["weights"]["text"]) == pytest.approx(1, abs=1e-5)
+    run = hmgr_jax.load(finished("pcme"))
+    words = [row["word"] for row in found["uncertainty_without"]]
+    assert words == ["a", "red", "star"]
+    for sentence, sigma in (
+        ("a red star", found["uncertainty"]["text"]),
+        ("a red", found["uncertainty_without"][2]["uncertainty"]),
+    ):
+        codes = run.encode("text", [sentence])
+        assert run.evaluator.uncertainty(codes)[0] == pytest.approx(sigma, rel=1e-5)

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from hmgr_jax.reports import grid
+from hmgr_jax.reports import fonts, grid
 from hmgr_jax.reports.grid import Thumbnail, bullets, draw_grid, shorten, wrap
 
 LONG = "a caption of many words that costs $5 and has to be wrapped " * 3
@@ -59,3 +59,27 @@ def test_long_names_are_cut(letters, shown):
 
 def test_every_text_has_a_bullet():
     assert bullets(["one two", "three"], 7) == "• one\n   two\n• three"
+
+
+CHINESE = "两只狗在海滩上奔跑"
+
+
+def test_a_wide_character_takes_the_room_of_two():
+    lines = wrap(CHINESE, 8).splitlines()
+    assert lines == ["两只狗在", "海滩上奔", "跑"]
+    assert wrap("two dogs", 8) == "two dogs"
+
+
+def test_characters_are_drawn_in_a_font_that_has_them(tmp_path, monkeypatch):
+    """A font file of Matplotlib's stands for one with Chinese characters."""
+    monkeypatch.setattr(fonts, "_font_of", {"é": fonts.OWN, "狗": "DejaVu Serif"}.get)
+    monkeypatch.setattr(fonts, "_missing", set())
+    assert fonts.families("é 狗") == [fonts.OWN, "DejaVu Serif"]
+    with pytest.warns(RuntimeWarning, match=r"no installed font has '.', so boxes"):
+        draw_grid(tmp_path / "a.png", [[Thumbnail(words=CHINESE)]], side=1.7)
+    draw_grid(tmp_path / "a.png", [[Thumbnail(words=CHINESE)]], side=1.7)  # warns once
+
+
+def test_the_own_font_comes_first():
+    assert fonts.families("plain, é ▲ …") == [fonts.OWN]
+    assert not (fonts._font_of("\ue000") or "").startswith(fonts.BOXES)

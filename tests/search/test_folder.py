@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hmgr_jax.data.pictures.files import load_picture
+from hmgr_jax.data.pictures.decode import load_picture
 from hmgr_jax.errors import UserError
 from hmgr_jax.search import folder as folders
 from hmgr_jax.search.folder import vectors_of
@@ -129,6 +129,12 @@ def test_a_link_to_a_folder_above_is_no_endless_loop(place):
     assert len(read(Reader()).names) == 4
 
 
+def test_a_link_to_nothing_is_a_broken_picture(place):
+    read, pictures = place
+    (pictures / "gone.jpg").symlink_to(pictures / "nowhere.jpg")
+    assert read(Reader()).broken == ["gone.jpg"]
+
+
 def test_a_folder_without_pictures_is_refused(place):
     read, pictures = place
     shutil.rmtree(pictures)
@@ -136,5 +142,5 @@ def test_a_folder_without_pictures_is_refused(place):
     with pytest.raises(UserError, match=r"holds no readable picture \(none\)"):
         read(Reader())
     (pictures / "x" / "y.png").write_bytes(b"")
-    with pytest.raises(UserError, match=r"\(1 that cannot be read, such as x/y.png\)"):
+    with pytest.raises(UserError, match=r"\(1 that cannot be read: x/y.png\)"):
         read(Reader())

@@ -98,6 +98,24 @@ def test_nothing_retrieved_needs_no_retriever(tmp_path):
     assert modes.train_run(chosen, tmp_path / "run")["model"] == "xtra"
 
 
+def test_tables_of_a_retriever_that_was_trained_again_are_not_used(tmp_path):
+    chosen = config(model="xtra")
+    (name,) = chosen.needs
+    sealed = tmp_path / needs.FOLDER / name / "digests" / "12.json"
+    sealed.parent.mkdir(parents=True)
+    sealed.write_text('{"a": 1}')
+    first = needs.retriever_digest(chosen, tmp_path)
+    path, rows = tmp_path / "kept.npz", {"retrieved": np.zeros((2, 3), np.int32)}
+    retrieved._write(path, rows, {"bank": "b", "retriever": first})
+    assert retrieved._read(path, {"bank": "b", "retriever": first}) is not None
+    sealed.write_text('{"a": 2}')
+    second = needs.retriever_digest(chosen, tmp_path)
+    assert retrieved._read(path, {"bank": "b", "retriever": second}) is None
+    sealed.unlink()  # a retriever that is gone cannot have changed
+    gone = needs.retriever_digest(chosen, tmp_path)
+    assert retrieved._read(path, {"bank": "b", "retriever": gone}) is not None
+
+
 @pytest.mark.slow
 def test_another_bank_and_another_k_at_evaluation(done, tmp_path, capsys):
     copy = tmp_path / "run"

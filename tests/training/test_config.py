@@ -223,3 +223,19 @@ def test_recipes_see_what_systems_score_and_read():
     assert {name for name, (score, _) in found.items() if score == "pairs"} == pairs
     bag_of_words = recipe_file.load("worlds:gin", {})
     assert (bag_of_words.data.vectors, bag_of_words.train.lr) == ("captions", 2e-3)
+
+
+def test_paths_of_recipes_may_begin_with_the_home_of_the_user(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/me")
+    (tmp_path / "own.py").write_text(
+        "from hmgr_jax.training.config import recipe\n"
+        "def get_config(model='vse'):\n"
+        "    config = recipe('own', model)\n"
+        "    config.data.root = '~/data'\n"
+        "    config.init.cnn = '~/w.npz'\n"
+        "    return config\n"
+    )
+    config = recipe_file.load(str(tmp_path / "own.py"), {"data.vocabulary": "~/v.json"})
+    assert config.data.root == "/me/data"
+    assert config.data.vocabulary == "/me/v.json"
+    assert config.init.cnn == "/me/w.npz"

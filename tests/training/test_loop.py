@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import types
 
 import jax
 import numpy as np
@@ -29,7 +30,9 @@ def test_results():
         "step",
         "config_hash",
         "data_fingerprint",
+        "chance",
     ]
+    assert found["chance"]["t2i/R@5"] == pytest.approx(100 * 5 / 12)
     assert (found["model"], found["protocol"], found["split"]) == ("vse", "worlds,family", "test")
     assert set(found["metrics"]) == METRICS
     metrics = found["metrics"]
@@ -46,7 +49,7 @@ def test_a_row_a_logging_step_and_a_row_a_dev_evaluation():
     dev = [row for row in found if "loss" not in row]
     assert [row["step"] for row in training] == list(range(1, 13))
     assert [row["step"] for row in dev] == [4, 8, 12]
-    assert {*training[0]} == {"step", "loss", "triplet", "lr", "grad_norm"}
+    assert {*training[0]} == {"step", "loss", "triplet", "plateau", "lr", "grad_norm"}
     assert all({*row} == {"step", *(f"dev/{name}" for name in METRICS)} for row in dev)
     assert training[0]["lr"] == pytest.approx(5e-4)  # the first of two steps of warm-up
     assert len({row["loss"] for row in training}) == 12
@@ -151,8 +154,7 @@ def test_a_loss_that_stays_non_finite_ends_the_run(tmp_path, monkeypatch, capsys
 def test_results_come_last(tmp_path, monkeypatch):
     """A run that died while drawing is not finished: the plots are made by the next start."""
     monkeypatch.setattr(plots, "recalls", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        run(tmp_path / "run")
+    assert run(tmp_path / "run") == 70
     assert not (tmp_path / "run" / "results.json").exists()
     monkeypatch.undo()
     assert run(tmp_path / "run") == 0
@@ -170,3 +172,15 @@ def test_more_steps_go_on_from_a_finished_run(tmp_path, capsys):
     assert capsys.readouterr().err.endswith(said)
     assert [row["step"] for row in rows(workdir) if "loss" in row] == list(range(1, 15))
     assert results(workdir)["config_hash"] == config_hash(config(**changed))
+
+
+def test_a_loss_that_stays_at_its_plateau_is_told_once():
+    told = []
+    progress = types.SimpleNamespace(say=told.append)
+    seen = types.SimpleNamespace(plateau_since=None, progress=progress)
+    for step in range(10, 1000, 10):
+        value = 0.3 if step < 200 else math.nan if step == 300 else 0.401
+        loop._Run._watch_plateau(seen, step, {"triplet": value, "plateau": 0.4, "loss": value})
+        assert len(told) == (step >= 410)
+    assert told[0].startswith("The triplet loss has been 0.401 since step 310, ")
+    loop._Run._watch_plateau(seen, 1000, {"loss": 1.0})  # no hinges

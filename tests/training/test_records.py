@@ -144,3 +144,30 @@ def test_rows_are_json_lines(opened, tmp_path):
         log.write(step, values(step))
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("harm", ["lost", "changed", "gone", None])
+def test_rows_that_were_lost_after_a_save_are_missed(opened, tmp_path, harm):
+    log = opened()
+    for step in (1, 2):
+        log.write(step, values(step))
+    written = log.digest()
+    log.write(3, values(3))  # after the save
+    log.close()
+    path = tmp_path / "run" / "metrics.jsonl"
+    text = path.read_text()
+    if harm == "lost":
+        path.write_text("".join(text.splitlines(keepends=True)[1:]))
+    elif harm == "changed":
+        path.write_text(text.replace("1", "7", 1))
+    elif harm == "gone":
+        path.unlink()
+    again = opened()
+    if harm:
+        with pytest.warns(RuntimeWarning, match="metrics.jsonl was changed or has lost rows"):
+            again.check(written)
+    else:
+        again.check(written)
+        again.cut_after(2)
+        assert again.digest() == written
+    again.check(None)  # of an older version

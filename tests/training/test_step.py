@@ -182,3 +182,23 @@ def test_more_devices_than_there_are_and_unknown_mappers_are_refused():
         make_mesh(9)
     with pytest.raises(ValueError, match="xmap"):
         map_step(lambda *_: None, make_mesh(1), "xmap")
+
+
+def test_sums_over_the_batch_are_reported_per_row():
+    """The loss and its plateau of 6 rows and 2 of padding; the gradient is that of the sum."""
+
+    @dataclass(frozen=True)
+    class Summed(Point):
+        summed: ClassVar[frozenset[str]] = frozenset(["loss"])
+
+        def plateau(self, row, step, axis):
+            return axis.sum(12.0 * jnp.ones(()))
+
+    reports = {}
+    for kind in (Point, Summed):
+        state, step = make(kind())
+        reports[kind] = step(state, None, batch(valid=np.arange(ROWS) < 6))[1]
+    assert reports[Summed]["loss"] == pytest.approx(float(reports[Point]["loss"]) / 6, rel=1e-6)
+    assert reports[Summed]["grad_norm"] == reports[Point]["grad_norm"]
+    assert reports[Summed]["plateau"] == 2
+    assert "plateau" not in reports[Point]

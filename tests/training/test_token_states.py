@@ -14,9 +14,9 @@ from hmgr_jax.layers.masking import length_mask
 from hmgr_jax.leaves import leaf_at
 from hmgr_jax.models.text_side import STATES
 from hmgr_jax.modes import train_run
-from hmgr_jax.training import recipe_file, token_states
+from hmgr_jax.training import recipe_file
 from hmgr_jax.training.experiment import build
-from hmgr_jax.training.token_states import with_token_states
+from hmgr_jax.training.token_states import TokenStates, token_states
 
 pytest.importorskip("tokenizers")
 # Their vocabularies are a few pieces, their texts are short.
@@ -50,10 +50,9 @@ def params(experiment):
 
 
 def test_states_are_those_of_bert_without_dropout(experiment, params):
-    split = with_token_states(experiment, params)
-    batch = jax.tree.map(
-        jnp.asarray, Batches(split, batch_size=8, seed=0, buckets=(24, 32))[1]["text"]
-    )
+    train = experiment.data.splits["train"]
+    read = Batches(train, batch_size=8, seed=0, buckets=(24, 32))[1]
+    batch = jax.tree.map(jnp.asarray, token_states(experiment, params)(read)["text"])
     mask = length_mask(batch["lengths"], batch["tokens"].shape[1])
     assert not mask.all()
     own = {"params": leaf_at(params, BERT)}
@@ -69,27 +68,26 @@ def test_states_are_those_of_bert_without_dropout(experiment, params):
 
 
 def test_a_tuned_bert_reads_in_every_step(experiment, params, monkeypatch):
-    train = experiment.data.splits["train"]
-    assert with_token_states(experiment, params) is not train
+    assert token_states(experiment, params) is not None
     with experiment.config.unlocked():
         experiment.config.train.stages = ({"steps": 1}, {"steps": 1, "frozen": ()})
-    assert with_token_states(experiment, params) is train
+    assert token_states(experiment, params) is None
     with experiment.config.unlocked():
         experiment.config.train.stages = ()
-    monkeypatch.setattr(token_states, "MOST_BYTES", 1000)
-    assert with_token_states(experiment, params) is train
+    monkeypatch.setattr("hmgr_jax.training.token_states.MOST_BYTES", 1000)
+    assert token_states(experiment, params) is None
 
 
 def test_a_run_with_a_frozen_bert_trains_the_rest(folder, tmp_path, monkeypatch):
     seen = []
-    real = with_token_states
+    real = token_states
     monkeypatch.setattr(
-        "hmgr_jax.training.loop.with_token_states",
+        "hmgr_jax.training.loop.token_states",
         lambda *given: seen.append(real(*given)) or seen[-1],
     )
     given = SMALL | {"init.bert": str(folder), "train.frozen": "bert"}
     assert train_run(recipe_file.load("configs/worlds.py:vse", given), tmp_path / "run")
-    assert isinstance(seen[0].sources["text"], token_states.WithStates)
+    assert isinstance(seen[0], TokenStates)
 
 
 def test_states_are_those_of_a_frozen_clip(tmp_path):
@@ -99,8 +97,8 @@ def test_states_are_those_of_a_frozen_clip(tmp_path):
     experiment = build(recipe_file.load("configs/worlds.py:vse", given))
     state = experiment.first_state()
     state = state.replace(params=jax.tree.map(jnp.asarray, state.params))
-    split = with_token_states(experiment, state.params)
-    batch = jax.tree.map(jnp.asarray, Batches(split, batch_size=8, seed=0, buckets=(7,))[1]["text"])
+    read = Batches(experiment.data.splits["train"], batch_size=8, seed=0, buckets=(7,))[1]
+    batch = jax.tree.map(jnp.asarray, token_states(experiment, state.params)(read)["text"])
     without, variables = {n: x for n, x in batch.items() if n != STATES}, state.variables(None)
     encode = jax.jit(
         lambda items: experiment.model.encode(variables, "text", items, train=False, keys=None)[0]

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import pickle
 import re
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from hmgr_jax.data.features.array_pickle import read_array_pickle
 from hmgr_jax.data.features.layouts import is_nuswide, is_sckr, read_nuswide, read_sckr
+from hmgr_jax.data.features.mat import read_mat
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.arrays import Stored, open_arrays, read_npy
+from hmgr_jax.files.hdf5 import Dataset, open_hdf5
 
 ENDINGS = (".mat", ".npz", ".h5", ".hdf5", ".npy", ".pkl")
 LISTS = {"trainset_txt_img_cat.list": "L_tr", "testset_txt_img_cat.list": "L_te"}
 """Wikipedia's lists of text, image and category, and the names of their labels."""
+ADVICE = "copy it again."
 _OBJECTS = np.empty(0, object)
 """Stands for pickled objects and cell arrays, which are not read."""
 _MAT_73 = b"MATLAB 7.3"
@@ -68,37 +70,23 @@ def read_arrays(root: str | Path) -> tuple[dict[str, np.ndarray], list[Path]]:
 def _read(path: Path) -> dict[str, np.ndarray]:
     if path.name in LISTS:
         return {LISTS[path.name]: _read_list(path)}
-    readers = {".mat": _read_mat, ".npz": _read_npz, ".npy": _read_npy, ".pkl": _read_pickle}
-    try:
-        return readers.get(path.suffix, _read_h5)(path)
-    except UserError:
-        raise
-    except Exception as error:  # libraries raise anything for damaged files
-        raise UserError(
-            f"{path} cannot be read ({str(error)[:120] or type(error).__name__}): it is damaged "
-            "or of another format, so copy it again."
-        ) from None
+    if path.suffix == ".pkl":
+        return {path.stem: read_array_pickle(path)}
+    if path.suffix == ".npy":
+        return {path.stem: read_npy(path, ADVICE)}
+    if path.suffix == ".npz":
+        with open_arrays(path, ADVICE) as arrays:
+            return {name: _plain(array) for name, array in arrays.items()}
+    return _read_mat(path) if path.suffix == ".mat" else _read_h5(path)
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    found = {}
-    with np.load(path, allow_pickle=False) as arrays:
-        for name in arrays.files:
-            try:
-                found[name] = arrays[name]
-            except ValueError as error:
-                if "allow_pickle" not in str(error):
-                    raise
-                found[name] = _OBJECTS
-    return found
+def _plain(array: Stored | Dataset) -> np.ndarray:
+    text = isinstance(array, Dataset) and array.text
+    return np.asarray(array) if text or array.dtype.kind in "biufUS" else _OBJECTS
 
 
-def _read_npy(path: Path) -> dict[str, np.ndarray]:
-    return {path.stem: np.load(path, allow_pickle=False)}
-
-
-def _read_pickle(path: Path) -> dict[str, np.ndarray]:
-    return {path.stem: read_array_pickle(path)}
+def _read_h5(path: Path) -> dict[str, np.ndarray]:
+    return {name: _plain(dataset) for name, dataset in open_hdf5(path).walk()}
 
 
 def _read_mat(path: Path) -> dict[str, np.ndarray]:
@@ -111,39 +99,7 @@ def _read_mat(path: Path) -> dict[str, np.ndarray]:
         )
     if begins == _MAT_73:  # stored by columns
         return {name: np.ascontiguousarray(x.T) for name, x in _read_h5(path).items()}
-    from scipy.io import loadmat
-
-    found = {k: v for k, v in loadmat(path, spmatrix=False).items() if not k.startswith("__")}
-    arrays = {k: v for k, v in found.items() if hasattr(v, "dtype")}
-    return {k: _OBJECTS if v.dtype == object else _dense(v) for k, v in arrays.items()}
-
-
-def _dense(array: np.ndarray) -> np.ndarray:
-    """Convert a matrix, perhaps a sparse one, to an array."""
-    return np.asarray(array.todense()) if hasattr(array, "todense") else np.asarray(array)
-
-
-def _read_h5(path: Path) -> dict[str, np.ndarray]:
-    try:
-        import h5py
-    except ImportError:
-        raise UserError(f"{path} needs h5py: install it with pip install 'hmgr-jax[h5]'.") from None
-    with h5py.File(path, "r") as file:
-        return dict(_datasets(file))
-
-
-def _datasets(group: Mapping, above: str = "") -> Iterator[tuple[str, np.ndarray]]:
-    """Yield arrays, those of groups as ``group/name``; MATLAB's own groups begin with #."""
-    import h5py
-
-    for name, item in group.items():
-        if isinstance(item, h5py.Group) and not name.startswith("#"):
-            yield from _datasets(item, f"{above}{name}/")
-        elif isinstance(item, h5py.Dataset) and not name.startswith("#"):
-            if h5py.check_string_dtype(item.dtype):
-                yield f"{above}{name}", np.asarray(item.asstr()[()], np.str_)
-            else:
-                yield f"{above}{name}", item[()] if item.dtype.kind in "biuf" else _OBJECTS
+    return {name: _OBJECTS if x is None else x for name, x in read_mat(path).items()}
 
 
 def _read_list(path: Path) -> np.ndarray:
@@ -159,32 +115,3 @@ def _read_list(path: Path) -> np.ndarray:
             )
         labels.append(int(words[2]))
     return np.array(labels, np.int64)
-
-
-_NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
-_KNOWN = {(module, name) for module in _NUMPY for name in ("_reconstruct", "scalar")}
-_KNOWN |= {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _KNOWN:
-            raise pickle.UnpicklingError(f"it holds a {module}.{name}, not an array")
-        return super().find_class(module, name)
-
-
-def read_array_pickle(path: Path) -> np.ndarray:
-    """Read the array of a ``.pkl`` of Python 2 or 3, as in ACMR's release, without running code.
-
-    Raises:
-        UserError: it holds something else.
-    """
-    with path.open("rb") as file:
-        found = _ArrayUnpickler(file, encoding="latin-1").load()
-    array = np.asarray(found)
-    if array.dtype == object:
-        raise UserError(
-            f"{path} holds a {type(found).__name__} where one array of numbers was expected: give "
-            "the pickles of ACMR's release, or store the array as .npy."
-        )
-    return array

@@ -12,6 +12,8 @@ import numpy as np
 
 from hmgr_jax.data.text.captions import read_lines
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.arrays import read_npy
+from hmgr_jax.files.reading import readable
 
 FEATURES = "Low_Level_Features"
 TAGS = "NUS_WID_Tags"
@@ -56,12 +58,8 @@ def _side_by_side(paths: list[Path]) -> np.ndarray:
     """Concatenate the columns of text files of numbers, float32 [rows, columns]."""
     parts: list[np.ndarray] = []
     for path in paths:
-        try:
+        with readable(path, "a table of numbers", "unpack it again."):
             parts.append(np.loadtxt(path, np.float32, ndmin=2))
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{path} is not a table of numbers ({error}): unpack it again."
-            ) from None
         if len(parts[-1]) != len(parts[0]):
             raise UserError(
                 f"{path} has {len(parts[-1])} rows but {paths[0]} has {len(parts[0])}: unpack both "
@@ -125,7 +123,6 @@ def _label(path: Path) -> int:
 
 
 def _load(path: Path) -> np.ndarray:
-    try:
-        return np.asarray(np.load(path, allow_pickle=False), np.float32)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not a readable array ({error}): copy it again.") from None
+    found = read_npy(path, "copy it again.")
+    with readable(path, "numbers", "copy it again."):
+        return found.astype(np.float32)

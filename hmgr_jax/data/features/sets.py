@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from hmgr_jax.data.features.files import read_arrays
+from hmgr_jax.data.features.labels import classes, flat
 from hmgr_jax.data.fingerprint import fingerprint
 from hmgr_jax.data.split import ArraySource, DataSet, Split
 from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.errors import FoundNonFinite, UserError
+from hmgr_jax.files.npy_rows import check_features
 
 SIDES = ("image", "text")
 ROLES: Mapping[str, tuple[str, ...]] = {
@@ -246,13 +248,11 @@ def _vectors(array: np.ndarray, key: str, where: str) -> np.ndarray:
             f"{key} ({where}) is {array.dtype} {list(array.shape)} where numbers [pairs, size] "
             "were expected: store one vector a row."
         )
-    found = np.ascontiguousarray(array.reshape(len(array), -1), np.float32)
-    finite = np.isfinite(found).all(axis=1)
-    if not finite.all():
-        row = int(np.argmin(finite))
-        raise FoundNonFinite(
-            f"row {row} of {key} ({where}) holds NaN or infinity: correct it or leave it out."
-        )
+    with np.errstate(over="ignore"):
+        found = np.ascontiguousarray(array.reshape(len(array), -1), np.float32)
+    check_features(
+        found, lambda row: f"row {row} of {key} ({where})", "correct it or leave it out."
+    )
     return found
 
 
@@ -292,58 +292,3 @@ def _as_split(role: str, pairs: Pairs) -> Split:
         ids=pairs.ids,
         labels={} if pairs.labels is None else dict.fromkeys(SIDES, pairs.labels),
     )
-
-
-def flat(labels: np.ndarray) -> np.ndarray:
-    """Labels as class numbers [n], from any row or column, or as classes [n, K]."""
-    if labels.ndim > 1 and 1 in labels.shape:
-        return labels.reshape(-1)
-    return labels
-
-
-def classes(given: Mapping[str, np.ndarray | None], where: str) -> dict[str, np.ndarray]:
-    """Convert labels to {split: uint8 [n, K]}, with the K classes of all splits.
-
-    A negative number is no class: its row is zero.
-
-    Args:
-        given: {split: its labels, see `flat`}; all None for a set without labels.
-        where: the file or folder, for messages.
-
-    Raises:
-        UserError: only some splits have labels, classes differ, or labels are neither class numbers
-            nor 0 and 1.
-    """
-    known = {role: labels for role, labels in given.items() if labels is not None}
-    if not known:
-        return {}
-    if len(known) < len(given):
-        lacking = next(role for role in given if role not in known)
-        raise UserError(
-            f"{where} has labels of {', '.join(known)} but none of {lacking}: add them, or name "
-            "yours as data.features.labels."
-        )
-    shapes = {labels.shape[1:] for labels in known.values()}
-    if len(shapes) > 1:
-        raise UserError(
-            f"labels of {where} have different classes in its splits, {sorted(map(str, shapes))}: "
-            "use the same in all."
-        )
-    if shapes != {()}:
-        return {role: _multi_hot(where, role, of) for role, of in known.items()}
-    names = np.unique(np.concatenate(list(known.values())))
-    if names.dtype.kind in "if":
-        names = names[names >= 0]
-    return {
-        role: np.equal(of.reshape(-1, 1), names[None, :]).astype(np.uint8)
-        for role, of in known.items()
-    }
-
-
-def _multi_hot(where: str, role: str, labels: np.ndarray) -> np.ndarray:
-    if labels.ndim != 2 or not np.isin(labels, (0, 1)).all():
-        raise UserError(
-            f"labels of {role} of {where} are {list(labels.shape)} with values up to "
-            f"{labels.max()}: give one class per row, or 0 or 1 for each class."
-        )
-    return labels.astype(np.uint8)

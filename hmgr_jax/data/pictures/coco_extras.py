@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from hmgr_jax.data.split import DataSet, Split
-from hmgr_jax.data.text.captions_files import coco_images, load_json, read_json
+from hmgr_jax.data.text.captions_files import coco_images, load_json
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.reading import read_json
 
 KINDS = 90
 """COCO's category ids go from 1 to 90; ten of them are not used."""

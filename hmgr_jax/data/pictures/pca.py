@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.arrays import read_npz
+from hmgr_jax.files.reading import readable
 from hmgr_jax.files.workdir import replacing
 
 ARRAYS = ("mean", "components")
@@ -50,13 +51,10 @@ class Pca:
     @classmethod
     def read(cls, path: str | Path) -> Pca:
         """The PCA in a file; raises `UserError` if there is none."""
-        try:
-            with np.load(path) as found:
-                return cls(*(found[name].astype(np.float32) for name in ARRAYS))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(
-                f"{path} holds no PCA ({error}): give an .npz of mean [D] and components [D, N]."
-            ) from None
+        advice = "give an .npz of mean [D] and components [D, N]."
+        found = read_npz(Path(path), advice, ARRAYS)
+        with readable(path, "a PCA", advice):
+            return cls(*(found[name].astype(np.float32) for name in ARRAYS))
 
     def write(self, path: Path) -> None:
         """Write a file atomically."""

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from hmgr_jax.data.draws import PICTURES, Draws
-from hmgr_jax.data.pictures.files import load_picture
+from hmgr_jax.data.pictures.decode import load_picture
 from hmgr_jax.data.pictures.preprocessing import FILTERS, Preprocessing, normalise_pixels
 from hmgr_jax.data.split import Items
 from hmgr_jax.errors import UserError

@@ -30,6 +30,7 @@ from hmgr_jax.data.regions.scan import open_scan
 from hmgr_jax.data.regions.scan_files import ScanFiles, find_split
 from hmgr_jax.data.split import DataSet
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.workdir import write_npy_atomic
 
 FORMAT = "array_record"
 
@@ -195,7 +196,7 @@ def _write(
         text = "".join(f"{line}\n" for line in texts)
         (folder / f"{split}_{end}.txt").write_text(text, "utf-8", newline="\n")
     for end, values in beside.items():
-        np.save(folder / f"{split}_{end}.npy", np.stack(values))
+        write_npy_atomic(folder / f"{split}_{end}.npy", np.stack(values))
 
 
 def _record(example: Mapping[str, Any], rows: RecordRows, row: int) -> _Record:

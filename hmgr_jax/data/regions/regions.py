@@ -5,19 +5,24 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hmgr_jax.data.regions.row_arrays import check_zero_padding
 from hmgr_jax.data.split import Items
-from hmgr_jax.errors import FoundNonFinite, UserError
-from hmgr_jax.files.npy_rows import NpyRows, Rows
+from hmgr_jax.errors import UserError
+from hmgr_jax.files.npy_rows import LARGEST, NpyRows, Rows, check_features
 
 SCAN_BELOW = 2 << 30  # bytes; smaller files are checked for NaN when opened
 _BLOCK_BYTES = 64 << 20
 ITEMS = {"image": ("regions", "n_regions"), "video": ("frames", "n_frames")}
 """{modality: names of the features and of the number of true ones}."""
-_EXPONENT: dict[int, np.uint16 | np.uint32] = {2: np.uint16(0x7C00), 4: np.uint32(0x7F800000)}
+_EXPONENT: dict[int, tuple[Any, Any]] = {
+    2: (np.uint16(0x7C00), np.uint16(0x7C00)),
+    4: (np.uint32(0x7F800000), LARGEST.view(np.uint32)),
+}
+"""{bytes of a number: (the bits of its exponent, those of NaN, infinity or `LARGEST`)}."""
 
 
 class RegionSource:
@@ -91,14 +96,15 @@ class RegionSource:
 
     def _check(self, rows: np.ndarray, regions: np.ndarray) -> None:
         """Check rows for NaN, infinity and non-zero padding, and remember them."""
-        exponent = _EXPONENT[self.file.dtype.itemsize]
+        exponent, most = _EXPONENT[self.file.dtype.itemsize]
         bits = regions.view(exponent.dtype)
-        for row, values in zip(rows.tolist(), bits, strict=True):
-            # All bits of the exponent set: three times faster than isfinite for float16.
-            if not self._checked[row] and (values & exponent).max() == exponent:
-                raise FoundNonFinite(
-                    f"{self.file.path} holds NaN or infinity in {self.file.spot(row)}: extract the "
-                    "features of that image again."
+        for i, (row, values) in enumerate(zip(rows.tolist(), bits, strict=True)):
+            # The bits of the exponent: three times faster than isfinite for float16.
+            if not self._checked[row] and (values & exponent).max() >= most:
+                check_features(
+                    regions[i : i + 1],
+                    lambda _, row=row: f"{self.file.path}, {self.file.spot(row)},",  # type: ignore[misc]
+                    "extract the features of that image again.",
                 )
         if self.counts is not None:
             where = f"{self.file.path} holds in row"
@@ -111,11 +117,12 @@ def open_features(path: str | Path | Rows) -> Rows:
     file: Rows = NpyRows(path) if isinstance(path, str | Path) else path
     if file.dtype not in (np.dtype(np.float16), np.dtype(np.float32)):
         raise UserError(
-            f"{path} holds {file.dtype} where floating-point numbers were expected: convert it."
+            f"{file.path} holds {file.dtype} where floating-point numbers were expected: convert "
+            "it."
         )
     if len(file.shape) != 3 or 0 in file.shape:
         raise UserError(
-            f"{path} has shape {file.shape} where [rows, regions, features] was expected: "
+            f"{file.path} has shape {file.shape} where [rows, regions, features] was expected: "
             "save one row of region features per image."
         )
     return file

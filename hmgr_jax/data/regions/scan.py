@@ -12,6 +12,7 @@ from hmgr_jax.data.fingerprint import fingerprint
 from hmgr_jax.data.regions.regions import RegionSource, open_features
 from hmgr_jax.data.regions.row_arrays import GIVEN, read_array, read_boxes, read_counts
 from hmgr_jax.data.regions.scan_files import (
+    CAPTIONS,
     ScanFiles,
     check_files,
     check_same_files,
@@ -35,6 +36,7 @@ def open_scan(
     max_words: int = MAX_WORDS,
     splits: Mapping[str, str] | None = None,
     visual: str = "image",
+    captions: str = CAPTIONS,
     find: Callable[[str], ScanFiles] | None = None,
 ) -> DataSet:
     """Open a folder of region or frame features and captions.
@@ -63,6 +65,7 @@ def open_scan(
         max_words: longer captions are cut.
         splits: {train, dev, test: names in the folder}; leave out splits that are not wanted.
         visual: ``"image"`` (of regions) or ``"video"`` (of frames).
+        captions: files in place of ``{split}_caps.txt``, such as those of another language.
         find: locates a split whose features are not in ``.npy``.
 
     Raises:
@@ -72,8 +75,8 @@ def open_scan(
     if splits is None:
         splits = {"train": "train", "dev": "dev", "test": "test"}
     if find is None:
-        check_files(root, splits.values())
-        find = functools.partial(find_split, root)
+        check_files(root, splits.values(), captions)
+        find = functools.partial(find_split, root, captions=captions)
     files = {role: find(name) for role, name in splits.items()}
     split = vocabulary.tokenize if vocabulary else tokenize
     tokens = {role: [split(one) for one in found.sentences] for role, found in files.items()}
@@ -83,9 +86,9 @@ def open_scan(
         held_out = _held_out(files) if more else set()
         vocabulary = build_vocabulary(root, sentences, tokens, more, held_out)
     check_same_files(files, ("boxes", *GIVEN))
-    captions = {role: found.captions for role, found in files.items()}
+    texts_of = {role: found.captions for role, found in files.items()}
     # Word graphs connect words, not pieces.
-    graphs = find_word_graphs(captions) if vocabulary.whole_words else {}
+    graphs = find_word_graphs(texts_of) if vocabulary.whole_words else {}
     opened = {}
     for role, found in files.items():
         arcs = read_word_graphs(graphs[role], found.sentences) if role in graphs else None

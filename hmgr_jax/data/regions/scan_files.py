@@ -18,6 +18,8 @@ from hmgr_jax.data.text.captions import read_lines
 from hmgr_jax.errors import UserError
 from hmgr_jax.files.npy_rows import Rows
 
+CAPTIONS = "{split}_caps.txt"
+"""The file of captions of a split."""
 SAMPLED = 64
 """Pairs of neighbouring rows that decide whether all are compared."""
 _BLOCK_BYTES = 64 << 20
@@ -58,14 +60,14 @@ class ScanFiles:
         return [*rows, self.captions, *ids, *caption_ids, *more]
 
 
-def check_files(root: Path, names: Iterable[str]) -> None:
+def check_files(root: Path, names: Iterable[str], captions: str = CAPTIONS) -> None:
     """Check that all files exist; one ``UserError`` lists those that are missing."""
     missing = []
     for name in names:
         if not any((root / f"{name}_{kind}.npy").is_file() for kind in ("ims", "feat")):
             missing.append(f"{name}_ims.npy (or {name}_feat.npy)")
-        if not (root / f"{name}_caps.txt").is_file():
-            missing.append(f"{name}_caps.txt")
+        if not (root / (texts := captions.replace("{split}", name))).is_file():
+            missing.append(texts)
     if missing:
         what = "lacks" if root.is_dir() else "is not a folder; it should hold"
         raise UserError(
@@ -74,20 +76,20 @@ def check_files(root: Path, names: Iterable[str]) -> None:
         )
 
 
-def find_split(root: Path, name: str) -> ScanFiles:
-    """Locate the files of a split, and read its captions and ids."""
+def find_split(root: Path, name: str, captions: str = CAPTIONS) -> ScanFiles:
+    """Locate the files of a split, and read its ids and the captions of a file of that name."""
     features = root / f"{name}_ims.npy"
     if not features.is_file():
         features = root / f"{name}_feat.npy"
-    ids_file, captions = root / f"{name}_ids.txt", root / f"{name}_caps.txt"
+    ids_file, texts = root / f"{name}_ids.txt", root / captions.replace("{split}", name)
     caption_ids_file = root / f"{name}_cap_ids.txt"
     return ScanFiles(
         features=features,
-        captions=captions,
+        captions=texts,
         ids_file=ids_file,
         boxes=find_boxes(root, name),
         arrays=find_arrays(root, name),
-        sentences=read_lines(captions),
+        sentences=read_lines(texts),
         ids=read_lines(ids_file) if ids_file.is_file() else None,
         caption_ids_file=caption_ids_file,
         caption_ids=read_lines(caption_ids_file) if caption_ids_file.is_file() else None,

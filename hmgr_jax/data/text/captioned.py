@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 
 from hmgr_jax.data.text.tokens import tokenize
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.walk import one_name
 
 LONGEST_WORD = 4
 """Characters of a Chinese or Thai word; a text with more of them is a sentence."""
@@ -68,8 +69,9 @@ def read_split(name: str, where: str) -> str:
 
 def clean_caption(caption: object, where: str) -> str:
     """Put a caption on one line with single spaces; ``UserError`` if it is empty or not text."""
-    text = " ".join(caption.split()) if isinstance(caption, str) else ""
-    if not text:
+    # A byte order mark is white space: as the first line of a file it would be gone.
+    text = " ".join(caption.replace("\ufeff", " ").split()) if isinstance(caption, str) else ""
+    if not text or not _is_unicode(text):
         raise UserError(f"{where} has {caption!r} for a caption: write one or remove it.")
     return text
 
@@ -92,14 +94,22 @@ def clean_captions(value: object, where: str) -> list[str]:
 
 
 def clean_name(value: object, where: str) -> str:
-    """Text of a name or id; ``UserError`` if it is neither text nor a whole number."""
+    """Text of a name or id, as `one_name`; ``UserError`` if neither text nor a whole number."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # pandas writes ids with .0 where some are missing
     whole = isinstance(value, int) and not isinstance(value, bool)
     text = str(value).strip() if whole or isinstance(value, str) else ""
-    if not text:
-        raise UserError(f"{where} has {value!r:.60} for a name or id: write text or an integer.")
-    return text
+    control = any(char < " " or char in "\x7f\ufeff" for char in text)
+    if not text or control or not _is_unicode(text):
+        raise UserError(
+            f"{where} has {value!r:.60} for a name or id: write text on one line, or an integer."
+        )
+    return one_name(text)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be written: half of an emoji, a lone surrogate, cannot."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def coco_names(number: str) -> dict[str, str]:

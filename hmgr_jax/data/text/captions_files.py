@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,8 @@ from hmgr_jax.data.text.captioned import (
     file_names,
     read_split,
 )
-from hmgr_jax.errors import UserError
+from hmgr_jax.errors import UserError, reason
+from hmgr_jax.files.reading import parse_json, read_json
 
 IMAGE_COLUMNS = ("image", "filename", "file_name", "image_id")
 CAPTION_COLUMNS = ("caption", "text", "sentence")
@@ -65,17 +65,6 @@ def _with_split(image: Captioned, split: str) -> Captioned:
 
 
 # --- JSON of Karpathy and COCO ------------------------------------------------------------------
-
-
-def read_json(path: Path, **hooks: Any) -> Any:
-    """Read a JSON file; ``UserError`` if it cannot be read. ``hooks`` are those of `json.load`."""
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            return json.load(file, **hooks)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): put the file there.") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON ({error}): download it again.") from None
 
 
 def load_json(path: Path, wanted: str) -> dict[str, Any]:
@@ -303,9 +292,9 @@ def _cells(where: str, line: str) -> list[str]:
 def _jsonl(lines: Iterator[tuple[str, str]]) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
     for where, line in lines:
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{where} is not JSON ({error}): correct the line.") from None
+            row = parse_json(line)
+        except ValueError as error:
+            raise UserError(f"{where} is not JSON ({reason(error)}): correct the line.") from None
         if not isinstance(row, dict):
             raise UserError(f"{where} is not an object with image and caption: correct the line.")
         yield where, list(row.items())

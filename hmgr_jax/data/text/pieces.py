@@ -5,7 +5,6 @@ Checkpoints store `Pieces` like any `Vocabulary`, so that a trained run does not
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ from typing import Any, ClassVar
 from hmgr_jax.data.text.tokenizer_file import TokenizerFile
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.reading import parse_json
 
 FILE, WHOLE, SETTINGS = "vocab.txt", "tokenizer.json", "tokenizer_config.json"
 MARKS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
@@ -101,7 +101,7 @@ def _lines(path: Path) -> tuple[str, ...]:
 def _words_of_tokenizer(path: Path) -> tuple[str, ...]:
     """The vocabulary of a ``tokenizer.json`` in the order of its ids."""
     try:
-        model = json.loads(path.read_bytes())["model"]
+        model = parse_json(path.read_bytes())["model"]
         kind, ids = model.get("type"), model["vocab"]
         if kind != "WordPiece" or sorted(ids.values()) != list(range(len(ids))):
             raise ValueError(f"a vocabulary of {kind or 'no'} kind, or with gaps between its ids")
@@ -116,7 +116,7 @@ def _lower(path: Path) -> bool:
     if not path.is_file():
         return True
     try:
-        found = json.loads(path.read_bytes()).get("do_lower_case", True)
+        found = parse_json(path.read_bytes()).get("do_lower_case", True)
     except (ValueError, AttributeError, OSError) as error:
         raise UserError(f"{path} cannot be read ({error}): get the file again.") from None
     if not isinstance(found, bool):

@@ -20,6 +20,7 @@ from hmgr_jax.data.split import DataSet
 from hmgr_jax.data.text.tokens import tokenize
 from hmgr_jax.data.text.vocabulary import MARKS, PAD, Vocabulary
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.npy_rows import check_features
 
 SMOOTHING = 0.75
 UNSEEN_NORM = 0.1
@@ -225,8 +226,7 @@ def _parse(numbers: list[bytes], path: Path, line: int) -> np.ndarray:
         values = np.array([float(field) for field in numbers])
     except ValueError as error:
         raise UserError(f"{path}:{line} holds a field that is not a number ({error}).") from None
-    if not np.isfinite(values).all():
-        raise UserError(f"{path}:{line} holds NaN or infinity: remove the line.")
+    check_features(values[None], lambda _: f"{path}:{line}", "remove the line.")
     return values
 
 

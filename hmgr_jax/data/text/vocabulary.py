@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from hmgr_jax.data.text.tokens import tokenize
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.reading import read_json
 
 PAD, START, END, UNKNOWN = 0, 1, 2, 3
 MARKS = ("<pad>", "<start>", "<end>", "<unk>")
@@ -145,17 +146,7 @@ class Vocabulary:
     @classmethod
     def load(cls, path: str | Path) -> Vocabulary:
         """Read a JSON file in SCAN's layout; ``UserError`` if it cannot be read."""
-        try:
-            layout = json.loads(Path(path).read_bytes())
-        except OSError as error:
-            raise UserError(
-                f"the vocabulary {path} cannot be read ({error.strerror}): give the path of a "
-                "JSON file in SCAN's layout."
-            ) from None
-        except ValueError as error:
-            raise UserError(
-                f"the vocabulary {path} is not JSON ({error}): give a file in SCAN's layout."
-            ) from None
+        layout = read_json(Path(path), "give a vocabulary in SCAN's layout.")
         return cls.from_scan(layout, f"the vocabulary {path}")
 
     def save(self, path: str | Path) -> None:

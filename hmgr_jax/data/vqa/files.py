@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,9 +11,11 @@ import numpy as np
 
 from hmgr_jax.data.split import Items
 from hmgr_jax.data.text.captioned import clean_name
-from hmgr_jax.data.text.captions_files import LARGEST_ID, json_field, json_list, read_json
+from hmgr_jax.data.text.captions_files import LARGEST_ID, json_field, json_list
 from hmgr_jax.data.vqa.questions import ANNOTATORS
 from hmgr_jax.errors import FoundNonFinite, UserError
+from hmgr_jax.files.arrays import ONLY, open_arrays
+from hmgr_jax.files.reading import read_json
 from hmgr_jax.metrics.answer_normalisation import normalised
 
 VQA = "VQA v2"
@@ -212,19 +212,14 @@ class PictureArrays:
 
 def _read(path: Path) -> np.ndarray:
     """Read the regions of a file, [n, D]."""
-    try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            values = loaded["x"] if path.suffix == ".npz" else loaded
-            boxes = len(loaded["bbox"]) if path.suffix == ".npz" and "bbox" in loaded else None
-            if boxes == len(values) != values.shape[-1]:  # bottom-up attention's own [n, D]
-                values = values.T
-    except KeyError:
-        raise UserError(f"{path} holds no array x, as MCAN's features do: extract it.") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}): it is cut short or damaged; extract it again."
-        ) from None
+    with open_arrays(path, "it is cut short or damaged; extract it again.") as arrays:
+        name = "x" if path.suffix == ".npz" else ONLY
+        if name not in arrays:
+            raise UserError(f"{path} holds no array x, as MCAN's features do: extract it.")
+        values = np.asarray(arrays[name])
+        boxes = arrays["bbox"].shape[:1] if name == "x" and "bbox" in arrays else None
+    if values.ndim == 2 and boxes == values.shape[:1] != values.shape[1:]:
+        values = values.T  # bottom-up attention's own [n, D]
     if path.suffix != ".npz" and values.ndim == 4 and len(values) == 1:
         values = values[0]
     wanted = 2 if path.suffix == ".npz" else 3

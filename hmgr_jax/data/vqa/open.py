@@ -14,7 +14,7 @@ from hmgr_jax.data.fingerprint import fingerprint
 from hmgr_jax.data.split import DataSet, Split
 from hmgr_jax.data.text.captioned import Captioned
 from hmgr_jax.data.text.captions import CaptionSource
-from hmgr_jax.data.text.captions_files import coco_images, read_json
+from hmgr_jax.data.text.captions_files import coco_images
 from hmgr_jax.data.text.tokens import tokenize
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.data.vqa.files import (
@@ -36,6 +36,7 @@ from hmgr_jax.data.vqa.questions import (
     question_split,
 )
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.reading import read_json
 
 ROLES = ("train", "dev", "test")
 ANNOTATED = ("train", "dev")

@@ -159,7 +159,7 @@ def _spoil(path, arrays):
         ({"data": np.full((3, POINTS, 3), np.nan)}, "row 0 holds NaN"),
         ({"data": np.ones((3, POINTS, 2))}, r"has data \[3, 96, 2\]"),
         ({"label": np.zeros(2)}, r"label \[2\]"),
-        ({"label": None}, "no readable clouds"),
+        ({"label": None}, "no data and label of clouds"),
         ({"label": np.array([2, 1, 0])}, "for other objects of"),
         ({"data": np.ones((3, 9, 3), np.float32)}, r"clouds of \[9, 96\] points"),
     ],
@@ -192,7 +192,7 @@ def test_missing_and_damaged_files_are_named(root, tmp_path):
         _opened(root)
     list_file.write_text(text)
     (clouds / "ply_data_test0.h5").write_bytes(b"no")
-    with pytest.raises(UserError, match=r"ply_data_test0\.h5 holds no readable clouds"):
+    with pytest.raises(UserError, match=r"ply_data_test0\.h5 cannot be read as HDF5"):
         _opened(root)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty holds neither"):
@@ -225,7 +225,7 @@ ROWS = np.zeros((4, 3), int)
         ({"face": np.full((4, 15), np.inf), "neighbor_index": ROWS}, "NaN or inf"),
         ({"face": np.zeros((4, 15)), "neighbor_index": ROWS + 4}, "names neighbour 4"),
         ({"face": np.zeros((99, 15)), "neighbor_index": np.zeros((99, 3), int)}, "has 99 faces"),
-        (None, "is not a readable .npz"),
+        (None, "cannot be read as .npy or .npz"),
     ],
 )
 def test_spoilt_meshes_and_views(root, arrays, said):

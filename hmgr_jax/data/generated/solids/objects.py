@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +13,9 @@ from hmgr_jax.data.generated.worlds.scene import generator
 from hmgr_jax.data.shapes3d.mesh import edge_neighbours, face_features, normalise, sample_points
 from hmgr_jax.data.shapes3d.render import cameras_around, render
 from hmgr_jax.data.shapes3d.sources import MODALITIES
-from hmgr_jax.errors import UserError
+from hmgr_jax.files.arrays import read_npz
+from hmgr_jax.files.reading import readable
+from hmgr_jax.files.workdir import replacing
 
 
 class Made(NamedTuple):
@@ -108,19 +108,11 @@ def load_or_make(path: Path, solids: GeneratedSolids) -> list[Made]:
             "neighbor_index": np.concatenate([one.neighbours for one in made]),
             "starts": np.cumsum([0, *(len(one.features) for one in made)]),
         }
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as out:
-                np.savez_compressed(out, **arrays)  # type: ignore[arg-type]
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
-            cuts = found["starts"][1:-1]
-            features, neighbours = (np.split(found[x], cuts) for x in ("face", "neighbor_index"))
-            return list(map(Made, found["views"], found["points"], features, neighbours))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path} holds no readable solids ({error}): remove it; the next run makes it again."
-        ) from None
+        with replacing(path) as out:
+            np.savez_compressed(out, **arrays)  # type: ignore[arg-type]
+    advice = "remove it; the next run makes it again."
+    found = read_npz(path, advice, ("starts", "views", "points", "face", "neighbor_index"))
+    with readable(path, "solids", advice):
+        cuts = found["starts"][1:-1]
+        features, neighbours = (np.split(found[x], cuts) for x in ("face", "neighbor_index"))
+        return list(map(Made, found["views"], found["points"], features, neighbours))

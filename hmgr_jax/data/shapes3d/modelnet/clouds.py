@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -10,7 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hmgr_jax.data.text.captioned import clean_name
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.hdf5 import Dataset, open_hdf5
+from hmgr_jax.files.reading import read_json, readable
 
 _FILE = re.compile(r"(?P<before>.*?)(?P<split>train|test)_?(?P<number>\d+)\.h5")
 
@@ -69,16 +71,13 @@ def read_clouds(folder: Path, split: str) -> Clouds:
 
 
 def _read(path: Path) -> Clouds:
-    try:
-        import h5py
-    except ImportError:
-        raise UserError(f"{path} needs h5py: install it with pip install 'hmgr-jax[h5]'.") from None
-    try:
-        with h5py.File(path, "r") as file:
-            points = np.asarray(file["data"][()], np.float32)
-            labels = np.asarray(file["label"][()], np.int64).reshape(-1)
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise UserError(f"{path} holds no readable clouds ({error}): copy it again.") from None
+    file = open_hdf5(path)
+    arrays = [file.get(name) for name in ("data", "label")]
+    if not all(isinstance(array, Dataset) for array in arrays):
+        raise UserError(f"{path} holds no data and label of clouds: copy it again.")
+    with readable(path, "clouds", "copy it again."):
+        points = np.asarray(arrays[0], np.float32)
+        labels = np.asarray(arrays[1], np.int64).reshape(-1)
     if points.ndim != 3 or points.shape[2] != 3 or len(labels) != len(points):
         raise UserError(
             f"{path} has data {list(points.shape)} and label {list(labels.shape)} where [n, P, 3] "
@@ -94,15 +93,12 @@ def _names(path: Path, count: int) -> list[str]:
     file = name_file(path)
     if file is None:
         return []
-    try:
-        listed = [str(name) for name in json.loads(file.read_text("utf-8"))]
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(
-            f"{file} is not a readable list of names ({error}): copy it again."
-        ) from None
+    listed = read_json(file, "copy it again.")
+    if not isinstance(listed, list):
+        raise UserError(f"{file} is not a list of names: copy it again.")
     if len(listed) != count:
         raise UserError(
             f"{file} names {len(listed)} objects but {path.name} has {count} clouds: copy both "
             "again."
         )
-    return [str(PurePosixPath(name).with_suffix("")) for name in listed]
+    return [str(PurePosixPath(clean_name(name, str(file))).with_suffix("")) for name in listed]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hmgr_jax.data.pictures.files import ENDINGS, load_picture
+from hmgr_jax.data.pictures.decode import endings, load_picture
 from hmgr_jax.data.shapes3d.mesh import FEATURES
 from hmgr_jax.data.shapes3d.sources import MODALITIES
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.arrays import open_arrays
 
 _NUMBER = re.compile(r"\d+")
 
@@ -29,23 +29,27 @@ class ViewFolders:
 
     def has(self, name: str) -> bool:
         """Whether the object ``class/object`` has a view."""
-        folder = self.folder / name
-        return folder.is_dir() and any(x.name.endswith(ENDINGS) for x in folder.iterdir())
+        return bool(self._list(name))
 
     def files(self, name: str) -> tuple[str, ...]:
         """File names of the views of an object, by number; ``UserError`` if there is none."""
         found = self._listed.get(name)
         if found is None:
-            folder = self.folder / name
-            listed = [p.name for p in folder.iterdir()] if folder.is_dir() else []
-            found = tuple(sorted((x for x in listed if x.endswith(ENDINGS)), key=_last_number))
+            found = tuple(sorted(self._list(name), key=_last_number))
             if not found:
                 raise UserError(
-                    f"{folder} holds no view (.png or .jpg): add them, or leave the object "
-                    "out by data.corrupt=skip."
+                    f"{self.folder / name} holds no view (.png or .jpg): add them, or leave the "
+                    "object out by data.corrupt=skip."
                 )
             self._listed[name] = found
         return found
+
+    def _list(self, name: str) -> list[str]:
+        """File names of the pictures of an object."""
+        folder = self.folder / name
+        listed = folder.iterdir() if folder.is_dir() else ()
+        seen = [path for path in listed if not path.name.startswith(".")]
+        return [path.name for path in seen if path.suffix.lower() in endings()]
 
     def load(self, name: str, k: int) -> Image.Image:
         """Decode a view in RGB; ``UserError`` names an unreadable file."""
@@ -77,29 +81,28 @@ def read_faces(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         UserError: the file is missing, damaged, has other arrays, or holds NaN.
     """
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            names = next((pair for pair in DIALECTS if set(pair) <= set(arrays.files)), None)
-            if names is None:
-                raise UserError(
-                    f"{path} holds {', '.join(arrays.files) or 'nothing'} where face and "
-                    "neighbor_index, or faces and neighbors, were expected: prepare it again."
-                )
-            features, neighbours = (arrays[name] for name in names)
-    except FileNotFoundError:
+    if not path.is_file():
         raise UserError(
             f"There is no {path}: put it there, or leave the object out by data.corrupt=skip."
-        ) from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is not a readable .npz ({error}): copy it again.") from None
+        )
+    with open_arrays(path, "copy it again.") as arrays:
+        names = next((pair for pair in DIALECTS if set(pair) <= set(arrays)), None)
+        if names is None:
+            raise UserError(
+                f"{path} holds {', '.join(arrays) or 'nothing'} where face and "
+                "neighbor_index, or faces and neighbors, were expected: prepare it again."
+            )
+        features, neighbours = (np.asarray(arrays[name]) for name in names)
     return _checked(path, features, neighbours)
 
 
 def _checked(
     path: Path, features: np.ndarray, neighbours: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    count = len(features)
-    if not count or features.shape != (count, FEATURES) or neighbours.shape != (count, 3):
+    count = len(features) if features.ndim else 0
+    kinds = features.dtype.kind + neighbours.dtype.kind
+    shapes = (features.shape, neighbours.shape)
+    if not count or shapes != ((count, FEATURES), (count, 3)) or kinds not in ("fi", "fu"):
         raise UserError(
             f"{path} has faces {list(features.shape)} and neighbours {list(neighbours.shape)} "
             f"where [F, {FEATURES}] and [F, 3] were expected: prepare it again."

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import io
-import json
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,12 +16,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from hmgr_jax.data.pictures.files import BROKEN
 from hmgr_jax.data.shapes3d.modelnet.files import read_faces
 from hmgr_jax.data.shapes3d.sources import MODALITIES
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.arrays import read_npz
+from hmgr_jax.files.reading import check_packed, parse_json, readable
 
 MANIFEST, OBJECTS = "manifest.json", "objects"
+AGAIN = "run hmgr_jax.prepare modelnet again."
 VIEW = "view_{:03d}.png"
 
 
@@ -50,7 +51,7 @@ def read_manifest(root: Path) -> Manifest | None:
             )
         return None
     try:
-        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        found: dict[str, Any] = parse_json(path.read_text("utf-8"))
         if "objects" not in found:
             return None
         names = {str(s): tuple(map(str, of)) for s, of in found["objects"].items()}
@@ -103,18 +104,18 @@ class PreparedObjects:
     def view(self, number: int, k: int) -> Image.Image:
         """Decode the k-th view."""
         try:
-            with Image.open(io.BytesIO(self._read(number, VIEW.format(k)))) as image:
+            with Image.open(
+                io.BytesIO(self._read(number, VIEW.format(k))), formats=("PNG",)
+            ) as image:
                 return image.copy()
-        except BROKEN as error:
+        except Exception as error:  # Pillow raises nearly every kind for damaged files
             raise UserError(_damaged(self.files[number], error)) from None
 
     def points(self, number: int) -> np.ndarray:
         """Points on the surface."""
-        try:
-            data = io.BytesIO(self._read(number, "points.npy"))
-            found: np.ndarray = np.lib.format.read_array(data, allow_pickle=False)
-        except ValueError as error:
-            raise UserError(_damaged(self.files[number], error)) from None
+        found = read_npz(self.files[number], AGAIN, ("points",))["points"]
+        if found.ndim != 2 or found.shape[1] != 3 or not np.isfinite(found).all():
+            raise UserError(_damaged(self.files[number], f"points of shape {found.shape}"))
         return found
 
     def faces(self, number: int) -> tuple[np.ndarray, np.ndarray]:
@@ -123,12 +124,11 @@ class PreparedObjects:
 
     def _read(self, number: int, name: str) -> bytes:
         path = self.files[number]
-        try:
-            with zipfile.ZipFile(path) as archive:
-                return archive.read(name)
-        except (OSError, KeyError, zipfile.BadZipFile) as error:
-            raise UserError(_damaged(path, error)) from None
+        with readable(path, "an object", AGAIN), zipfile.ZipFile(path) as archive:
+            info = archive.getinfo(name)
+            check_packed(info.file_size, info.compress_size, name)
+            return archive.read(info)
 
 
-def _damaged(path: Path, error: Exception) -> str:
-    return f"{path} is not a readable object ({error}): run hmgr_jax.prepare modelnet again."
+def _damaged(path: Path, error: object) -> str:
+    return f"{path} is not a readable object ({error}): {AGAIN}"
