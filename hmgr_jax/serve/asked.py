@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -70,7 +71,8 @@ async def _of_form(form: FormData, limits: Limits) -> Search:
     contents = [await file.read() for file in files if isinstance(file, UploadFile)]
     if len(contents) != len(files):
         raise UserError("picture is a file, not a field.")
-    return _search(_parsed(given.encode()), contents, limits)
+    # On another thread: decoding takes up to seconds.
+    return await run_in_threadpool(_search, _parsed(given.encode()), contents, limits)
 
 
 def _parsed(body: bytes) -> dict[str, Any]:

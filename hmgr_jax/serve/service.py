@@ -145,25 +145,32 @@ class Service:
     def _encode(self, jobs: Sequence[Job]) -> list[Any]:
         """For each job: codes of its only query if the system scores pairs, or else a vector."""
         against = self.snapshot.searcher.modality
-        sentences = [
-            (at, n, str(part.value))
+        texts = {
+            (at, n): str(part.value)
             for at, job in enumerate(jobs)
             for n, part in enumerate(job.parts)
             if part.kind == "text"
-        ]
-        made: dict[tuple[int, int], tuple[np.ndarray, Any]] = {}
-        if sentences:
-            vectors, codes = self.encoder.sentences([text for *_, text in sentences], against)
-            made = {
-                (at, n): (v, c) for (at, n, _), v, c in zip(sentences, vectors, codes, strict=True)
-            }
+        }
+        encoded = self._sentences(list(texts.values()), against) if texts else []
+        made = dict(zip(texts, encoded, strict=True))
         return [
             _guarded(self._combined, job, {n: x for (own, n), x in made.items() if own == at})
             for at, job in enumerate(jobs)
         ]
 
-    def _combined(self, job: Job, made: dict[int, tuple[np.ndarray, Any]]) -> Any:
+    def _sentences(self, texts: list[str], against: str) -> list[Any]:
+        """Vector and codes of each sentence, or why it has none."""
+        try:
+            return list(zip(*self.encoder.sentences(texts, against), strict=True))
+        except Exception as error:
+            if len(texts) == 1:
+                return [error]
+            return [found for text in texts for found in self._sentences([text], against)]
+
+    def _combined(self, job: Job, made: dict[int, Any]) -> Any:
         """The sum of a job's queries, so that scores are the weighted means of theirs."""
+        for failed in (found for found in made.values() if isinstance(found, Exception)):
+            raise failed
         vectors, modality = [], job.snapshot.searcher.modality
         for n, part in enumerate(job.parts):
             if isinstance(part.value, Image.Image):

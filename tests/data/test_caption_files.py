@@ -99,6 +99,11 @@ def test_ids_that_do_not_fit_are_names_only(tmp_path):
         (_karpathy(cocoid=[1]), "image 0 has [1] for a name or id"),
         (_karpathy(filename=["a.jpg"]), "image 0 has ['a.jpg'] for a name or id"),
         (_karpathy(sentences=5), "sentence 0 has 5 for a caption"),
+        (_karpathy(sentences=["a \ud83d"]), "sentence 0 has 'a \\ud83d' for a caption"),
+        (_karpathy(sentences=["\ufeff"]), "sentence 0 has '\\ufeff' for a caption"),
+        (_karpathy(filename="a\nb.jpg"), "image 0 has 'a\\nb.jpg' for a name or id"),
+        (_karpathy(filename="\ufeffa.jpg"), "image 0 has '\\ufeffa.jpg' for a name or id"),
+        (_karpathy(filename="\ud83d.jpg"), "image 0 has '\\ud83d.jpg' for a name or id"),
         ("[" * 100_000, "is not JSON"),
     ],
 )

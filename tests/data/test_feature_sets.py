@@ -8,6 +8,8 @@ import pytest
 import scipy.io
 import scipy.sparse
 
+from hmgr_jax.data.features import mat
+from hmgr_jax.data.features.array_pickle import read_array_pickle
 from hmgr_jax.data.features.sets import Layout, open_features
 from hmgr_jax.data.open import open_data
 from hmgr_jax.errors import FoundNonFinite, UserError
@@ -372,3 +374,21 @@ def test_wikipedia(real_data):
     }
     assert opened.splits["train"].labels["image"].sum(axis=0).min() > 50
     assert opened.splits["test"].labels["text"].shape == (462, 10)
+
+
+def test_a_mat_that_brings_scipy_down_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "child.py").write_text("import os; os.abort()")
+    monkeypatch.setattr(mat.mat_child, "__file__", str(tmp_path / "child.py"))
+    scipy.io.savemat(tmp_path / "set.mat", arrays())
+    refused(r"set\.mat cannot be read as \.mat \(scipy broke down .*signal 6", tmp_path / "set.mat")
+
+
+def test_pickles_of_lists_are_arrays_and_others_are_refused(tmp_path):
+    path, row = tmp_path / "a.pkl", [1.0] * 200
+    for stored in ([1, 2], [[1, 2], [3, 4]], (np.ones(2), np.zeros(2)), np.array(["a", "bc"])):
+        path.write_bytes(pickle.dumps(stored, 4))
+        np.testing.assert_array_equal(read_array_pickle(path), np.asarray(stored))
+    for stored in ([1, "a", None], [[1], [[2]]], {"a": 1}, [row] * 200, np.array([{}], object)):
+        path.write_bytes(pickle.dumps(stored, 4))
+        with pytest.raises(UserError, match=r"a\.pkl "):
+            read_array_pickle(path)

@@ -13,9 +13,9 @@ wrote; other files that it makes are the caller's to remove).
 Allowed are an equal result, and a refusal by `UserError` in one sentence. ``values=True`` says that
 the files have no checksums: another result then counts as ``other``. Anything else fails: another
 exception, another result, more than ``seconds`` of the processor, `WAIT` times as long on the
-clock, or ``megabytes`` a run. The message names each failure with the seed, and
-``damaged(data, seed)`` gives the same bytes again. Returned are the numbers of ``equal``,
-``refused`` and ``other``; `note` prints them with ``pytest -s``.
+clock, or ``megabytes`` a run. The message names each failure with the seed, by which ``damaged``
+gives the same bytes again. Returned are the numbers of ``equal``, ``refused`` and ``other``; `note`
+prints them with ``pytest -s``.
 
 The usual number of damages is `COUNT`; under ``pytest -m slow`` call with `MANY` divided by the
 number of groups of files. Crashes of the process are failures too, of the whole pytest worker:

@@ -366,6 +366,20 @@ def test_an_error_of_one_search_is_not_that_of_its_batch(service):
     assert [hit.item for hit in alone] == [hit.item for hit in good]
 
 
+def test_a_sentence_that_cannot_be_read_fails_alone(service, monkeypatch):
+    read = service.encoder.sentences
+
+    def sentences(texts, against):
+        if "bad" in texts:
+            raise UserError("bad is bad")
+        return read(texts, against)
+
+    monkeypatch.setattr(service.encoder, "sentences", sentences)
+    jobs = [Job(service.snapshot, [Part("text", text)], 2) for text in ("red", "bad", "two dogs")]
+    good, bad, other = service.answer(jobs)
+    assert (len(good), str(bad), len(other)) == (2, "bad is bad", 2)
+
+
 def test_sentences_compile_one_program_a_bucket(service):
     encode = service.encoder._evaluators["text"]._encoders["text"]
     before = encode._cache_size()

@@ -25,8 +25,6 @@ class _DType:
     def __setstate__(self, state: Any) -> None:
         if state[1] in ("<", ">", "|", "="):
             self.dtype = self.dtype.newbyteorder(state[1])
-        if self.dtype.kind in "US":
-            self.dtype = np.dtype(f"{self.dtype.kind}{int(state[5])}")
 
 
 def _numbers(raw: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
@@ -119,7 +117,7 @@ def _array(found: Any, size: int) -> np.ndarray | None:
         return found.values
     if type(found) not in (list, tuple):
         return None
-    rows = [row.values if isinstance(row, _Array) else row for row in found]
+    rows: list[Any] = [row.values if isinstance(row, _Array) else row for row in found]
     lists: list[Any] = [row for row in rows if type(row) in (list, tuple)]
     plain = [x for row in lists for x in row] if sum(map(len, lists)) <= size else [None]
     plain += [row for row in rows if type(row) not in (list, tuple, np.ndarray)]

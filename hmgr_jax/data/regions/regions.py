@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ SCAN_BELOW = 2 << 30  # bytes; smaller files are checked for NaN when opened
 _BLOCK_BYTES = 64 << 20
 ITEMS = {"image": ("regions", "n_regions"), "video": ("frames", "n_frames")}
 """{modality: names of the features and of the number of true ones}."""
-_EXPONENT: dict[int, tuple[np.unsignedinteger, np.unsignedinteger]] = {
+_EXPONENT: dict[int, tuple[Any, Any]] = {
     2: (np.uint16(0x7C00), np.uint16(0x7C00)),
     4: (np.uint32(0x7F800000), LARGEST.view(np.uint32)),
 }

@@ -160,11 +160,9 @@ function veil(stage, boxes) {
     draw("defs", {}, blur, mask), cover);
   return (weights) => {
     if (!weights) { svg.remove(); return; }
-    const least = Math.min(...weights, ...(weights.every((w) => w >= 0 && w <= 1) ? [0] : []));
-    const most = Math.max(...weights);
-    const low = weights.every((w) => w > 0.02) || least < 0 ? Math.min(...weights) : 0;
+    const [low, most] = [Math.min(...weights), Math.max(...weights)];
     holes.forEach((hole, n) => {
-      const share = most > low ? Math.max(0, (weights[n] - low) / (most - low)) : 0;
+      const share = most > low ? (weights[n] - low) / (most - low) : 0;
       hole.setAttribute("fill-opacity", share ** 1.3);
     });
     stage.append(svg);
