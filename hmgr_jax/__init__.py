@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hmgr_jax.evaluation.retriever import Retriever
+    from hmgr_jax.search.library import IndexingRetriever
 
 __version__ = "0.1.0"
 __all__ = ["list_models", "load"]
 
 
-def load(workdir: str | Path) -> Retriever:
+def load(workdir: str | Path) -> IndexingRetriever:
     """The dev-best model of a finished (or running) run, or a packed one.
 
     ``workdir`` is the folder of a run, a file that ``hmgr-jax convert pack`` wrote, or the name of
@@ -21,12 +21,17 @@ def load(workdir: str | Path) -> Retriever:
         retriever = hmgr_jax.load("runs/worlds-hmgr")
         codes = retriever.encode("text", ["a red ball left of a blue cube"])
 
+    A model that reads picture files also indexes a folder of them:
+
+        index = hmgr_jax.load("flickr8k").index("holiday")
+        hits = index.search("two dogs run on the beach", k=5)
+
     Raises:
         hmgr_jax.errors.UserError: ``workdir`` holds no whole checkpoint and is no such model.
     """
-    from hmgr_jax.search.retrieved import load_run
+    from hmgr_jax.search.library import load as load_indexing
 
-    return load_run(workdir)
+    return load_indexing(workdir)
 
 
 def list_models() -> tuple[str, ...]:

@@ -18,12 +18,15 @@ MODES = {
 """Sub-commands that are modes of ``python -m hmgr_jax.main``."""
 MODULES = {
     "prepare": "convert common dataset formats to one layout",
-    "search": "build, query and swap an index",
+    "search": "build, query, update and swap an index",
+    "serve": "serve an index: an API and a page",
     "convert": "import released weights, export safetensors",
     "parity": "compare our numbers with those of released code",
     "bench": "measure speed and memory on this machine",
 }
-"""Sub-commands that are modules of their own; ``search`` is a package."""
+"""Sub-commands that are modules of their own."""
+PACKAGES = ("search", "serve")
+"""Modules that are packages with a module ``command``."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name in MODES:
         return _main_of("main")([program, f"--mode={name}", *rest])
     if name in MODULES:
-        return _main_of("search.command" if name == "search" else name)([program, *rest])
+        return _main_of(f"{name}.command" if name in PACKAGES else name)([program, *rest])
     parser = Parser("hmgr-jax", "Cross-modal retrieval in JAX.")
     parser.add_commands("command", MODES | MODULES)
     return guarded(lambda given: int(bool(parser.parse(given))), [program, name])

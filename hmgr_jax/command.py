@@ -230,8 +230,9 @@ def _repeated_warnings() -> Iterator[None]:
     told: dict[str, float] = {}
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        print(f"warning: {shown(str(message))}", file=sys.stderr, flush=True)
-        told.setdefault(str(message), time.monotonic())
+        text = shown(str(message).replace("\n", " "))
+        print(f"warning: {text}", file=sys.stderr, flush=True)
+        told.setdefault(text, time.monotonic())
 
     warnings.showwarning = show
     try:
@@ -239,4 +240,4 @@ def _repeated_warnings() -> Iterator[None]:
     finally:
         for message, when in told.items():
             if time.monotonic() - when > REPEAT_AFTER:
-                print(f"warning: {shown(message)}", file=sys.stderr, flush=True)
+                print(f"warning: {message}", file=sys.stderr, flush=True)

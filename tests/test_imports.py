@@ -10,6 +10,11 @@ from tiny_run import ROOT, arguments
 
 pytestmark = pytest.mark.slow
 
+QUERY = """
+import sys
+import hmgr_jax.search.command
+assert not {"jax", "numpy", "PIL", "matplotlib"} & sys.modules.keys()
+"""
 LOADED = "print([name for name in ('tensorflow', 'torch') if name in sys.modules])"
 WITHOUT = """
 import importlib, json, pkgutil, sys
@@ -69,3 +74,7 @@ def test_training_brings_in_no_other_framework(tmp_path):
 
 def test_the_core_runs_without_the_rest():
     assert json.loads(_python(WITHOUT))["benchmark"] == "step"
+
+
+def test_a_query_that_a_server_answers_loads_no_model():
+    _python(QUERY)

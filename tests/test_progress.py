@@ -247,3 +247,10 @@ def test_epochs_after_other_batches_count_what_was_read():
     for step in (11, 12, 13, 17):
         progress.update(step, 1.0)
     assert re.findall(r"epoch (\d)", stream.getvalue()) == ["3", "3", "4", "5"]
+
+
+def test_control_characters_of_a_table_are_shown_not_sent(capsys):
+    table("title\x1b[2J", [{"name": "a\x07b", "count": 1}])
+    told = capsys.readouterr().out
+    assert r"title\x1b[2J" in told
+    assert r"a\x07b" in told

@@ -104,6 +104,14 @@ def replacing(path: Path) -> Iterator[BufferedWriter]:
     sync(path.parent)  # the new name is an entry of the folder
 
 
+def link_atomic(link: Path, folder: Path) -> None:
+    """Make ``link`` a symbolic link to ``folder``, atomically and durably."""
+    with temporary_for(link) as temporary:
+        temporary.symlink_to(folder, target_is_directory=True)
+        os.replace(temporary, link)
+    sync(link.parent)
+
+
 @contextlib.contextmanager
 def temporary_for(path: Path) -> Iterator[Path]:
     """A name beside ``path`` for a file or folder that will replace it; removed at the end.

@@ -38,6 +38,14 @@ class Edge(NamedTuple):
     weight: float
 
 
+def strongest_edges(weights: np.ndarray, count: int = EDGES) -> list[Edge]:
+    """The strongest edges between different nodes of a layer [N, N], strongest first."""
+    apart = np.where(np.eye(len(weights), dtype=bool), -1.0, weights)
+    order = np.argsort(-apart, axis=None, kind="stable")[:count]
+    pairs = (divmod(int(place), len(weights)) for place in order)
+    return [Edge(to, j, float(weights[to, j])) for to, j in pairs if apart[to, j] > 0]
+
+
 @dataclass(frozen=True)
 class PairExplanation:
     """The parts of the score of one image and one sentence, without padding."""
@@ -59,11 +67,7 @@ class PairExplanation:
 
     def strongest(self, modality: str, layer: int, count: int = EDGES) -> list[Edge]:
         """The strongest edges between different nodes of a modality, strongest first."""
-        weights = self.relations[modality][layer]
-        apart = np.where(np.eye(len(weights), dtype=bool), -1.0, weights)
-        order = np.argsort(-apart, axis=None, kind="stable")[:count]
-        pairs = (divmod(int(place), len(weights)) for place in order)
-        return [Edge(to, j, float(weights[to, j])) for to, j in pairs if apart[to, j] > 0]
+        return strongest_edges(self.relations[modality][layer], count)
 
     def rows(self) -> dict[str, Any]:
         """For JSON: lists, and weights as rows of one query each."""
@@ -100,15 +104,16 @@ def check_explainable(retriever: Retriever) -> None:
     Raises:
         UserError: it explains neither; the message names the systems that do.
     """
-    if not _explains(retriever.model):
-        able = [name for name in list_models() if _explains(get_model(name))]
+    if not explains(retriever.model):
+        able = [name for name in list_models() if explains(get_model(name))]
         raise UserError(
             f"{retriever.config.model.name} has neither attention between regions and words nor "
             f"weights of them to explain: use {', '.join(able)}."
         )
 
 
-def _explains(model: Model) -> bool:
+def explains(model: Model) -> bool:
+    """Whether a system explains the scores of pairs, or its vectors."""
     return model.explainable() or model.explains_vectors()
 
 

@@ -14,6 +14,8 @@ from hmgr_jax.data.split import Items, Source
 TURN = np.deg2rad(30)
 """Camera angle of clouds and meshes."""
 REACH = 1.0
+VIEWS = 12
+"""Cameras around a cloud or mesh that turns."""
 
 
 def pictures_of(modality: str, source: Source, items: np.ndarray, pixels: int) -> list[np.ndarray]:
@@ -33,6 +35,22 @@ def pictures_of(modality: str, source: Source, items: np.ndarray, pixels: int) -
     return [_to_rgb(draw[modality](found, k)) for k in range(len(items))]
 
 
+def views_of(modality: str, source: Source, number: int, pixels: int) -> np.ndarray:
+    """Pictures uint8 [V, S, S, 3] of one item: the views of the data, or `VIEWS` around it."""
+    found = source.gather(np.array([number]))
+    turns = TURN + 2 * np.pi * np.arange(VIEWS) / VIEWS
+    if modality == "image":
+        settings = getattr(source, "shaping", None)
+        mean, std = (settings.mean, settings.std) if settings else (MEAN, STD)
+        drawn = [_view(view, mean, std) for view in found["views"][0]]
+    elif modality == "point":
+        points = _fitted(found["points"][0])
+        drawn = [render_points(points, camera_at(turn), pixels) for turn in turns]
+    else:
+        drawn = list(render(_mesh_of(found["faces"][0]), [camera_at(t) for t in turns], pixels))
+    return np.stack([_to_rgb(picture) for picture in drawn])
+
+
 def _view(view: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
     """Undo the normalisation of pixels."""
     colours = view * np.array(std, np.float32) + np.array(mean, np.float32)
@@ -44,9 +62,13 @@ def _cloud(points: np.ndarray, pixels: int) -> np.ndarray:
 
 
 def _mesh(faces: np.ndarray, pixels: int) -> np.ndarray:
+    return render(_mesh_of(faces), [camera_at(TURN)], pixels)[0]
+
+
+def _mesh_of(faces: np.ndarray) -> Mesh:
     corners = _fitted(faces[:, 3:12].reshape(-1, 3))
     triangles = np.arange(len(corners), dtype=np.int32).reshape(-1, 3)
-    return render(Mesh(corners, triangles), [camera_at(TURN)], pixels)[0]
+    return Mesh(corners, triangles)
 
 
 def _fitted(points: np.ndarray) -> np.ndarray:

@@ -49,21 +49,33 @@ def of_sentences(retriever: Retriever, sentences: Sequence[str]) -> Questions:
 
 def check_known(vocabulary: Vocabulary, sentences: Sequence[str]) -> None:
     """Warn of unknown words; refuse a sentence without any other."""
-    tokens = [vocabulary.tokenize(sentence) for sentence in sentences]
-    unknown = [vocabulary.unknown_words(words) for words in tokens]
-    for sentence, words, strange in zip(sentences, tokens, unknown, strict=True):
-        if strange and len(strange) == sum(any(map(str.isalnum, word)) for word in words):
-            raise UserError(
-                f"The run knows no word of {sentence!r}: ask in the words of its captions."
-            )
-    if count := sum(map(len, unknown)):
-        named = ", ".join(map(repr, dict.fromkeys(word for words in unknown for word in words)))
+    if unknown := unknown_words(vocabulary, sentences):
+        named = ", ".join(map(repr, dict.fromkeys(unknown)))
+        count = sum(len(vocabulary.tokenize(sentence)) for sentence in sentences)
         warnings.warn(
-            f"the run does not know {count} of {sum(map(len, tokens))} words and reads them as one "
+            f"the run does not know {len(unknown)} of {count} words and reads them as one "
             f"unknown word: {named}",
             RuntimeWarning,
             stacklevel=3,
         )
+
+
+def unknown_words(vocabulary: Vocabulary, sentences: Sequence[str]) -> list[str]:
+    """The words of sentences that a run does not know.
+
+    Raises:
+        UserError: a sentence has no other words.
+    """
+    found: list[str] = []
+    for sentence in sentences:
+        words = vocabulary.tokenize(sentence)
+        strange = vocabulary.unknown_words(words)
+        if strange and len(strange) == sum(any(map(str.isalnum, word)) for word in words):
+            raise UserError(
+                f"The run knows no word of {sentence!r}: ask in the words of its captions."
+            )
+        found += strange
+    return found
 
 
 def of_pictures(retriever: Retriever, files: Sequence[Path]) -> Questions:

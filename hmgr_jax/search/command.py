@@ -6,12 +6,15 @@ import argparse
 import json
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hmgr_jax.command import Parser, guarded, required
 from hmgr_jax.errors import UserError
+from hmgr_jax.search import running, upkeep
+from hmgr_jax.search.options import ACTIONS, MODEL, OPTIONS
 from hmgr_jax.terminal import shown
 
 if TYPE_CHECKING:
@@ -19,83 +22,6 @@ if TYPE_CHECKING:
     from hmgr_jax.search.asking import Questions
     from hmgr_jax.search.gallery import Gallery
     from hmgr_jax.search.searcher import Hit, Searcher
-
-SPLITS = ("train", "dev", "test")
-ACTIONS = {
-    "index": "encode a gallery and write an index of it",
-    "query": "search an index",
-    "find": "search the pictures of a folder, without training or an index of your own",
-    "swap": "point a name to another index of the same model, atomically",
-}
-DIR: dict[str, Any] = {"metavar": "DIR"}
-FILE: dict[str, Any] = {"metavar": "FILE"}
-K: dict[str, Any] = {"type": int, "default": 10, "metavar": "INT", "help": "results per query"}
-JSON: dict[str, Any] = {
-    "metavar": "FILE|-",
-    "help": "write the results as JSON; - prints JSON instead of the table",
-}
-OPTIONS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-    "index": {
-        "--workdir": DIR | {"help": "a trained run of any system"},
-        "--out": DIR | {"help": "the folder to create"},
-        "--split": {"choices": SPLITS, "help": "index a split of the run (default: test)"},
-        "--images": DIR | {"help": "index all pictures in a folder"},
-        "--gallery": DIR | {"help": "index what prepare folder made of pictures without captions"},
-        "--captions": FILE | {"help": "index the sentences of a file, one per line"},
-        "--modality": {"help": "modality of the split's items (default: what captions describe)"},
-        "--pictures": DIR | {"help": "picture files of the split or gallery, named by their ids"},
-        "--engine": {"help": "flat, hnsw, ivf or milvus (default: flat, ivf for large galleries)"},
-        "--uri": {"help": "a Milvus server, token in MILVUS_TOKEN (default: Milvus Lite)"},
-        "--candidates": {
-            "type": int,
-            "help": "length of the shortlist of a pair scorer (default: 100)",
-        },
-    },
-    "query": {
-        "sentences": {"nargs": "*", "help": "sentences to search for, or --image"},
-        "--index": DIR | {"help": "an index, or a name created by swap"},
-        "--image": {
-            "nargs": "+",
-            "metavar": "FILE|ID",
-            "help": "pictures, or ids (or numbers) of items of a split",
-        },
-        "--split": {"choices": SPLITS, "help": "split of the ids (default: that of the index)"},
-        "--from": {"help": "modality of the ids (default: what captions describe)"},
-        "-k": K,
-        "--without-own": {
-            "action": "store_true",
-            "help": "exclude results that belong to the query's own item",
-        },
-        "--candidates": {"type": int, "help": "length of the shortlist (default: as indexed)"},
-        "--json": JSON,
-        "--sheet": {"metavar": "FILE.png", "help": "draw a contact sheet of the results"},
-        "--pictures": DIR | {"help": "picture files of the query items"},
-        "--workdir": DIR | {"help": "the new folder of a run that was moved"},
-    },
-    "find": {
-        "sentences": {"nargs": "*", "help": "sentences to search for, or --image"},
-        "--in": DIR | {"help": "the folder of the pictures"},
-        "--image": {"nargs": "+", "metavar": "FILE", "help": "pictures to search by"},
-        "--model": {
-            "metavar": "MODEL",
-            "default": "flickr8k",
-            "help": "a model of the package, a packed file, a trained run, or the folder of a CLIP "
-            "or SigLIP as transformers saves it (default: flickr8k)",
-        },
-        "--encoder": {"metavar": "clip=DIR", "help": "the same as --model DIR"},
-        "-k": K,
-        "--json": JSON,
-        "--sheet": {
-            "metavar": "FILE.png",
-            "default": "found.png",
-            "help": "the contact sheet of the results (default: found.png)",
-        },
-    },
-    "swap": {
-        "--name": {"metavar": "NAME", "help": "the name that query takes as --index"},
-        "--to": DIR | {"help": "the index"},
-    },
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -108,7 +34,8 @@ def run(arguments: Sequence[str]) -> int:
     flags = _parser().parse(arguments or ["--help"])
     if flags.action == "index":
         return index(flags, "python -m hmgr_jax.search " + shlex.join(arguments))
-    return {"query": query, "find": find, "swap": swap}[flags.action](flags)
+    own = {"query": query, "find": find, "swap": swap}
+    return {**own, **upkeep.COMMANDS}[flags.action](flags)
 
 
 def _parser() -> Parser:
@@ -121,52 +48,70 @@ def _parser() -> Parser:
 
 def index(flags: argparse.Namespace, command: str) -> int:
     """Encode a gallery and write its index, with the ``command`` that builds it again."""
-    workdir, out = required(flags, "workdir"), Path(required(flags, "out"))
+    folders = [*map(Path, flags.folders), *([Path(flags.images)] if flags.images else [])]
+    workdir = flags.workdir or (MODEL if folders else required(flags, "workdir"))
+    out = Path(required(flags, "out"))
     if out.exists():
         raise UserError(f"{out} exists: give another --out, or remove it.")
     _check_gallery(flags)
     # Slow imports come after the options are checked.
+    from hmgr_jax.search.engines import check_engine
+    from hmgr_jax.search.index_engine import FLAT
     from hmgr_jax.search.retrieved import load_run
     from hmgr_jax.search.searcher import CANDIDATES, Searcher
 
+    check_engine(flags.engine or FLAT, flags.uri)
     retriever = load_run(workdir)
-    gallery = _gallery(retriever, flags)
-    made = Searcher.build(
-        retriever,
-        gallery,
-        engine=flags.engine,
-        uri=flags.uri,
-        candidates=CANDIDATES if flags.candidates is None else flags.candidates,
-    )
+    candidates = CANDIDATES if flags.candidates is None else flags.candidates
+    blocks = out.with_name(f"{out.name}.encoded")
+    if folders:
+        from hmgr_jax.search import following
+
+        how = {"engine": flags.engine, "uri": flags.uri}
+        made = following.build(retriever, folders, blocks, **how, candidates=candidates)
+    else:
+        made = Searcher.build(
+            retriever,
+            _gallery(retriever, flags),
+            engine=flags.engine,
+            uri=flags.uri,
+            candidates=candidates,
+        )
     made.save(out, command)
+    shutil.rmtree(blocks, ignore_errors=True)
     about = made.index.about
     print(
-        f"{len(made.index):,} {gallery.modality} items of dimension {about['dim']}, "
-        f"{about['engine']}"
+        f"{len(made.index):,} {made.modality} items of dimension {about['dim']}, {about['engine']}"
     )
     if about.get("recall@10") is not None:
         print(f"recall@10:  {about['recall@10']:.3f} of exact search (effort {about['effort']})")
     if made.codes is not None:
         print(f"shortlist:  {about['candidates']} candidates, scored by {about['system']} itself")
-    print(f"index:      {out}")
+    print(shown(f"index:      {out}"))
     made.index.close()
     return 0
 
 
 def query(flags: argparse.Namespace) -> int:
-    """Search an index."""
+    """Search an index; a running server of it answers sentences at once."""
     required(flags, "index")
     _check_question(flags)
+    if flags.k < 1:
+        raise UserError(f"-k is {flags.k}, but must be at least 1: correct it.")
+    if (found := running.ask(flags)) is not None:
+        _tell(found, flags)
+        return 0
     from hmgr_jax.search.searcher import Searcher
 
     searcher = Searcher.open(flags.index, flags.workdir)
     asked = _questions(searcher, flags)
     own = flags.without_own or asked.modality == searcher.modality
+    without = [item.owner or None for item in asked.items] if own else None
     numbers, scores = searcher.search(
         asked.modality,
         asked.codes,
-        flags.k,
-        without=[item.owner or None for item in asked.items] if own else None,
+        min(flags.k, searcher.index.most(without)),
+        without=without,
         candidates=flags.candidates,
     )
     _report(searcher, asked, searcher.hits(numbers, scores), flags)
@@ -238,14 +183,15 @@ def swap(flags: argparse.Namespace) -> int:
     from hmgr_jax.search.pointer import point
 
     before = point(name, to)
-    print(f"{name} -> {Path(to).resolve()}" + (f" (was {before})" if before else ""))
+    print(shown(f"{name} -> {Path(to).resolve()}" + (f" (was {before})" if before else "")))
     return 0
 
 
 def _check_gallery(flags: argparse.Namespace) -> None:
     """Refuse several galleries, and options of a split for another gallery."""
     names = ("split", "images", "gallery", "captions")
-    given = [f"--{name}" for name in names if getattr(flags, name) is not None]
+    given = ["DIR"] if flags.folders else []
+    given += [f"--{name}" for name in names if getattr(flags, name) is not None]
     if len(given) > 1:
         raise UserError(f"{' and '.join(given)} exclude each other: give one.")
     if given in ([], ["--split"]):
@@ -259,8 +205,6 @@ def _check_gallery(flags: argparse.Namespace) -> None:
 def _gallery(retriever: Retriever, flags: argparse.Namespace) -> Gallery:
     from hmgr_jax.search import gallery
 
-    if flags.images is not None:
-        return gallery.of_pictures(retriever, Path(flags.images))
     if flags.gallery is not None:
         return gallery.of_prepared(retriever, Path(flags.gallery), _path(flags.pictures))
     if flags.captions is not None:
@@ -287,18 +231,24 @@ def _report(
     searcher: Searcher, asked: Questions, hits: list[list[Hit]], flags: argparse.Namespace
 ) -> None:
     """Print the table or the JSON, and write the requested files."""
-    from hmgr_jax.files.workdir import write_json_atomic
     from hmgr_jax.search import report as search_report
 
-    found = search_report.described(searcher, asked, hits)
-    if flags.json == "-":
-        print(shown(json.dumps(found, ensure_ascii=False, allow_nan=False)))
-    else:
-        search_report.show(found)
-    if flags.json and flags.json != "-":
-        write_json_atomic(Path(flags.json), found)
-        print(f"results:    {flags.json}")
+    _tell(search_report.described(searcher, asked, hits), flags)
     if flags.sheet:
         search_report.draw(Path(flags.sheet), searcher, asked, hits)
         if flags.json != "-":
             print(f"sheet:      {flags.sheet}")
+
+
+def _tell(found: dict[str, Any], flags: argparse.Namespace) -> None:
+    """Print the table or the JSON, and write the JSON."""
+    from hmgr_jax.files.workdir import write_json_atomic
+    from hmgr_jax.search.table import show
+
+    if flags.json == "-":
+        print(shown(json.dumps(found, ensure_ascii=False, allow_nan=False)))
+    else:
+        show(found)
+    if flags.json and flags.json != "-":
+        write_json_atomic(Path(flags.json), found)
+        print(f"results:    {flags.json}")

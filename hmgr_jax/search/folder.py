@@ -22,12 +22,11 @@ from hmgr_jax.evaluation.retriever import Retriever
 from hmgr_jax.files.arrays import read_npz
 from hmgr_jax.files.workdir import cache_folder, replacing
 from hmgr_jax.progress import Progress
+from hmgr_jax.search.followed import Stamp, stamp_of
 from hmgr_jax.search.searcher import model_key
 
 AT_ONCE = 256
 """Pictures between two writes of the cache."""
-Stamp = tuple[int, int]
-"""Bytes and time of change in nanoseconds."""
 
 
 class FolderVectors(NamedTuple):
@@ -59,7 +58,7 @@ def vectors_of(folder: Path, retriever: Retriever, cache: Path | None = None) ->
     name = hashlib.sha256(place.encode()).hexdigest()[:16]
     file = (cache or cache_folder()) / "folders" / f"{name}.npz"
     found = {path.relative_to(folder).as_posix(): path for path in pictures_below(folder)}
-    stamps = {name: _stamp(path) for name, path in found.items()}
+    stamps = {name: stamp_of(path) for name, path in found.items()}
     known = _read(file)
     kept = {n: entry for n, entry in known.items() if stamps.get(n) == entry[0]}
     wanted = [name for name in stamps if name not in kept]
@@ -77,14 +76,6 @@ def vectors_of(folder: Path, retriever: Retriever, cache: Path | None = None) ->
     stacked = np.stack([v for v in (kept[name][1] for name in names) if v is not None])
     gone = len(known.keys() - stamps.keys())
     return FolderVectors(names, stacked, broken, len({*wanted} - {*broken}), gone)
-
-
-def _stamp(path: Path) -> Stamp:
-    try:
-        about = path.stat()
-    except OSError:  # a link to nothing
-        return -1, 0
-    return about.st_size, about.st_mtime_ns
 
 
 def _with_progress(names: list[str]) -> Iterator[list[str]]:

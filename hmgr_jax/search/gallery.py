@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -12,12 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hmgr_jax.data.pictures.files import (
-    PictureFolder,
-    decodable,
-    pictures_below,
-    warn_left_out,
-)
+from hmgr_jax.data.pictures.files import PictureFolder
 from hmgr_jax.data.pictures.pixels import PictureFiles, PixelSource
 from hmgr_jax.data.regions.regions import RegionSource
 from hmgr_jax.data.split import Items, Source, Split
@@ -27,6 +21,9 @@ from hmgr_jax.evaluation.retriever import Retriever
 from hmgr_jax.files import manifest
 from hmgr_jax.progress import Progress
 from hmgr_jax.search.index import Item
+
+ROLES, ALL = ("train", "dev", "test"), "all"
+"""The splits of a run, and the name of all of them."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +90,7 @@ def encoded(retriever: Retriever, modality: str, source: Source) -> Any:
 def of_split(
     retriever: Retriever, role: str, modality: str | None, pictures: Path | None = None
 ) -> Gallery:
-    """The items of train, dev or test of a run.
+    """The items of train, dev or test of a run, or of all three.
 
     The owner of a caption is the item that it describes; other items own themselves. ``pictures``
     is the folder of the picture files that ids name; a system trained on pixels has its own files.
@@ -101,6 +98,8 @@ def of_split(
     Raises:
         UserError: the data or the modality is missing.
     """
+    if role == ALL:
+        return of_all_splits(retriever, modality, pictures)
     split = retriever.open((role,)).splits[role]
     modality = modality or split.visual
     check_modality(retriever, modality)
@@ -120,29 +119,40 @@ def of_split(
     return Gallery(modality, split.sources[modality], items, role)
 
 
-def of_pictures(retriever: Retriever, folder: Path) -> Gallery:
-    """All pictures in a folder and its subfolders that can be read, see `pictures_below`.
+class Chained:
+    """The items of several sources, one after the other."""
 
-    Raises:
-        UserError: there is no such picture, or the system reads no files, see
-            `Retriever.picture_source`.
-    """
-    check_modality(retriever, "image")
-    if not folder.is_dir():
-        raise UserError(f"--images must name a folder, got {folder}: give a folder of pictures.")
-    found = pictures_below(folder)
-    if not found:
-        raise UserError(f"{folder} holds no picture: give a folder of JPEG, PNG or other files.")
-    retriever.picture_source(found)  # refuses another system before minutes of reading
-    bar = Progress(len(found), "pictures", title="checking", stream=sys.stderr, announce_after=2.0)
-    with bar:
-        files = list(itertools.compress(found, bar.over(decodable(found))))
-    left_out = [str(path.relative_to(folder)) for path in sorted({*found} - {*files})]
-    warn_left_out(left_out, len(found), str(folder))
-    source = retriever.picture_source(files)
-    names = [path.relative_to(folder).as_posix() for path in files]
-    items = [Item(n, "", str(p.resolve()), n) for n, p in zip(names, files, strict=True)]
-    return Gallery("image", source, items)
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources = sources
+        self._ends = np.cumsum([len(source) for source in sources])
+        parts = [source.lengths for source in sources]
+        some = [lengths for lengths in parts if lengths is not None]
+        self.lengths = np.concatenate(some) if some else None
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def gather(self, items: np.ndarray, length: int | None = None) -> Items:
+        """The items, in the order given."""
+        items = np.asarray(items, np.int64).reshape(-1)
+        of = np.searchsorted(self._ends, items, side="right")
+        found, places = [], []
+        for number, source in enumerate(self._sources):
+            at = np.flatnonzero(of == number)
+            if len(at):
+                found.append(source.gather(items[at] - self._ends[number] + len(source), length))
+                places.append(at)
+        order = np.argsort(np.concatenate(places))
+        return {name: np.concatenate([x[name] for x in found])[order] for name in found[0]}
+
+
+def of_all_splits(
+    retriever: Retriever, modality: str | None, pictures: Path | None = None
+) -> Gallery:
+    """The items of train, dev and test, in this order; see `of_split`."""
+    parts = [of_split(retriever, role, modality, pictures) for role in ROLES]
+    items = [item for part in parts for item in part.items]
+    return Gallery(parts[0].modality, Chained([part.source for part in parts]), items, ALL)
 
 
 def of_prepared(retriever: Retriever, folder: Path, pictures: Path | None = None) -> Gallery:

@@ -6,7 +6,7 @@
     index.save(folder);  index = Index.load(folder, model=key)
 
 Vectors are numbered from 0 in the order of adding. Any number of threads may search one index. To
-add or delete meanwhile, change another index and swap it in (`Served`).
+add or delete meanwhile, change another index and replace this one.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ from typing import Any
 import numpy as np
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.search import index_files
-from hmgr_jax.search.index_engine import ENGINES, FLAT, IVF, MILVUS, NOBODY, Engine
-from hmgr_jax.search.index_faiss import FaissEngine, measure_recall, tune
+from hmgr_jax.search import index_files, versions
+from hmgr_jax.search.engines import build_engine, read_engine
+from hmgr_jax.search.index_engine import NOBODY, Engine
+from hmgr_jax.search.index_faiss import measure_recall
 from hmgr_jax.search.index_items import Item, check_items, check_vectors
 from hmgr_jax.shapes import Float, Int
 
-FLAT_UP_TO = 500_000
-"""Largest number of vectors of a flat index by default; a larger index is IVF."""
 SPARE = 8
 """Extra results beyond ``k``, to order equal scores at the end of the list."""
 
@@ -59,58 +58,53 @@ class Index:
             items: the item of each vector.
             model: key of the model that made the vectors, see `hmgr_jax.search.searcher.model_key`;
                 vectors of other models cannot be compared with them.
-            engine: one of `ENGINES`; by default flat, and ivf above `FLAT_UP_TO` vectors. An
+            engine: see `engines.check_engine`; by default flat, and ivf for large indices. An
                 approximate engine is tuned, and ``about["recall@10"]`` is its measured recall.
             uri: address of Milvus, by default Milvus Lite in this process.
             about: further values of the manifest.
 
         Raises:
-            UserError: there are no vectors, the numbers of vectors and items differ, the engine is
-                unknown, or its package is missing.
+            UserError: there are no vectors, the numbers of vectors and items differ, an id is empty
+                or given twice, the engine is unknown, or its package is missing.
             FoundNonFinite: a vector holds NaN or infinity.
         """
         vectors = check_vectors(vectors, None, "Vectors")
         check_items(vectors, items)
-        engine = engine or (FLAT if len(vectors) <= FLAT_UP_TO else IVF)
-        if engine not in ENGINES:
-            raise UserError(f"There is no engine {engine!r}: choose from {', '.join(ENGINES)}.")
-        if uri is not None and engine != MILVUS:
-            raise UserError(f"uri is for engine milvus, but the engine is {engine}.")
-        made = {"model": model, "engine": engine, "dim": vectors.shape[1], **(about or {})}
-        built: Engine
-        if engine == MILVUS:
-            from hmgr_jax.search.index_milvus import MilvusEngine
-
-            built = MilvusEngine.build(vectors, uri)
-        else:
-            built = FaissEngine.build(engine, vectors)
-            made |= tune(built, vectors) if not built.exact else {}
+        built, how = build_engine(vectors, engine, uri)
+        made = {"model": model, "dim": vectors.shape[1], **(about or {}), **how}
         return cls(built, list(items), set(), made)
 
     @classmethod
-    def load(cls, folder: str | Path, *, model: str | None = None, verify: bool = False) -> Index:
-        """The index that `save` wrote; ``verify`` also hashes files with an unchanged time.
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        model: str | None = None,
+        verify: bool = False,
+        pinned: bool = False,
+    ) -> Index:
+        """The index that `save` wrote.
+
+        Args:
+            folder: the index, whose current version is read.
+            model: key that the index must have.
+            verify: also hash files with an unchanged time.
+            pinned: ``folder`` is that of a version, see `versions.current`.
 
         Raises:
             UserError: there is no index, it is incomplete or damaged (with the command that builds
                 it again), it is of another ``model``, or the package of its engine is missing.
         """
-        folder = Path(folder)
+        folder = Path(folder) if pinned else versions.current(folder)
         found = index_files.read(folder, model, verify=verify)
-        if found.about["engine"] == MILVUS:
-            from hmgr_jax.search.index_milvus import MilvusEngine
-
-            engine: Engine = MilvusEngine.read(folder, found.engine)
-        else:
-            given = folder, found.engine, len(found.items), found.about["dim"]
-            engine = index_files.read_part(folder, lambda: FaissEngine.read(*given))
+        engine = read_engine(folder, found)
         items = [Item(*values) for values in found.items]
         return cls(engine, items, set(found.deleted), found.about)
 
     @staticmethod
     def about_of(folder: str | Path) -> dict[str, Any]:
         """The description of a saved index; raises UserError as `load`."""
-        return index_files.manifest_of(Path(folder))["about"]
+        return index_files.manifest_of(versions.current(folder))["about"]
 
     def save(
         self,
@@ -166,14 +160,18 @@ class Index:
         return np.delete(np.arange(len(self._items)), sorted(self._deleted))
 
     def add(self, vectors: Float[np.ndarray, "n E"], items: Sequence[Item]) -> None:
-        """Add vectors float32 [n, E] with the next numbers.
+        """Add vectors float32 [n, E] with the next numbers; an item replaces that of its id.
 
         Raises:
-            UserError: the dimension differs, or the numbers of vectors and items differ.
+            UserError: the dimension differs, the numbers of vectors and items differ, or an id is
+                empty or given twice.
             FoundNonFinite: a vector holds NaN or infinity.
         """
         vectors = check_vectors(vectors, self.dim, "Vectors")
         check_items(vectors, items)
+        known = {self._items[number].id for number in self.numbers()}
+        if replaced := [item.id for item in items if item.id in known]:
+            self.delete(replaced)
         self.engine.add(vectors)
         self._items += items
         self._register_owners(range(len(self._items) - len(items), len(self._items)))

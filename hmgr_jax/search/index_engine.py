@@ -1,4 +1,4 @@
-"""The engine of an index: search by inner product, implemented by FAISS and Milvus."""
+"""The engine of an index: search by inner product, implemented by NumPy, FAISS and Milvus."""
 
 from __future__ import annotations
 
@@ -51,3 +51,8 @@ class Engine(Protocol):
     def close(self) -> None:
         """Close connections and threads."""
         ...
+
+
+def are_numbers(found: Any, count: int) -> bool:
+    """Whether ``found`` is a list of numbers of vectors, of which there are ``count``."""
+    return isinstance(found, list) and all(type(n) is int and 0 <= n < count for n in found)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.search.index_engine import FLAT, HNSW, IVF, NOBODY, Engine
+from hmgr_jax.search.index_engine import FLAT, HNSW, IVF, NOBODY, Engine, are_numbers
 from hmgr_jax.shapes import Float, Int
 
 FILE = "vectors.faiss"
@@ -84,11 +84,11 @@ class FaissEngine:
             UserError: FAISS cannot read the file, or it holds other vectors.
         """
         faiss = import_faiss()
-        index, path = _read_index(faiss, folder / FILE), folder / FILE
         classes = {FLAT: "IndexFlat", HNSW: "IndexHNSWFlat", IVF: "IndexIVFFlat"}
         kind, effort, deleted = (about.get(name) for name in ("kind", "effort", "deleted"))
-        if kind not in classes or type(effort) is not int or not _are_numbers(deleted, count):
+        if kind not in classes or type(effort) is not int or not are_numbers(deleted, count):
             raise UserError(f"{folder} has no valid description of its engine ({about!r:.60})")
+        index, path = _read_index(faiss, folder / FILE), folder / FILE
         metric = index.metric_type == faiss.METRIC_INNER_PRODUCT
         if not isinstance(index, getattr(faiss, classes[kind])) or not metric:
             raise UserError(f"{path} holds a {type(index).__name__}, not {kind} by inner product")
@@ -180,17 +180,12 @@ def _read_index(faiss: Any, path: Path) -> Any:
         for name in limits:
             getattr(faiss, f"set_{name}")(path.stat().st_size)
         return faiss.read_index(str(path))
-    except (RuntimeError, MemoryError, ValueError) as error:
+    except (OSError, RuntimeError, MemoryError, ValueError) as error:
         reason = str(error).strip().rpartition("\n")[2]
         raise UserError(f"{path} is not a FAISS index ({reason})") from None
     finally:
         for name, value in former.items():
             getattr(faiss, f"set_{name}")(value)
-
-
-def _are_numbers(found: Any, count: int) -> bool:
-    """Whether ``found`` is a list of numbers of vectors."""
-    return isinstance(found, list) and all(type(n) is int and 0 <= n < count for n in found)
 
 
 def _trained_cells(faiss: Any, vectors: Float[np.ndarray, "n E"]) -> Any:

@@ -21,6 +21,8 @@ from hmgr_jax.files.manifest import listed
 from hmgr_jax.files.workdir import lock, partial_folder, sync, write_json_atomic, write_text_atomic
 
 MANIFEST, ITEMS, COMMAND = "index.json", "items.jsonl", "command.txt"
+VERSIONS = "versions"
+"""The folder of the versions of an index, see `hmgr_jax.search.versions`."""
 FORMAT = 1
 TYPES: dict[str, type] = {
     "version": str,
@@ -131,7 +133,7 @@ def manifest_of(folder: Path) -> dict[str, Any]:
             raise UserError(f"{folder} is incomplete.{_advice(partial)}")
         raise UserError(
             f"There is no index {folder}: build one with python -m hmgr_jax.search index "
-            f"--workdir RUN --out {folder}"
+            f"--workdir RUN --out {_whole(folder)}"
         )
     try:
         found = json.loads((folder / MANIFEST).read_bytes())
@@ -210,7 +212,13 @@ def _advice(folder: Path) -> str:
         command = (folder / COMMAND).read_text("utf-8")
     except (OSError, UnicodeDecodeError):
         command = ""
-    return f" Remove it and build it again: {command or 'with the program that wrote it'}"
+    it = "it" if (whole := _whole(folder)) == folder else whole
+    return f" Remove {it} and build it again: {command or 'with the program that wrote it'}"
+
+
+def _whole(folder: Path) -> Path:
+    """The folder of the index of which ``folder`` is a version."""
+    return folder.parent.parent if folder.parent.name == VERSIONS else folder
 
 
 def _check_new(folder: Path) -> None:

@@ -40,8 +40,15 @@ def check_vectors(vectors: Any, dim: int | None, what: str) -> np.ndarray:
 
 
 def check_items(vectors: np.ndarray, items: Sequence[Item]) -> None:
-    """Raise UserError unless there is one item for each vector."""
+    """Raise UserError unless there is one item for each vector, with an id of its own."""
     if len(items) != len(vectors):
         raise UserError(
             f"{len(vectors)} vectors need as many items, got {len(items)}: give one per vector."
         )
+    seen: set[str] = set()
+    for row, item in enumerate(items):
+        if not item.id:
+            raise UserError(f"Item {row} has an empty id: give every item an id.")
+        if item.id in seen:
+            raise UserError(f"Two items have the id {item.id!r}: give every item an id of its own.")
+        seen.add(item.id)

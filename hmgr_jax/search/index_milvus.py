@@ -102,6 +102,11 @@ class MilvusEngine:
         return engine
 
     @property
+    def uri(self) -> str | None:
+        """The address of the server; None for Milvus Lite."""
+        return self._uri
+
+    @property
     def exact(self) -> bool:
         """Whether the collection compares all vectors."""
         return self._about["kind"] == "FLAT"

@@ -1,4 +1,4 @@
-"""Replace an index while it is in use: a name on disk, or the index of a server."""
+"""Replace an index while it is in use: a name on disk."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.files.workdir import temporary_for
+from hmgr_jax.files.workdir import link_atomic
 from hmgr_jax.search.index import Index
 
 
@@ -32,28 +32,8 @@ def point(name: str | Path, folder: str | Path) -> Path | None:
     elif name.exists():
         raise UserError(f"{name} is a file or folder: give a new name, or a name created by swap.")
     name.parent.mkdir(parents=True, exist_ok=True)
-    with temporary_for(name) as temporary:
-        temporary.symlink_to(folder, target_is_directory=True)
-        os.replace(temporary, name)
+    link_atomic(name, folder)
     return before
-
-
-class Served:
-    """The index of a server. A request reads ``index`` once and keeps using that index."""
-
-    def __init__(self, index: Index) -> None:
-        self.index = index
-
-    def swap(self, other: Index) -> Index:
-        """Use ``other`` for all later requests; returns the previous index.
-
-        Raises:
-            UserError: ``other`` has another model or dimension.
-        """
-        before = self.index
-        check_alike(before.about, other.about)
-        self.index = other
-        return before
 
 
 def check_alike(before: dict[str, Any], after: dict[str, Any]) -> None:

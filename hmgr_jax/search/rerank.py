@@ -107,9 +107,14 @@ class CodeStore:
         """Write one ``.npy`` per array, and the structure of their tree."""
         (folder / FOLDER).mkdir()
         for number, leaf in enumerate(self._leaves):
-            write_npy_atomic(folder / FOLDER / f"{number}.npy", leaf)
+            whole = leaf.gather(np.arange(len(leaf))) if isinstance(leaf, NpyRows) else leaf
+            write_npy_atomic(folder / FOLDER / f"{number}.npy", whole)
         form = {"form": self._form, "leaves": len(self._leaves)}
         write_json_atomic(folder / FOLDER / FORM, form)
+
+    def __len__(self) -> int:
+        """The number of items, deleted ones too."""
+        return len(self._leaves[0])
 
     def gather(self, numbers: Int[np.ndarray, "..."]) -> Codes:
         """Codes of these items, leaves [*shape of numbers, ...]."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,8 @@ from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.encoders import check_finite
 from hmgr_jax.evaluation.retriever import Retriever
 from hmgr_jax.leaves import by_name
-from hmgr_jax.search import index_files
+from hmgr_jax.search import index_files, versions
+from hmgr_jax.search.followed import Followed
 from hmgr_jax.search.gallery import Gallery
 from hmgr_jax.search.index import Index, Item
 from hmgr_jax.search.rerank import CodeStore, score_candidates
@@ -30,25 +31,23 @@ from hmgr_jax.training import config as configs
 
 CANDIDATES = 100
 """Default number of items in a shortlist."""
+PIXELS = ("size", "resize", "resample", "mean", "std")
+"""How a picture is read; the other keys of ``data.pixels`` are of training."""
 
 
 def model_key(retriever: Retriever) -> str:
-    """16 hex digits that identify a model: configuration, step, weights and calibration."""
-    digest = hashlib.sha256()
-    digest.update(f"{configs.config_hash(retriever.config)} {retriever.step}\0".encode())
+    """16 hex digits that identify a model: weights, reading and scoring, calibration."""
+    digest = hashlib.sha256(_scoring(retriever).encode())
     own = retriever.variables
     for name, leaf in by_name((own.params, own.stats, own.memory)).items():
         array = np.asarray(jax.device_get(leaf))
         digest.update(f"{name} {array.dtype} {array.shape}\0".encode())
         digest.update(array.tobytes())
-    calibration = retriever.evaluator.calibration
-    if calibration is not None:
-        digest.update(calibration.fingerprint().encode())
     return digest.hexdigest()[:16]
 
 
 def run_key(retriever: Retriever) -> str | None:
-    """16 hex digits of configuration, step and the digests of the checkpoint; None without digests.
+    """16 hex digits of scoring and the digests of the checkpoint; None without digests.
 
     Loading the run has checked the weights against these digests, so the weights need not be
     hashed again if the key is equal.
@@ -56,10 +55,24 @@ def run_key(retriever: Retriever) -> str | None:
     file = retriever.workdir / "digests" / f"{retriever.step}.json"
     if not file.is_file():
         return None
-    calibration = retriever.evaluator.calibration
-    own = calibration.fingerprint() if calibration is not None else ""
-    about = f"{configs.config_hash(retriever.config)} {retriever.step}{own}\0".encode()
+    about = _scoring(retriever).encode()
     return hashlib.sha256(about + file.read_bytes()).hexdigest()[:16]
+
+
+def _scoring(retriever: Retriever) -> str:
+    """All but the weights that vectors and scores depend on; how a run was trained is no part."""
+    config, calibration = retriever.config, retriever.evaluator.calibration
+    options = (key.removeprefix("model.") for key in configs.SCORING)
+    pixels = config.data.get("pixels") or {}
+    about = {
+        "system": config.model.name,
+        "scoring": {key: config.model[key] for key in options if key in config.model},
+        "words": retriever.vocabulary.saved(),
+        "max_words": retriever.max_words,
+        "pixels": {key: pixels[key] for key in PIXELS if key in pixels},
+        "calibration": calibration.fingerprint() if calibration is not None else "",
+    }
+    return json.dumps(about, sort_keys=True, default=str) + "\0"
 
 
 class Hit(NamedTuple):
@@ -73,8 +86,17 @@ class Hit(NamedTuple):
 class Searcher:
     """An index with the run that made it."""
 
-    def __init__(self, retriever: Retriever, index: Index, codes: CodeStore | None) -> None:
+    def __init__(
+        self,
+        retriever: Retriever,
+        index: Index,
+        codes: CodeStore | None,
+        followed: Followed | None = None,
+    ) -> None:
         self.retriever, self.index, self.codes = retriever, index, codes
+        self.followed = followed or Followed()
+        self.version: Path | None = None
+        """The folder of the version that was opened."""
 
     @classmethod
     def build(
@@ -100,7 +122,23 @@ class Searcher:
         """
         if candidates < 1:
             raise UserError(f"candidates must be at least 1, got {candidates}.")
-        codes, model = gallery.codes(retriever), retriever.model
+        return cls.of_codes(
+            retriever, gallery, gallery.codes(retriever), engine, uri, candidates=candidates
+        )
+
+    @classmethod
+    def of_codes(
+        cls,
+        retriever: Retriever,
+        gallery: Gallery,
+        codes: Any,
+        engine: str | None = None,
+        uri: str | None = None,
+        *,
+        candidates: int = CANDIDATES,
+    ) -> Searcher:
+        """Build the index of a gallery whose codes are known; see `build`."""
+        model = retriever.model
         vectors = retriever.evaluator.vectors(retriever.variables, gallery.modality, codes)
         files = [Path(item.picture) for item in gallery.items if item.picture]
         if len(files) == len(gallery.items) and gallery.modality == "image":
@@ -127,33 +165,62 @@ class Searcher:
         return cls(retriever, index, store)
 
     @classmethod
-    def open(cls, folder: str | Path, workdir: str | Path | None = None) -> Searcher:
-        """Load a saved index and its run; ``workdir`` is the new folder of a moved run.
+    def open(
+        cls,
+        folder: str | Path,
+        workdir: str | Path | None = None,
+        retriever: Retriever | None = None,
+    ) -> Searcher:
+        """Load a saved index and its run.
+
+        Args:
+            folder: the index, or a name created by swap.
+            workdir: the new folder of a run that was moved.
+            retriever: the run, if it is loaded.
 
         Raises:
             UserError: see `Index.load` and `Retriever.load`; or the run was trained further.
         """
-        folder = Path(os.path.realpath(folder))  # a name may be swapped later
-        manifest = index_files.manifest_of(folder)
-        about = manifest["about"]
+        folder = versions.current(folder)  # a name may be swapped later
+        about = index_files.manifest_of(folder)["about"]
         if not {"workdir", "modality", "split"} <= about.keys():
             raise UserError(
                 f"{folder} was not written by hmgr_jax.search index and names no run: open it with "
                 "Index.load, or build an index with that command."
             )
-        retriever = load_run(workdir or about["workdir"])
+        retriever = retriever or load_run(workdir or about["workdir"])
         same = about.get("run") is not None and about["run"] == run_key(retriever)
-        index = Index.load(folder, model=about["model"] if same else model_key(retriever))
-        codes = None
+        key = about["model"] if same else model_key(retriever)
+        return cls.read(folder, retriever, key)
+
+    @classmethod
+    def read(cls, folder: Path, retriever: Retriever, key: str) -> Searcher:
+        """The version of an index in ``folder``, with the run that made it.
+
+        Raises:
+            UserError: see `Index.load`; or it was replaced meanwhile.
+        """
+        manifest = index_files.manifest_of(folder)
+        index, codes = Index.load(folder, model=key, pinned=True), None
         if not retriever.model.coarse_exact:
             read = functools.partial(CodeStore.read, folder, index.size)
             codes = index_files.read_part(folder, read)
+        followed = index_files.read_part(folder, lambda: Followed.read(folder))
         index_files.check_unchanged(folder, manifest)
-        return cls(retriever, index, codes)
+        found = cls(retriever, index, codes, followed)
+        found.version = folder
+        return found
 
     def save(self, folder: str | Path, command: str = "") -> None:
         """Write the index, with the codes of a system that scores pairs; see `Index.save`."""
-        self.index.save(folder, command=command, more=self.codes.write if self.codes else None)
+
+        def more(partial: Path) -> None:
+            if self.codes is not None:
+                self.codes.write(partial)
+            if self.followed != Followed():
+                self.followed.write(partial)
+
+        self.index.save(folder, command=command, more=more)
 
     @property
     def modality(self) -> str:

@@ -2,16 +2,15 @@
 
 import json
 import shutil
-import threading
 
 import numpy as np
 import pytest
 from index_cases import DIM, best, captions, unit
 
 from hmgr_jax.errors import FoundNonFinite, UserError
-from hmgr_jax.search import index_faiss
+from hmgr_jax.search import index_faiss, index_numpy
 from hmgr_jax.search.index import Index, Item
-from hmgr_jax.search.pointer import Served
+from hmgr_jax.search.pointer import check_alike
 
 pytest.importorskip("faiss", reason="needs faiss-cpu: pip install 'hmgr-jax[index]'")
 
@@ -49,7 +48,7 @@ def test_recall_is_measured_at_building_and_effort_raised_for_it(engine, monkeyp
 
 
 def test_many_vectors_go_into_cells(monkeypatch):
-    monkeypatch.setattr("hmgr_jax.search.index.FLAT_UP_TO", 100)
+    monkeypatch.setattr("hmgr_jax.search.engines.FLAT_UP_TO", 100)
     assert _index(100).about["engine"] == "flat"
     assert _index(101).about["engine"] == "ivf"
 
@@ -120,37 +119,50 @@ def test_saved_and_loaded(engine, tmp_path):
     assert not (tmp_path / "index.partial").exists()
 
 
-def test_it_is_swapped_while_others_search(tmp_path):
-    served, stop, found = Served(_index(200)), threading.Event(), []
-
-    def search():
-        while not stop.is_set():
-            index = served.index
-            number = index.search(unit(1), 1)[0][0, 0]
-            found.append(index.items([number])[0].caption)
-
-    thread = threading.Thread(target=search)
-    thread.start()
-    other = Index.build(unit(300)[::-1], captions(300), model="m")
-    while len(found) < 5:
-        stop.wait(0.001)
-    assert served.swap(other) is not other
-    before = len(found)
-    while len(found) < before + 5:
-        stop.wait(0.001)
-    stop.set()
-    thread.join()
-    assert set(found) == {"caption 0", "caption 299"}
-    assert found[-1] == "caption 299"
-
-
 def test_rejects_swapping_to_another_model_or_size():
-    served = Served(_index(50))
     with pytest.raises(UserError, match="has model other, the one in use m"):
-        served.swap(_index(50, model="other"))
+        check_alike(_index(50).about, _index(50, model="other").about)
+    other = Index.build(unit(50, dim=8), captions(50), model="m")
     with pytest.raises(UserError, match="has dimension 8, the one in use 16"):
-        served.swap(Index.build(unit(50, dim=8), captions(50), model="m"))
-    assert served.index.dim == DIM
+        check_alike(_index(50).about, other.about)
+
+
+def test_numpy_and_faiss_find_the_same(monkeypatch):
+    queries, gone = unit(9, seed=1), [f"c{n}" for n in range(0, COUNT, 7)]
+    found = []
+    for below in (COUNT + 1, COUNT):
+        monkeypatch.setattr(index_numpy, "BELOW", below)
+        index = _index(engine="flat")
+        index.delete(gone)
+        index.add(unit(5, seed=3), captions(5, first=COUNT))
+        found.append(index.search(queries, 20, ["p1", *[None] * 8]))
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    np.testing.assert_allclose(found[0][1], found[1][1], atol=1e-6)
+    assert not {*found[0][0].reshape(-1).tolist()} & {*range(0, COUNT, 7)}
+
+
+def test_a_small_index_needs_no_faiss_and_a_large_one_names_the_extra(monkeypatch, tmp_path):
+    monkeypatch.setitem(__import__("sys").modules, "faiss", None)
+    monkeypatch.setattr(index_numpy, "BELOW", 10)
+    _index(9).save(tmp_path / "index")
+    assert Index.load(tmp_path / "index").search(unit(1), 3)[0][0, 0] == 0
+    with pytest.raises(UserError, match=r"pip install 'hmgr-jax\[index\]'"):
+        _index(10)
+
+
+def test_an_added_item_replaces_that_of_its_id():
+    index = _index(20)
+    index.add(unit(2, seed=4), [Item("c3", caption="new"), Item("other")])
+    assert len(index) == 21
+    (number,) = index.search(unit(1, seed=4), 1)[0][0]
+    assert index.items([number])[0] == Item("c3", caption="new")
+    for items, why in (
+        ([Item("")], "Item 0 has an empty id"),
+        ([Item("x"), Item("x")], "Two items have the id 'x'"),
+    ):
+        with pytest.raises(UserError, match=why):
+            index.add(unit(len(items)), items)
+    assert len(index) == 21
 
 
 def test_rejects_bad_vectors_and_engines():
@@ -218,7 +230,7 @@ def test_no_index(tmp_path):
         Index.load(tmp_path / "none")
 
 
-@pytest.mark.parametrize("name", ["vectors.faiss", "items.jsonl"])
+@pytest.mark.parametrize("name", ["vectors.npy", "items.jsonl"])
 def test_truncated_missing_and_altered_files(copy, name):
     whole = (copy / name).read_bytes()
     for content, why in ((whole[:-9], "bytes instead of"), (whole[:-1] + b"?", "sha256")):
@@ -253,12 +265,6 @@ def test_a_manifest_of_another_format(copy):
         (copy / "index.json").write_text(content)
         with pytest.raises(UserError, match=f"{why}.*make the index"):
             Index.load(copy)
-
-
-def test_without_faiss_a_sentence_names_the_extra(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "faiss", None)
-    with pytest.raises(UserError, match=r"pip install 'hmgr-jax\[index\]'"):
-        _index(5)
 
 
 def test_equal_vectors_that_cut_a_graph_off_are_found_all_the_same():

@@ -93,6 +93,28 @@ def test_values_that_cannot_be_are_refused(copy, change):
         Index.load(copy)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m["engine"].pop("kind"),
+        lambda m: m["engine"].pop("deleted"),
+        lambda m: m["engine"].update(deleted=[-1]),
+        lambda m: m["about"].update(dim=3),
+        lambda m: m["files"].pop("vectors.npy"),
+    ],
+)
+def test_values_that_cannot_be_are_refused_without_faiss_too(tmp_path, change):
+    folder = tmp_path / "index"
+    Index.build(unit(COUNT), captions(COUNT), model="m").save(folder, command="make the index")
+    _seal_anew(folder)
+    assert len(Index.load(folder)) == COUNT
+    _seal_anew(folder, change)
+    if "vectors.npy" not in _manifest(folder)["files"]:
+        np.save(folder / "vectors.npy", unit(COUNT).astype(np.float64))
+    with pytest.raises(UserError, match="make the index"):
+        Index.load(folder)
+
+
 def test_an_index_of_an_older_version_has_no_seal(copy):
     manifest = digests.unseal(_manifest(copy))
     (copy / "index.json").write_text(json.dumps(manifest))
@@ -128,7 +150,7 @@ def test_a_hostile_header_of_the_vectors_is_refused(copy):
 
 def test_names_that_are_no_utf8_come_back(tmp_path):
     name = os.fsdecode(b"photo\xff.jpg")
-    items = [item._replace(id=name) for item in captions(3)]
+    items = [*captions(2), captions(3)[2]._replace(id=name)]
     Index.build(unit(3), items, model="m").save(tmp_path / "index")
     assert Index.load(tmp_path / "index").items([2])[0].id == name
 

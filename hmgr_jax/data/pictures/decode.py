@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
@@ -73,15 +73,7 @@ def load_picture(path: Path, near: int | None = None, *, decode: bool = True) ->
         UserError: the file is missing, cannot be decoded, or declares more than `MOST_PIXELS`.
     """
     try:
-        with Image.open(path, formats=formats()) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise Image.DecompressionBombError
-            if not decode:
-                return Image.new("RGB", (1, 1))
-            if near is not None:
-                image.draft("RGB", (near, near))
-            image.load()
-            return to_rgb(_upright(image))
+        return decoded(path, near, decode=decode)
     except FileNotFoundError:
         raise UserError(
             f"There is no picture {path}: put it there, or correct the list that names it."
@@ -92,14 +84,40 @@ def load_picture(path: Path, near: int | None = None, *, decode: bool = True) ->
             "read: make it smaller, or remove it."
         ) from None
     except Exception as error:  # Pillow raises nearly every kind for damaged files
-        why = str(error) or type(error).__name__
-        if isinstance(error, UnidentifiedImageError):
-            why = f"none of {', '.join(formats())}"
-            if Path(path).suffix.lower() in UNREAD:
-                why += ": export HEIC as JPEG"
+        why = why_unread(error)
+        if isinstance(error, UnidentifiedImageError) and Path(path).suffix.lower() in UNREAD:
+            why += ": export HEIC as JPEG"
         raise UserError(
             f"{path} is not a readable picture ({why}): replace the file or remove it."
         ) from None
+
+
+def decoded(
+    file: Path | IO[bytes],
+    near: int | None = None,
+    *,
+    decode: bool = True,
+    most: int = MOST_PIXELS,
+) -> Image.Image:
+    """`load_picture` of a file or of bytes of at most ``most`` pixels; raises as Pillow does."""
+    with Image.open(file, formats=formats()) as image:
+        if image.width * image.height > most:
+            raise Image.DecompressionBombError(
+                f"it has {image.width:,} x {image.height:,} pixels, of at most {most:,}"
+            )
+        if not decode:
+            return Image.new("RGB", (1, 1))
+        if near is not None:
+            image.draft("RGB", (near, near))
+        image.load()
+        return to_rgb(_upright(image))
+
+
+def why_unread(error: Exception) -> str:
+    """Why `decoded` failed, for messages."""
+    if isinstance(error, UnidentifiedImageError):
+        return f"none of {', '.join(formats())}"
+    return str(error) or type(error).__name__
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -1,0 +1,1 @@
+"""Serve an index: one warm process with an API and a page."""
