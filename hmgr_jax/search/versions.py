@@ -20,8 +20,8 @@ OWN = (VERSIONS, CURRENT, ".lock")
 
 def current(folder: str | Path) -> Path:
     """The folder of the current version, without links, so that a later change does not move it."""
-    link = Path(folder).resolve() / CURRENT
-    return (link if link.is_symlink() else link.parent).resolve()
+    link = Path(os.path.realpath(folder), CURRENT)  # `Path.resolve` raises for a loop of links
+    return Path(os.path.realpath(link)) if link.is_symlink() else link.parent
 
 
 def publish(folder: Path, write: Callable[[Path], None]) -> Path:

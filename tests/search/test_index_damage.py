@@ -12,7 +12,7 @@ from index_cases import captions, unit
 
 from hmgr_jax.errors import FoundNonFinite, UserError
 from hmgr_jax.files import digests
-from hmgr_jax.search.index import Index
+from hmgr_jax.search.index import Index, Item
 from hmgr_jax.search.index_faiss import FILE
 from hmgr_jax.search.pointer import point
 from hmgr_jax.search.rerank import CodeStore
@@ -128,7 +128,7 @@ def test_a_hostile_header_of_the_vectors_is_refused(copy):
 
 def test_names_that_are_no_utf8_come_back(tmp_path):
     name = os.fsdecode(b"photo\xff.jpg")
-    items = [item._replace(id=name) for item in captions(3)]
+    items = [*captions(2), Item(name)]
     Index.build(unit(3), items, model="m").save(tmp_path / "index")
     assert Index.load(tmp_path / "index").items([2])[0].id == name
 
