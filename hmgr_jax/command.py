@@ -168,9 +168,12 @@ def guarded(run: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> 
 
 
 def expand_home(text: str) -> str:
-    """A path with ``~`` as the user's folder; also after ``=``, where shells leave it."""
+    """``~/PATH`` with the user's folder; also after ``NAME=``, where shells leave it.
+
+    Nothing else is changed, since a text may be a sentence.
+    """
     home = os.path.expanduser("~")
-    return re.sub(r"(^|=)~(?=/|$)", lambda found: found[1] + home, text)
+    return re.sub(r"^((?:(?:--)?[\w.-]+=)*)~/", lambda found: f"{found[1]}{home}/", text)
 
 
 def _output_is_closed() -> bool:
