@@ -35,7 +35,7 @@ from hmgr_jax.reports.finish import RunEvaluation
 from hmgr_jax.search import needs
 from hmgr_jax.search.retrieved import load_run, run_tables
 from hmgr_jax.shapes import Tree
-from hmgr_jax.terminal import shown
+from hmgr_jax.terminal import escape_controls
 from hmgr_jax.training import assumed, loop, recipe_file
 from hmgr_jax.training import config as configs
 from hmgr_jax.training.check import check
@@ -282,7 +282,7 @@ def _show_data(experiment: Experiment) -> None:
     print("Row 0 of train:")
     for modality, source in split.sources.items():
         item = split.rows[modality][:1]
-        print(shown(f"  {modality} {split.ids[modality][int(item[0])]}"))
+        print(escape_controls(f"  {modality} {split.ids[modality][int(item[0])]}"))
         for name, value in source.gather(item).items():
             print(f"    {name}: {value.dtype} {list(value.shape[1:])}")
         captions = getattr(source, "captions", None)
