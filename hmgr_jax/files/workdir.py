@@ -49,23 +49,6 @@ def lock(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
         os.close(descriptor)
 
 
-def read_json(path: Path, advice: str) -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Raises:
-        UserError: it cannot be read, or holds no object; the message ends with ``advice``.
-    """
-    try:
-        found = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): {advice}.") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({error}): {advice}.") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path} holds {found!r:.40} and no JSON object: {advice}.")
-    return found
-
-
 def write_json_atomic(path: Path, obj: Any) -> None:
     """Write ``obj`` as JSON; a reader or a crash finds either the old or the new file, complete.
 
