@@ -23,6 +23,7 @@ from hmgr_jax.files.manifest import ENCODER, ENCODER_PCA
 from hmgr_jax.interop import state_dict
 from hmgr_jax.interop.layouts import bidirectional_gru, linear
 from hmgr_jax.interop.names import our_own, same
+from hmgr_jax.interop.picture_encoder import DESCRIBED
 from hmgr_jax.leaves import by_name
 from hmgr_jax.main import main
 from hmgr_jax.training.checkpoint import Checkpoints
@@ -228,7 +229,7 @@ def test_a_release_that_does_not_know_all_parameters(tmp_path, release, monkeypa
 
 
 def test_an_export_keeps_the_encoder_of_pictures(tmp_path):
-    described = {"place": "efficientnet_lite2", "pca": 2}
+    described = {"place": "efficientnet_lite2", **dict.fromkeys(DESCRIBED, 2)}
     pca = Pca(np.arange(3, dtype=np.float32), np.eye(3, 2, dtype=np.float32))
     workdir = tmp_path / "run"
     shutil.copytree(finished(), workdir)
