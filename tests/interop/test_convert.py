@@ -395,10 +395,11 @@ def test_rejects_missing_arguments(tmp_path, official, vocabulary, exported, cap
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("key", ["config", "about", "vocabulary", "names"])
+@pytest.mark.parametrize("key", ["config", "about", "vocabulary", "names", "encoder"])
 def test_metadata_of_others(tmp_path, exported, key, capsys):
     found = state_dict.read_weights(exported)
-    for place, text in enumerate(("[1, 2]", "{", "{}", "null")):
+    texts = ["[1, 2]", "{", "{}", "[" * 100_000 if key == "encoder" else "null"]
+    for place, text in enumerate(texts):
         path = tmp_path / f"{place}.safetensors"
         state_dict.write(path, found.state, found.metadata | {key: text})
         said = _refused(capsys, "import", weights=path, workdir=tmp_path / "new")
