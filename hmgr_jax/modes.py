@@ -134,13 +134,10 @@ def evaluate(retriever: Retriever, split: str) -> int:
     )
     title = f"{config.model.name} on {configs.data_name(config)}, {split}"
     own, evaluator = data.splits[split], retriever.evaluator
-    suffix = f"-{split}"
+    suffix, failed = f"-{split}", list[OSError]()
     with written_folder(workdir) as folder:
-        more = finish.reports(evaluator, folder, own, names, title, suffix)
+        more = finish.reports(evaluator, folder, own, names, title, suffix, failed)
         metrics = retriever.evaluate(own, names, store=store, tell=True, more=more)
-        if hosts.is_first():
-            shown = object_reports.heading(config, names, split)
-            object_reports.heat_map(folder, metrics, retriever.model.modalities, shown, suffix)
     if config.eval.get("train_gallery") and split == "test":
         train = retriever.open(("train",)).splits["train"]
         metrics |= by_labels.against_train(evaluator, retriever.variables, own, train, names)
@@ -156,11 +153,15 @@ def evaluate(retriever: Retriever, split: str) -> int:
         fingerprint=data.fingerprint,
         judgments=people.counts() if people else None,
     )
-    code = _finish(found, config, workdir / f"evaluation-{split}.json", [store])
-    if hosts.is_first():
+    written = _finish(found, config, workdir / f"evaluation-{split}.json", [store])
+    if failed:
+        raise failed[0]
+    if written:
+        heading = object_reports.heading(config, names, split)
+        object_reports.heat_map(workdir, metrics, retriever.model.modalities, heading, suffix)
         object_reports.show(workdir, suffix)
         finish.show_uncertainty(workdir, f"{uncertainty.NAME}{suffix}")
-    return code
+    return 0
 
 
 def ensemble(workdirs: Sequence[Path], split: str, overrides: Mapping[str, str | None]) -> int:
@@ -168,25 +169,26 @@ def ensemble(workdirs: Sequence[Path], split: str, overrides: Mapping[str, str |
     runs = [load(workdir, None, overrides) for workdir in workdirs]
     found = mean_of_runs(runs, split)
     path = runs[0].workdir / f"ensemble-{split}.json"
-    return _finish(found, runs[0].config, path, [run.store(split) for run in runs])
+    _finish(found, runs[0].config, path, [run.store(split) for run in runs])
+    return 0
 
 
 def _finish(
     found: Mapping[str, Any], config: ConfigDict, path: Path, stores: Sequence[Path | None]
-) -> int:
-    """Print and write an evaluation, and delete its score files."""
+) -> bool:
+    """Print an evaluation, write it and delete its score files; whether this process wrote it."""
     if not hosts.is_first():
-        return 0
+        return False
     finish.show(found, configs.data_name(config))  # first: writing may fail
     if not os.access(path.parent, os.W_OK):
         print(f"results:    not written, {path.parent} may only be read")
-        return 0
+        return False
     write_json_atomic(path, found)
     for store in stores:
         if store is not None:
             score_store.discard(store)
     print(f"results:    {path}")
-    return 0
+    return True
 
 
 @contextlib.contextmanager
