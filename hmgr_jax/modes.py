@@ -17,16 +17,11 @@ from hmgr_jax.data.pipeline import batches
 from hmgr_jax.data.text.captions import unknown_shares
 from hmgr_jax.distributed import hosts
 from hmgr_jax.errors import UserError
-from hmgr_jax.evaluation import by_labels, results, score_store
+from hmgr_jax.evaluation import by_labels, code_files, results, score_store
 from hmgr_jax.evaluation.ensemble import mean_of_runs
 from hmgr_jax.evaluation.judged import open_judged
 from hmgr_jax.evaluation.retriever import Retriever
-from hmgr_jax.files.workdir import (
-    check_writable,
-    write_json_atomic,
-    write_npy_atomic,
-    write_text_atomic,
-)
+from hmgr_jax.files.workdir import check_writable, write_json_atomic
 from hmgr_jax.leaves import by_name
 from hmgr_jax.models.base import Model
 from hmgr_jax.progress import table
@@ -202,19 +197,23 @@ def written_folder(workdir: Path) -> Iterator[Path]:
 
 
 def encode(retriever: Retriever, split: str) -> int:
-    """Write the codes of a split as ``codes/SPLIT_MODALITY.npy``, and their ids."""
+    """Write the codes of a split as ``codes/SPLIT_MODALITY.npy``, and their ids.
+
+    Raises:
+        UserError: the folder cannot be written, or holds codes of other data.
+    """
     check_writable(retriever.workdir)
-    folder = retriever.workdir / "codes"
-    data = retriever.open((split,)).splits[split]
+    folder, opened = retriever.workdir / "codes", retriever.open((split,))
+    data, fingerprint = opened.splits[split], opened.fingerprint
+    code_files.check_same_data(folder, split, data.ids, fingerprint)
     evaluator, variables = retriever.evaluator, retriever.variables
-    for modality, codes in evaluator.encode_split(variables, data).items():
-        vectors = evaluator.vectors(variables, modality, codes)
-        path = folder / f"{split}_{modality}.npy"
-        folder.mkdir(exist_ok=True)
-        write_npy_atomic(path, vectors)
-        ids = folder / f"{split}_{modality}_ids.txt"
-        write_text_atomic(ids, "".join(f"{name}\n" for name in data.ids[modality]))
-        print(f"{modality}: {vectors.shape[0]} x {vectors.shape[1]} in {path}, ids in {ids}")
+    codes = evaluator.encode_split(variables, data)
+    vectors = {m: evaluator.vectors(variables, m, of) for m, of in codes.items()}
+    about = {code_files.FINGERPRINT: fingerprint, "step": retriever.step}
+    code_files.write_codes(folder, split, vectors, data.ids, about)
+    for modality, found in vectors.items():
+        path, ids = code_files.paths(folder, split, modality)
+        print(f"{modality}: {found.shape[0]} x {found.shape[1]} in {path}, ids in {ids}")
     return 0
 
 

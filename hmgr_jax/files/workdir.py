@@ -64,15 +64,20 @@ def write_text_atomic(path: Path, text: str) -> None:
 
 
 def write_npy_atomic(path: Path, array: np.ndarray) -> None:
-    """Replace the ``.npy`` at ``path`` atomically and durably.
+    """Replace the ``.npy`` at ``path`` atomically and durably."""
+    with replacing(path) as file:
+        write_npy(file, array)
+
+
+def write_npy(file: BufferedWriter, array: np.ndarray) -> None:
+    """Write an array as a ``.npy``.
 
     `numpy.save` does not notice that the last bytes were not written, as on a full disk.
     """
     array = np.ascontiguousarray(array)
     header = np.lib.format.header_data_from_array_1_0(array)
-    with replacing(path) as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        file.write(array.reshape(-1).view(np.uint8).data)
+    np.lib.format.write_array_header_1_0(file, header)
+    file.write(array.reshape(-1).view(np.uint8).data)
 
 
 @contextlib.contextmanager
