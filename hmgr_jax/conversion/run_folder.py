@@ -16,7 +16,7 @@ from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.trained_run import read_run
 from hmgr_jax.files.manifest import ENCODER, ENCODER_PCA
 from hmgr_jax.files.workdir import CONFIG, temporary_for, write_json_atomic
-from hmgr_jax.interop.picture_encoder import read_description, write_description
+from hmgr_jax.interop.picture_encoder import read_description, read_pca, write_description
 from hmgr_jax.shapes import Tree
 from hmgr_jax.training import config as configs
 from hmgr_jax.training.checkpoint import Checkpoints
@@ -49,13 +49,13 @@ class Saved:
 def read(workdir: Path) -> Saved:
     """The best step of a run with its state on the host; see `read_run`."""
     run = read_run(workdir)
-    pca = workdir / ENCODER_PCA
+    encoder = read_description(workdir) if (workdir / ENCODER).is_file() else None
     return Saved(
         jax.device_get(run.state),
         dict(run.meta),
         run.step,
-        read_description(workdir) if (workdir / ENCODER).is_file() else None,
-        Pca.read(pca) if pca.is_file() else None,
+        encoder,
+        read_pca(workdir, encoder) if encoder is not None else None,
     )
 
 

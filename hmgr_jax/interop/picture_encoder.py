@@ -142,7 +142,7 @@ class Encoder:
         """The encoder saved in a folder; raises `UserError` as `from_description`."""
         found = read_description(folder)
         place = found.pop("place")
-        pca = Pca.read(folder / ENCODER_PCA) if found["pca"] is not None else None
+        pca = read_pca(folder, found)
         try:
             return cls.from_description(found, place, pca)
         except UserError as error:
@@ -299,6 +299,23 @@ def read_description(folder: Path) -> dict[str, Any]:
             f"{path} was changed in more than its place ({error}): put the former file back, of "
             "which the folder of the data and the runs on it have a copy each, or prepare again."
         ) from None
+
+
+def read_pca(folder: Path, described: Mapping[str, Any]) -> Pca | None:
+    """The PCA of a description in ``folder``, None where there is none.
+
+    Raises:
+        UserError: it cannot be read, or is another one.
+    """
+    if described["pca"] is None:
+        return None
+    pca = Pca.read(folder / ENCODER_PCA)
+    if pca.sha256() != described["pca"]["sha256"]:
+        raise UserError(
+            f"{folder / ENCODER_PCA} is not the PCA that {ENCODER} beside it names: put the former "
+            "file back, or prepare the data again."
+        )
+    return pca
 
 
 def _cells(side: int, grid: int) -> list[tuple[int, int]]:

@@ -229,8 +229,9 @@ def test_a_release_that_does_not_know_all_parameters(tmp_path, release, monkeypa
 
 
 def test_an_export_keeps_the_encoder_of_pictures(tmp_path):
-    described = {"place": "efficientnet_lite2", **dict.fromkeys(DESCRIBED, 2)}
     pca = Pca(np.arange(3, dtype=np.float32), np.eye(3, 2, dtype=np.float32))
+    described = {"place": "efficientnet_lite2", **dict.fromkeys(DESCRIBED, 2)}
+    described["pca"] = {"components": 2, "sha256": pca.sha256()}
     workdir = tmp_path / "run"
     shutil.copytree(finished(), workdir)
     (workdir / ENCODER).write_text(json.dumps(described))

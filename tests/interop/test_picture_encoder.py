@@ -12,7 +12,7 @@ from PIL import Image
 
 from hmgr_jax.data.pictures.pca import Pca
 from hmgr_jax.errors import UserError
-from hmgr_jax.files.manifest import ENCODER
+from hmgr_jax.files.manifest import ENCODER, ENCODER_PCA
 from hmgr_jax.interop import clip, clip_weights, efficientnet
 from hmgr_jax.interop.names import from_params
 from hmgr_jax.interop.picture_encoder import (
@@ -20,6 +20,7 @@ from hmgr_jax.interop.picture_encoder import (
     EncodedPictures,
     Encoder,
     read_description,
+    read_pca,
     write_description,
 )
 
@@ -132,6 +133,15 @@ def test_a_changed_description_is_refused(described, old, new):
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(UserError, match=r"encoder\.json was changed in more than its place"):
         read_description(described[0])
+
+
+def test_another_pca_than_described_is_refused(tmp_path):
+    random_pca(4, 2).write(tmp_path / ENCODER_PCA)
+    described = {"pca": {"components": 2, "sha256": random_pca(4, 2).sha256()}}
+    assert read_pca(tmp_path, described).size == 2
+    random_pca(4, 2, seed=1).write(tmp_path / ENCODER_PCA)
+    with pytest.raises(UserError, match=r"encoder_pca\.npz is not the PCA that encoder\.json"):
+        read_pca(tmp_path, described)
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", "{", '{"place": null}'])
