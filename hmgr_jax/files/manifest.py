@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hmgr_jax.errors import UserError
+from hmgr_jax.errors import UserError, reason
 from hmgr_jax.files.reading import parse_json
 from hmgr_jax.files.workdir import replacing, write_json_atomic
 from hmgr_jax.progress import Progress
@@ -62,10 +62,10 @@ def sampled(path: Path) -> str:
 
 
 def entries(folder: Path) -> Any:
-    """What the manifest of ``folder`` lists; None if it is another program's, without files."""
+    """What the manifest of ``folder`` lists; None without one, or without files."""
     try:
         return parse_json((folder / MANIFEST).read_bytes())["files"]
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -194,7 +194,7 @@ def _read(folder: Path) -> dict[str, Any]:
             f"{path} cannot be read ({error.strerror}): give a folder that hmgr_jax.prepare made."
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error!r}): prepare the folder again.") from None
+        raise UserError(f"{path} is damaged ({reason(error)}): prepare the folder again.") from None
     return files
 
 
