@@ -43,7 +43,7 @@ PLATEAU_WIDTH = 0.01
 """A loss is at its plateau within this share of it."""
 PLATEAU_STEPS = 100
 TOLD = -1
-"""Instead of the first step at the plateau: the run has said so."""
+"""Stands for the first step at the plateau once the message is printed."""
 
 
 class Evaluation(Protocol):
