@@ -235,13 +235,15 @@ def show(config: ConfigDict) -> int:
 def _show_without_data(config: ConfigDict, wanted: str) -> int:
     check(config)
     _show_config(config)
+    plan = assumed.assumed_plan(config)
     try:
-        model = make_model(config, assumed.assumed_plan(config))
-    except UserError:
-        print(f"Model {config.model.name}: its sizes depend on the data.")
+        model = make_model(config, plan)
+    except UserError as error:
+        print(f"Model {config.model.name}: {error}")
     else:
         params = jax.eval_shape(lambda: model.init(jax.random.key(0)).params)
-        _show_model(config, model, params, f", as with {assumed.SAID}")
+        sizes = assumed.describe(plan, model.inputs())
+        _show_model(config, model, params, f", as with {sizes}")
     t = config.train
     print(f"Plan: {t.steps} steps of {t.batch_size} rows.")
     print(f"The data is not there, so its sizes are unknown. {wanted}")

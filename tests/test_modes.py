@@ -296,13 +296,30 @@ def test_a_stop_between_seeds_exits_with_0(tmp_path, monkeypatch):
     assert not (tmp_path / "seeds.json").exists()
 
 
-@pytest.mark.parametrize("recipe", ["f8k", "coco_images", "modelnet", "vqa", "wikipedia", "msrvtt"])
-def test_show_without_data_shows_the_model_and_what_is_wanted(tmp_path, capsys, recipe):
+@pytest.mark.parametrize(
+    ("recipe", "sizes"),
+    [
+        ("f8k", "36 regions of 2,048 numbers, a vocabulary of 10,000 words"),
+        ("coco_images", "pictures of 224 x 224 pixels, a vocabulary of 10,000 words"),
+        ("modelnet", "4 views of 112 x 112 pixels, 1,024 points, 1,024 faces, 40 classes"),
+        ("vqa", "36 regions of 2,048 numbers, a vocabulary of 10,000 words"),
+        ("wikipedia", "image vectors of 4,096 numbers, text vectors of 300 numbers, 40 classes"),
+        ("msrvtt", "36 frames of 2,048 numbers, a vocabulary of 10,000 words"),
+    ],
+)
+def test_show_without_data_shows_the_model_and_what_is_wanted(tmp_path, capsys, recipe, sizes):
     root = tmp_path / "none"
     assert main(["main", "--mode=show", f"--config={recipe}", f"--config.data.root={root}"]) == 0
     out = capsys.readouterr().out
+    assert f", as with {sizes}\n" in out
     assert re.search(r"total\s+[\d,]{6,}", out)
     assert f"data.root is {root}, which does not exist: give the f" in out
+
+
+def test_show_without_data_says_why_a_model_cannot_be_shown(tmp_path, capsys):
+    more = [f"--config.data.root={tmp_path / 'none'}"]
+    assert main(["main", "--mode=show", "--config=f8k:clip", *more]) == 0
+    assert "Model clip: clip needs pixels of its items, but the data" in capsys.readouterr().out
 
 
 def test_show(tmp_path, capsys):

@@ -38,7 +38,7 @@ class Saved:
     encoder: dict[str, Any] | None = None
     """What `ENCODER` of the run describes: the network that made its features of pictures."""
     pca: Pca | None = None
-    """That followed the network."""
+    """The PCA of the outputs of that network."""
 
     @property
     def vocabulary(self) -> Vocabulary:

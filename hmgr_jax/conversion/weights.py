@@ -33,7 +33,7 @@ from hmgr_jax.training.check import check
 OFFICIAL, OWN = "official", "own"
 """The kind of names in an exported file."""
 PCA = "encoder_pca/"
-"""Before the names of a PCA's arrays."""
+"""Prefix of the names of a PCA's arrays."""
 
 
 @dataclass(frozen=True)

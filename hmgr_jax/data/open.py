@@ -1,21 +1,17 @@
-"""Open the data set and the word vectors that a configuration describes."""
+"""Open the data set that a configuration describes."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from hmgr_jax.data.banks import vqa_layout
 from hmgr_jax.data.features.sets import Layout, open_features
 from hmgr_jax.data.generated.solids.open import Solids, open_solids
 from hmgr_jax.data.generated.worlds import open_worlds
 from hmgr_jax.data.generated.worlds.clips import open_clips
-from hmgr_jax.data.generated.worlds.facts import BANKS
 from hmgr_jax.data.generated.worlds.questions import Worlds, open_questions
-from hmgr_jax.data.generated.worlds.questions import open_bank as open_worlds_bank
 from hmgr_jax.data.pictures.captioned import open_pictures
 from hmgr_jax.data.pictures.coco_extras import with_numbers, with_objects
 from hmgr_jax.data.pictures.cub import open_cub
@@ -28,14 +24,10 @@ from hmgr_jax.data.shapes3d.modelnet.joining import Folders
 from hmgr_jax.data.shapes3d.modelnet.open import open_modelnet
 from hmgr_jax.data.split import DataSet
 from hmgr_jax.data.text.captions import captions_of, warn_cut, warn_unknown
-from hmgr_jax.data.text.flickr8k import read_flickr8k
 from hmgr_jax.data.text.pieces import Pieces
-from hmgr_jax.data.text.vectors import learn_vectors, read_vectors
 from hmgr_jax.data.text.vocabulary import Vocabulary
-from hmgr_jax.data.vqa.open import Layout as VQALayout
-from hmgr_jax.data.vqa.open import open_bank as open_vqa_bank
 from hmgr_jax.data.vqa.open import open_vqa
-from hmgr_jax.data.vqa.questions import Bank
+from hmgr_jax.data.words import more_captions
 from hmgr_jax.errors import UserError
 
 Roles = Sequence[str]
@@ -255,106 +247,3 @@ def shaping_of(data: Any) -> Shaping:
     given |= {name: data.objects[name] for name in ("views", "crop", "flip", "augment")}
     given |= {name: tuple(data.pixels[name]) for name in ("mean", "std")}
     return Shaping(**given)
-
-
-def bank_names(data: Any) -> tuple[str, ...]:
-    """Names of the banks of captions of ``config.data``, the default first.
-
-    Raises:
-        UserError: there is none.
-    """
-    if data.source == "questions":
-        return tuple(BANKS)
-    if data.source == "vqa" and data.vqa.banks:
-        return tuple(data.vqa.banks)
-    raise UserError(
-        f"data.source {data.source} has no bank of captions to retrieve from: set model.k_train "
-        "and model.k_test to 0, or give questions."
-    )
-
-
-def open_bank(data: Any, name: str) -> Bank:
-    """Open a bank of captions by name.
-
-    Raises:
-        UserError: no bank has that name.
-    """
-    bank_names(data)
-    if data.source == "vqa":
-        return open_vqa_bank(vqa_layout(data), name)
-    return open_worlds_bank(Worlds(**data.questions.to_dict()), name)
-
-
-def vqa_layout(data: Any) -> VQALayout:
-    """File locations of VQA v2."""
-    given: dict[str, Any] = data.vqa.to_dict()
-    splits, words = dict(data.splits), data.max_words
-    return VQALayout(root=Path(data.root), splits=splits, max_words=words, **given)
-
-
-def more_captions(data: Any, *, warn: bool = True) -> dict[str, list[str]]:
-    """{image: captions} of the train list in ``data.captions_from``; empty without one.
-
-    A relative folder is searched beside ``data.root``; ``warn`` of its absence. An absolute one
-    must exist.
-    """
-    found = Path(data.root).is_dir() or Path(data.captions_from).is_absolute()
-    if not data.captions_from or not found:  # the opener refuses a missing root
-        return {}
-    folder = Path(data.root, data.captions_from)
-    tokens, images = folder / "Flickr8k.token.txt", folder / "Flickr_8k.trainImages.txt"
-    if tokens.is_file() and images.is_file():
-        return read_flickr8k(tokens, images)
-    if Path(data.captions_from).is_absolute():
-        raise UserError(
-            f"data.captions_from names {folder}, which should hold {tokens.name} and "
-            f"{images.name}: correct the path or leave it empty."
-        )
-    if warn:
-        warnings.warn(
-            f"{folder} does not hold {tokens.name} and {images.name}: words are learned from the "
-            "captions of the train split alone",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-    return {}
-
-
-def word_vectors(data: Any, opened: DataSet, dim: int, *, learn: bool = False) -> np.ndarray | None:
-    """Initial word vectors float32 [V, dim], or None for random ones.
-
-    ``data.vectors`` is ``"none"``, a text file of vectors, or ``"captions"``: learned from the
-    train captions and those of ``data.captions_from``, by the words that describe one image.
-    Captions of dev and test images are excluded. With ``learn`` vectors are learned for ``"none"``
-    too, for a model that compares words by their vectors.
-
-    Raises:
-        UserError: the file's vectors have another dimension, or there are no captions.
-    """
-    if data.vectors == "none" and not learn:
-        return None
-    if data.vectors not in ("none", "captions"):
-        vectors, _ = read_vectors(data.vectors, opened.vocabulary)
-        if vectors.shape[1] != dim:
-            raise UserError(
-                f"{data.vectors} holds vectors of {vectors.shape[1]} dimensions but model.word_dim "
-                f"is {dim}: set it to {vectors.shape[1]}."
-            )
-        return vectors
-    train = opened.splits["train"]
-    if "text" not in train.sources:
-        raise UserError(
-            f"data.vectors is captions, but {opened.name} has none to learn words from: give a "
-            "file of vectors, or leave it at none."
-        )
-    by_image: dict[str, list[str]] = {}
-    captions = train.sources["text"].captions  # type: ignore[attr-defined]
-    for image, caption in zip(train.rows[train.visual], train.rows["text"], strict=True):
-        by_image.setdefault(train.ids[train.visual][image], []).append(captions[caption])
-    held_out = {i for name, s in opened.splits.items() if name != "train" for i in s.ids[s.visual]}
-    for image, captions in more_captions(data, warn=False).items():  # `open_data` warned
-        if image not in held_out:
-            by_image[image] = captions
-    known = opened.vocabulary
-    lists = [[w for c in captions for w in known.tokenize(c)] for captions in by_image.values()]
-    return learn_vectors(lists, known, dim)

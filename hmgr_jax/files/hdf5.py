@@ -16,8 +16,8 @@ from hmgr_jax.errors import UserError
 from hmgr_jax.files.arrays import AXES
 from hmgr_jax.files.reading import check_packed, readable
 
-LINKS = 16
-"""Most soft links that lead to an object."""
+LINKS = 64
+"""Most soft links that one lookup follows: few bytes of links can multiply to any number."""
 ADVICE = "copy the file again."
 
 
@@ -118,9 +118,10 @@ class Group(Mapping[str, "Group | Dataset"]):
             return isinstance(name, str) and name in self._group
 
     def __getitem__(self, name: str) -> Group | Dataset:
-        return self._find(name, LINKS)
+        return self._find(name, iter(range(LINKS)))
 
-    def _find(self, name: str, links: int) -> Group | Dataset:
+    def _find(self, name: str, links: Iterator[int]) -> Group | Dataset:
+        """Look up a path; every soft link that is followed takes one of ``links``."""
         found: Group | Dataset = self
         for part in name.split("/"):
             if not isinstance(found, Group):
@@ -128,7 +129,7 @@ class Group(Mapping[str, "Group | Dataset"]):
             found = found._child(part, links) if part not in ("", ".") else found
         return found
 
-    def _child(self, name: str, links: int) -> Group | Dataset:
+    def _child(self, name: str, links: Iterator[int]) -> Group | Dataset:
         import h5py
 
         whole = f"{self._name}/{name}".lstrip("/")
@@ -140,11 +141,11 @@ class Group(Mapping[str, "Group | Dataset"]):
                     "copy its numbers into this one."
                 )
             if isinstance(link, h5py.SoftLink):
-                if not links:
-                    raise ValueError("its links lead in a circle")
+                if next(links, None) is None:
+                    raise ValueError(f"its links lead in a circle, or are more than {LINKS}")
                 start = self if self._top is None or not link.path.startswith("/") else self._top
                 try:
-                    return start._find(link.path, links - 1)
+                    return start._find(link.path, links)
                 except KeyError:
                     raise ValueError(f"its link leads to {link.path}, which is not there") from None
             if link is None and name in list(self._group):

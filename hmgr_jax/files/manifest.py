@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hmgr_jax.errors import UserError
+from hmgr_jax.errors import UserError, reason
 from hmgr_jax.files.reading import parse_json
 from hmgr_jax.files.workdir import replacing, write_json_atomic
 from hmgr_jax.progress import Progress
@@ -61,22 +61,35 @@ def sampled(path: Path) -> str:
     return hashlib.sha256(b"".join(blocks(path))).hexdigest()
 
 
-def stands_for(folder: Path, path: Path) -> bool:
-    """Whether the manifest of ``folder`` describes ``path`` as it is, by size and `blocks`.
+def entries(folder: Path) -> Any:
+    """What the manifest of ``folder`` lists; None without one, or without files."""
+    try:
+        return parse_json((folder / MANIFEST).read_bytes())["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
-    The manifest of another program, without files, stands for everything. Older ones of ours tell
-    only the size of large files. Files elsewhere are derived from the folder, see
-    `hmgr_jax.data.records.open`.
+
+def stands_for(entries: Any, folder: Path, path: Path, *, by_blocks: bool = True) -> bool:
+    """Whether the `entries` of ``folder`` describe ``path`` as it is, by size and `blocks`.
+
+    The manifest of another program stands for everything. Older ones of ours tell only the size of
+    large files. Files elsewhere are derived from the folder, see `hmgr_jax.data.records.open`.
+
+    Args:
+        entries: `entries` of the folder.
+        folder: the folder, as its real path.
+        path: the file.
+        by_blocks: read the file; otherwise only the size is compared.
     """
     try:
-        entries = parse_json((folder / MANIFEST).read_bytes())["files"]
-        if path.parent.resolve() != folder.resolve():
-            return True
-        if path.name not in entries:
-            return False
-        size, entry = path.stat().st_size, entries[path.name]
+        name = (path.parent.resolve().relative_to(folder) / path.name).as_posix()
+        if name not in entries:
+            return "/" in name
+        size, entry = path.stat().st_size, entries[name]
+        if entry["bytes"] != size or not by_blocks:
+            return bool(entry["bytes"] == size)
         wanted = entry.get("sampled", entry.get("sha256") if size <= BLOCKS * BLOCK_BYTES else None)
-        return entry["bytes"] == size and wanted in (None, sampled(path))
+        return wanted in (None, sampled(path))
     except (ValueError, KeyError, TypeError, AttributeError):
         return True
 
@@ -181,7 +194,7 @@ def _read(folder: Path) -> dict[str, Any]:
             f"{path} cannot be read ({error.strerror}): give a folder that hmgr_jax.prepare made."
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error!r}): prepare the folder again.") from None
+        raise UserError(f"{path} is damaged ({reason(error)}): prepare the folder again.") from None
     return files
 
 

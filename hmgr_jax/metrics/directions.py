@@ -49,9 +49,6 @@ def chance_of_both(
     a, b = modalities
     ways = (
         (direction(a, b), chance(groups_a, groups_b, KS)),
-        (
-            direction(b, a),
-            chance(groups_b, groups_a, KS),
-        ),
+        (direction(b, a), chance(groups_b, groups_a, KS)),
     )
     return {f"{way}/{measure}": value for way, found in ways for measure, value in found.items()}

@@ -145,7 +145,7 @@ class DXR(ReadsWords, RankedVectors):
 
     @property
     def summed(self) -> frozenset[str]:
-        """None: the objective is a mean."""
+        """The objective is a mean, so no term is a sum."""
         return frozenset()
 
     # --- hyper-parameters and plumbing --------------------------------------------------------

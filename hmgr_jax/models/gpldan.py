@@ -414,7 +414,7 @@ class GPLDAN(VectorScored):
 
     @property
     def summed(self) -> frozenset[str]:
-        """The hinges of ``objective`` triplet."""
+        """The terms of hinges, with ``objective`` triplet."""
         return frozenset(("loss", "triplet") if self.objective == "triplet" else ())
 
     def plateau(self, row: Items, step: Array, axis: Axis) -> Float[Array, ""] | None:

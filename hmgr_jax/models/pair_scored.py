@@ -154,7 +154,7 @@ class PairScored(Ranked):
 
     @property
     def summed(self) -> frozenset[str]:
-        """The hinges, those of the hardest negatives always."""
+        """The terms of hinges; ``hardest`` is a sum with every objective."""
         return super().summed | {"hardest"}
 
     def rank(

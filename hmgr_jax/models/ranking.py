@@ -76,7 +76,7 @@ class Ranked(Model):
 
     @property
     def summed(self) -> frozenset[str]:
-        """The hinges."""
+        """The terms of hinges, which are summed over the batch."""
         sums = ("loss", "triplet", "before_memory") if self.objective == "triplet" else ()
         return frozenset(sums)
 

@@ -407,7 +407,7 @@ class ReSG(ReadsDetections):
 
     @property
     def summed(self) -> frozenset[str]:
-        """Hinges are sums, and with them the loss."""
+        """Hinges are sums, and so is a loss that holds them."""
         sums = {"thresholds": self.threshold_weight, "centers": self.center_weight}
         also = {name for name, weight in sums.items() if weight}
         return super().summed | also | ({"loss"} if also else set())

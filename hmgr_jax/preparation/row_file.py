@@ -153,7 +153,7 @@ def to_half(values: np.ndarray, where: Callable[[int], str]) -> np.ndarray:
     bad = np.flatnonzero((exponents == _EXPONENT).reshape(len(half), -1).any(axis=1))
     if not len(bad):
         return half
-    check_finite(values, where)
+    check_extracted(values, where)
     first = int(bad[0])
     largest = float(np.abs(values[first]).max())
     raise UserError(
@@ -162,7 +162,7 @@ def to_half(values: np.ndarray, where: Callable[[int], str]) -> np.ndarray:
     )
 
 
-def check_finite(values: np.ndarray, where: Callable[[int], str]) -> None:
+def check_extracted(values: np.ndarray, where: Callable[[int], str]) -> None:
     """Raise `FoundNonFinite` for the first row of [k, ...] with NaN or infinity."""
     bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
     if len(bad):

@@ -122,15 +122,15 @@ class StoreSource(RowSource):
         }
 
     def begin(self, folder: Path) -> list[str]:
-        """Of the store."""
+        """Prepare the store, see `Store.begin`."""
         return self.store.begin(folder, self.names.get("train", ()))
 
     def end(self, folder: Path) -> None:
-        """Of the store."""
+        """Finish the store, see `Store.end`."""
         self.store.end(folder, self.names)
 
     def described(self) -> dict[str, Any]:
-        """Of the store."""
+        """The description of the store, see `Store.described`."""
         return self.store.described()
 
     def _namer(self, wanted: Sequence[str]) -> Any:

@@ -39,7 +39,7 @@ from hmgr_jax.data.records.rows import (
 from hmgr_jax.errors import UserError
 from hmgr_jax.files.workdir import sync
 from hmgr_jax.preparation.plan import FEATURES, Chunk, Plan, SplitPlan
-from hmgr_jax.preparation.row_file import RowFile, Written, check_finite
+from hmgr_jax.preparation.row_file import RowFile, Written, check_extracted
 from hmgr_jax.preparation.scan_source import plan_scan
 from hmgr_jax.preparation.writing import Files, Layout, check_room
 from hmgr_jax.progress import Progress
@@ -189,7 +189,7 @@ def examples(
     split = plan.splits[name]
     for chunk in plan.source.chunks(todo):
         arrays = {end: chunk.arrays[end] for end in split.arrays}
-        check_finite(arrays[FEATURES], chunk.where)
+        check_extracted(arrays[FEATURES], chunk.where)
         for k, row in enumerate(chunk.rows.tolist()):
             yield row, _example(split, row, {end: found[k] for end, found in arrays.items()})
         if seen:

@@ -22,7 +22,7 @@ _missing: set[str] = set()
 def families(text: str) -> list[str]:
     """Names of the installed fonts that have the characters of a text, `OWN` first.
 
-    Of the first characters that no font has, a program warns once.
+    Warns, once a process, of characters that no installed font has.
     """
     found = [OWN]
     for character in sorted({*text}):

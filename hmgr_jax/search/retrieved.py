@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from hmgr_jax.data.open import bank_names, open_bank
+from hmgr_jax.data.banks import bank_names, open_bank
 from hmgr_jax.data.split import DataSet
 from hmgr_jax.data.text.captions import CaptionSource
 from hmgr_jax.data.vqa.questions import QUESTION, Bank, QuestionSource

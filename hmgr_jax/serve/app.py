@@ -39,7 +39,7 @@ from hmgr_jax.terminal import escape_controls
 RENEW_EVERY = 0.5
 """Seconds between looks for another version of the index."""
 BODY_SECONDS = 30.0
-"""For a client to send its request."""
+"""Seconds for a client to send its request."""
 CACHED = {"Cache-Control": "private, max-age=3600"}
 
 

@@ -25,9 +25,9 @@ TOKEN = "HMGR_JAX_TOKEN"
 """Environment variable of the token, which other users of this machine cannot read."""
 SHORTEST = 16
 DRAIN_SECONDS = 30
-"""For requests that run when the server is told to end."""
+"""Seconds for running requests when the server is told to end."""
 IDLE_SECONDS = 10
-"""For a connection to send its first request, and between requests."""
+"""Seconds for a connection to send its first request, and between requests."""
 CONNECTIONS = 2048
 """Open connections; further ones are closed at once."""
 

@@ -23,7 +23,7 @@ QUALITY = 85
 FRAME_MS = 350
 """Milliseconds of a frame of a clip, or of a view of a 3D object."""
 MOST_BYTES = 1 << 30
-"""Of the cache; when the server starts, the oldest are removed above it."""
+"""Largest size of the cache; when the server starts, the oldest files above it are removed."""
 
 
 def decode(content: bytes, pixels: int) -> Image.Image:

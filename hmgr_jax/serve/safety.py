@@ -45,11 +45,11 @@ class Limits:
     """Requests at a time; further ones are refused with 503."""
     k: int = 1000
     pixels: int = 64_000_000
-    """Of an uploaded picture."""
+    """Pixels of an uploaded picture."""
     queries: int = 8
     """Queries of a search."""
     letters: int = 2000
-    """Of a sentence."""
+    """Letters of a sentence."""
     ids: int = 4096
     """Letters of an id or a folder."""
 

@@ -19,7 +19,7 @@ BLOCK = 1 << 16
 
 
 class Filters(NamedTuple):
-    """What results have to be."""
+    """Conditions that results meet."""
 
     folder: str = ""
     """Ids begin with this folder."""

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 from ml_collections import ConfigDict
 
 from hmgr_jax.models.base import Plan
 
 REGIONS, WORDS, LENGTH, CLASSES = (36, 2048), 10_000, 16, 40
 VECTORS = {"image": 4096, "text": 300}
-SAID = f"{REGIONS[0]} regions or frames of {REGIONS[1]:,} numbers, a vocabulary of {WORDS:,} words"
-"""What is assumed, in a message."""
+SAID = {
+    "regions": "{} regions of {:,} numbers",
+    "frames": "{} frames of {:,} numbers",
+    "pixels": "pictures of {} x {} pixels",
+    "views": "{} views of {} x {} pixels",
+    "points": "{:,} points",
+    "faces": "{:,} faces",
+    "features": "{of} vectors of {:,} numbers",
+}
+"""{feature: its shape, in a message}."""
 
 
 def assumed_plan(config: ConfigDict) -> Plan:
@@ -18,11 +28,9 @@ def assumed_plan(config: ConfigDict) -> Plan:
     regions = {"regions": REGIONS, "n_regions": (), "boxes": (REGIONS[0], 4)}
     text: dict[str, tuple[int, ...]] = {"tokens": (LENGTH,), "lengths": ()}
     views = (data.objects.views, data.image_size, data.image_size, 3)
-    features: dict[str, dict[str, tuple[int, ...]]] = {
-        "image": dict(regions),
-        "video": {"frames": REGIONS, "n_frames": ()},
-        "text": text,
-    }
+    features: dict[str, dict[str, tuple[int, ...]]] = {"image": dict(regions), "text": text}
+    if data.get("visual", "image") == "video":
+        features = {"video": {"frames": REGIONS, "n_frames": ()}, "text": text}
     if data.source in ("pictures", "cub"):
         features["image"] = {"pixels": (side, side, 3)}
     elif data.source == "features":
@@ -37,3 +45,16 @@ def assumed_plan(config: ConfigDict) -> Plan:
         features = {"question": {**regions, **text, "picture": ()}, "answer": {"number": ()}}
     classes = data.vqa.answers if data.source == "vqa" else CLASSES
     return Plan(config.train.steps, config.train.steps, WORDS, features, classes)
+
+
+def describe(plan: Plan, inputs: Mapping[str, Collection[str]]) -> str:
+    """The sizes in ``plan`` on which a model of these ``inputs`` depends, for messages."""
+    found = [
+        SAID[name].format(*shape, of=modality)
+        for modality, names in inputs.items()
+        for name, shape in plan.features[modality].items()
+        if name in names and name in SAID
+    ]
+    if any("tokens" in names for names in inputs.values()):
+        return ", ".join([*found, f"a vocabulary of {plan.vocabulary_size:,} words"])
+    return ", ".join([*found, f"{plan.classes} classes"])  # without captions, labels are learned

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -236,7 +236,8 @@ def recipe(name: str, model: str, **model_fields: Any) -> ConfigDict:
 
 def data_name(config: ConfigDict) -> str:
     """The folder of the data, or the name of the recipe of generated data."""
-    return PurePath(config.data.root).name or str(config.name)
+    root = str(config.data.root)
+    return (Path(root).resolve().name if root else "") or str(config.name)
 
 
 def known_fields(model: str, **fields: Any) -> dict[str, Any]:

@@ -12,12 +12,13 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from hmgr_jax.data.open import open_data, word_vectors
+from hmgr_jax.data.open import open_data
 from hmgr_jax.data.order import steps_per_epoch
 from hmgr_jax.data.pipeline import check_lengths
 from hmgr_jax.data.split import DataSet, Split
 from hmgr_jax.data.text.vectors import class_vectors, read_class_names
 from hmgr_jax.data.text.vocabulary import Vocabulary
+from hmgr_jax.data.words import word_vectors
 from hmgr_jax.distributed.parallel import MappedAxis, make_mesh, map_step, shardings
 from hmgr_jax.errors import UserError
 from hmgr_jax.leaves import leaf_at, with_leaf

@@ -43,7 +43,7 @@ PLATEAU_WIDTH = 0.01
 """A loss is at its plateau within this share of it."""
 PLATEAU_STEPS = 100
 TOLD = -1
-"""Instead of the first step at the plateau: the run has said so."""
+"""Stands for the first step at the plateau once the message is printed."""
 
 
 class Evaluation(Protocol):
@@ -131,6 +131,7 @@ class _Run:
         self.seen: dict[str, int] = {}
         if saved:
             resume.check_same_data(saved, experiment)
+            resume.warn_of_summed_losses(saved, experiment.model)
             state, meta, self.start = checkpoints.restore(experiment.abstract_state(), saved.step)
             own = {str(meta["steps_per_epoch"]): self.start}  # of runs before 2026-12
             self.seen = dict(meta.get("seen", own))
@@ -315,6 +316,7 @@ class _Run:
             "rows": self.experiment.plan.rows,
             "versions": versions(),
             "metrics": self.log.digest(),
+            "losses": resume.LOSSES,
         }
         self.checkpoints.save(step, self.state, json.loads(json.dumps(meta)), metric)
 

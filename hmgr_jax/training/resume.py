@@ -14,10 +14,14 @@ from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
 from hmgr_jax.files.reading import read_object
 from hmgr_jax.files.workdir import CONFIG, RESULTS
+from hmgr_jax.models.base import Model
 from hmgr_jax.training import config as configs
 from hmgr_jax.training.checkpoint import Checkpoints
 from hmgr_jax.training.experiment import Experiment
 from hmgr_jax.training.records import METRICS
+
+LOSSES = "per row"
+"""How checkpoints say that terms of losses are means; without it they may be sums of the batch."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,16 @@ def check_same_data(saved: Saved, experiment: Experiment) -> None:
         raise UserError(
             "The data is not the data that this run was trained on (its fingerprint differs): put "
             "the original files at data.root, or give another --workdir."
+        )
+
+
+def warn_of_summed_losses(saved: Saved, model: Model) -> None:
+    """Warn if the rows of metrics so far are of a version that logged sums over the batch."""
+    if model.summed and saved.meta.get("losses") != LOSSES:
+        warnings.warn(
+            f"up to step {saved.step} {METRICS} may hold sums over the batch, as older versions "
+            f"logged them; from here on these are means per row: {', '.join(sorted(model.summed))}",
+            stacklevel=2,
         )
 
 

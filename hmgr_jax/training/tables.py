@@ -18,12 +18,12 @@ import scipy.sparse
 from flax.traverse_util import unflatten_dict
 
 from hmgr_jax.data.generated.worlds.lexicon import SYNONYMS
-from hmgr_jax.data.open import word_vectors
 from hmgr_jax.data.split import DataSet
 from hmgr_jax.data.text import word_relations as relations
 from hmgr_jax.data.text.captions import CaptionSource
 from hmgr_jax.data.text.vectors import vectors_of_bags
 from hmgr_jax.data.text.vocabulary import MARKS
+from hmgr_jax.data.words import word_vectors
 from hmgr_jax.errors import UserError
 from hmgr_jax.files import digests
 from hmgr_jax.files.arrays import read_npy, read_npz

@@ -383,6 +383,18 @@ def test_a_mat_that_brings_scipy_down_is_refused(tmp_path, monkeypatch):
     refused(r"set\.mat cannot be read as \.mat \(scipy broke down .*signal 6", tmp_path / "set.mat")
 
 
+def test_variables_of_a_mat_may_have_any_name(tmp_path):
+    stored = {
+        name: np.full((1, k + 1), k) for k, name in enumerate(("file", "args", "names", "a0"))
+    }
+    scipy.io.savemat(tmp_path / "set.mat", stored | {"cells": np.array([{}], object)})
+    found = mat.read_mat(tmp_path / "set.mat")
+    assert found.pop("cells") is None
+    assert list(found) == list(stored)
+    for name, array in stored.items():
+        np.testing.assert_array_equal(found[name], array)
+
+
 def test_pickles_of_lists_are_arrays_and_others_are_refused(tmp_path):
     path, row = tmp_path / "a.pkl", [1.0] * 200
     for stored in ([1, 2], [[1, 2], [3, 4]], (np.ones(2), np.zeros(2)), np.array(["a", "bc"])):

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from hmgr_jax.data import fingerprint as fingerprints
 from hmgr_jax.data.fingerprint import fingerprint
 from hmgr_jax.files.manifest import listed
 
@@ -68,3 +69,18 @@ def test_a_large_file_counts_by_the_blocks_in_the_manifest(tmp_path):
     data[-1] = 1
     path.write_bytes(data)
     assert fingerprint([path], tmp_path) != plain
+
+
+def test_of_very_many_files_each_is_compared_by_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(fingerprints, "COMPARED", 2)
+    paths = [tmp_path / "below" / f"{k}.npy" for k in range(5)]
+    paths[0].parent.mkdir()
+    for path in paths:
+        path.write_bytes(b"a")
+    files = listed(tmp_path, [path.relative_to(tmp_path).as_posix() for path in paths])
+    (tmp_path / "manifest.json").write_text(json.dumps({"files": files}))
+    plain = fingerprint(paths, tmp_path)
+    for path, text, equal in ((paths[1], b"b", True), (paths[3], b"b", False), (paths[1], b"", 0)):
+        path.write_bytes(text)
+        assert (fingerprint(paths, tmp_path) == plain) == equal
+        path.write_bytes(b"a")

@@ -6,8 +6,9 @@ from picture_files import write_picture
 
 from hmgr_jax.data.generated.worlds.captions import make_family
 from hmgr_jax.data.generated.worlds.render import render
-from hmgr_jax.data.open import open_data, word_vectors
+from hmgr_jax.data.open import open_data
 from hmgr_jax.data.pipeline import batches
+from hmgr_jax.data.words import word_vectors
 from hmgr_jax.errors import UserError
 from hmgr_jax.training.check import check
 from hmgr_jax.training.config import recipe

@@ -1,6 +1,8 @@
 """Which file a name stands for, and files that are damaged."""
 
+import os
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -87,3 +89,20 @@ def test_pictures_that_are_not_read_are_named(tmp_path):
         (tmp_path / name).touch()
     with pytest.warns(RuntimeWarning, match=r"2 of 3 pictures in .* HEIC, .*: a\.HEIC, b\.heif;"):
         assert pictures_below(tmp_path) == [tmp_path / "c.jpg"]
+
+
+def test_folders_that_cannot_be_read_are_told(tmp_path, monkeypatch):
+    for name in ("a", "b", "c", "d", "open"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").touch()
+    scandir = os.scandir
+
+    def refusing(path):
+        if Path(path).name in "abcd":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    told = r"4 folder\(s\) cannot be read, .*: \S*/a \(Permission denied\), .*/c \(.*\), \.\.\.$"
+    with pytest.warns(RuntimeWarning, match=told):
+        assert pictures_below(tmp_path) == [tmp_path / "open" / "1.jpg"]

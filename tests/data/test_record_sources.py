@@ -197,7 +197,7 @@ def test_nan_is_refused_with_record_and_id(tmp_path):
         return {"features": np.full((3, 5), np.nan if n == 3 else 1, np.float16)}
 
     folder = datasets.write(tmp_path, change=change)
-    with pytest.raises(FoundNonFinite, match=r"in record 1 .* of .*00001-of-00002, id img3: "):
+    with pytest.raises(FoundNonFinite, match=r"record 1 .* of .*00001-of-00002, id img3, holds"):
         train(folder)
 
 

@@ -101,6 +101,13 @@ def _circle(file, other):
     file["x"] = h5py.SoftLink("/x")
 
 
+def _multiplied(file, other):
+    file["l0"] = h5py.SoftLink(".")
+    for k in range(1, 6):
+        file[f"l{k}"] = h5py.SoftLink("/".join([f"l{k - 1}"] * 6))
+    file["x"] = h5py.SoftLink("l5/good")  # 7,776 links; ten levels more would take years
+
+
 def _nowhere(file, other):
     file["x"] = h5py.SoftLink("/z")
 
@@ -125,6 +132,7 @@ def _empty(file, other):
         (_link_behind_a_link, "a link to another file"),
         (_virtual, "read from another file"),
         (_circle, "lead in a circle"),
+        (_multiplied, "more than 64"),
         (_nowhere, "leads to /z, which is not there"),
         (_unwritten, "5,000,000,000 bytes, of which 0"),
         (_large_chunk, "1,000,000,000 bytes, of which 0"),

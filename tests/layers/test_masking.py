@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from layer_cases import mask_of, normal, softmax
 
-from hmgr_jax.layers.masking import l2n, length_mask, masked_max, masked_mean, masked_softmax
+from hmgr_jax.layers.masking import (
+    l2n,
+    length_mask,
+    masked_max,
+    masked_mean,
+    masked_softmax,
+    move_valid_first,
+)
 
 MASK = mask_of((3, 1, 0), 3)
 X = normal(3, 3, 2)
@@ -68,3 +75,13 @@ def test_the_gradient_of_a_maximum_goes_to_the_first_node_that_has_it():
     mask = jnp.asarray([[True, True, False]])
     slope = jax.grad(lambda x: jnp.sum(masked_max(x, mask) * jnp.asarray([[1.0, 2.0]])))(x)
     np.testing.assert_array_equal(slope, [[[0, 2], [1, 0], [0, 0]]])
+
+
+def test_valid_nodes_move_to_the_front_in_their_order():
+    x = jnp.asarray([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]])[:, :, None]
+    mask = jnp.asarray([[False, True, False, True], [False, False, False, False]])
+    found, valid = move_valid_first(x, mask)
+    np.testing.assert_array_equal(found[:, :, 0], [[2, 4, 0, 0], [0, 0, 0, 0]])
+    np.testing.assert_array_equal(valid, [[1, 1, 0, 0], [0, 0, 0, 0]])
+    gradient = jax.grad(lambda x: jnp.sum(move_valid_first(x, mask)[0]))(x)
+    np.testing.assert_array_equal(gradient[:, :, 0], mask)

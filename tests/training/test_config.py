@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 from contract_cases import CAPTIONED
+from ml_collections import ConfigDict
 from tiny_run import ROOT, WORLDS, config
 
 from hmgr_jax.errors import UserError
@@ -239,3 +240,12 @@ def test_paths_of_recipes_may_begin_with_the_home_of_the_user(tmp_path, monkeypa
     assert config.data.root == "/me/data"
     assert config.data.vocabulary == "/me/v.json"
     assert config.init.cnn == "/me/w.npz"
+
+
+@pytest.mark.parametrize(
+    ("root", "name"), [("", "tiny"), ("/data/f30k/", "f30k"), (".", "here"), ("../here", "here")]
+)
+def test_titles_name_the_folder_of_the_data(root, name, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert configs.data_name(ConfigDict({"name": "tiny", "data": {"root": root}})) == name

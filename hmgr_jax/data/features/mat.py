@@ -47,6 +47,6 @@ def read_mat(path: Path) -> dict[str, np.ndarray | None]:
             raise UserError(f"{path} cannot be read as .mat ({why}): {ADVICE}")
         found = read_npz(out, ADVICE)
     return {
-        name.removesuffix("!"): None if name.endswith("!") else array
-        for name, array in found.items()
+        name.removesuffix("!"): None if name.endswith("!") else found[f"a{k}"]
+        for k, name in enumerate(found["names"].tolist())
     }

@@ -11,7 +11,11 @@ import sys
 
 
 def main(path: str, out: str, memory: str, seconds: str) -> None:
-    """Read ``path`` and write ``out``; cells, structures and objects are written as ``NAME!``."""
+    """Read ``path`` and write ``out``: ``names``, and their arrays as ``a0``, ``a1`` and so on.
+
+    Names of variables are no names of the .npz, since numpy takes none called ``file``. Those of
+    cells, structures and objects end with ``!``.
+    """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))
     import numpy as np
@@ -29,7 +33,8 @@ def main(path: str, out: str, memory: str, seconds: str) -> None:
         else:
             found[f"{name}!"] = np.zeros(0)
     with open(out, "wb") as file:
-        np.savez(file, **found)  # type: ignore[arg-type]
+        arrays = {f"a{k}": array for k, array in enumerate(found.values())}
+        np.savez(file, names=np.array(list(found), np.str_), **arrays)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ LARGEST = 640
 
 @functools.cache
 def formats() -> tuple[str, ...]:
-    """Those of `FORMATS` that this installation of Pillow has."""
+    """The `FORMATS` that this installation of Pillow reads."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 

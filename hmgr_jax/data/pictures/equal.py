@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 FEW, SHARE = 3, 0.01
-"""Fewer such pictures, or a smaller share of all, are no reason to warn."""
+"""Least number of such pictures, and least share of all, for a warning."""
 
 
 def warn_equal(features: Iterable[np.ndarray], files: Sequence[Path], where: str) -> None:

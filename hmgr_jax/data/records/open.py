@@ -23,7 +23,7 @@ from hmgr_jax.data.records.rows import (
     ID,
     TEXT,
     RecordRows,
-    check_features,
+    check_schema,
     name_in_record,
 )
 from hmgr_jax.data.regions.scan import open_scan
@@ -73,7 +73,7 @@ def open_tfds(name: str, data_dir: str, *, splits: Mapping[str, str], **options:
     builder = _from_directory(Path(name)) if _described(Path(name)) else _named(name, data_dir)
     root = Path(builder.data_dir)
     _check_splits(builder, root, splits)
-    check_features(builder.info.features, str(root))
+    check_schema(builder.info.features, str(root))
     with tempfile.TemporaryDirectory(prefix="hmgr-jax-") as index:
 
         def find(split: str) -> ScanFiles:
@@ -160,7 +160,7 @@ def write_index(
 ) -> None:
     """Write ``{split}_caps.txt``, ``_ids.txt``, ``_cap_ids.txt`` and arrays into ``folder``.
 
-    ``features`` are those of the dataset, checked by `check_features`. Reads every record once.
+    ``features`` are those of the dataset, checked by `check_schema`. Reads every record once.
 
     Raises:
         UserError: a record has no id, an id seen before, or no caption or an empty one.

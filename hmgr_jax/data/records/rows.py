@@ -68,7 +68,7 @@ def stored(record: bytes, name: str) -> list[Any]:
     return list(feature.bytes_list.value or feature.int64_list.value)
 
 
-def check_features(features: Any, where: str) -> None:
+def check_schema(features: Any, where: str) -> None:
     """Check that the features of a dataset are those of the table above.
 
     Raises:

@@ -16,10 +16,13 @@ import numpy as np
 from hmgr_jax.data.regions.row_arrays import COUNTS, find_arrays, find_boxes
 from hmgr_jax.data.text.captions import read_lines
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.manifest import MANIFEST, entries
 from hmgr_jax.files.npy_rows import Rows
 
 CAPTIONS = "{split}_caps.txt"
 """The file of captions of a split."""
+PAIRING = ("ids.txt", "cap_ids.txt", "counts.npy")
+"""Files without which a folder is read too, but otherwise."""
 SAMPLED = 64
 """Pairs of neighbouring rows that decide whether all are compared."""
 _BLOCK_BYTES = 64 << 20
@@ -62,12 +65,15 @@ class ScanFiles:
 
 def check_files(root: Path, names: Iterable[str], captions: str = CAPTIONS) -> None:
     """Check that all files exist; one ``UserError`` lists those that are missing."""
-    missing = []
+    missing, known = [], entries(root)
     for name in names:
         if not any((root / f"{name}_{kind}.npy").is_file() for kind in ("ims", "feat")):
             missing.append(f"{name}_ims.npy (or {name}_feat.npy)")
         if not (root / (texts := captions.replace("{split}", name))).is_file():
             missing.append(texts)
+        pairing = [f"{name}_{kind}" for kind in PAIRING] if isinstance(known, dict) else []
+        gone = [file for file in pairing if file in known and not (root / file).is_file()]
+        missing += [f"{file} (which {MANIFEST} lists)" for file in gone]
     if missing:
         what = "lacks" if root.is_dir() else "is not a folder; it should hold"
         raise UserError(

@@ -1,6 +1,7 @@
 """ModelNet in the layouts that people have: joined by name, damage named, parts left out."""
 
 import dataclasses
+import hashlib
 import json
 
 import h5py
@@ -21,7 +22,9 @@ from hmgr_jax.data.shapes3d.augment import Shaping
 from hmgr_jax.data.shapes3d.mesh import face_features
 from hmgr_jax.data.shapes3d.modelnet.joining import Folders
 from hmgr_jax.data.shapes3d.modelnet.open import open_modelnet
+from hmgr_jax.data.shapes3d.modelnet.prepared import object_file
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.manifest import listed
 
 SMALL = Shaping(image_size=8, crop=16, points=32, faces=64, views=3)
 WHERE = Folders(dev=0.25)
@@ -239,3 +242,32 @@ def test_spoilt_meshes_and_views(root, arrays, said):
     view.write_bytes(view.read_bytes()[:40])
     with pytest.raises(UserError, match=view.name):
         test.sources["image"].gather(np.array([0]))
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """A prepared folder of objects that opening does not read."""
+    objects = {split: names(split) for split in ("train", "test")}
+    files = [object_file(tmp_path, split, name) for split, of in objects.items() for name in of]
+    for path in files:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(path.name.encode())
+    found = listed(tmp_path, [path.relative_to(tmp_path).as_posix() for path in files])
+    described = {"classes": CLASSES, "views": 3, "objects": objects, "files": found}
+    (tmp_path / "manifest.json").write_text(json.dumps(described))
+    return tmp_path, files
+
+
+def test_a_replaced_object_of_a_prepared_folder_changes_the_fingerprint(prepared):
+    root, files = prepared
+    plain = _opened(root).fingerprint
+    assert plain == hashlib.sha256((root / "manifest.json").read_bytes()).hexdigest()
+    files[3].write_bytes(files[3].read_bytes()[::-1])
+    assert _opened(root).fingerprint != plain
+
+
+def test_an_object_that_the_manifest_lists_and_is_gone_is_refused(prepared):
+    root, files = prepared
+    files[-1].unlink()
+    with pytest.raises(UserError, match=rf"lacks 1 of the 6 objects of test .*{files[-1].name}"):
+        _opened(root)

@@ -11,9 +11,10 @@ from hmgr_jax.data.fingerprint import fingerprint
 from hmgr_jax.data.shapes3d.augment import Shaping
 from hmgr_jax.data.shapes3d.modelnet.joining import Folders, StoredSplit, find_parts, join_parts
 from hmgr_jax.data.shapes3d.modelnet.prepared import (
-    MANIFEST,
+    AGAIN,
     Manifest,
     PreparedObjects,
+    object_file,
     read_manifest,
 )
 from hmgr_jax.data.shapes3d.sources import object_split
@@ -48,7 +49,8 @@ def open_modelnet(
     listed = read_manifest(root)
     if listed is not None:
         found, count = _prepared(root, listed, needed), len(listed.classes)
-        digest = fingerprint([root / MANIFEST])
+        files = [object_file(root, split, name) for split in found for name in found[split].names]
+        digest = fingerprint(files, root)
     else:
         parts = find_parts(root, folders)
         found, count = join_parts(root, parts, folders, needed)
@@ -98,5 +100,10 @@ def _prepared(root: Path, listed: Manifest, needed: Sequence[str]) -> dict[str, 
             )
         classes = np.array([number[name.partition("/")[0]] for name in names])
         objects = PreparedObjects(root, split, names, listed.views)
+        if missing := [path for path in objects.files if not path.is_file()]:
+            raise UserError(
+                f"{root} lacks {len(missing)} of the {len(names)} objects of {split} that its "
+                f"manifest lists, first {missing[0]}: copy it again, or {AGAIN}"
+            )
         found[split] = StoredSplit(names, classes, objects)
     return found

@@ -18,7 +18,7 @@ from PIL import Image
 
 from hmgr_jax.data.shapes3d.modelnet.files import read_faces
 from hmgr_jax.data.shapes3d.sources import MODALITIES
-from hmgr_jax.errors import UserError
+from hmgr_jax.errors import UserError, reason
 from hmgr_jax.files.arrays import read_npz
 from hmgr_jax.files.reading import check_packed, parse_json, readable
 
@@ -57,7 +57,7 @@ def read_manifest(root: Path) -> Manifest | None:
         names = {str(s): tuple(map(str, of)) for s, of in found["objects"].items()}
         return Manifest(tuple(map(str, found["classes"])), names, int(found["views"]))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error!r}): prepare the folder again.") from None
+        raise UserError(f"{path} is damaged ({reason(error)}): prepare the folder again.") from None
 
 
 def object_file(root: Path, split: str, name: str) -> Path:
