@@ -266,7 +266,7 @@ def test_rejects_a_finished_run_of_another_configuration(fails, tmp_path):
     command = arguments(workdir, train__lr=0.5)
     fails(command, "train.lr: 0.001 -> 0.5", "use --mode=evaluate", kept=workdir)
     (workdir / "config.json").rename(tmp_path / "config.json")
-    fails(arguments(workdir), "config.json is missing or damaged", kept=workdir)
+    fails(arguments(workdir), "config.json cannot be read", kept=workdir)
     (tmp_path / "config.json").rename(workdir / "config.json")
     shutil.rmtree(workdir / "checkpoints")
     fails(command, "holds the results of a finished run", kept=workdir)
