@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hmgr_jax.errors import UserError, reason
-from hmgr_jax.terminal import shown
+from hmgr_jax.terminal import escape_controls
 
 NO_READER = 141
 """The exit code of shells for a command whose output is no longer read."""
@@ -168,9 +168,12 @@ def guarded(run: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> 
 
 
 def expand_home(text: str) -> str:
-    """A path with ``~`` as the user's folder; also after ``=``, where shells leave it."""
+    """``~/PATH`` with the user's folder; also after ``NAME=``, where shells leave it.
+
+    Nothing else is changed, since a text may be a sentence.
+    """
     home = os.path.expanduser("~")
-    return re.sub(r"(^|=)~(?=/|$)", lambda found: found[1] + home, text)
+    return re.sub(r"^((?:(?:--)?[\w.-]+=)*)~/", lambda found: f"{found[1]}{home}/", text)
 
 
 def _output_is_closed() -> bool:
@@ -220,7 +223,7 @@ def _fault(error: Exception, arguments: Sequence[str]) -> str:
 
 
 def _fail(sentence: str, code: int = 2) -> int:
-    print("error: " + shown(sentence.replace("\n", " ")), file=sys.stderr, flush=True)
+    print("error: " + escape_controls(sentence.replace("\n", " ")), file=sys.stderr, flush=True)
     return code
 
 
@@ -230,7 +233,7 @@ def _repeated_warnings() -> Iterator[None]:
     told: dict[str, float] = {}
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        text = shown(str(message).replace("\n", " "))
+        text = escape_controls(str(message).replace("\n", " "))
         print(f"warning: {text}", file=sys.stderr, flush=True)
         told.setdefault(text, time.monotonic())
 

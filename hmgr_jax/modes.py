@@ -17,16 +17,11 @@ from hmgr_jax.data.pipeline import batches
 from hmgr_jax.data.text.captions import unknown_shares
 from hmgr_jax.distributed import hosts
 from hmgr_jax.errors import UserError
-from hmgr_jax.evaluation import by_labels, results, score_store
+from hmgr_jax.evaluation import by_labels, code_files, results, score_store
 from hmgr_jax.evaluation.ensemble import mean_of_runs
 from hmgr_jax.evaluation.judged import open_judged
 from hmgr_jax.evaluation.retriever import Retriever
-from hmgr_jax.files.workdir import (
-    check_writable,
-    write_json_atomic,
-    write_npy_atomic,
-    write_text_atomic,
-)
+from hmgr_jax.files.workdir import check_writable, write_json_atomic
 from hmgr_jax.leaves import by_name
 from hmgr_jax.models.base import Model
 from hmgr_jax.progress import table
@@ -35,7 +30,7 @@ from hmgr_jax.reports.finish import RunEvaluation
 from hmgr_jax.search import needs
 from hmgr_jax.search.retrieved import load_run, run_tables
 from hmgr_jax.shapes import Tree
-from hmgr_jax.terminal import shown
+from hmgr_jax.terminal import escape_controls
 from hmgr_jax.training import assumed, loop, recipe_file
 from hmgr_jax.training import config as configs
 from hmgr_jax.training.check import check
@@ -134,13 +129,10 @@ def evaluate(retriever: Retriever, split: str) -> int:
     )
     title = f"{config.model.name} on {configs.data_name(config)}, {split}"
     own, evaluator = data.splits[split], retriever.evaluator
-    suffix = f"-{split}"
+    suffix, failed = f"-{split}", list[OSError]()
     with written_folder(workdir) as folder:
-        more = finish.reports(evaluator, folder, own, names, title, suffix)
+        more = finish.reports(evaluator, folder, own, names, title, suffix, failed)
         metrics = retriever.evaluate(own, names, store=store, tell=True, more=more)
-        if hosts.is_first():
-            shown = object_reports.heading(config, names, split)
-            object_reports.heat_map(folder, metrics, retriever.model.modalities, shown, suffix)
     if config.eval.get("train_gallery") and split == "test":
         train = retriever.open(("train",)).splits["train"]
         metrics |= by_labels.against_train(evaluator, retriever.variables, own, train, names)
@@ -156,11 +148,15 @@ def evaluate(retriever: Retriever, split: str) -> int:
         fingerprint=data.fingerprint,
         judgments=people.counts() if people else None,
     )
-    code = _finish(found, config, workdir / f"evaluation-{split}.json", [store])
-    if hosts.is_first():
+    written = _finish(found, config, workdir / f"evaluation-{split}.json", [store])
+    if failed:
+        raise failed[0]
+    if written:
+        heading = object_reports.heading(config, names, split)
+        object_reports.heat_map(workdir, metrics, retriever.model.modalities, heading, suffix)
         object_reports.show(workdir, suffix)
         finish.show_uncertainty(workdir, f"{uncertainty.NAME}{suffix}")
-    return code
+    return 0
 
 
 def ensemble(workdirs: Sequence[Path], split: str, overrides: Mapping[str, str | None]) -> int:
@@ -168,25 +164,26 @@ def ensemble(workdirs: Sequence[Path], split: str, overrides: Mapping[str, str |
     runs = [load(workdir, None, overrides) for workdir in workdirs]
     found = mean_of_runs(runs, split)
     path = runs[0].workdir / f"ensemble-{split}.json"
-    return _finish(found, runs[0].config, path, [run.store(split) for run in runs])
+    _finish(found, runs[0].config, path, [run.store(split) for run in runs])
+    return 0
 
 
 def _finish(
     found: Mapping[str, Any], config: ConfigDict, path: Path, stores: Sequence[Path | None]
-) -> int:
-    """Print and write an evaluation, and delete its score files."""
+) -> bool:
+    """Print an evaluation, write it and delete its score files; whether this process wrote it."""
     if not hosts.is_first():
-        return 0
+        return False
     finish.show(found, configs.data_name(config))  # first: writing may fail
     if not os.access(path.parent, os.W_OK):
         print(f"results:    not written, {path.parent} may only be read")
-        return 0
+        return False
     write_json_atomic(path, found)
     for store in stores:
         if store is not None:
             score_store.discard(store)
     print(f"results:    {path}")
-    return 0
+    return True
 
 
 @contextlib.contextmanager
@@ -200,19 +197,23 @@ def written_folder(workdir: Path) -> Iterator[Path]:
 
 
 def encode(retriever: Retriever, split: str) -> int:
-    """Write the codes of a split as ``codes/SPLIT_MODALITY.npy``, and their ids."""
+    """Write the codes of a split as ``codes/SPLIT_MODALITY.npy``, and their ids.
+
+    Raises:
+        UserError: the folder cannot be written, or holds codes of other data.
+    """
     check_writable(retriever.workdir)
-    folder = retriever.workdir / "codes"
-    data = retriever.open((split,)).splits[split]
+    folder, opened = retriever.workdir / "codes", retriever.open((split,))
+    data, fingerprint = opened.splits[split], opened.fingerprint
+    code_files.check_same_data(folder, split, data.ids, fingerprint)
     evaluator, variables = retriever.evaluator, retriever.variables
-    for modality, codes in evaluator.encode_split(variables, data).items():
-        vectors = evaluator.vectors(variables, modality, codes)
-        path = folder / f"{split}_{modality}.npy"
-        folder.mkdir(exist_ok=True)
-        write_npy_atomic(path, vectors)
-        ids = folder / f"{split}_{modality}_ids.txt"
-        write_text_atomic(ids, "".join(f"{name}\n" for name in data.ids[modality]))
-        print(f"{modality}: {vectors.shape[0]} x {vectors.shape[1]} in {path}, ids in {ids}")
+    codes = evaluator.encode_split(variables, data)
+    vectors = {m: evaluator.vectors(variables, m, of) for m, of in codes.items()}
+    about = {code_files.FINGERPRINT: fingerprint, "step": retriever.step}
+    code_files.write_codes(folder, split, vectors, data.ids, about)
+    for modality, found in vectors.items():
+        path, ids = code_files.paths(folder, split, modality)
+        print(f"{modality}: {found.shape[0]} x {found.shape[1]} in {path}, ids in {ids}")
     return 0
 
 
@@ -284,7 +285,7 @@ def _show_data(experiment: Experiment) -> None:
     print("Row 0 of train:")
     for modality, source in split.sources.items():
         item = split.rows[modality][:1]
-        print(shown(f"  {modality} {split.ids[modality][int(item[0])]}"))
+        print(escape_controls(f"  {modality} {split.ids[modality][int(item[0])]}"))
         for name, value in source.gather(item).items():
             print(f"    {name}: {value.dtype} {list(value.shape[1:])}")
         captions = getattr(source, "captions", None)

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from hmgr_jax.terminal import shown
+from hmgr_jax.terminal import escape_controls
 
 Cell = str | float | None
 T = TypeVar("T")
@@ -198,10 +198,10 @@ def table(title: str, rows: Sequence[Mapping[str, Cell]], *, stream: TextIO | No
     is left blank.
     """
     console = Console(file=stream or sys.stdout, highlight=False)
-    names, title = list(dict.fromkeys(name for row in rows for name in row)), shown(title)
+    names, title = list(dict.fromkeys(name for row in rows for name in row)), escape_controls(title)
     cells = [[_show(row.get(name)) for name in names] for row in rows]
     numeric = [all(not isinstance(row.get(name), str) for row in rows) for name in names]
-    heads = list(map(shown, names))
+    heads = list(map(escape_controls, names))
     if not is_live(console):
         print_line(console, Text("\n".join(_align(title, heads, cells, numeric))))
         return
@@ -228,7 +228,7 @@ def _align(title: str, names: list[str], cells: list[list[str]], numeric: list[b
 def _show(cell: Cell) -> str:
     if cell is None:
         return ""
-    return shown(str(cell)) if isinstance(cell, str | int) else f"{float(cell):.1f}"
+    return escape_controls(str(cell)) if isinstance(cell, str | int) else f"{float(cell):.1f}"
 
 
 def is_live(console: Console) -> bool:

@@ -11,8 +11,8 @@ _CONTROLS = (
 _ESCAPES = {code: f"\\x{code:02x}" if code < 0x20 else f"\\u{code:04x}" for code in _CONTROLS}
 
 
-def shown(text: str) -> str:
-    r"""``text`` with control characters escaped, such as ``\x1b``.
+def escape_controls(text: str) -> str:
+    r"""Escape the control characters of ``text``, such as ``\x1b``.
 
     A caption, an id or a name of a file could otherwise clear the screen, set its title or reverse
     what follows. Escapes are valid in JSON that `json.dumps` returned.

@@ -27,13 +27,15 @@ def test_a_warning_of_long_ago_is_repeated_at_the_end(monkeypatch, capsys, secon
     ("given", "expanded"),
     [
         ("~/x", "/me/x"),
-        ("~", "/me"),
+        ("~", "~"),
         ("--in=~/x", "--in=/me/x"),
         ("--config.data.root=~/x", "--config.data.root=/me/x"),
         ("train=~/a.csv", "train=/me/a.csv"),
         ("--encoder=clip=~/clip", "--encoder=clip=/me/clip"),
         ("a~/x", "a~/x"),
         ("~ a dog", "~ a dog"),
+        ("a dog =~/ a cat", "a dog =~/ a cat"),
+        ("--query=a dog=~", "--query=a dog=~"),
         ("backup~", "backup~"),
     ],
 )

@@ -1,5 +1,6 @@
 """What a finished run is good for: evaluate, encode, show, several seeds, ``hmgr_jax.load``."""
 
+import errno
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from hmgr_jax.main import main
 from hmgr_jax.metrics.protocols import evaluate_all
 from hmgr_jax.models import get_model
 from hmgr_jax.models.base import Model
+from hmgr_jax.reports import finish
 from hmgr_jax.training import loop
 
 F = open_worlds(0, 4, 4, 4).splits["test"].sources["image"].gather(np.arange(1))["regions"].shape[2]
@@ -57,13 +59,27 @@ def test_evaluate_reproduces_the_results(workdir, capsys):
 
 @pytest.mark.slow
 def test_evaluate_of_a_run_that_may_only_be_read_shows_its_results(workdir, capsys, monkeypatch):
+    (workdir / "uncertainty-test.csv").write_text("of an earlier evaluation")
     before = files(workdir)
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert main(["main", "--mode=evaluate", f"--workdir={workdir}"]) == 0
     out = capsys.readouterr().out
     assert f"results:    not written, {workdir} may only be read" in out
     assert re.search(r"i2t .*\n(.*\n)*.*chance, i2t", out)
+    assert "uncertainty-test.csv" not in out
     assert files(workdir) == before
+
+
+def test_a_report_that_cannot_be_written_does_not_lose_the_metrics(workdir, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "answers-test.json")
+
+    monkeypatch.setattr(finish, "_answers", lambda *_: full)
+    assert main(["main", "--mode=evaluate", f"--workdir={workdir}"]) == 2
+    out, errors = capsys.readouterr()
+    assert "chance, i2t" in out
+    assert "answers-test.json (No space left on device)" in errors
+    assert json.loads((workdir / "evaluation-test.json").read_text()) == results(workdir)
 
 
 def test_evaluate_dev_as_training_did(workdir):

@@ -10,20 +10,20 @@ import pytest
 from hmgr_jax.command import guarded
 from hmgr_jax.errors import UserError
 from hmgr_jax.progress import table
-from hmgr_jax.terminal import shown
+from hmgr_jax.terminal import escape_controls
 
 EVIL = "\x1b]0;PWNED\x07\x1b[2J a dog\x9b\u202e\udcff"
 PLAIN = r"\x1b]0;PWNED\x07\x1b[2J a dog\u009b\u202e\udcff"
 
 
 def test_control_characters_are_escaped_and_text_is_not():
-    assert shown(EVIL) == PLAIN
+    assert escape_controls(EVIL) == PLAIN
     text = "Ein Mädchen läuft… 猫 (می‌خواهم) 👩‍🚀"
-    assert shown(text) == text
+    assert escape_controls(text) == text
 
 
 def test_escapes_in_json_are_json():
-    assert json.loads(shown(json.dumps([EVIL], ensure_ascii=False))) == [EVIL]
+    assert json.loads(escape_controls(json.dumps([EVIL], ensure_ascii=False))) == [EVIL]
 
 
 @pytest.mark.filterwarnings("always")

@@ -16,6 +16,7 @@ from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation.trained_run import read_run
 from hmgr_jax.files.manifest import ENCODER, ENCODER_PCA
 from hmgr_jax.files.workdir import CONFIG, temporary_for, write_json_atomic
+from hmgr_jax.interop.picture_encoder import read_description, read_pca, write_description
 from hmgr_jax.shapes import Tree
 from hmgr_jax.training import config as configs
 from hmgr_jax.training.checkpoint import Checkpoints
@@ -48,13 +49,13 @@ class Saved:
 def read(workdir: Path) -> Saved:
     """The best step of a run with its state on the host; see `read_run`."""
     run = read_run(workdir)
-    encoder, pca = workdir / ENCODER, workdir / ENCODER_PCA
+    encoder = read_description(workdir) if (workdir / ENCODER).is_file() else None
     return Saved(
         jax.device_get(run.state),
         dict(run.meta),
         run.step,
-        json.loads(encoder.read_text("utf-8")) if encoder.is_file() else None,
-        Pca.read(pca) if pca.is_file() else None,
+        encoder,
+        read_pca(workdir, encoder) if encoder is not None else None,
     )
 
 
@@ -72,7 +73,7 @@ def write(workdir: Path, saved: Saved) -> None:
             checkpoints.save(saved.step, saved.state, json.loads(json.dumps(meta)), None)
         write_json_atomic(temporary / CONFIG, configs.plain(saved.meta["config"]))
         if saved.encoder is not None:
-            write_json_atomic(temporary / ENCODER, saved.encoder)
+            write_description(temporary, saved.encoder)
         if saved.pca is not None:
             saved.pca.write(temporary / ENCODER_PCA)
         check_new_folder(workdir)

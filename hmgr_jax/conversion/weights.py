@@ -23,6 +23,7 @@ from hmgr_jax.files.reading import parse_json
 from hmgr_jax.interop import imram, pcme, state_dict
 from hmgr_jax.interop import names as naming
 from hmgr_jax.interop.names import Names
+from hmgr_jax.interop.picture_encoder import DESCRIBED
 from hmgr_jax.interop.state_dict import Weights
 from hmgr_jax.shapes import Tree
 from hmgr_jax.training import config as configs
@@ -247,6 +248,9 @@ def _exported(weights: Weights, path: Path) -> Meta | None:
         if "word2idx" in words:
             words = Vocabulary.from_scan(words, f"the vocabulary in {path}").saved()
         about, config = parse_json(texts["about"]), parse_json(texts["config"])
+        encoder = parse_json(texts.get("encoder", "null"))
+        if encoder is not None and not {"place", *DESCRIBED} <= encoder.keys():
+            raise ValueError("its encoder of pictures is not described")
         for group in ("model", "data", "train", "eval", "parallel"):
             config[group].items()
         return {
@@ -257,7 +261,7 @@ def _exported(weights: Weights, path: Path) -> Meta | None:
             "fingerprint": str(about["fingerprint"]),
             "step": int(about["step"]),
             "classes": int(about.get("classes", 0)),
-            "encoder": json.loads(texts.get("encoder", "null")),
+            "encoder": encoder,
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(

@@ -15,7 +15,8 @@ from hmgr_jax.data.split import Split
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation import by_labels, judged
 from hmgr_jax.files import digests
-from hmgr_jax.files.workdir import CONFIG, RESULTS, read_json
+from hmgr_jax.files.reading import read_object
+from hmgr_jax.files.workdir import CONFIG, RESULTS
 from hmgr_jax.metrics.directions import chance_of_both, direction
 from hmgr_jax.metrics.protocols import Sides, get_protocol
 from hmgr_jax.training import config as configs
@@ -82,7 +83,7 @@ def finished(workdir: Path, config: ConfigDict) -> dict[str, Any] | None:
     path, again = workdir / RESULTS, "remove it, and the same command computes it again"
     if not path.is_file():
         return None
-    found = read_json(path, "move it away, or give another --workdir")
+    found = read_object(path, "move it away, or give another --workdir.")
     if not {"config_hash", "data_fingerprint", "metrics"} <= found.keys():
         raise UserError(
             f"{path} is not the results of a run: move it away, or give another --workdir."
@@ -101,7 +102,7 @@ def finished(workdir: Path, config: ConfigDict) -> dict[str, Any] | None:
     digests.check_run(workdir, RESULTS, again)
     digests.check_run(workdir, CONFIG, f"remove it and {RESULTS}, and the same command writes them")
     MetricLog(workdir).check(known and known["files"].get(METRICS))
-    begun = read_json(workdir / CONFIG, f"remove {path} too, and the same command writes both")
+    begun = read_object(workdir / CONFIG, f"remove {path} too, and the same command writes both.")
     moved = configs.moved(begun, configs.plain(config))
     if set(moved) == {"data.root"}:  # the same files may have moved
         opened = open_data(config.data)

@@ -61,9 +61,10 @@ class NpyRows(Rows):
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.shape, self.stored, self._offset = _read_header(self.path)
-        self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        self._fd, header, self._offset = _open(self.path)
         weakref.finalize(self, os.close, self._fd)
+        _check(self.path, header, self._offset + header.nbytes, os.fstat(self._fd).st_size)
+        self.shape, _, self.stored = header
         self.dtype = computed_dtype(self.stored)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -151,19 +152,25 @@ def computed(values: np.ndarray) -> np.ndarray:
         return values.astype(computed_dtype(values.dtype), copy=False)
 
 
-def _read_header(path: Path) -> tuple[tuple[int, ...], np.dtype, int]:
-    """Shape, dtype and the offset of the first row, checked against the size of the file."""
+def _open(path: Path) -> tuple[int, Header, int]:
+    """A descriptor, the header and the offset of the first row, all of one file.
+
+    While a file is replaced, a path opened twice may be two files.
+    """
     try:
         with path.open("rb") as file:
             header = read_header(file)
-            offset = file.tell()
-        found = path.stat().st_size
+            return os.dup(file.fileno()), header, file.tell()
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): give a .npy file.") from None
     except ValueError as error:
         raise UserError(
             f"{path} does not begin with a .npy header ({reason(error)}): write it with numpy.save."
         ) from None
+
+
+def _check(path: Path, header: Header, wanted: int, found: int) -> None:
+    """Raise `UserError` for no plain rows, or ``found`` bytes where ``wanted`` are promised."""
     shape, fortran, dtype = header
     if dtype.hasobject:
         raise UserError(f"{path} holds pickled objects: save it as an array of plain numbers.")
@@ -173,10 +180,8 @@ def _read_header(path: Path) -> tuple[tuple[int, ...], np.dtype, int]:
         )
     if not shape:
         raise UserError(f"{path} holds a single number where rows were expected.")
-    wanted = offset + header.nbytes
     if found < wanted:
         raise UserError(
             f"{path} is truncated: its header promises {wanted} bytes for shape {shape}, "
             f"the file has {found}, so copy or extract it again."
         )
-    return shape, dtype, offset

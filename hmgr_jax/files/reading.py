@@ -57,3 +57,11 @@ def read_json(path: Path, advice: str = "download it again.", **hooks: Any) -> A
         raise UserError(f"{path} cannot be read ({error.strerror}): {advice}") from None
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({reason(error)}): {advice}") from None
+
+
+def read_object(path: Path, advice: str) -> dict[str, Any]:
+    """Read the object in a JSON file; raises `UserError` as `read_json`, for other values too."""
+    found = read_json(path, advice)
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds a {type(found).__name__} instead of an object: {advice}")
+    return found

@@ -49,23 +49,6 @@ def lock(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
         os.close(descriptor)
 
 
-def read_json(path: Path, advice: str) -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Raises:
-        UserError: it cannot be read, or holds no object; the message ends with ``advice``.
-    """
-    try:
-        found = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): {advice}.") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({error}): {advice}.") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path} holds {found!r:.40} and no JSON object: {advice}.")
-    return found
-
-
 def write_json_atomic(path: Path, obj: Any) -> None:
     """Write ``obj`` as JSON; a reader or a crash finds either the old or the new file, complete.
 
@@ -81,15 +64,20 @@ def write_text_atomic(path: Path, text: str) -> None:
 
 
 def write_npy_atomic(path: Path, array: np.ndarray) -> None:
-    """Replace the ``.npy`` at ``path`` atomically and durably.
+    """Replace the ``.npy`` at ``path`` atomically and durably."""
+    with replacing(path) as file:
+        write_npy(file, array)
+
+
+def write_npy(file: BufferedWriter, array: np.ndarray) -> None:
+    """Write an array as a ``.npy``.
 
     `numpy.save` does not notice that the last bytes were not written, as on a full disk.
     """
     array = np.ascontiguousarray(array)
     header = np.lib.format.header_data_from_array_1_0(array)
-    with replacing(path) as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        file.write(array.reshape(-1).view(np.uint8).data)
+    np.lib.format.write_array_header_1_0(file, header)
+    file.write(array.reshape(-1).view(np.uint8).data)
 
 
 @contextlib.contextmanager

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.reading import read_object
 from hmgr_jax.interop.layouts import linear
 from hmgr_jax.interop.names import Names, same, to_params
 from hmgr_jax.interop.transformers_folder import (
     CONFIG,
     check_parameters,
     positive,
-    read_json,
     read_state,
 )
 from hmgr_jax.layers.bert import Sizes
@@ -45,7 +45,7 @@ def read_sizes(folder: str | Path) -> Sizes:
     """The sizes in a folder's ``config.json``; raises `UserError` unless it describes a BERT."""
     path = Path(folder, CONFIG)
     advice = "give a folder of a BERT as transformers saves it."
-    config = read_json(path, advice)
+    config = read_object(path, advice)
     for key, value in _FIXED.items():
         if config.get(key, value) != value:
             raise UserError(f"{path} has {key} {config[key]!r}, not {value!r}: {advice}")

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 
 from hmgr_jax.data.text.tokenizer_file import TokenizerFile
 from hmgr_jax.errors import UserError
-from hmgr_jax.interop.transformers_folder import CONFIG, check_parameters, positive, read_json
+from hmgr_jax.files.reading import read_object
+from hmgr_jax.interop.transformers_folder import CONFIG, check_parameters, positive
 from hmgr_jax.layers.clip_text import TextSizes, TextTower
 from hmgr_jax.layers.transformer import Sizes
 from hmgr_jax.layers.vit import PictureSizes, ViT
@@ -98,7 +99,7 @@ def read_towers(folder: str | Path) -> Towers:
     """
     path = Path(folder, CONFIG)
     try:
-        return towers_of(read_json(path, ADVICE))
+        return towers_of(read_object(path, ADVICE))
     except (TypeError, ValueError) as error:
         raise UserError(f"{path} cannot be used ({error}): {SUPPORTED} can be read.") from None
 
@@ -106,7 +107,7 @@ def read_towers(folder: str | Path) -> Towers:
 def is_towers(folder: str | Path) -> bool:
     """Whether a folder is, by its ``config.json``, that of a CLIP or SigLIP."""
     path = Path(folder, CONFIG)
-    return path.is_file() and read_json(path, ADVICE).get("model_type") in _DEFAULTS
+    return path.is_file() and read_object(path, ADVICE).get("model_type") in _DEFAULTS
 
 
 def towers_of(config: Mapping[str, Any]) -> Towers:

@@ -10,8 +10,9 @@ from hmgr_jax.data.pictures.preprocessing import PROCESSORS, Preprocessing
 from hmgr_jax.data.text import tokenizer_file
 from hmgr_jax.data.text.tokenizer_file import TokenizerFile
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.reading import read_object
 from hmgr_jax.interop.clip import Towers
-from hmgr_jax.interop.transformers_folder import CONFIG, read_json
+from hmgr_jax.interop.transformers_folder import CONFIG
 
 PROCESSOR, PROCESSORS_FILE = "preprocessor_config.json", "processor_config.json"
 TOKENIZER_CONFIG, MARKS = "tokenizer_config.json", "special_tokens_map.json"
@@ -28,7 +29,7 @@ def read_tokenizer(folder: str | Path, towers: Towers) -> TokenizerFile:
     settings: dict[str, Any] = {}
     for name in (MARKS, TOKENIZER_CONFIG):
         if Path(folder, name).is_file():
-            settings |= read_json(Path(folder, name), "get the file again.")
+            settings |= read_object(Path(folder, name), "get the file again.")
     try:
         content = path.read_text(encoding="utf-8")
         found = tokenizer_file.from_settings(content, settings, towers.text.positions)
@@ -56,10 +57,10 @@ def read_preprocessing(folder: str | Path, towers: Towers) -> Preprocessing:
     known = " and ".join(PROCESSORS)
     advice = f"a folder with the settings of {known} is supported."
     if not path.is_file() and both.is_file():  # current versions save all processors together
-        path, settings = both, read_json(both, advice).get("image_processor")
+        path, settings = both, read_object(both, advice).get("image_processor")
         settings = settings if isinstance(settings, dict) else {}
     else:
-        settings = read_json(path, advice)
+        settings = read_object(path, advice)
     try:
         found = preprocessing.from_settings(settings)
         if found.size != towers.image.image:

@@ -16,7 +16,7 @@ import functools
 import itertools
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,8 +31,9 @@ from hmgr_jax.data.split import Items
 from hmgr_jax.distributed.hosts import local_mesh
 from hmgr_jax.distributed.parallel import make_mesh, replicate, shard
 from hmgr_jax.errors import UserError
+from hmgr_jax.files import digests
 from hmgr_jax.files.manifest import ENCODER, ENCODER_PCA
-from hmgr_jax.files.reading import parse_json
+from hmgr_jax.files.reading import read_object
 from hmgr_jax.files.workdir import write_json_atomic
 from hmgr_jax.interop.picture_networks import Network, read_network
 from hmgr_jax.layers.linear import einsum
@@ -42,6 +43,8 @@ from hmgr_jax.shapes import Array, Float
 GRID = 6
 BATCH = {"cpu": 8}
 """Pictures per device in one batch; 64 on other devices."""
+DESCRIBED = ("encoder", "weights", "preprocessing", "grid", "sqrt", "pca")
+"""Keys of a description: all that the features depend on."""
 NEAR = 2
 """A large JPEG is decoded at no less than this multiple of the network's pictures."""
 
@@ -132,22 +135,20 @@ class Encoder:
         """Write `ENCODER` and, where there is a PCA, `ENCODER_PCA`."""
         if self.pca is not None:
             self.pca.write(folder / ENCODER_PCA)
-        write_json_atomic(folder / ENCODER, {"place": self.network.place, **self.describe()})
+        write_description(folder, {"place": self.network.place, **self.describe()})
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """The encoder saved in a folder; raises `UserError` as `from_description`."""
-        path = folder / ENCODER
-        try:
-            found = parse_json(path.read_text("utf-8"))
-            place, wanted = found.pop("place"), found["pca"] is not None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} cannot be read ({error}): prepare the data again.") from None
-        pca = Pca.read(folder / ENCODER_PCA) if wanted else None
+        found = read_description(folder)
+        place = found.pop("place")
+        pca = read_pca(folder, found)
         try:
             return cls.from_description(found, place, pca)
         except UserError as error:
-            raise UserError(f"{path} names an encoder that cannot be used: {error}") from None
+            raise UserError(
+                f"{folder / ENCODER} names an encoder that cannot be used: {error}"
+            ) from None
 
     def preprocess(self, picture: Image.Image | str | Path) -> Float[np.ndarray, "S S 3"]:
         """The pixels of a picture or a file, as the network expects them."""
@@ -270,6 +271,51 @@ class EncodedPictures:
         regions, boxes = (np.stack(each)[places] for each in zip(*found, strict=True))
         counts = np.full(len(places), self.encoder.grid**2, np.int32)
         return {"regions": regions.astype(np.float16), "n_regions": counts, "boxes": boxes}
+
+
+def write_description(folder: Path, described: Mapping[str, Any]) -> None:
+    """Write `ENCODER`: what `Encoder.describe` gave, sealed, and the ``place`` of the weights.
+
+    The seal leaves ``place`` out, which the user corrects after moving the weights.
+    """
+    content = {key: value for key, value in described.items() if key != "place"}
+    write_json_atomic(folder / ENCODER, {"place": described["place"], **digests.seal(content)})
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """What `write_description` wrote; older versions wrote no seal.
+
+    Raises:
+        UserError: the file cannot be read, or more than ``place`` was changed.
+    """
+    path = folder / ENCODER
+    found = read_object(path, "prepare the data again.")
+    try:
+        place = found.pop("place")
+        content = digests.unseal(found, known=DESCRIBED)
+        return {"place": place, **{key: content[key] for key in DESCRIBED}}
+    except (ValueError, KeyError) as error:
+        raise UserError(
+            f"{path} was changed in more than its place ({error}): put the former file back, of "
+            "which the folder of the data and the runs on it have a copy each, or prepare again."
+        ) from None
+
+
+def read_pca(folder: Path, described: Mapping[str, Any]) -> Pca | None:
+    """The PCA of a description in ``folder``, None where there is none.
+
+    Raises:
+        UserError: it cannot be read, or is another one.
+    """
+    if described["pca"] is None:
+        return None
+    pca = Pca.read(folder / ENCODER_PCA)
+    if pca.sha256() != described["pca"]["sha256"]:
+        raise UserError(
+            f"{folder / ENCODER_PCA} is not the PCA that {ENCODER} beside it names: put the former "
+            "file back, or prepare the data again."
+        )
+    return pca
 
 
 def _cells(side: int, grid: int) -> list[tuple[int, int]]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hmgr_jax.errors import UserError
-from hmgr_jax.files import reading
+from hmgr_jax.files.reading import read_object
 from hmgr_jax.interop.state_dict import read
 
 CONFIG = "config.json"
@@ -44,14 +44,6 @@ def is_folder(place: str | Path) -> bool:
     return Path(place, CONFIG).is_file() and not Path(place, "checkpoints").is_dir()
 
 
-def read_json(path: Path, advice: str) -> dict[str, Any]:
-    """The object in a JSON file; raises `UserError` that ends with ``advice`` if there is none."""
-    found = reading.read_json(path, advice)
-    if not isinstance(found, dict):
-        raise UserError(f"{path} holds a {type(found).__name__} instead of an object: {advice}")
-    return found
-
-
 def read_state(folder: str | Path, advice: str) -> tuple[Path, dict[str, np.ndarray]]:
     """The file of weights, or the index of shards, and all arrays by official name.
 
@@ -81,7 +73,7 @@ def weight_files(folder: str | Path, advice: str) -> tuple[Path, list[Path]]:
 
 
 def _shards(index: Path) -> list[Path]:
-    places = read_json(index, "get the file again.").get("weight_map")
+    places = read_object(index, "get the file again.").get("weight_map")
     if not isinstance(places, dict) or not all(
         isinstance(file, str) and Path(file).name == file for file in places.values()
     ):

@@ -31,7 +31,7 @@ from hmgr_jax.reports.relation_picture import draw_relations
 from hmgr_jax.reports.retrieval_picture import draw_retrieval
 from hmgr_jax.reports.split_pictures import SplitPictures
 from hmgr_jax.reports.vector_explanation import VectorExplanation, explain_vectors
-from hmgr_jax.terminal import shown
+from hmgr_jax.terminal import escape_controls
 
 LONGEST = 48
 """Most letters of a sentence in the name of a folder."""
@@ -173,7 +173,7 @@ def _dumped(value: Any) -> str:
 
 
 def _tell_search(found: VectorExplanation, image: str, caption: Caption, folder: Path) -> None:
-    print(shown(f"{image} with {caption.id or 'a new sentence'}: {caption.sentence}"))
+    print(escape_controls(f"{image} with {caption.id or 'a new sentence'}: {caption.sentence}"))
     print(f"rank:       {found.describe_rank(found.image)}")
     print(f"picture:    {folder / 'retrieval.png'}")
     print(f"numbers:    {folder / 'retrieval.json'}")
@@ -181,7 +181,7 @@ def _tell_search(found: VectorExplanation, image: str, caption: Caption, folder:
 
 def _tell(found: PairExplanation, image: str, caption: Caption, folder: Path) -> None:
     steps = ", ".join(f"{score:.3f}" for score in found.steps)
-    print(shown(f"{image} with {caption.id or 'a new sentence'}: {caption.sentence}"))
+    print(escape_controls(f"{image} with {caption.id or 'a new sentence'}: {caption.sentence}"))
     print(f"score:      {found.score:.4f} (steps: {steps})")
     print(f"pictures:   {folder / 'step1.png'}" + _to_the_last(found))
     if found.relations:

@@ -120,10 +120,12 @@ def reports(
     protocols: Sequence[str],
     title: str,
     suffix: str = "",
+    failed: list[OSError] | None = None,
 ) -> More:
     """``more`` of `Evaluator.metrics`: writes all reports that fit the split and the system.
 
-    ``suffix`` follows the names of the files.
+    ``suffix`` follows the names of the files. Errors of the system, such as a full disk, are added
+    to ``failed``, so that the evaluation goes on; without it they are raised.
     """
     names = (f"{name}{suffix}" for name in (uncertainty.NAME, precision_recall.NAME))
     each = (
@@ -134,7 +136,15 @@ def reports(
     )
 
     def more(scored: Scored) -> dict[str, float]:
-        return {name: value for report in each for name, value in report(scored).items()}
+        found: dict[str, float] = {}
+        for report in each:
+            try:
+                found |= report(scored)
+            except OSError as error:
+                if failed is None:
+                    raise
+                failed.append(error)
+        return found
 
     return more
 

@@ -30,7 +30,7 @@ from hmgr_jax.metrics.ranks import ranks
 from hmgr_jax.metrics.uncertainty import by_bin, rank_correlations
 from hmgr_jax.reports.grid import save_png
 from hmgr_jax.reports.plots import PALETTE
-from hmgr_jax.terminal import shown
+from hmgr_jax.terminal import escape_controls
 
 NAME = "uncertainty"
 PLOT, TABLE, SHEET = ".png", ".csv", ".html"
@@ -239,4 +239,4 @@ def _picture(split: Split, image: int, alt: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    return html.escape(shown(text))
+    return html.escape(escape_controls(text))

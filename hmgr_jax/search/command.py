@@ -15,7 +15,7 @@ from hmgr_jax.command import Parser, guarded, required
 from hmgr_jax.errors import UserError
 from hmgr_jax.search import running, upkeep
 from hmgr_jax.search.options import ACTIONS, MODEL, OPTIONS
-from hmgr_jax.terminal import shown
+from hmgr_jax.terminal import escape_controls
 
 if TYPE_CHECKING:
     from hmgr_jax.evaluation.retriever import Retriever
@@ -87,7 +87,7 @@ def index(flags: argparse.Namespace, command: str) -> int:
         print(f"recall@10:  {about['recall@10']:.3f} of exact search (effort {about['effort']})")
     if made.codes is not None:
         print(f"shortlist:  {about['candidates']} candidates, scored by {about['system']} itself")
-    print(shown(f"index:      {out}"))
+    print(escape_controls(f"index:      {out}"))
     made.index.close()
     return 0
 
@@ -183,7 +183,9 @@ def swap(flags: argparse.Namespace) -> int:
     from hmgr_jax.search.pointer import point
 
     before = point(name, to)
-    print(shown(f"{name} -> {Path(to).resolve()}" + (f" (was {before})" if before else "")))
+    print(
+        escape_controls(f"{name} -> {Path(to).resolve()}" + (f" (was {before})" if before else ""))
+    )
     return 0
 
 
@@ -246,7 +248,7 @@ def _tell(found: dict[str, Any], flags: argparse.Namespace) -> None:
     from hmgr_jax.search.table import show
 
     if flags.json == "-":
-        print(shown(json.dumps(found, ensure_ascii=False, allow_nan=False)))
+        print(escape_controls(json.dumps(found, ensure_ascii=False, allow_nan=False)))
     else:
         show(found)
     if flags.json and flags.json != "-":

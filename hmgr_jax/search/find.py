@@ -15,7 +15,7 @@ from hmgr_jax.search.index import Index, Item
 from hmgr_jax.search.index_engine import FLAT
 from hmgr_jax.search.retrieved import load_run
 from hmgr_jax.search.searcher import Searcher, model_key
-from hmgr_jax.terminal import shown
+from hmgr_jax.terminal import escape_controls
 
 
 def load_model(model: str) -> Retriever:
@@ -78,5 +78,5 @@ def _check(retriever: Retriever, model: str) -> None:
 def _tell(folder: Path, found: FolderVectors) -> None:
     """What was done, on standard error."""
     done = f"{found.encoded:,} encoded now" + (f", {found.gone:,} gone" if found.gone else "")
-    print(shown(f"{folder}: {len(found.names):,} pictures ({done})"), file=sys.stderr)
+    print(escape_controls(f"{folder}: {len(found.names):,} pictures ({done})"), file=sys.stderr)
     warn_left_out(found.broken, len(found.names) + len(found.broken), str(folder))

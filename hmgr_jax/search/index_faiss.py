@@ -32,6 +32,8 @@ SAMPLE, WANTED = 100, 0.95
 """Number of queries of `tune`, and its target for recall@10."""
 BLOCK = 1 << 16
 """Vectors that `nearest` compares at once."""
+NEAR = 1e-5
+"""Scores that differ by less than this share of the best one are equal to `measure_recall`."""
 
 
 def import_faiss() -> Any:
@@ -208,6 +210,9 @@ def measure_recall(
 ) -> float:
     """Share of the true best ``k`` of every query that ``engine`` finds, 0 to 1.
 
+    A found item counts if it scores no less than the true k-th, since of equal items any may be
+    among the best.
+
     Args:
         engine: holds ``vectors``.
         queries: [q, E].
@@ -216,7 +221,8 @@ def measure_recall(
         k: number of neighbours, at most n.
     """
     k = min(k, len(numbers))
-    return _share(engine, queries, numbers[nearest(queries, vectors, k)])
+    found, scores = engine.search(queries, k)
+    return _share(found, scores, _floors(queries, vectors, k), k)
 
 
 def nearest(
@@ -242,25 +248,35 @@ def tune(engine: FaissEngine, vectors: Float[np.ndarray, "n E"]) -> dict[str, An
     its own result.
     """
     chosen = np.random.default_rng(0).permutation(len(vectors))[:SAMPLE]
-    k = min(11, len(vectors))
-    truth = nearest(vectors[chosen], vectors, k)
+    k = min(10, len(vectors) - 1)
+    floors = _floors(vectors[chosen], vectors, k, chosen)
     while True:
-        recall = _share(engine, vectors[chosen], truth, itself=chosen)
+        found, scores = engine.search(vectors[chosen], k + 1)
+        recall = _share(np.where(found == chosen[:, None], NOBODY, found), scores, floors, k)
         if recall >= WANTED or engine.effort >= engine.most_effort():
             return {"effort": engine.effort, "recall@10": round(recall, 4)}
         engine.effort = min(2 * engine.effort, engine.most_effort())
 
 
-def _share(
-    engine: Engine,
-    queries: np.ndarray,
-    truth: np.ndarray,
-    itself: np.ndarray | None = None,
-) -> float:
-    found, _ = engine.search(queries, truth.shape[1])
-    kept = wanted = 0
-    for row, true in enumerate(truth):
-        others = set(true.tolist()) - (set() if itself is None else {int(itself[row])})
-        wanted += len(others)
-        kept += len(others & set(found[row].tolist()))
-    return kept / max(1, wanted)
+def _floors(
+    queries: Float[np.ndarray, "q E"],
+    vectors: Float[np.ndarray, "n E"],
+    k: int,
+    itself: Int[np.ndarray, " q"] | None = None,
+) -> Float[np.ndarray, "q 1"]:
+    """What the best ``k`` of each query score at least: the true k-th score, less `NEAR`.
+
+    ``itself`` are the rows of the queries where they are among the vectors; they do not count.
+    """
+    rows = nearest(queries, vectors, k if itself is None else k + 1)
+    scores = np.einsum("qe,qke->qk", queries, vectors[rows], dtype=np.float64)
+    near = NEAR * np.abs(scores).max(axis=1, keepdims=True)
+    if itself is not None:
+        scores[rows == itself[:, None]] = -np.inf
+    return np.sort(scores, axis=1)[:, ::-1][:, k - 1 : k] - near
+
+
+def _share(found: np.ndarray, scores: np.ndarray, floors: np.ndarray, k: int) -> float:
+    """Share of ``k`` wanted items a query that are found [q, some] and reach its floor [q, 1]."""
+    right = ((found != NOBODY) & (scores >= floors)).sum(axis=1)
+    return float(np.minimum(right, k).mean() / k) if k else 1.0

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hmgr_jax.command import required
-from hmgr_jax.terminal import shown
+from hmgr_jax.terminal import escape_controls
 
 if TYPE_CHECKING:
     from hmgr_jax.search.following import Changes
@@ -63,7 +63,7 @@ def info(flags: argparse.Namespace) -> int:
     }
     for name, value in rows.items():
         if value not in (None, ""):
-            print(f"{name + ':':<12}{shown(str(value))}")
+            print(f"{name + ':':<12}{escape_controls(str(value))}")
     return 0
 
 

@@ -21,7 +21,7 @@ OWN = (VERSIONS, CURRENT, ".lock")
 
 def current(folder: str | Path) -> Path:
     """The folder of the current version, without links, so that a later change does not move it."""
-    link = Path(os.path.realpath(folder), CURRENT)
+    link = Path(os.path.realpath(folder), CURRENT)  # `Path.resolve` raises for a loop of links
     return Path(os.path.realpath(link if link.is_symlink() else link.parent))
 
 

@@ -34,7 +34,7 @@ from hmgr_jax.serve.pictures import PICTURE, THUMBNAIL, Pictures
 from hmgr_jax.serve.safety import Access, Gate, Limits, is_loopback, refused
 from hmgr_jax.serve.service import Job, Service, described
 from hmgr_jax.serve.snapshot import Snapshot
-from hmgr_jax.terminal import shown
+from hmgr_jax.terminal import escape_controls
 
 RENEW_EVERY = 0.5
 """Seconds between looks for another version of the index."""
@@ -71,9 +71,13 @@ class Application:
             await asyncio.sleep(RENEW_EVERY)
             before = self.service.refused
             if await run_in_threadpool(self.service.renew):
-                print(shown(f"now serving {self.service.snapshot.version}"), flush=True)
+                print(escape_controls(f"now serving {self.service.snapshot.version}"), flush=True)
             elif self.service.refused and self.service.refused != before:
-                print(shown(f"not served: {self.service.refused}"), file=sys.stderr, flush=True)
+                print(
+                    escape_controls(f"not served: {self.service.refused}"),
+                    file=sys.stderr,
+                    flush=True,
+                )
 
     def _draw(self, item: Item) -> Any:
         searcher = self.service.snapshot.searcher

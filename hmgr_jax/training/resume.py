@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 from hmgr_jax.data.text.pieces import vocabulary_from_json
 from hmgr_jax.data.text.vocabulary import Vocabulary
 from hmgr_jax.errors import UserError
-from hmgr_jax.files.workdir import CONFIG, RESULTS, read_json
+from hmgr_jax.files.reading import read_object
+from hmgr_jax.files.workdir import CONFIG, RESULTS
 from hmgr_jax.models.base import Model
 from hmgr_jax.training import config as configs
 from hmgr_jax.training.checkpoint import Checkpoints
@@ -93,7 +94,9 @@ def _check_nothing_is_lost(checkpoints: Checkpoints, config: ConfigDict, workdir
     begun, rows = workdir / CONFIG, workdir / METRICS
     if not begun.is_file() or not rows.is_file() or not rows.stat().st_size:
         return
-    saved = read_json(begun, "restore it from a copy, give another --workdir, or remove the folder")
+    saved = read_object(
+        begun, "restore it from a copy, give another --workdir, or remove the folder."
+    )
     changed = configs.differences(saved, configs.plain(config))
     if changed:
         raise UserError(

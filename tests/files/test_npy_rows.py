@@ -93,6 +93,20 @@ def test_threads_share_one_handle(saved):
             np.testing.assert_array_equal(found, array[order])
 
 
+def test_header_and_rows_are_of_one_file_while_it_is_replaced(saved, monkeypatch):
+    path, array = saved
+    real = npy_rows.read_header
+
+    def replaced_meanwhile(file):
+        header = real(file)
+        np.save(path.with_name("new.npy"), np.zeros_like(array))
+        path.with_name("new.npy").replace(path)
+        return header
+
+    monkeypatch.setattr(npy_rows, "read_header", replaced_meanwhile)
+    np.testing.assert_array_equal(NpyRows(path).gather(np.arange(50)), array)
+
+
 def test_a_truncated_file_is_refused_with_both_sizes(saved):
     path, _ = saved
     whole = path.read_bytes()

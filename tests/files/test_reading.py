@@ -14,7 +14,7 @@ from hmgr_jax.files.arrays import open_arrays, read_npy, read_npz
 from hmgr_jax.files.hdf5 import Dataset, open_hdf5
 from hmgr_jax.files.npy_rows import LARGEST, check_features
 from hmgr_jax.files.plain_pickle import load_pickle
-from hmgr_jax.files.reading import read_json
+from hmgr_jax.files.reading import read_json, read_object
 
 
 def _npy(shape, descr="<f4", data=b""):
@@ -68,7 +68,14 @@ def test_json_that_is_too_deep_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"a\.json is not JSON \(it is nested too deeply\): again"):
         read_json(tmp_path / "a.json", "again.")
     (tmp_path / "a.json").write_text("\ufeff" + json.dumps({"a": 1}))
-    assert read_json(tmp_path / "a.json") == {"a": 1}
+    assert read_json(tmp_path / "a.json") == read_object(tmp_path / "a.json", "again.") == {"a": 1}
+
+
+@pytest.mark.parametrize("text", ["null", "[]", "3"])
+def test_json_that_is_no_object_is_refused(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(UserError, match=r"a\.json holds a \w+ instead of an object: again\."):
+        read_object(tmp_path / "a.json", "again.")
 
 
 def _outside(file, other):

@@ -23,6 +23,7 @@ from hmgr_jax.files.manifest import ENCODER, ENCODER_PCA
 from hmgr_jax.interop import state_dict
 from hmgr_jax.interop.layouts import bidirectional_gru, linear
 from hmgr_jax.interop.names import our_own, same
+from hmgr_jax.interop.picture_encoder import DESCRIBED
 from hmgr_jax.leaves import by_name
 from hmgr_jax.main import main
 from hmgr_jax.training.checkpoint import Checkpoints
@@ -228,8 +229,9 @@ def test_a_release_that_does_not_know_all_parameters(tmp_path, release, monkeypa
 
 
 def test_an_export_keeps_the_encoder_of_pictures(tmp_path):
-    described = {"place": "efficientnet_lite2", "pca": 2}
     pca = Pca(np.arange(3, dtype=np.float32), np.eye(3, 2, dtype=np.float32))
+    described = {"place": "efficientnet_lite2", **dict.fromkeys(DESCRIBED, 2)}
+    described["pca"] = {"components": 2, "sha256": pca.sha256()}
     workdir = tmp_path / "run"
     shutil.copytree(finished(), workdir)
     (workdir / ENCODER).write_text(json.dumps(described))
@@ -394,10 +396,11 @@ def test_rejects_missing_arguments(tmp_path, official, vocabulary, exported, cap
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("key", ["config", "about", "vocabulary", "names"])
+@pytest.mark.parametrize("key", ["config", "about", "vocabulary", "names", "encoder"])
 def test_metadata_of_others(tmp_path, exported, key, capsys):
     found = state_dict.read_weights(exported)
-    for place, text in enumerate(("[1, 2]", "{", "{}", "null")):
+    texts = ["[1, 2]", "{", "{}", "[" * 100_000 if key == "encoder" else "null"]
+    for place, text in enumerate(texts):
         path = tmp_path / f"{place}.safetensors"
         state_dict.write(path, found.state, found.metadata | {key: text})
         said = _refused(capsys, "import", weights=path, workdir=tmp_path / "new")

@@ -12,9 +12,17 @@ from PIL import Image
 
 from hmgr_jax.data.pictures.pca import Pca
 from hmgr_jax.errors import UserError
+from hmgr_jax.files.manifest import ENCODER, ENCODER_PCA
 from hmgr_jax.interop import clip, clip_weights, efficientnet
 from hmgr_jax.interop.names import from_params
-from hmgr_jax.interop.picture_encoder import EncodedPictures, Encoder
+from hmgr_jax.interop.picture_encoder import (
+    DESCRIBED,
+    EncodedPictures,
+    Encoder,
+    read_description,
+    read_pca,
+    write_description,
+)
 
 
 def random_picture(width, height, seed=0):
@@ -100,6 +108,53 @@ def test_a_saved_encoder_gives_the_same_features(folder, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, *items)
     assert items[0]["regions"].shape == (2, 4, 3)
     assert items[0]["n_regions"].tolist() == [4, 4]
+
+
+@pytest.fixture
+def described(tmp_path):
+    """A folder with the description of an encoder."""
+    found = {"place": "/old", **dict.fromkeys(DESCRIBED), "encoder": "clip", "grid": 6}
+    write_description(tmp_path, found)
+    return tmp_path, found
+
+
+def test_the_place_of_weights_may_be_corrected(described):
+    folder, found = described
+    path = folder / ENCODER
+    path.write_text(path.read_text().replace("/old", "/new"))
+    assert read_description(folder) == found | {"place": "/new"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [('"grid": 6', '"grid": 7'), ('"grid"', '"grie"'), ('"sha256"', '"sha257"')]
+)
+def test_a_changed_description_is_refused(described, old, new):
+    path = described[0] / ENCODER
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(UserError, match=r"encoder\.json was changed in more than its place"):
+        read_description(described[0])
+
+
+def test_another_pca_than_described_is_refused(tmp_path):
+    random_pca(4, 2).write(tmp_path / ENCODER_PCA)
+    described = {"pca": {"components": 2, "sha256": random_pca(4, 2).sha256()}}
+    assert read_pca(tmp_path, described).size == 2
+    random_pca(4, 2, seed=1).write(tmp_path / ENCODER_PCA)
+    with pytest.raises(UserError, match=r"encoder_pca\.npz is not the PCA that encoder\.json"):
+        read_pca(tmp_path, described)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "{", '{"place": null}'])
+def test_another_file_in_place_of_a_description_is_refused(described, text):
+    (described[0] / ENCODER).write_text(text)
+    with pytest.raises(UserError, match=r"encoder\.json"):
+        read_description(described[0])
+
+
+def test_a_description_of_an_older_version_has_no_seal(described):
+    folder, found = described
+    (folder / ENCODER).write_text(json.dumps(found))
+    assert read_description(folder) == found
 
 
 def test_changed_files_are_refused(folder, tmp_path):

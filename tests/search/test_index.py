@@ -47,6 +47,26 @@ def test_recall_is_measured_at_building_and_effort_raised_for_it(engine, monkeyp
     assert about["effort"] > 1
 
 
+@pytest.mark.parametrize("engine", ["hnsw", "ivf"])
+def test_any_of_equal_items_is_right_for_recall(engine):
+    equal = Index.build(np.repeat(unit(2), 300, axis=0), captions(600), model="m", engine=engine)
+    assert equal.about["recall@10"] == 1
+    assert equal.recall(unit(5, seed=1)) == 1
+    assert _index(1, engine=engine).about["recall@10"] == 1
+
+
+def test_worse_items_are_wrong_for_recall():
+    index, queries = _index(engine="flat"), unit(5, seed=1)
+    real = index.engine.search
+
+    def half(asked, k, **more):
+        numbers, scores = real(asked, 2 * k, **more)
+        return numbers[:, 1::2], scores[:, 1::2]  # every second one
+
+    index.engine.search = half
+    assert index.recall(queries) == 0.5
+
+
 def test_many_vectors_go_into_cells(monkeypatch):
     monkeypatch.setattr("hmgr_jax.search.engines.FLAT_UP_TO", 100)
     assert _index(100).about["engine"] == "flat"

@@ -7,6 +7,7 @@ import struct
 import threading
 import zlib
 
+import numpy as np
 import pytest
 import served
 from PIL import Image
@@ -14,9 +15,9 @@ from starlette.testclient import TestClient
 
 import hmgr_jax
 from hmgr_jax.errors import UserError
-from hmgr_jax.files import digests
 from hmgr_jax.search import following, running
 from hmgr_jax.search.command import main as search_main
+from hmgr_jax.search.index import Index, Item
 from hmgr_jax.serve.app import create_app
 from hmgr_jax.serve.command import main
 from hmgr_jax.serve.pictures import Pictures
@@ -339,13 +340,9 @@ def test_a_version_that_cannot_be_served_leaves_the_one_before(root, tmp_path):
     copy = shutil.copytree(root / "index", tmp_path / "index")
     service = Service(copy)
     before = service.snapshot
-    other = shutil.copytree(copy, tmp_path / "other")
-    manifest = json.loads((other / "index.json").read_text())
-    manifest["about"]["model"] = "another"
-    del manifest["sha256"]
-    (other / "index.json").write_text(json.dumps(digests.seal(manifest)))
-    (copy / "versions").mkdir()
-    other.rename(copy / "versions" / "2")
+    vectors = np.eye(2, before.searcher.index.dim, dtype=np.float32)
+    other = Index.build(vectors, [Item("x"), Item("y")], model="another")
+    other.save(copy / "versions" / "2")
     (copy / "current").symlink_to("versions/2")
     assert not service.renew()
     assert "was built with model another" in service.refused

@@ -86,7 +86,7 @@ class PictureFolder:
         return found
 
 
-def readable(
+def readable_pictures(
     named: Sequence[tuple[str, Path | None, str]], policy: str, split: str, threads: int = 2
 ) -> list[Path | None]:
     """List the files of pictures; None for those that are left out.

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from hmgr_jax.data.fingerprint import fingerprint
-from hmgr_jax.data.pictures.files import readable
+from hmgr_jax.data.pictures.files import readable_pictures
 from hmgr_jax.data.pictures.pixels import Augmentation, PictureFiles, PixelSource
 from hmgr_jax.data.split import DataSet, Split
 from hmgr_jax.data.text.captions import MAX_WORDS, CaptionSource, captioned_split
@@ -61,8 +61,7 @@ def picture_set(
     fingerprint.
 
     Raises:
-        UserError: a picture is in two splits, missing or damaged (see `pictures.files.readable`),
-            or
+        UserError: a picture is in two splits, missing or damaged (see `readable_pictures`), or
             there are no words.
     """
     _check_disjoint(lists)
@@ -92,7 +91,7 @@ def picture_set(
 def _kept(role: str, listed: Sequence[ListedPicture], settings: Settings) -> list[ListedPicture]:
     """Pictures that are not left out."""
     named = [(one.name, one.file, one.where) for one in listed]
-    found = readable(named, settings.corrupt, role, settings.threads)
+    found = readable_pictures(named, settings.corrupt, role, settings.threads)
     return [one for one, file in zip(listed, found, strict=True) if file is not None]
 
 
