@@ -98,7 +98,7 @@ def fuzz(
     outcomes: Counter[str] = Counter()
     failures = []
     for number in range(seed, seed + count):
-        path = files[random.Random(number).randrange(len(files))]
+        path = files[random.Random(f"file {number}").randrange(len(files))]  # whatever the damage
         _put(path, damaged(good[path], number))
         outcome, what = _act(action, before, same, seconds, megabytes)
         for name, data in good.items():
