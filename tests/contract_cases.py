@@ -139,8 +139,8 @@ LOW_WHEN_CONSTANT = ("gpldan", "gpldan-studied")
 equal codes have none. Their loss must halve, and positives must lead all the same."""
 LEARNING_RATE = 0.005
 """Low: rounding errors between one and eight devices grow with the step size."""
-LEARNING_RATES = {"resg": 0.0025, "pcme-pixels": 0.002, "gin": 0.1, "sckr": 0.1, "gin-labels": 0.1}
-LEARNING_RATES |= {"resg-calibrated": 0.0015}
+LEARNING_RATES = {"resg": 0.0015, "pcme-pixels": 0.002, "gin": 0.1, "sckr": 0.1, "gin-labels": 0.1}
+LEARNING_RATES |= {"resg-calibrated": 0.0015, "vse-clip": 0.0025}
 LEARNING_RATES |= {"center3d": 0.0009, "center3d-moving": 0.002, "dxr": 0.05}
 LEARNING_RATES |= {"clip-sigmoid": 0.002}
 LEARNING_RATES |= {"imram": 0.002, "scan": 0.002, "imram-infonce": 0.001}
@@ -160,7 +160,7 @@ FAST = ("hmgr", "imram", "pcme", "gin", "center3d", "xtra")
 """Cases of the default test run; the others are marked slow, and CI runs them."""
 PMAPPED = {
     "hmgr": {"gather", "index", "mean", "sum"},
-    "imram": {"gather", "index", "mean", "pair_rows"},
+    "imram": {"gather", "index", "mean", "pair_rows", "sum"},
     "pcme-pixels": {"gather", "mean", "sum"},
 }
 """{case: the methods of `MappedAxis` that its step calls}, for tests of pmap. The mapper is the
