@@ -140,7 +140,7 @@ equal codes have none. Their loss must halve, and positives must lead all the sa
 LEARNING_RATE = 0.005
 """Low: rounding errors between one and eight devices grow with the step size."""
 LEARNING_RATES = {"resg": 0.0015, "pcme-pixels": 0.002, "gin": 0.1, "sckr": 0.1, "gin-labels": 0.1}
-LEARNING_RATES |= {"resg-calibrated": 0.0015, "vse-clip": 0.0025}
+LEARNING_RATES |= {"resg-calibrated": 0.0015, "vse-clip": 0.0012}
 LEARNING_RATES |= {"center3d": 0.0009, "center3d-moving": 0.002, "dxr": 0.05}
 LEARNING_RATES |= {"clip-sigmoid": 0.002}
 LEARNING_RATES |= {"imram": 0.002, "scan": 0.002, "imram-infonce": 0.001}
