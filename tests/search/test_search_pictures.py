@@ -103,6 +103,6 @@ def test_pictures_of_a_folder_and_one_that_is_gone(retriever, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     other = ("--out", tmp_path / "other")
     given = ("index", "--workdir", retriever.workdir, *other)
-    for folder, why in (("empty", "holds no picture"), ("none", "must name a folder")):
+    for folder, why in (("empty", "holds no picture"), ("none", "There is no folder")):
         assert _search(*given, "--images", tmp_path / folder) == 2
         assert why in capsys.readouterr().err
