@@ -271,7 +271,7 @@ def test_rejects_a_finished_run_of_another_configuration(fails, tmp_path):
     shutil.rmtree(workdir / "checkpoints")
     fails(command, "holds the results of a finished run", kept=workdir)
     (workdir / "results.json").write_text("{")
-    fails(command, "results.json is damaged", kept=workdir)
+    fails(command, "results.json is not JSON", kept=workdir)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from hmgr_jax.data.pictures.decode import load_picture
-from hmgr_jax.data.pictures.files import pictures_below
+from hmgr_jax.data.pictures.files import PictureFolder, pictures_below
 from hmgr_jax.data.pictures.pixels import Augmentation, PictureFiles, PixelSource
 from hmgr_jax.data.pipeline import batches, stop_workers_on_close
 from hmgr_jax.data.split import Split
@@ -97,7 +97,8 @@ def _decode(path: Path) -> int:
 
 
 def _files(folder: Path) -> list[Path]:
-    found = [path for path in pictures_below(folder) if path.suffix.lower() == ".jpg"]
+    below = pictures_below(PictureFolder(folder, "--folder").path)
+    found = [path for path in below if path.suffix.lower() == ".jpg"]
     if not found:
         raise UserError(f"{folder} holds no .jpg: give a folder of JPEG pictures as --folder.")
     return found

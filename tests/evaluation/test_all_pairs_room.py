@@ -11,7 +11,7 @@ from hmgr_jax.data.text.captions import CaptionSource
 from hmgr_jax.data.text.vocabulary import MARKS, Vocabulary
 from hmgr_jax.distributed.parallel import make_mesh
 from hmgr_jax.errors import UserError
-from hmgr_jax.evaluation import evaluate, tiles
+from hmgr_jax.evaluation import encoders, tiles
 from hmgr_jax.evaluation.all_pairs import Bucket, score_matrix
 from hmgr_jax.evaluation.arrays import Arrays
 from hmgr_jax.evaluation.evaluate import Evaluator
@@ -149,7 +149,7 @@ def test_a_batch_is_cut_to_the_items_but_not_below_what_splits_share(monkeypatch
         sizes.append(size)
         yield np.arange(1), np.ones(1, bool), source.gather(np.arange(1))
 
-    monkeypatch.setattr(evaluate, "eval_batches", eval_batches)
+    monkeypatch.setattr(encoders, "eval_batches", eval_batches)
     inputs = regions_and_tokens(36, 8)["image"]
     for count, batch_size in ((8, 100_000), (301, 100_000), (301, 100), (2000, 1000)):
         pictures = Arrays({"regions": np.ones((count, 36, 8), np.float16)}, "image", inputs)

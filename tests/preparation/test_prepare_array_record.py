@@ -191,6 +191,9 @@ class FewRows:
     def begin(self, folder):
         return []
 
+    def end(self, folder):
+        pass
+
     def described(self):
         return {}
 
