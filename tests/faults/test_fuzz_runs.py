@@ -52,7 +52,7 @@ def run(root):
 def run_encoded(root):
     """A finished run whose encoder is compiled and used."""
     shutil.copytree(finished(), root / "run")
-    return lambda: hmgr_jax.load(root / "run").encode("text", ["a red ball", "a cube"])
+    return lambda: hmgr_jax.load(root / "run").encode("text", ["a red circle", "a blue star"])
 
 
 def run_again(root):
