@@ -78,7 +78,7 @@ def test_rejects_missing_and_extra_flags(workdir, capsys):
 def test_pictures_that_are_missing_or_broken(trained, tmp_path, capsys):
     argv = ["--mode=explain", f"--workdir={trained}", f"--out={tmp_path / 'out'}"]
     argv += ["--pair", "test3.jpg", "0"]
-    _fails(capsys, [*argv, f"--images={tmp_path / 'none'}"], "none, which is not a folder")
+    _fails(capsys, [*argv, f"--images={tmp_path / 'none'}"], "none is not a folder")
     images = pictures(tmp_path / "images")
     (images / "test3.jpg").write_bytes(b"no picture")
     _fails(capsys, [*argv, f"--images={images}"], "test3.jpg is not a readable picture")
