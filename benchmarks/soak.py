@@ -108,6 +108,8 @@ class Server:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
 
     def start(self, arguments: Sequence[str], workdir: Path) -> int:
         """Fork a run; its output goes to files beside ``workdir``. Returns the process id."""
