@@ -32,11 +32,11 @@ class Followed:
     removed: list[str] = field(default_factory=list)
     """Ids that were removed by hand and do not come back."""
     reader: int = READER
-    """Of the pixels that were encoded."""
+    """The version of the picture reader that decoded the encoded pixels."""
 
     @classmethod
     def read(cls, folder: Path) -> Followed:
-        """Those of a version; an index of a split follows nothing."""
+        """Read what a version of an index follows; an index of a split follows nothing."""
         path = folder / FILE
         if not path.is_file():
             return cls()

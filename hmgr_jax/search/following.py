@@ -47,7 +47,7 @@ class Changes(NamedTuple):
     broken: list[str]
     """Pictures that cannot be read, among those that were new or changed."""
     items: int
-    """Of the index now."""
+    """Items of the index after the command."""
 
 
 def build(

@@ -20,7 +20,7 @@ from hmgr_jax.files.workdir import cache_folder, write_json_atomic
 from hmgr_jax.search import versions
 
 SECONDS = 10.0
-"""For an answer."""
+"""Seconds to wait for an answer."""
 
 
 def _file(folder: Path) -> Path:
