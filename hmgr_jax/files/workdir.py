@@ -11,11 +11,12 @@ import socket
 from collections.abc import Iterator
 from io import BufferedWriter
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from hmgr_jax.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 RESULTS = "results.json"
 """The file of a run's test metrics."""
@@ -74,6 +75,8 @@ def write_npy(file: BufferedWriter, array: np.ndarray) -> None:
 
     `numpy.save` does not notice that the last bytes were not written, as on a full disk.
     """
+    import numpy as np  # the query of a running server writes no array, and starts quicker
+
     array = np.ascontiguousarray(array)
     header = np.lib.format.header_data_from_array_1_0(array)
     np.lib.format.write_array_header_1_0(file, header)
