@@ -6,18 +6,27 @@ import hashlib
 import json
 import math
 import re
+import sys
 import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
-
 from hmgr_jax.errors import FoundNonFinite
 from hmgr_jax.files.workdir import write_text_atomic
+
+# tensorboardX imports PyTorch where it finds it, seven seconds that nothing here needs, and fails
+# on a folder of that name in the working directory.
+_TORCH = sys.modules.get("torch")
+sys.modules["torch"] = _TORCH  # type: ignore[assignment]  # None: cannot be imported
+try:
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.summary import scalar
+finally:
+    if _TORCH is None:
+        del sys.modules["torch"]
 
 Row = dict[str, float]
 METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
