@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import shutil
 import sys
 from pathlib import Path
 
-from hmgr_jax.data.pictures.equal import warn_equal
 from hmgr_jax.data.pictures.files import warn_left_out
 from hmgr_jax.errors import UserError
 from hmgr_jax.evaluation import packed
 from hmgr_jax.evaluation.retriever import Retriever
-from hmgr_jax.search.folder import FolderVectors, vectors_of
-from hmgr_jax.search.index import Index, Item
+from hmgr_jax.files.workdir import cache_folder, lock
+from hmgr_jax.search import following
 from hmgr_jax.search.index_engine import FLAT
 from hmgr_jax.search.retrieved import load_run
 from hmgr_jax.search.searcher import Searcher, model_key
@@ -24,7 +26,7 @@ def load_model(model: str) -> Retriever:
     ``model`` comes with the package, or is a packed file, the folder of a run, or that of a CLIP.
 
     Raises:
-        UserError: it cannot be loaded, does not read pictures and sentences, or scores pairs.
+        UserError: it cannot be loaded, or does not read pictures and sentences.
     """
     if packed.path_of(model) is None and not Path(model).exists():
         raise UserError(
@@ -32,51 +34,52 @@ def load_model(model: str) -> Retriever:
             "folder of a run, or that of a CLIP."
         )
     retriever = load_run(model)
-    _check(retriever, model)
+    if not {"image", "text"} <= set(retriever.model.modalities):
+        raise UserError(
+            f"{model} knows {', '.join(retriever.model.modalities)}, not image and text: give a "
+            "model of pictures and sentences."
+        )
     return retriever
 
 
 def searcher_of(folder: Path, retriever: Retriever) -> Searcher:
-    """A searcher of the pictures in a folder, which encodes those that are new or changed.
+    """A searcher of the pictures in a folder; those that are new or changed are encoded.
+
+    The index of each folder and model is kept in the user's folder of caches. A damaged one is
+    built again.
 
     Args:
         folder: the pictures, also in subfolders.
         retriever: from `load_model`.
 
     Raises:
-        UserError: the folder holds no readable picture.
+        UserError: the folder holds no readable picture, or another command is encoding it.
     """
-    found = vectors_of(folder, retriever)
-    _tell(folder, found)
-    warn_equal(found.vectors, [folder / name for name in found.names], str(folder))
-    items = [Item(name, "", str((folder / name).resolve()), name) for name in found.names]
-    about = {
-        "workdir": str(retriever.workdir.resolve()),
-        "system": retriever.config.model.name,
-        "step": retriever.step,
-        "modality": "image",
-        "split": "",
-    }
-    key = model_key(retriever)
-    index = Index.build(found.vectors, items, model=key, engine=FLAT, about=about)
-    return Searcher(retriever, index, None)
+    place = f"{folder.resolve()}\0{model_key(retriever)}"
+    own = cache_folder() / "folders" / hashlib.sha256(os.fsencode(place)).hexdigest()[:16]
+    with lock(own, "--in"):
+        index, encoded, gone = own / "index", 0, 0
+        if known := _opens(index, retriever):
+            changes = following.update(index, retriever=retriever)
+            encoded, gone = len(changes.added) + len(changes.changed), len(changes.gone)
+        else:
+            shutil.rmtree(index, ignore_errors=True)
+            made = following.build(retriever, [folder], own / "encoded", engine=FLAT)
+            made.save(index, "hmgr-jax search find")
+            shutil.rmtree(own / "encoded", ignore_errors=True)
+            encoded = len(made.index)
+        searcher = Searcher.open(index, None, retriever)
+    count, broken = len(searcher.index), sorted(searcher.followed.broken)
+    done = f"{encoded:,} encoded now" + (f", {gone:,} gone" if gone else "")
+    print(escape_controls(f"{folder}: {count:,} pictures ({done})"), file=sys.stderr)
+    if known:  # else building has told
+        warn_left_out(broken, count + len(broken), str(folder))
+    return searcher
 
 
-def _check(retriever: Retriever, model: str) -> None:
-    if not {"image", "text"} <= set(retriever.model.modalities):
-        raise UserError(
-            f"{model} knows {', '.join(retriever.model.modalities)}, not image and text: give a "
-            "model of pictures and sentences."
-        )
-    if not retriever.model.coarse_exact:
-        raise UserError(
-            f"{model} is a {retriever.config.model.name}, which scores pairs: give a system with "
-            "one vector per item, or use search index and search query."
-        )
-
-
-def _tell(folder: Path, found: FolderVectors) -> None:
-    """What was done, on standard error."""
-    done = f"{found.encoded:,} encoded now" + (f", {found.gone:,} gone" if found.gone else "")
-    print(escape_controls(f"{folder}: {len(found.names):,} pictures ({done})"), file=sys.stderr)
-    warn_left_out(found.broken, len(found.names) + len(found.broken), str(folder))
+def _opens(index: Path, retriever: Retriever) -> bool:
+    try:
+        Searcher.open(index, None, retriever).index.close()
+    except UserError:
+        return False
+    return True

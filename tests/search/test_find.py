@@ -1,6 +1,7 @@
 """The model that comes with the package, and ``search find`` with it."""
 
 import json
+import shutil
 
 import clip_files
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 
 import hmgr_jax
 from hmgr_jax.evaluation.packed import path_of
+from hmgr_jax.files.workdir import lock
 from hmgr_jax.search.command import main
 
 
@@ -82,6 +84,45 @@ def test_a_folder_of_a_clip_searches_as_it_lies(pictures, tmp_path, capsys):
     assert found[0] == found[1]
     assert found[0]["system"] == "clip"
     assert len(found[0]["queries"][0]["results"]) == 2
+
+
+@BROKEN
+def test_the_folder_is_followed(pictures, tmp_path, capsys):
+    clip_files.written(tmp_path / "clip", "clip")
+    ask = ["search", "find", "two dogs", "--in", str(pictures), "--model", str(tmp_path / "clip")]
+    ask += ["--json", "-", "--sheet", str(tmp_path / "sheet.png")]
+
+    def told():
+        assert main(ask) == 0
+        out, err = capsys.readouterr()
+        assert "are left out: c.jpg" in err
+        found = json.loads(out)["queries"][0]["results"]
+        return err.split("pictures (")[1].split(")")[0], sorted(row["id"] for row in found)
+
+    assert told() == ("2 encoded now", ["a.jpg", "b.png"])
+    shutil.copy(pictures / "b.png", pictures / "d.png")
+    (pictures / "a.jpg").unlink()
+    assert told() == ("1 encoded now, 1 gone", ["b.png", "d.png"])
+    (manifest,) = (tmp_path / "cache").rglob("current/index.json")
+    manifest.write_bytes(manifest.read_bytes()[:-30])
+    assert told() == ("2 encoded now", ["b.png", "d.png"])
+    with lock(next((tmp_path / "cache" / "hmgr_jax" / "folders").iterdir())):
+        assert main(ask) == 2
+    assert "wait for that run, stop it, or give another --in" in capsys.readouterr().err
+
+
+@BROKEN
+def test_a_folder_without_a_readable_picture_is_refused(pictures, tmp_path, capsys):
+    clip_files.written(tmp_path / "clip", "clip")
+    ask = ["search", "find", "two dogs", "--in", str(pictures), "--model", str(tmp_path / "clip")]
+    for name in ("a.jpg", "b.png"):
+        (pictures / name).write_bytes(b"no picture")
+    assert main(ask) == 2
+    assert "None of the 3 pictures" in capsys.readouterr().err
+    for file in pictures.iterdir():
+        file.unlink()
+    assert main(ask) == 2
+    assert "holds no picture: give a folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
