@@ -58,25 +58,18 @@ def index(flags: argparse.Namespace, command: str) -> int:
     from hmgr_jax.search.engines import check_engine
     from hmgr_jax.search.index_engine import FLAT
     from hmgr_jax.search.retrieved import load_run
-    from hmgr_jax.search.searcher import CANDIDATES, Searcher
+    from hmgr_jax.search.searcher import Searcher
 
     check_engine(flags.engine or FLAT, flags.uri)
     retriever = load_run(workdir)
-    candidates = CANDIDATES if flags.candidates is None else flags.candidates
+    how = {"engine": flags.engine, "uri": flags.uri, "candidates": flags.candidates}
     blocks = out.with_name(f"{out.name}.encoded")
     if folders:
         from hmgr_jax.search import following
 
-        how = {"engine": flags.engine, "uri": flags.uri}
-        made = following.build(retriever, folders, blocks, **how, candidates=candidates)
+        made = following.build(retriever, folders, blocks, **how)
     else:
-        made = Searcher.build(
-            retriever,
-            _gallery(retriever, flags),
-            engine=flags.engine,
-            uri=flags.uri,
-            candidates=candidates,
-        )
+        made = Searcher.build(retriever, _gallery(retriever, flags), **how)
     made.save(out, command)
     shutil.rmtree(blocks, ignore_errors=True)
     about = made.index.about

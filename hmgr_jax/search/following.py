@@ -32,7 +32,7 @@ from hmgr_jax.search.followed import (
 )
 from hmgr_jax.search.gallery import Gallery, check_modality
 from hmgr_jax.search.index import Index, Item
-from hmgr_jax.search.searcher import CANDIDATES, Searcher, model_key
+from hmgr_jax.search.searcher import Searcher, check_candidates, model_key
 
 BLOCKS = "encoded"
 """Folder of the pictures that a killed command had encoded; for a new index ``OUT.encoded``."""
@@ -57,7 +57,7 @@ def build(
     *,
     engine: str | None = None,
     uri: str | None = None,
-    candidates: int = CANDIDATES,
+    candidates: int | None = None,
 ) -> Searcher:
     """An index of all readable pictures below folders; warns of those that are not.
 
@@ -67,11 +67,12 @@ def build(
         blocks: folder of what is encoded meanwhile; the caller removes it.
         engine: see `Index.build`.
         uri: see `Index.build`.
-        candidates: length of the shortlist, for a system that scores pairs.
+        candidates: see `Searcher.build`.
 
     Raises:
         UserError: a folder is missing or lies in another, or none holds a readable picture.
     """
+    check_candidates(retriever, candidates)
     check_modality(retriever, "image")
     retriever.picture_source([Path()])  # which says whether the system reads files
     followed = Followed([str(folder.resolve()) for folder in check_folders(folders)])

@@ -48,7 +48,13 @@ def ask(flags: argparse.Namespace) -> dict[str, Any] | None:
 
     Other queries, sheets and options of shortlists are not for the server.
     """
-    if flags.image or flags.sheet or flags.workdir or flags.candidates or flags.without_own:
+    if (
+        flags.candidates is not None
+        or flags.image
+        or flags.sheet
+        or flags.workdir
+        or flags.without_own
+    ):
         return None
     try:
         server = json.loads(_file(Path(flags.index)).read_bytes())

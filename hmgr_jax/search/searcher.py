@@ -75,6 +75,23 @@ def _scoring(retriever: Retriever) -> str:
     return json.dumps(about, sort_keys=True, default=str) + "\0"
 
 
+def check_candidates(retriever: Retriever, candidates: int | None) -> None:
+    """Check the length of a shortlist, None for the default.
+
+    Raises:
+        UserError: it is below 1, or the system finds the best items without a shortlist.
+    """
+    if candidates is None:
+        return
+    if candidates < 1:
+        raise UserError(f"candidates must be at least 1, got {candidates}.")
+    if retriever.model.coarse_exact:
+        raise UserError(
+            f"candidates is {candidates}, but {retriever.config.model.name} scores by an inner "
+            "product, and the index finds the best items without a shortlist: leave it out."
+        )
+
+
 class Hit(NamedTuple):
     """One result."""
 
@@ -106,7 +123,7 @@ class Searcher:
         *,
         engine: str | None = None,
         uri: str | None = None,
-        candidates: int = CANDIDATES,
+        candidates: int | None = None,
     ) -> Searcher:
         """Encode a gallery and build its index.
 
@@ -115,13 +132,12 @@ class Searcher:
             gallery: the items.
             engine: see `Index.build`.
             uri: see `Index.build`.
-            candidates: length of the shortlist, for a system that scores pairs.
+            candidates: length of the shortlist, for a system that scores pairs (default 100).
 
         Raises:
             UserError: the items, the engine or the number of candidates are invalid.
         """
-        if candidates < 1:
-            raise UserError(f"candidates must be at least 1, got {candidates}.")
+        check_candidates(retriever, candidates)
         return cls.of_codes(
             retriever, gallery, gallery.codes(retriever), engine, uri, candidates=candidates
         )
@@ -135,7 +151,7 @@ class Searcher:
         engine: str | None = None,
         uri: str | None = None,
         *,
-        candidates: int = CANDIDATES,
+        candidates: int | None = None,
     ) -> Searcher:
         """Build the index of a gallery whose codes are known; see `build`."""
         model = retriever.model
@@ -153,7 +169,7 @@ class Searcher:
         }
         store = None
         if not model.coarse_exact:
-            store, about["candidates"] = CodeStore.of(codes), candidates
+            store, about["candidates"] = CodeStore.of(codes), candidates or CANDIDATES
         index = Index.build(
             vectors,
             gallery.items,
@@ -250,6 +266,7 @@ class Searcher:
             UserError: see `Index.search`; or the system does not score these two modalities.
         """
         retriever, model = self.retriever, self.retriever.model
+        check_candidates(retriever, candidates)
         vectors = retriever.evaluator.vectors(
             retriever.variables, modality, codes, against=self.modality
         )
@@ -262,9 +279,8 @@ class Searcher:
                 f"both {modality} items: use a query of the other modality."
             )
         wanted = self.index.about["candidates"] if candidates is None else candidates
-        if wanted < 1 or k < 1:
-            what = "candidates" if wanted < 1 else "k"
-            raise UserError(f"{what} must be at least 1, got {min(wanted, k)}.")
+        if k < 1:
+            raise UserError(f"k must be at least 1, got {k}.")
         found, _ = self.index.search(
             vectors, max(k, min(wanted, self.index.most(without))), without
         )

@@ -268,6 +268,11 @@ def test_a_program_can_search_an_index(vse):
             ["index", "--workdir", "{vse}", "--out", "x", "--candidates", "0"],
             "candidates must be at least 1",
         ),
+        (
+            ["index", "--workdir", "{vse}", "--out", "x", "--candidates", "5"],
+            "candidates is 5, but vse scores by an inner product",
+        ),
+        (["query", "--index", "{index}", "a ring", "--candidates", "5"], "without a shortlist"),
         (["query", "a ring"], "--index is missing"),
         (["query", "--index", "none", "a ring"], "There is no index"),
         (["query", "--index", "{index}"], "Give either sentences"),
