@@ -99,6 +99,25 @@ def test_without_a_change_no_version_is_written(place, retriever):
     assert versions.current(place / "index") == place / "index"
 
 
+@pytest.mark.slow
+def test_an_index_in_milvus_is_updated_too(place, retriever):
+    pytest.importorskip("milvus_lite", reason="the extra milvus is not installed")
+    pictures, index = place / "pictures", place / "in_milvus"
+    with pytest.warns(RuntimeWarning, match="1 of 4 pictures"):
+        made = following.build(retriever, [pictures], place / "blocks", engine="milvus")
+    made.save(index)
+    made.index.close()
+    kept = _vector(index, "sub/c.png")
+    _draw(pictures / "new.png", 5)
+    (pictures / "b.PNG").unlink()
+    done = following.update(index, retriever=retriever)
+    assert (done.added, done.changed, done.gone) == (["new.png"], [], ["b.PNG"])
+    assert _ids(index) == ["a.png", "new.png", "sub/c.png"]
+    np.testing.assert_array_equal(_vector(index, "sub/c.png"), kept)
+    assert following.remove(index, ["a.png"], retriever=retriever).items == 2
+    assert Index.load(index).about["engine"] == "milvus"
+
+
 def test_a_picture_that_breaks_is_dropped_and_named_and_one_that_is_mended_comes_back(
     place, retriever
 ):
