@@ -76,9 +76,9 @@ def finished(model="vse"):
     return folder / "run"
 
 
-def interrupted(workdir, model="vse"):
+def interrupted(workdir, of=None):
     """A copy of a run as a kill leaves it: rows up to the last step, whose save was lost."""
-    shutil.copytree(finished(model), workdir)
+    shutil.copytree(of or finished(), workdir)
     (workdir / "results.json").unlink()
     shutil.rmtree(workdir / "checkpoints" / "12")
     (workdir / "digests" / "12.json").unlink()

@@ -5,10 +5,8 @@ import itertools
 import jax
 import numpy as np
 import pytest
-from contract_cases import BATCH, LENGTH, small
+from contract_cases import small
 
-from hmgr_jax.distributed.parallel import make_mesh
-from hmgr_jax.evaluation.evaluate import Evaluator
 from hmgr_jax.reports import precision_recall
 
 pytestmark = pytest.mark.slow
@@ -21,8 +19,7 @@ def evaluated(tmp_path_factory):
     """(metrics, the codes' own mAP by direction, where the picture is) of fresh weights."""
     system, folder = small("center3d"), tmp_path_factory.mktemp("curves")
     variables = jax.device_get(system.start().variables(None))
-    evaluator = Evaluator(system.model, make_mesh(8), batch_size=BATCH, buckets=(LENGTH,))
-    split = system.data.splits["test"]
+    evaluator, split = system.evaluator, system.data.splits["test"]
     drawn = []
     more = precision_recall.reporter(folder, split, PROTOCOLS, title="t")
 

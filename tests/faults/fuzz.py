@@ -18,14 +18,15 @@ gives the same bytes again. Returned are the numbers of ``equal``, ``refused`` a
 prints them with ``pytest -s``.
 
 The usual number of damages is `COUNT`; under ``pytest -m slow`` call with `MANY` divided by the
-number of groups of files. Crashes of the process are failures too, of the whole pytest worker:
-``pytest -n 0`` then shows the stack.
+number of groups of files (``HMGR_TEST_DAMAGES=1000`` makes more). Crashes of the process are
+failures too, of the whole pytest worker: ``pytest -n 0`` then shows the stack.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import random
 import resource
 import signal
@@ -41,7 +42,7 @@ import numpy as np
 from hmgr_jax.errors import UserError
 
 COUNT = 25
-MANY = 1000
+MANY = int(os.environ.get("HMGR_TEST_DAMAGES", 250))
 SECONDS = 5.0
 WAIT = 12
 """Seconds on the clock of a second of the processor, on a busy machine."""

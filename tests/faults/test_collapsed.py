@@ -1,15 +1,13 @@
 """Models that have collapsed or are not finite are never good, by whatever protocol."""
 
 import dataclasses
-import functools
 
 import jax
 import numpy as np
 import pytest
-from contract_cases import BATCH, LENGTH, params_of, small
+from contract_cases import params_of, small
 from tiny_run import results, run
 
-from hmgr_jax.distributed.parallel import make_mesh
 from hmgr_jax.errors import FoundNonFinite
 from hmgr_jax.evaluation.evaluate import Evaluator
 from hmgr_jax.metrics import coco_protocols
@@ -90,18 +88,11 @@ def system(request):
     return small(request.param)
 
 
-@functools.cache
-def _evaluator(case):
-    """One for all tests of a case, so that it compiles once."""
-    model = small(case).model
-    return Evaluator(model, make_mesh(8), batch_size=BATCH, buckets=(LENGTH,))
-
-
 def _evaluate(system, value):
     """Metrics of a system whose parameters all have one value."""
     variables = jax.device_get(system.start().variables(system.tables))
     params = jax.tree.map(lambda x: np.full_like(x, value), variables.params)
-    evaluator, splits = _evaluator(system.case), system.data.splits
+    evaluator, splits = system.evaluator, system.data.splits
     given = dataclasses.replace(variables, params=params)
     variables = evaluator.finalized(given, splits.__getitem__)
     asked = system.model.modalities[0] == "question"

@@ -16,7 +16,10 @@ from hmgr_jax.training import loop
 pytestmark = pytest.mark.slow
 
 SCAN = {"data__source": "scan", "data__batching": "rows", "data__buckets": "16"}
-SCAN |= {"eval__protocols": "plain", "eval__dev_protocols": "plain", "train__steps": 40}
+SCAN |= {"eval__protocols": "plain", "eval__dev_protocols": "plain"}
+LONG = {"train__steps": 40, "train__eval_steps": 20, "train__save_steps": 4}
+"""More steps than are read ahead."""
+SCAN |= LONG
 
 
 def _goes_on_when_mended(root, copy, workdir):
@@ -136,7 +139,7 @@ def test_workers_end_with_a_killed_run(tmp_path):
 
 @of_linux
 def test_a_worker_that_dies_ends_the_run_which_goes_on_later(tmp_path):
-    options = {"train__steps": 60, "data__worlds__train": 64}
+    options = LONG | {"data__worlds__train": 64}
     process = start(tmp_path / "run", data__workers=2, **options)
     _until(process, "step 5/")
     os.kill(_workers(process)[0], signal.SIGKILL)

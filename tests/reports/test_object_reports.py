@@ -10,6 +10,8 @@ from tiny_run import finished, results
 from hmgr_jax.main import main
 from hmgr_jax.reports import object_reports
 
+# One run for these tests and for test_every_system.py.
+pytestmark = pytest.mark.xdist_group("every_system")
 MODALITIES = ("image", "point", "mesh")
 
 

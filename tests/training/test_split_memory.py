@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from tiny_run import KilledError, config, kill_at_the_save_of, results, rows, run
+from tiny_run import config, interrupted, results, rows, run
 
 from hmgr_jax.errors import UserError
 from hmgr_jax.leaves import by_name
@@ -63,18 +63,14 @@ def test_eight_devices_are_one(whole):
             np.testing.assert_array_equal(found[name], leaf, err_msg=name)
 
 
-def killed_and_resumed(folder, monkeypatch, first, then):
-    """A run that is killed at step 8 on ``first`` devices and goes on from step 4 on ``then``."""
-    kill_at_the_save_of(monkeypatch, 8)
-    with pytest.raises(KilledError):
-        trained(folder, first, **LEARNED)
-    monkeypatch.undo()
-    return trained(folder, then, **LEARNED)
+def resumed(folder, first, then):
+    """``first``, interrupted after step 8, goes on with ``then`` devices."""
+    return trained(interrupted(folder, first), then, **LEARNED)
 
 
 @pytest.mark.slow
-def test_a_killed_run_resumes_with_the_same_bytes(whole, tmp_path, monkeypatch):
-    found, expected = killed_and_resumed(tmp_path / "run", monkeypatch, 8, 8), whole(8)
+def test_an_interrupted_run_resumes_with_the_same_bytes(whole, tmp_path):
+    found, expected = resumed(tmp_path / "run", whole(8), 8), whole(8)
     for name in ("metrics.jsonl", "results.json"):
         assert (found / name).read_bytes() == (expected / name).read_bytes(), name
     jax.tree.map(np.testing.assert_array_equal, last_state(found), last_state(expected))
@@ -83,8 +79,8 @@ def test_a_killed_run_resumes_with_the_same_bytes(whole, tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize(("first", "then"), [(8, 1), (1, 8)])
-def test_a_run_goes_on_with_other_devices(whole, tmp_path, monkeypatch, first, then):
-    assert_same_run(killed_and_resumed(tmp_path / "run", monkeypatch, first, then), whole(1))
+def test_a_run_goes_on_with_other_devices(whole, tmp_path, first, then):
+    assert_same_run(resumed(tmp_path / "run", whole(first), then), whole(1))
 
 
 def test_the_size_of_a_split_memory_is_rounded_up_for_the_devices():
