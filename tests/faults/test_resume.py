@@ -6,8 +6,10 @@ the steps 4, 8 and 12.
 
 import json
 import os
+import random
 import shutil
 import signal
+import time
 
 import pytest
 from tiny_run import (
@@ -226,8 +228,8 @@ def test_results_of_a_shorter_run_do_not_stand_for_a_longer_one(tmp_path, monkey
 LONG = {"train__steps": 40, "train__eval_steps": 7, "train__save_steps": 3}
 
 
-def _finish(workdir):
-    process = start(workdir, **LONG)
+def _finish(workdir, **options):
+    process = start(workdir, **LONG, **options)
     out, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (0, "")
     return out
@@ -248,3 +250,25 @@ def test_sigterm_to_a_process(tmp_path):
     _finish(tmp_path / "whole")
     for name in WRITTEN:
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_sigkill_at_random_moments(tmp_path):
+    """Kill a run again and again, then let it finish: the same bytes as without."""
+    began = time.monotonic()
+    _finish(tmp_path / "whole", model="hmgr")
+    lasted = time.monotonic() - began
+    draw = random.Random(0)
+    reached = [0]
+    for _ in range(3):
+        process = start(tmp_path / "cut", model="hmgr", **LONG)
+        process.stdout.readline()  # the data is open, the first step is being compiled
+        time.sleep(draw.uniform(0.1, 0.6) * lasted)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+        reached.append(max([0, *_steps(tmp_path / "cut")]))
+    assert reached[-1] > reached[0]
+    _finish(tmp_path / "cut", model="hmgr")
+    for name in WRITTEN:
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert results(tmp_path / "cut")["step"] in _steps(tmp_path / "cut")
