@@ -101,7 +101,8 @@ def test_a_process_that_forgets_to_close_it_ends():
     code = f"""
 import numpy as np
 from hmgr_jax.search.index import Index, Item
-index = Index.build(np.eye({DIM}, dtype="f4"), [Item(str(n)) for n in range({DIM})], model="m", engine="milvus")
+items = [Item(str(n)) for n in range({DIM})]
+index = Index.build(np.eye({DIM}, dtype="f4"), items, model="m", engine="milvus")
 print(index.engine._where)
 """
     done = subprocess.run(
